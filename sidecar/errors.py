@@ -1,0 +1,310 @@
+"""What can go wrong on a hop: one tree, each kind knowing whose fault it is, whether to try again, and its short names.
+
+Pure code raises or returns these and knows nothing of HTTP; `sidecar.proxy.respond` alone turns them into answers. The
+message of an error is for the operator's log and `mesh explain`; nothing of it ever reaches a peer.
+
+`flag` is Envoy's response-flag vocabulary, to which we add PD (policy denied), ID (identity failure), SV (schema or size)
+and TH (throttled).
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import ClassVar
+
+from certs.errors import MeshError
+
+
+class Fault(Enum):
+    """Whose doing a failure is. Only an upstream's own failures count against its endpoints (decision D24)."""
+
+    DOWNSTREAM = "downstream"
+    UPSTREAM = "upstream"
+    OURS = "ours"
+
+
+class Retry(Enum):
+    """Whether the same request may be sent again."""
+
+    NEVER = "never"
+    IF_UNSENT = "if_unsent"
+    YES = "yes"
+
+
+class HopError(MeshError):
+    """A hop came to an end that its caller did not want."""
+
+    name: ClassVar[str] = "hop_error"
+    fault: ClassVar[Fault] = Fault.OURS
+    retry: ClassVar[Retry] = Retry.NEVER
+    flag: ClassVar[str] = "-"
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(detail or (self.__doc__ or "").splitlines()[0])
+
+    @property
+    def detail(self) -> str:
+        """What happened, for the operator."""
+        return str(self)
+
+
+# ---- what the downstream did ------------------------------------------------------------------------------------
+
+
+class ProtocolViolation(HopError):
+    """The downstream sent what is not, or not unambiguously, the protocol of this listener."""
+
+    name = "protocol_violation"
+    fault = Fault.DOWNSTREAM
+    flag = "DPE"
+
+
+class AmbiguousPath(ProtocolViolation):
+    """The request target can be read in more than one way (decision D4)."""
+
+    name = "ambiguous_path"
+
+
+class HostMismatch(ProtocolViolation):
+    """The host is missing, repeated, malformed, or differs between target and Host header."""
+
+    name = "host_mismatch"
+
+
+class HeadTooLarge(HopError):
+    """The request head is over 32 KiB or 100 lines (decision D13)."""
+
+    name = "head_too_large"
+    fault = Fault.DOWNSTREAM
+    flag = "DPE"
+
+
+class BodyTooLarge(HopError):
+    """The request body is larger than the route allows."""
+
+    name = "body_too_large"
+    fault = Fault.DOWNSTREAM
+    flag = "SV"
+
+
+class UnsupportedContentType(HopError):
+    """The request body has a content type that the route does not accept."""
+
+    name = "unsupported_content_type"
+    fault = Fault.DOWNSTREAM
+    flag = "SV"
+
+
+class UnsupportedFeature(HopError):
+    """The request asks for something that this hop does not do (a method, coding, expectation or upgrade)."""
+
+    name = "unsupported"
+    fault = Fault.DOWNSTREAM
+    flag = "DPE"
+
+
+class RequestTimeout(HopError):
+    """The downstream did not finish its request head in time."""
+
+    name = "request_timeout"
+    fault = Fault.DOWNSTREAM
+    flag = "DT"
+
+
+class DownstreamIdle(HopError):
+    """Nothing moved on this hop for the idle time."""
+
+    name = "idle"
+    fault = Fault.DOWNSTREAM
+    flag = "SI"
+
+
+class DownstreamGone(HopError):
+    """The downstream went away before the answer was complete."""
+
+    name = "downstream_gone"
+    fault = Fault.DOWNSTREAM
+    flag = "DC"
+
+
+class LoopDetected(HopError):
+    """The request has been through this sidecar before."""
+
+    name = "loop"
+    fault = Fault.DOWNSTREAM
+    flag = "LR"
+
+
+# ---- identity and policy -----------------------------------------------------------------------------------------
+
+
+class IdentityRefused(HopError):
+    """The other end did not prove an identity we accept. `reason` is short and stable."""
+
+    name = "identity_refused"
+    fault = Fault.DOWNSTREAM
+    flag = "ID"
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(detail or reason)
+        self.reason = reason
+
+
+class PeerIdentityMismatch(HopError):
+    """The upstream proved an identity other than the one declared for it, or none we trust."""
+
+    name = "peer_identity"
+    fault = Fault.UPSTREAM
+    flag = "ID"
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(detail or reason)
+        self.reason = reason
+
+
+class NoIdentity(HopError):
+    """This sidecar has no valid certificate of its own at this moment."""
+
+    name = "no_identity"
+    flag = "ID"
+
+
+class PolicyDenied(HopError):
+    """No rule allows the hop, or a deny rule forbids it. `rule` names the deny rule, None where none allowed."""
+
+    name = "policy_denied"
+    fault = Fault.DOWNSTREAM
+    flag = "PD"
+
+    def __init__(self, detail: str = "", rule: str | None = None) -> None:
+        super().__init__(detail)
+        self.rule = rule
+
+
+class UndeclaredUpstream(PolicyDenied):
+    """The application asked for a host that none of its upstreams declares (decision D5)."""
+
+    name = "undeclared_upstream"
+
+
+class CrossSite(PolicyDenied):
+    """A browser marked this request to a local listener as cross-site (decision D5)."""
+
+    name = "cross_site"
+
+
+# ---- what the upstream did ---------------------------------------------------------------------------------------
+
+
+class ConnectFailed(HopError):
+    """No connection to the upstream could be made."""
+
+    name = "connect_failed"
+    fault = Fault.UPSTREAM
+    retry = Retry.YES
+    flag = "UF"
+
+
+class HandshakeFailed(ConnectFailed):
+    """The TLS handshake with the upstream failed."""
+
+    name = "handshake_failed"
+
+
+class UpstreamClosed(HopError):
+    """The upstream closed the connection before it answered. `reused` tells of a pooled connection gone stale."""
+
+    name = "upstream_closed"
+    fault = Fault.UPSTREAM
+    retry = Retry.IF_UNSENT
+    flag = "UC"
+
+    def __init__(self, detail: str = "", *, reused: bool = False) -> None:
+        super().__init__(detail)
+        self.reused = reused
+
+
+class UpstreamReset(UpstreamClosed):
+    """The upstream reset the connection before it answered."""
+
+    name = "upstream_reset"
+    flag = "UR"
+
+
+class ResponseTimeout(HopError):
+    """The upstream did not begin its answer in time."""
+
+    name = "response_timeout"
+    fault = Fault.UPSTREAM
+    flag = "UT"
+
+
+class UpstreamIdle(HopError):
+    """The upstream stopped in the middle of its answer for the idle time."""
+
+    name = "upstream_idle"
+    fault = Fault.UPSTREAM
+    flag = "SI"
+
+
+class UpstreamProtocolViolation(HopError):
+    """The upstream's answer is not valid HTTP."""
+
+    name = "upstream_protocol"
+    fault = Fault.UPSTREAM
+    flag = "UPE"
+
+
+class NoHealthyUpstream(HopError):
+    """No endpoint is known for the upstream."""
+
+    name = "no_endpoint"
+    fault = Fault.UPSTREAM
+    retry = Retry.YES
+    flag = "UH"
+
+
+class NoRoute(HopError):
+    """No upstream of this listener serves the requested host or path."""
+
+    name = "no_route"
+    fault = Fault.DOWNSTREAM
+    flag = "NR"
+
+
+# ---- ours --------------------------------------------------------------------------------------------------------
+
+
+class Overflow(HopError):
+    """A queue or a pool of this sidecar is full (decision D25)."""
+
+    name = "overflow"
+    flag = "UO"
+
+
+class Overload(HopError):
+    """The sidecar is short of descriptors or memory and refuses new connections (decision D25)."""
+
+    name = "overload"
+    flag = "OM"
+
+
+class Draining(HopError):
+    """The sidecar is shutting down."""
+
+    name = "draining"
+    flag = "LR"
+
+
+class AuditFull(HopError):
+    """The audit record cannot be kept and `audit.on_full` is `refuse` (decision D9)."""
+
+    name = "audit_full"
+    flag = "OM"
+
+
+class InternalError(HopError):
+    """A fault of this sidecar itself."""
+
+    name = "internal"
+    flag = "LR"

@@ -1,0 +1,133 @@
+"""START HERE. A hop is one exchange crossing the sidecar: an HTTP request and its answer, or one raw TCP connection.
+
+It knows who (the peer's SPIFFE ID), what (method, host, path, headers), where (listener, upstream), when, and how it
+ended. Logs, metrics, the audit, `mesh explain` and the live table are all views of hops.
+
+A policy looks at a hop and returns a verdict: `Pass` (no objection), `Deny` (carrying the error), or, from
+authorization alone, `Permit` (naming the rule). The road upstream takes a `Permit` as its ticket, so a hop that nobody
+allowed has no way to go on, however many limits it passed. `check` has no clock, no dice and no I/O of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from certs.spiffe import SpiffeId
+    from sidecar.errors import HopError
+
+Direction = Literal["inbound", "outbound"]
+HopProtocol = Literal["http", "tcp"]
+Headers = list[tuple[bytes, bytes]]  # lower-case names, values as received; order and repetition kept
+
+
+@dataclass(frozen=True, slots=True)
+class TlsInfo:
+    """What a finished handshake agreed on, and the peer certificate it rests on."""
+
+    version: str  # "TLSv1.3"
+    cipher: str
+    group: str  # "X25519MLKEM768"
+    serial: str  # lower-case hex serial number of the peer's leaf
+    not_after: float  # seconds since the epoch: the end of the peer's leaf
+
+
+@dataclass(slots=True)
+class Hop:
+    """One exchange crossing the sidecar, from its first byte to its record."""
+
+    direction: Direction
+    listener: str  # name of the inbound listener, or of the upstream for outbound
+    port: int  # local port that accepted
+    protocol: HopProtocol
+    peer: SpiffeId | None = None  # who calls: the verified peer inbound, our own application outbound
+    destination: SpiffeId | None = None  # who is called: ourselves inbound, the declared upstream outbound
+    source: IPv4Address | IPv6Address | None = None  # TCP address of the caller, or PROXY v2 from a listed sender
+    source_port: int = 0
+
+    method: str = ""  # as received; empty on TCP
+    host: str = ""  # lower-case, without port
+    target: str = ""  # the request target as received, query included; only for logs that cut the query
+    segments: tuple[str, ...] = ()  # the path, split first and decoded once (decision D4)
+    headers: Headers = field(default_factory=list)
+    version: str = ""  # "1.0", "1.1", "2"
+
+    started: float = 0.0  # monotonic seconds
+    first_byte: float = 0.0  # monotonic seconds of the first response byte; 0 where there was none
+    ended: float = 0.0
+    received_bytes: int = 0  # body or stream bytes from downstream
+    sent_bytes: int = 0  # body or stream bytes to downstream
+    status: int = 0  # HTTP status sent downstream; 0 on TCP
+    attempts: int = 0
+    endpoint: str = ""  # "host:port" of the last attempt
+    tls: TlsInfo | None = None  # the mesh side of this hop: downstream's inbound, upstream's outbound
+    trace_id: str = ""
+
+    rule: str = ""  # the rule that decided, empty where none did
+    route: str = ""  # path template of that rule; from configuration, never the raw path
+    shadow: tuple[ShadowVerdict, ...] = ()
+    error: HopError | None = None
+    decision_id: str = ""
+
+    @property
+    def flag(self) -> str:
+        """Why the hop failed, in Envoy's letters; `-` where it did not."""
+        return self.error.flag if self.error is not None else "-"
+
+    @property
+    def path(self) -> str:
+        """The target as received, without its query: what may be logged."""
+        return self.target.partition("?")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowVerdict:
+    """What a rule marked `shadow` would have done, had it been in force."""
+
+    rule: str
+    effect: Literal["permit", "deny"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """No objection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """Authorization's yes: the ticket upstream."""
+
+    rule: str
+    route: str  # the rule's path template that matched, `/**` where the rule has none
+    shadow: tuple[ShadowVerdict, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Deny:
+    """No, and why."""
+
+    error: HopError
+    rule: str = ""
+    shadow: tuple[ShadowVerdict, ...] = ()
+
+
+Verdict = Pass | Permit | Deny
+PASS = Pass()
+
+
+class Policy(Protocol):
+    """A small object that judges hops without waiting for anything."""
+
+    def check(self, hop: Hop, now: float) -> Verdict:
+        """Judge this hop at this moment (seconds since the epoch)."""
+        ...
+
+
+class Observer(Protocol):
+    """Whoever learns from finished hops: metrics, logs, the audit, the live table."""
+
+    def observe(self, hop: Hop) -> None:
+        """Take note of a hop that has ended. Never waits, never raises."""
+        ...
