@@ -1,0 +1,53 @@
+# Verbs for people. Each one sets up what it needs in .venv first; nothing outside this folder is touched.
+# Options: PYTHON=/path/to/python3.x picks the interpreter, ARGS="…" is passed on (make demo ARGS="--port-base 27000").
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check deep integration bench lock clean
+ARGS ?=
+export PYTHON
+
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+
+help: ## what can be made
+	@echo "make VERB [ARGS=…] [PYTHON=…]"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 16
+
+setup: ## make .venv for running and testing (the other verbs do this by themselves)
+	@scripts/setup.sh dev
+
+demo: ## run the demo: a CA, three services, a live table of hops; Ctrl-C ends it
+	@scripts/setup.sh run
+	@$(BIN)/mesh up $(ARGS)
+
+test: ## everything that must hold before a change lands: linters, types, all tests but the deep ones
+	@scripts/setup.sh dev
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(PYTEST) -m "not deep and not integration" -n 2 $(ARGS)
+	$(PYTEST) -m "not deep and integration" $(ARGS)
+
+check: ## the quick half of that: linters, types, tests without real programs
+	@scripts/setup.sh dev
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(PYTEST) -m "not deep and not integration" -n 2 -q $(ARGS)
+
+integration: ## tests with real sockets and real programs (what is not installed is skipped, and named)
+	@scripts/setup.sh dev
+	$(PYTEST) -m "integration and not deep" $(ARGS)
+
+deep: ## long fuzzing and soak
+	@scripts/setup.sh dev
+	HYPOTHESIS_PROFILE=deep $(PYTEST) -m deep $(ARGS)
+
+bench: ## CPU and latency per request, ours and others'
+	@scripts/setup.sh dev
+	$(BIN)/python -m tests.bench $(ARGS)
+
+lock: ## pin the dependencies anew from pyproject.toml (ARGS=--upgrade for newer versions)
+	@scripts/lock.sh $(ARGS)
+
+clean: ## remove .venv and every cache
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
