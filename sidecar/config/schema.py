@@ -1,15 +1,17 @@
-"""Everything an operator can say, with defaults and units. The config reference and the JSON Schema are printed from here.
+"""Everything an operator can say, with defaults and units. The reader, the reference and the JSON Schema all walk this.
 
-A field's docstring is the string that follows it in `metadata["doc"]`; `metadata["yaml"]` is its key where that differs
-from the attribute. Durations are seconds as floats (`2s`, `500ms`, `5m`, `1h` in YAML), sizes are bytes (`64KiB`, `1MiB`).
+A field's documentation is `metadata["doc"]`; `metadata["yaml"]` is its key where that differs from the attribute. The
+type says how a value is written: `Seconds` as `2s`, `500ms`, `5m`, `1h`; `Bytes` as `64KiB`, `1MiB`; an address as
+`host:port`. The names inside `Annotated` are those of `sidecar.config.kinds`.
 """
+# ruff: noqa: RUF009 - `described` only wraps dataclasses.field; its defaults are immutable
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from certs.spiffe import SpiffeId, TrustDomain
 from sidecar.config import ports
@@ -18,10 +20,42 @@ from sidecar.patterns import HeaderPattern, HostPattern, IdentityPattern, PathTe
 Protocol = Literal["http", "tcp"]
 Effect = Literal["allow", "deny"]
 
+Seconds = Annotated[float, "seconds"]  # more than none
+Delay = Annotated[float, "delay"]  # none is allowed
+Bytes = Annotated[int, "size"]
+Count = Annotated[int, "count"]  # at least 1
+Share = Annotated[float, "share"]  # 0 to 1
+PortNumber = Annotated[int, "port"]
+Label = Annotated[str, "label"]  # the name of a rule or a listener
+ServiceName = Annotated[str, "service"]
+Namespace = Annotated[str, "namespace"]
+HostName = Annotated[str, "host"]  # an IP address or a DNS name
+BindAddress = Annotated[str, "ip"]
+ListenerRef = Annotated[str, "listener"]
+Method = Annotated[str, "method"]
+MediaType = Annotated[str, "media_type"]
+HeaderName = Annotated[str, "header"]
+EnvironmentName = Annotated[str, "environment"]
+FilePath = Annotated[str, "path"]
+Command = Annotated[tuple[str, ...], "command"]
 
-def described(doc: str, default: Any = ..., *, yaml: str | None = None, factory: Any = None) -> Any:
-    """A dataclass field that carries its documentation, and its YAML key where it is not the attribute's name."""
-    metadata = {"doc": doc, "yaml": yaml}
+
+def described(
+    doc: str,
+    default: Any = ...,
+    *,
+    yaml: str | None = None,
+    factory: Any = None,
+    filled: str = "",
+    hidden: bool = False,
+    some: bool = False,
+) -> Any:
+    """A dataclass field that carries its documentation, and its YAML key where it is not the attribute's name.
+
+    `filled` says in words what the loader puts in where the key is absent; `hidden` fields are not written in YAML at
+    all; `some` forbids an empty list, which would otherwise read as "does not narrow".
+    """
+    metadata = {"doc": doc, "yaml": yaml, "filled": filled, "hidden": hidden, "some": some}
     if factory is not None:
         return field(default_factory=factory, metadata=metadata)
     if default is ...:
@@ -31,10 +65,11 @@ def described(doc: str, default: Any = ..., *, yaml: str | None = None, factory:
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """A place in a config file, for messages and `mesh explain`."""
+    """A place in a config file, for messages and `mesh explain`. Lines and columns count from 1; 0 is unknown."""
 
     file: str
     line: int
+    column: int = 0
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}"
@@ -55,55 +90,63 @@ class Address:
 class Timeouts:
     """How long anything may take (decision D8)."""
 
-    connect: float = described("TCP connect to an upstream.", 2.0)
-    handshake: float = described("TLS handshake, either side.", 5.0)
-    request_head: float = described("First byte to end of a request head.", 10.0)
-    response_head: float = described("End of the request to the response head.", 15.0)
-    idle: float = described("No byte of body or stream in either direction; off for upgrades.", 300.0)
-    keep_alive: float = described("An idle HTTP connection from downstream.", 300.0)
-    tcp_idle: float = described("No byte on a raw TCP connection, either direction.", 3600.0)
-    pool_idle_app: float = described("A pooled connection to the application.", 3.0)
-    pool_idle_peer: float = described("A pooled connection to a peer.", 60.0)
-    lame_duck: float = described("After SIGTERM: not ready, still serving.", 0.0)
-    drain: float = described("After that: how long requests in flight may take to finish.", 30.0)
+    connect: Seconds = described("TCP connect to an upstream.", 2.0)
+    handshake: Seconds = described("TLS handshake, either side.", 5.0)
+    request_head: Seconds = described("First byte to end of a request head.", 10.0)
+    response_head: Seconds = described("End of the request to the response head.", 15.0)
+    idle: Seconds = described("No byte of body or stream in either direction; off for upgrades.", 300.0)
+    keep_alive: Seconds = described("An idle HTTP connection from downstream.", 300.0)
+    tcp_idle: Seconds = described("No byte on a raw TCP connection, either direction.", 3600.0)
+    pool_idle_app: Seconds = described("A pooled connection to the application.", 3.0)
+    pool_idle_peer: Seconds = described("A pooled connection to a peer.", 60.0)
+    lame_duck: Delay = described("After SIGTERM: not ready, still serving.", 0.0)
+    drain: Delay = described("After that: how long requests in flight may take to finish.", 30.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """How much anything may take (decisions D13 and D25)."""
 
-    head_bytes: int = described("Request or response head.", 32 * 1024)
-    head_lines: int = described("Header lines in a head.", 100)
-    connections: int = described("Open downstream connections of one sidecar.", 8192)
-    pool: int = described("Open connections to one upstream.", 1024)
-    pending: float = described("How long a request waits for a place in a full pool.", 1.0)
+    head_bytes: Bytes = described("Request or response head.", 32 * 1024)
+    head_lines: Count = described("Header lines in a head.", 100)
+    connections: Count = described("Open downstream connections of one sidecar.", 8192)
+    pool: Count = described("Open connections to one upstream.", 1024)
+    pending: Delay = described("How long a request waits for a place in a full pool.", 1.0)
 
 
 @dataclass(frozen=True, slots=True)
 class AccessLog:
     """One JSON line for a hop; see docs/telemetry.md."""
 
-    mode: Literal["off", "errors", "all"] = described("Which hops are logged: none, failures and refusals, or all.", "errors")
-    sample: float = described("With mode `errors`: the share of the other hops that is logged too, 0 to 1.", 0.0)
-    path: str = described("A file, or `-` for standard output.", "-")
-    headers: tuple[str, ...] = described("Request headers that may be logged; credentials never are.", ())
+    mode: Literal["off", "errors", "all"] = described(
+        "Which hops are logged: none, failures and refusals, or all.", "errors"
+    )
+    sample: Share = described("With mode `errors`: the share of the other hops that is logged too, 0 to 1.", 0.0)
+    path: FilePath = described("A file, or `-` for standard output.", "-")
+    headers: tuple[HeaderName, ...] = described("Request headers that may be logged; credentials never are.", ())
 
 
 @dataclass(frozen=True, slots=True)
 class Audit:
     """Who was let in, and who was not; see docs/telemetry.md."""
 
-    path: str = described("A file, `-` for standard output, or empty for `audit.jsonl` in the state folder.", "")
-    permits: Literal["aggregated", "each"] = described("One line per kind of permitted hop a minute, or one for each.", "aggregated")
-    on_full: Literal["continue", "refuse"] = described("What to do when the disk is full and 8 MiB are waiting.", "continue")
+    path: FilePath = described("A file, `-` for standard output, or empty for `audit.jsonl` in the state folder.", "")
+    permits: Literal["aggregated", "each"] = described(
+        "One line per kind of permitted hop a minute, or one for each.", "aggregated"
+    )
+    on_full: Literal["continue", "refuse"] = described(
+        "What to do when the disk is full and 8 MiB are waiting.", "continue"
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Ca:
     """Where certificates come from."""
 
-    address: Address | None = described("The CA's HTTPS address; the enrolment file's is used where this is absent.", None)
-    enrolment: str = described("File with the proof of who we are and the roots to trust at first contact.", "")
+    address: Address | None = described(
+        "The CA's HTTPS address; the enrolment file's is used where this is absent.", None
+    )
+    enrolment: FilePath = described("File with the proof of who we are and the roots to trust at first contact.", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +160,11 @@ class Tls:
 class Health:
     """Read-only HTTP for probes and Prometheus: /livez, /readyz, /metrics (decision D26)."""
 
-    listen: Address | None = described("Where; `off` for none.", Address("127.0.0.1", ports.HEALTH))
+    listen: Address | None = described(
+        "Where; `off` for none.",
+        Address("127.0.0.1", ports.HEALTH),
+        filled=f"`127.0.0.1:{ports.HEALTH}`, or the next port free on this host",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,19 +180,40 @@ class Defaults:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One AND of everything it names; a field that is absent does not narrow (decision D3). In a list, any one is enough."""
+    """One AND of all it names; an absent field does not narrow (decision D3). In a list, any one is enough."""
 
-    name: str = described("A name, unique in its service; it appears in logs, metrics and `mesh explain`.")
-    effect: Effect = described("`allow` or `deny`, from the list the rule stands in.")
-    callers: tuple[IdentityPattern, ...] = described("Who calls: a service, `namespace/service`, or a SPIFFE ID pattern.", yaml="from")
-    hosts: tuple[HostPattern, ...] = described("Host asked for: exact, or `*.` for one label.", (), yaml="host")
-    methods: tuple[str, ...] = described("HTTP methods, upper case. A method outside RFC 9110 and PATCH passes only if listed.", (), yaml="method")
-    paths: tuple[PathTemplate, ...] = described("Path templates: `/orders/{id}`, `/static/**`.", (), yaml="path")
-    headers: tuple[HeaderPattern, ...] = described("Headers: `name: value`, `name: {prefix: p}`, `name: {present: true}`.", ())
-    networks: tuple[IPv4Network | IPv6Network, ...] = described("Source networks in CIDR notation; they only narrow.", (), yaml="source")
-    ports: tuple[str, ...] = described("Names or ports of inbound listeners.", (), yaml="port")
+    name: Label = described(
+        "A name, unique in its service, for logs, metrics and `mesh explain`. Name the rules that dashboards know.",
+        filled="`allow-1`, `deny-2`, … by its place in the list",
+    )
+    effect: Effect = described("`allow` or `deny`, from the list the rule stands in.", hidden=True)
+    callers: tuple[IdentityPattern, ...] = described(
+        "Who calls: a service, `namespace/service`, `*` (any service of this namespace), `**` (anybody of this trust "
+        "domain), or a SPIFFE ID pattern.",
+        yaml="from",
+        some=True,
+    )
+    hosts: tuple[HostPattern, ...] = described(
+        "Host asked for: exact, or `*.` for one label.", (), yaml="host", some=True
+    )
+    methods: tuple[Method, ...] = described(
+        "HTTP methods, upper case. One outside GET HEAD POST PUT PATCH DELETE OPTIONS passes only if listed.",
+        (),
+        yaml="method",
+        some=True,
+    )
+    paths: tuple[PathTemplate, ...] = described(
+        "Path templates: `/orders/{id}`, `/static/**`.", (), yaml="path", some=True
+    )
+    headers: tuple[HeaderPattern, ...] = described(
+        "Headers: `name: value`, `name: {prefix: p}`, `name: {present: true}`.", (), some=True
+    )
+    networks: tuple[IPv4Network | IPv6Network, ...] = described(
+        "Source networks in CIDR notation; they only narrow.", (), yaml="source", some=True
+    )
+    ports: tuple[ListenerRef, ...] = described("Names or ports of inbound listeners.", (), yaml="port", some=True)
     shadow: bool = described("Judge, count and log this rule, but do not act on it.", False)
-    where: Where = described("Where the rule stands.", Where("", 0))
+    where: Where = described("Where the rule stands.", Where("", 0), hidden=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +221,11 @@ class Route:
     """What requests to some paths of an inbound listener must keep to, beyond being allowed. First match wins."""
 
     path: PathTemplate = described("Path template.")
-    methods: tuple[str, ...] = described("HTTP methods; none means all.", (), yaml="method")
-    max_body: int | None = described("Largest request body; over it 413.", None)
-    content_types: tuple[str, ...] = described("Accepted media types of a request body; otherwise 415.", ())
+    methods: tuple[Method, ...] = described("HTTP methods; absent means all.", (), yaml="method", some=True)
+    max_body: Bytes | None = described("Largest request body; over it 413.", None)
+    content_types: tuple[MediaType, ...] = described(
+        "Accepted media types of a request body; otherwise 415.", (), some=True
+    )
     unsafe_encoded_slash: bool = described("Accept %2F inside a segment.", False)
     unsafe_empty_segments: bool = described("Accept `//`.", False)
     unsafe_path_parameters: bool = described("Accept `;` in a segment.", False)
@@ -165,40 +235,68 @@ class Route:
 class Inbound:
     """A listener for peers: mTLS in, plaintext to the application on loopback."""
 
-    name: str = described("A name, unique in its service.")
-    port: int = described("Port that peers connect to.", ports.INBOUND)
-    bind: str = described("Address to listen on; the service's own address where that is an IP address, else all.", "")
+    name: Label = described("A name, unique in its service.", filled="the protocol")
+    port: PortNumber = described(
+        "Port that peers connect to.", ports.INBOUND, filled=f"{ports.INBOUND}, or the next one free on this host"
+    )
+    bind: BindAddress = described(
+        "IP address to listen on.", "", filled="the service's own address where that is an IP address, else `0.0.0.0`"
+    )
     app: Address = described("Where the application listens, on loopback.", Address("127.0.0.1", 8080))
     protocol: Protocol = described("`http` or `tcp`. On `http` whatever cannot be read as HTTP is refused.", "http")
     routes: tuple[Route, ...] = described("Limits for some paths.", ())
-    xfcc_forwarders: tuple[IdentityPattern, ...] = described("Peers whose x-forwarded-client-cert is kept and appended to.", ())
-    where: Where = described("Where the listener stands.", Where("", 0))
+    xfcc_forwarders: tuple[IdentityPattern, ...] = described(
+        "Peers whose x-forwarded-client-cert is kept and appended to.", ()
+    )
+    where: Where = described("Where the listener stands.", Where("", 0), hidden=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Outbound:
     """An upstream that the application may call. What is not declared is refused (decision D5)."""
 
-    to: str = described("A service of this file, or a name for one that is not.")
-    listener: str = described("Which inbound listener of that service, where it has several.", "", yaml="port")
-    listen: Address | None = described("Loopback address where the application reaches it; absent, only the forward proxy does.", None)
-    protocol: Protocol = described("`http` or `tcp`; taken from the service in this file.", "http")
-    host: str = described("The host that requests carry; the service's name where absent.", "")
-    identity: SpiffeId | None = described("The SPIFFE ID it must show; taken from the service in this file.", None)
-    endpoints: tuple[Address, ...] = described("Where its sidecar listens; taken from the service in this file.", ())
-    unmeshed: Literal["refuse", "passthrough"] = described("`passthrough` sends plaintext to a host outside the mesh.", "refuse")
-    where: Where = described("Where the upstream stands.", Where("", 0))
+    to: ServiceName = described("A service of this file, or a name for one that is not.")
+    listener: ListenerRef = described(
+        "Which inbound listener of that service, by name or port; needed where it has several.",
+        "",
+        yaml="port",
+        filled="its only one",
+    )
+    listen: Address | None = described(
+        "Loopback address where the application reaches it; absent, only the forward proxy does.", None
+    )
+    protocol: Protocol = described(
+        "`http` or `tcp`.", "http", filled="that of the service's listener; `http` for one outside this file"
+    )
+    host: HostName = described("The host that requests carry.", "", filled="the service's name")
+    identity: SpiffeId | None = described(
+        "The SPIFFE ID it must show.", None, filled="that of the service in this file"
+    )
+    endpoints: tuple[Address, ...] = described(
+        "Where its sidecar listens.", (), filled="address and port of the service in this file", some=True
+    )
+    unmeshed: Literal["refuse", "passthrough"] = described(
+        "`passthrough` sends plaintext to a host outside the mesh.", "refuse"
+    )
+    where: Where = described("Where the upstream stands.", Where("", 0), hidden=True)
+    name: str = described(
+        "`to`, or `to.listener` where a service is called on several of its listeners.", "", hidden=True
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
     """One service and its sidecar."""
 
-    name: str = described("The key under `services`.")
-    identity: SpiffeId = described("`service`, `namespace/service` or a SPIFFE ID; by default the key in the mesh's namespace.")
-    address: str = described("Host under which peers reach its sidecar.", "127.0.0.1")
-    run: tuple[str, ...] = described("Command that `mesh up` starts once the sidecar is ready.", ())
-    env: Mapping[str, str] = described("Environment for that command.", factory=dict)
+    name: str = described("The key under `services`.", hidden=True)
+    identity: SpiffeId = described(
+        "`service`, `namespace/service` or a SPIFFE ID.", filled="the key, in the mesh's namespace"
+    )
+    address: HostName = described("Host under which peers reach its sidecar.", "127.0.0.1")
+    run: Command = described(
+        "Command that `mesh up` starts once the sidecar is ready: a list, or a line split like a shell's.", ()
+    )
+    env: Mapping[EnvironmentName, str] = described("Environment for that command.", factory=dict)
     inbound: tuple[Inbound, ...] = described("Listeners for peers.", ())
     outbound: tuple[Outbound, ...] = described("Upstreams that it may call.", ())
     forward_proxy: Address | None = described("Loopback address of the forward proxy; absent for none.", None)
@@ -210,7 +308,7 @@ class Service:
     access_log: AccessLog = described("Over the defaults.", factory=AccessLog)
     audit: Audit = described("Over the defaults.", factory=Audit)
     tls: Tls = described("Over the defaults.", factory=Tls)
-    where: Where = described("Where the service stands.", Where("", 0))
+    where: Where = described("Where the service stands.", Where("", 0), hidden=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +316,13 @@ class MeshConfig:
     """A whole `mesh.yaml`, with the files that it includes."""
 
     trust_domain: TrustDomain = described("The name of this mesh's root of trust, for example `prod.example.org`.")
-    namespace: str = described("The namespace of services that name none.", "default")
+    namespace: Namespace = described("The namespace of services that name none.", "default")
     ca: Ca = described("Where certificates come from.", factory=Ca)
-    services: Mapping[str, Service] = described("The services, by name.", factory=dict)
-    files: tuple[str, ...] = described("Every file that was read.", ())
+    services: Mapping[ServiceName, Service] = described("The services, by name.", factory=dict)
+    files: tuple[str, ...] = described("Every file that was read.", (), hidden=True)
+    defaults: Defaults = described(
+        "What holds for every service that does not say otherwise, field by field.", factory=Defaults
+    )
+    include: tuple[FilePath, ...] = described(
+        "Files with further `services`, beside the code perhaps; relative to this one, `*` and `**` as in a shell.", ()
+    )
