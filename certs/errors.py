@@ -57,7 +57,19 @@ class InvalidCsr(IdentityError):
     name = "invalid_csr"
 
 
-class KeyUnavailable(IdentityError):
+class PrivateFileUnavailable(IdentityError):
+    """A file or folder that must be ours alone is missing, unreadable, or open to others."""
+
+    name = "private_file"
+
+
+class KeyUnavailable(PrivateFileUnavailable):
     """A private key cannot be read: missing, unreadable by us, readable by others, or a wrong passphrase."""
 
     name = "key_unavailable"
+
+
+class NothingYet(IdentityError, LookupError):
+    """A source has not published its first value."""
+
+    name = "nothing_yet"

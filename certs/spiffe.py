@@ -33,7 +33,7 @@ class TrustDomain:
         if not text:
             raise InvalidSpiffeId("the trust domain is empty")
         if len(text) > MAX_TRUST_DOMAIN_BYTES:
-            raise InvalidSpiffeId(f"the trust domain is {len(text)} bytes long; at most {MAX_TRUST_DOMAIN_BYTES} are allowed")
+            raise InvalidSpiffeId(f"the trust domain is {len(text)} bytes long; {MAX_TRUST_DOMAIN_BYTES} are allowed")
         if not _TRUST_DOMAIN.match(text):
             raise InvalidSpiffeId(f"trust domain {text!r}: only a-z 0-9 . - _ are allowed")
         return cls(text)
@@ -69,7 +69,7 @@ class SpiffeId:
                 if segment in (".", ".."):
                     raise InvalidSpiffeId(f"{text!r} has a dot segment")
                 if not _SEGMENT.match(segment):
-                    raise InvalidSpiffeId(f"{text!r}: path segment {segment!r} may only have letters, digits, . - and _")
+                    raise InvalidSpiffeId(f"{text!r}: segment {segment!r} may only have letters, digits, . - and _")
         return cls(trust_domain, slash + rest)
 
     @cached_property
@@ -97,7 +97,7 @@ class SpiffeId:
 
 
 def workload_id(trust_domain: TrustDomain, namespace: str, service: str) -> SpiffeId:
-    """The ID of a service: `spiffe://<trust domain>/ns/<namespace>/sa/<service>` (decision D2). Raises InvalidSpiffeId."""
+    """The ID of a service: `spiffe://<trust domain>/ns/<namespace>/sa/<service>` (D2). Raises InvalidSpiffeId."""
     return trust_domain.id("ns", namespace, "sa", service)
 
 

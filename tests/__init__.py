@@ -1,0 +1,1 @@
+"""Tests of everything, following the packages file by file."""

@@ -1,0 +1,1 @@
+"""Our own small language for tests: identities, hops, fakes."""
