@@ -1,0 +1,123 @@
+"""TLS contexts: who we are and whom we trust, frozen into one pyOpenSSL `Context` for each generation of either.
+
+A `Context` that has made a `Connection` can no longer be changed (pyOpenSSL since 26.2), which suits us: a new SVID or
+a new bundle means a new context, and connections keep the one they began with. Nothing is read from the system: the
+store holds exactly the roots that are passed in, so that unknown, expired and broken chains fail inside the handshake
+with OpenSSL's own alert (decision D18). Whether an accepted chain is an SVID that we want is decided afterwards.
+
+No session ever resumes: tickets are off, and no session is kept. OpenSSL may still send a TLS 1.3 ticket (the
+number of tickets cannot be set through pyOpenSSL); it names a session that nobody remembers.
+
+The verify callback decides nothing. It writes down OpenSSL's reason, which the error queue does not tell ("certificate
+verify failed" is all it says), so that a refusal can be explained. It costs about 3 µs per certificate of a chain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal
+from weakref import WeakKeyDictionary
+
+from cryptography import x509
+from OpenSSL import SSL, crypto
+
+if TYPE_CHECKING:
+    from certs.svid import X509Svid
+
+Verify = Literal["require", "optional", "none"]
+
+TLS12_SUITES = b"ECDHE+AESGCM:ECDHE+CHACHA20"  # AEAD with forward secrecy only; RFC 9325 section 4.2
+MAX_CHAIN = 5  # leaf, at most three intermediates, root; ours are two long
+
+_MODES = {
+    "require": SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT,
+    "optional": SSL.VERIFY_PEER,
+    "none": SSL.VERIFY_NONE,
+}
+_verify_errors: WeakKeyDictionary[SSL.Connection, int] = WeakKeyDictionary()
+
+
+class NoCommonProtocol(SSL.Error):
+    """The client offered application protocols (ALPN), and none of them is ours. OpenSSL has sent the alert."""
+
+    def __init__(self) -> None:
+        super().__init__([("SSL routines", "", "no application protocol")])
+
+
+def make_context(
+    svid: X509Svid | None,
+    roots: Sequence[x509.Certificate],
+    *,
+    server: bool,
+    verify: Verify,
+    alpn: tuple[bytes, ...] = (),
+    tls12: bool = False,
+    extra_chain: tuple[x509.Certificate, ...] = (),
+    now: float | None = None,
+) -> SSL.Context:
+    """A context that shows `svid` and trusts `roots`, and nothing else.
+
+    `verify="optional"` (servers only) lets a client come without a certificate; one that it does show must hold. A
+    server picks the first protocol of `alpn` that the client offers and refuses a client that offers only others.
+    `extra_chain` is sent after the SVID's own chain. `now` (seconds since the epoch) pins the time against which chains
+    are judged, for contexts that serve a single connection; without it OpenSSL asks the system's clock each time.
+    """
+    if server and svid is None:
+        raise ValueError("a server needs an SVID")
+    context = SSL.Context(SSL.TLS_METHOD)
+    context.set_min_proto_version(SSL.TLS1_2_VERSION if tls12 else SSL.TLS1_3_VERSION)
+    if tls12:
+        context.set_cipher_list(TLS12_SUITES)
+    context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION)
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF | SSL.SESS_CACHE_NO_INTERNAL)
+    context.set_verify(_MODES[verify], _note_verify_error)
+    context.set_verify_depth(MAX_CHAIN)
+    _trust(context, roots, now)
+    if svid is not None:
+        _show(context, svid, extra_chain)
+    if alpn:
+        _negotiate(context, alpn, server)
+    return context
+
+
+def verify_error(connection: SSL.Connection) -> int:
+    """OpenSSL's number for why the peer's chain was refused on this connection; 0 where it was not."""
+    return _verify_errors.get(connection, 0)
+
+
+def _trust(context: SSL.Context, roots: Sequence[x509.Certificate], now: float | None) -> None:
+    store = context.get_cert_store()
+    assert store is not None
+    for root in roots:
+        store.add_cert(crypto.X509.from_cryptography(root))
+    if now is not None:
+        store.set_time(datetime.fromtimestamp(now, UTC))
+
+
+def _show(context: SSL.Context, svid: X509Svid, extra_chain: tuple[x509.Certificate, ...]) -> None:
+    context.use_certificate(svid.leaf)
+    context.use_privatekey(svid.key)
+    for certificate in (*svid.chain[1:], *extra_chain):
+        context.add_extra_chain_cert(certificate)
+
+
+def _negotiate(context: SSL.Context, alpn: tuple[bytes, ...], server: bool) -> None:
+    if not server:
+        context.set_alpn_protos(list(alpn))
+        return
+
+    def select(_: SSL.Connection, offered: list[bytes]) -> bytes:
+        for protocol in alpn:
+            if protocol in offered:
+                return protocol
+        raise NoCommonProtocol  # pyOpenSSL makes this the fatal alert no_application_protocol and raises it again
+
+    context.set_alpn_select_callback(select)
+
+
+def _note_verify_error(connection: SSL.Connection, _: crypto.X509, number: int, __: int, ok: int) -> bool:
+    if not ok:
+        _verify_errors[connection] = number
+    return bool(ok)

@@ -1,0 +1,123 @@
+"""A small HTTP/1.1 client on trio and h11, for our own APIs: one connection, one exchange after another.
+
+It reads whole answers of bounded size. `duplex` opens an exchange that goes both ways at once (the CA's watch).
+Time-outs are the caller's: wrap calls in `trio.fail_after`.
+"""
+
+from __future__ import annotations
+
+import h11
+import trio
+
+from sidecar.net.http_message import Answer, BadHttp, Headers
+
+__all__ = ["Answer", "BadHttp", "Duplex", "HttpClient", "request"]
+
+READ_BYTES = 64 * 1024
+MAX_ANSWER = 4 * 1024 * 1024  # bytes; the largest answer of ours, a bundle with many roots, is far smaller
+
+
+async def request(
+    stream: trio.abc.Stream, method: str, path: str, body: bytes = b"", headers: Headers = (), *, host: str = "mesh"
+) -> Answer:
+    """One exchange on a stream that stays open. Raises BadHttp, trio's stream errors."""
+    return await HttpClient(stream, host).request(method, path, body, headers)
+
+
+class HttpClient:
+    """One connection to a server of ours. `host` goes into the Host header."""
+
+    def __init__(self, stream: trio.abc.Stream, host: str = "mesh") -> None:
+        self.stream = stream
+        self._host = host.encode("ascii")
+        self._h11 = h11.Connection(h11.CLIENT)
+
+    async def request(self, method: str, path: str, body: bytes = b"", headers: Headers = ()) -> Answer:
+        """Send a request and read its whole answer. Raises BadHttp, trio's stream errors."""
+        length = ((b"content-length", b"%d" % len(body)),) if body or method in ("POST", "PUT", "PATCH") else ()
+        await self._send(self._head(method, path, (*headers, *length)))
+        try:
+            if body:
+                await self._send(h11.Data(data=body))
+            await self._send(h11.EndOfMessage())
+        except trio.BrokenResourceError:
+            pass  # a server may refuse early and stop reading; what it answered may still be there
+        answer = await self._whole(await self._response())
+        if self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE:
+            self._h11.start_next_cycle()
+        return answer
+
+    async def duplex(self, method: str, path: str, headers: Headers = ()) -> Duplex | Answer:
+        """Open an exchange that goes both ways; the whole Answer instead where its status is not 200."""
+        await self._send(self._head(method, path, (*headers, (b"transfer-encoding", b"chunked"))))
+        response = await self._response()
+        if response.status_code != 200:
+            return await self._whole(response)
+        return Duplex(self)
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await self.stream.aclose()
+
+    def _head(self, method: str, path: str, headers: Headers) -> h11.Request:
+        return h11.Request(method=method, target=path, headers=[(b"host", self._host), *headers])
+
+    async def _send(self, event: h11.Event) -> None:
+        try:
+            data = self._h11.send(event)
+        except h11.LocalProtocolError as error:
+            raise BadHttp(f"this connection can carry no further request: {error}") from error
+        if data:
+            await self.stream.send_all(data)
+
+    async def _response(self) -> h11.Response:
+        while True:
+            event = await self._event()
+            if isinstance(event, h11.Response):
+                return event
+            if not isinstance(event, h11.InformationalResponse):
+                raise BadHttp("the server closed the connection without an answer")
+
+    async def _whole(self, response: h11.Response) -> Answer:
+        pieces, size = [], 0
+        while (piece := await self._piece()) is not None:
+            size += len(piece)
+            if size > MAX_ANSWER:
+                raise BadHttp(f"the answer is larger than {MAX_ANSWER} bytes")
+            pieces.append(piece)
+        return Answer(response.status_code, tuple(response.headers), b"".join(pieces))
+
+    async def _piece(self) -> bytes | None:
+        event = await self._event()
+        if isinstance(event, h11.Data):
+            return bytes(event.data)
+        if isinstance(event, h11.EndOfMessage):
+            return None
+        raise BadHttp("the server broke off in the middle of its answer")
+
+    async def _event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        try:
+            while (event := self._h11.next_event()) is h11.NEED_DATA:
+                self._h11.receive_data(bytes(await self.stream.receive_some(READ_BYTES)))
+        except h11.RemoteProtocolError as error:
+            raise BadHttp(f"the server's answer is not valid HTTP: {error}") from error
+        return event
+
+
+class Duplex:
+    """An exchange that goes both ways; one task may send while another receives."""
+
+    def __init__(self, client: HttpClient) -> None:
+        self._client = client
+
+    async def send(self, data: bytes) -> None:
+        """Send a piece of the request body at once. Raises trio's stream errors."""
+        await self._client._send(h11.Data(data=data))
+
+    async def receive(self) -> bytes | None:
+        """The next piece of the answer, None after its end. Raises BadHttp, trio's stream errors."""
+        return await self._client._piece()
+
+    async def aclose(self) -> None:
+        """End it by closing the connection."""
+        await self._client.aclose()
