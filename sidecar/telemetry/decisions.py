@@ -1,0 +1,192 @@
+"""The last 10,000 decisions of this sidecar, so that `mesh explain ID` can tell what happened to a hop (decision D7).
+
+A decision id is `<instance>-<counter>`: eight hex digits that name the sidecar process, and a counter in base 36. It
+tells a caller nothing about the reason. What is kept is a small copy of the hop, redacted and bounded: never a body,
+a query or a credential, and only those headers that a rule looks at or the access log may show.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from dataclasses import asdict, dataclass, field
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any, Literal
+
+from certs.spiffe import SpiffeId
+from sidecar.errors import HopError, IdentityRefused, PeerIdentityMismatch
+from sidecar.hop import Direction, Hop, HopProtocol
+from sidecar.telemetry import outcome, redact
+from sidecar.telemetry.clock import rfc3339
+
+RING = 10_000
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+_MAX_SEGMENTS = 64
+_ID = re.compile(r"[0-9a-f]{8}-[0-9a-z]{1,13}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is remembered of one hop, or of one TLS handshake that failed."""
+
+    id: str
+    kind: Literal["hop", "handshake"]
+    at: float  # seconds since the epoch
+    direction: Direction
+    listener: str
+    port: int = 0
+    protocol: HopProtocol = "http"
+    verdict: outcome.VerdictWord = "deny"
+    caller: str = ""  # SPIFFE ID, empty where none was proved
+    destination: str = ""
+    source: str = ""
+    method: str = ""
+    host: str = ""
+    path: str = ""  # as received, without query
+    segments: tuple[str, ...] = ()
+    version: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+    status: int = 0
+    error: str = ""  # short name of the error, empty where there was none
+    reason: str = ""  # of an identity failure
+    detail: str = ""
+    flag: str = "-"
+    rule: str = ""
+    route: str = ""
+    shadow: tuple[str, ...] = ()  # "rule=permit" …
+    endpoint: str = ""
+    attempts: int = 0
+    trace_id: str = ""
+
+    @classmethod
+    def of_hop(cls, hop: Hop, now: float, wanted_headers: frozenset[bytes]) -> Decision:
+        """Copy what may be kept of a finished hop."""
+        error = hop.error
+        return cls(
+            id=hop.decision_id,
+            kind="hop",
+            at=now,
+            direction=hop.direction,
+            listener=hop.listener,
+            port=hop.port,
+            protocol=hop.protocol,
+            verdict=outcome.verdict(hop),
+            caller=hop.peer.text if hop.peer is not None else "",
+            destination=hop.destination.text if hop.destination is not None else "",
+            source=str(hop.source) if hop.source is not None else "",
+            method=redact.text(hop.method, 32),
+            host=redact.text(hop.host, 256),
+            path=redact.target(hop.target),
+            segments=_bounded(hop.segments),
+            version=hop.version,
+            headers=redact.chosen_headers(hop.headers, wanted_headers) if wanted_headers else {},
+            status=hop.status,
+            error=error.name if error is not None else "",
+            reason=reason_of(error),
+            detail=redact.text(error.detail) if error is not None else "",
+            flag=hop.flag,
+            rule=hop.rule,
+            route=hop.route,
+            shadow=tuple(f"{each.rule}={each.effect}" for each in hop.shadow),
+            endpoint=hop.endpoint,
+            attempts=hop.attempts,
+            trace_id=redact.text(hop.trace_id, 64),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The snapshot that the admin API serves under /decisions/<id>."""
+        return asdict(self) | {"at": rfc3339(self.at), "segments": list(self.segments), "shadow": list(self.shadow)}
+
+    def to_hop(self) -> Hop:
+        """The hop again, as far as it is known, for `policy.explain`. Redacted header values stay redacted."""
+        return Hop(
+            direction=self.direction,
+            listener=self.listener,
+            port=self.port,
+            protocol=self.protocol,
+            peer=SpiffeId.parse(self.caller) if self.caller else None,
+            destination=SpiffeId.parse(self.destination) if self.destination else None,
+            source=_address(self.source),
+            method=self.method,
+            host=self.host,
+            target=self.path,
+            segments=self.segments,
+            headers=[(_bytes(name), _bytes(value)) for name, value in self.headers.items()],
+            version=self.version,
+            status=self.status,
+            attempts=self.attempts,
+            endpoint=self.endpoint,
+            rule=self.rule,
+            route=self.route,
+            decision_id=self.id,
+            trace_id=self.trace_id,
+        )
+
+
+class Decisions:
+    """A ring of decisions, found by id."""
+
+    def __init__(self, instance: str, size: int = RING) -> None:
+        if not re.fullmatch(r"[0-9a-f]{8}", instance):
+            raise ValueError(f"an instance is eight hex digits, not {instance!r}")
+        self.instance = instance
+        self._size = size
+        self._counter = 0
+        self._ring: OrderedDict[str, Decision] = OrderedDict()
+
+    def new_id(self) -> str:
+        """An id that nobody else has, in this process or (by its first half) any other."""
+        self._counter += 1
+        return f"{self.instance}-{base36(self._counter)}"
+
+    def keep(self, decision: Decision) -> None:
+        """Remember a decision; the oldest makes room."""
+        self._ring[decision.id] = decision
+        if len(self._ring) > self._size:
+            self._ring.popitem(last=False)
+
+    def find(self, decision_id: str) -> Decision | None:
+        """The decision of this id; None where it was never kept or has left the ring."""
+        return self._ring.get(decision_id)
+
+    def lookup(self, decision_id: str) -> dict[str, Any] | None:
+        """The same as JSON-ready values."""
+        decision = self.find(decision_id)
+        return decision.to_json() if decision is not None else None
+
+    def __len__(self) -> int:
+        return len(self._ring)
+
+
+def is_decision_id(value: str) -> bool:
+    """Whether this text has the form of a decision id."""
+    return _ID.match(value) is not None
+
+
+def base36(number: int) -> str:
+    """A positive number in base 36, lower case."""
+    digits = ""
+    while True:
+        number, digit = divmod(number, 36)
+        digits = _DIGITS[digit] + digits
+        if not number:
+            return digits
+
+
+def reason_of(error: HopError | None) -> str:
+    """The short reason that an identity error carries; empty for any other."""
+    return error.reason if isinstance(error, IdentityRefused | PeerIdentityMismatch) else ""
+
+
+def _bounded(segments: tuple[str, ...]) -> tuple[str, ...]:
+    if len(segments) > _MAX_SEGMENTS or sum(map(len, segments)) > redact.MAX_TEXT:
+        segments = tuple(segment[:64] for segment in segments[:16])
+    return tuple(redact.text(segment) for segment in segments)
+
+
+def _address(value: str) -> IPv4Address | IPv6Address | None:
+    return ip_address(value) if value else None
+
+
+def _bytes(value: str) -> bytes:
+    return value.encode("latin-1", "replace")

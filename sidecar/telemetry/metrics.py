@@ -1,0 +1,374 @@
+"""Every metric, label and bucket of a sidecar, in one file; docs/metrics.md is printed from here.
+
+Labels come from configuration or from a verified identity, never from bytes that a caller chose: a route is the path
+template of a rule, not a path (S25). A closed label has few values, fixed by code or protocol; an open one (identities,
+rule names) is replaced by `other` once its metric is full, see series.py.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Callable, Iterable
+from typing import Literal, Protocol
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from sidecar.hop import Direction, Hop, TlsInfo
+from sidecar.telemetry import outcome
+from sidecar.telemetry.series import (
+    IDLE_SECONDS,
+    Cap,
+    Cell,
+    Definition,
+    Family,
+    HistogramCell,
+    HistogramFamily,
+    Kind,
+    LabelValues,
+)
+
+# In seconds, in the spirit of Envoy's and Linkerd's: a mesh hop takes well under a millisecond, a stream minutes.
+SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 300.0)
+
+LABELS: dict[str, tuple[Literal["closed", "open"], str]] = {
+    "direction": ("closed", "`inbound` or `outbound`, seen from the application"),
+    "source": ("open", "SPIFFE ID of the caller, verified inbound; `-` where none was proved"),
+    "destination": ("open", "SPIFFE ID of the called: ourselves inbound, the declared upstream outbound"),
+    "route": ("open", "path template of the rule that decided, from configuration; `-` where none"),
+    "status_class": ("closed", "`1xx` to `5xx` as sent downstream; `-` on TCP and where nothing was sent"),
+    "flag": ("closed", "failure flag in Envoy's letters plus PD, ID, SV, TH; `-` for none"),
+    "rule": ("open", "name of the rule that decided, from configuration; `-` where none did"),
+    "error": ("closed", "short name of the error"),
+    "effect": ("closed", "`permit` or `deny`: what the shadow rule would have done"),
+    "listener": ("open", "inbound listener, or the upstream for outbound"),
+    "result": ("closed", "`ok` or `failed`"),
+    "version": ("open", "TLS version agreed on; `-` where the handshake failed. Of `mesh_build_info`: ours"),
+    "group": ("open", "key exchange group agreed on; `-` where the handshake failed"),
+    "reason": ("open", "short, stable reason why a handshake failed"),
+    "certificate": ("closed", "`svid`: this sidecar's own leaf"),
+    "metric": ("closed", "name of a metric of this list"),
+}
+CLOSED = {label: kind == "closed" for label, (kind, _) in LABELS.items()}
+
+HOP_LABELS = ("direction", "source", "destination", "route", "status_class", "flag")
+HOP_CAP = 1000  # label sets of the five metrics of a hop, together
+_LISTENER = ("direction", "listener")
+_CERTIFICATE = ("certificate",)
+
+
+def _hop_metric(name: str, kind: Kind, doc: str) -> Definition:
+    return Definition(name, kind, doc, HOP_LABELS, SECONDS if kind == "histogram" else (), HOP_CAP, expires=True)
+
+
+
+HOP_METRICS: tuple[Definition, ...] = (
+    _hop_metric("mesh_requests_total", "counter", "Hops that ended: HTTP requests, and TCP connections."),
+    _hop_metric("mesh_request_first_byte_seconds", "histogram", "First byte of a request to first byte of its answer."),
+    _hop_metric("mesh_request_duration_seconds", "histogram", "First byte of a request to the end of its hop."),
+    _hop_metric("mesh_received_bytes_total", "counter", "Body or stream bytes from downstream."),
+    _hop_metric("mesh_sent_bytes_total", "counter", "Body or stream bytes to downstream."),
+)
+
+DEFINITIONS: tuple[Definition, ...] = (
+    Definition(
+        "mesh_refusals_total",
+        "counter",
+        "Hops that this sidecar refused.",
+        ("direction", "source", "destination", "rule", "flag", "error"),
+        cap=1000,
+        expires=True,
+    ),
+    Definition(
+        "mesh_shadow_verdicts_total",
+        "counter",
+        "Hops that a rule marked `shadow` would have judged.",
+        ("direction", "source", "rule", "effect"),
+        cap=1000,
+        expires=True,
+    ),
+    Definition("mesh_connections_opened_total", "counter", "Downstream connections accepted.", _LISTENER),
+    Definition("mesh_connections_closed_total", "counter", "Downstream connections ended.", _LISTENER),
+    Definition("mesh_connections_open", "gauge", "Downstream connections open now.", _LISTENER),
+    Definition(
+        "mesh_tls_handshakes_total",
+        "counter",
+        "TLS handshakes between sidecars.",
+        ("direction", "result", "version", "group"),
+    ),
+    Definition(
+        "mesh_tls_handshake_failures_total",
+        "counter",
+        "TLS handshakes that failed, by reason.",
+        ("direction", "listener", "reason"),
+    ),
+    Definition(
+        "mesh_tls_handshake_seconds", "histogram", "Length of a successful handshake.", ("direction",), SECONDS
+    ),
+    Definition("mesh_certificate_expires_at_seconds", "gauge", "End of its life, since the epoch.", _CERTIFICATE),
+    Definition("mesh_certificate_renewal_at_seconds", "gauge", "Its next renewal, since the epoch.", _CERTIFICATE),
+    Definition("mesh_identity_failures", "gauge", "Attempts to enrol or renew that failed since the last success."),
+    Definition("mesh_ca_connected", "gauge", "1 while the watch to the CA stands."),
+    Definition("mesh_clock_skew_seconds", "gauge", "Our clock minus the CA's; positive where ours is ahead."),
+    Definition("mesh_trust_bundle_sequence", "gauge", "Sequence of the trust bundle in force."),
+    Definition("mesh_ready", "gauge", "1 while identity, policy and listeners stand and we do not drain."),
+    Definition("mesh_policy_rules", "gauge", "Rules in force."),
+    Definition("mesh_access_log_dropped_total", "counter", "Access-log lines dropped: the writer was behind."),
+    Definition("mesh_audit_lost_total", "counter", "Audit lines lost: the disk was full and 8 MiB waited."),
+    Definition("mesh_audit_waiting_bytes", "gauge", "Audit lines in memory that wait for the disk."),
+    Definition("mesh_log_suppressed_total", "counter", "Operational log messages held back as repetitions."),
+    Definition("mesh_telemetry_faults_total", "counter", "Faults inside telemetry itself; see the log."),
+    Definition(
+        "mesh_metric_series_dropped_total",
+        "counter",
+        "Times that a new label set was counted as `other` because its metric was full.",
+        ("metric",),
+    ),
+    Definition("mesh_build_info", "gauge", "Always 1.", ("version",)),
+)
+
+_REASON = re.compile(r"[a-z0-9_]{1,48}\Z")
+_STATUS_CLASSES = ("-", "1xx", "2xx", "3xx", "4xx", "5xx")
+
+
+class IdentityView(Protocol):
+    """What the gauges need of `sidecar.identity.status.IdentityStatus`."""
+
+    @property
+    def not_after(self) -> float | None: ...
+    @property
+    def next_renewal_at(self) -> float | None: ...
+    @property
+    def consecutive_failures(self) -> int: ...
+    @property
+    def clock_skew_seconds(self) -> float | None: ...
+    @property
+    def bundle_sequence(self) -> int | None: ...
+    @property
+    def ca_connected(self) -> bool: ...
+
+
+class HopSeries:
+    """The five metrics of a hop for one label set."""
+
+    __slots__ = ("duration", "first_byte", "received", "requests", "sent", "used")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.received = 0
+        self.sent = 0
+        self.first_byte = HistogramCell(SECONDS)
+        self.duration = HistogramCell(SECONDS)
+        self.used = 0.0  # monotonic seconds
+
+    def add(self, hop: Hop, seconds: float) -> None:
+        """Count a hop that took `seconds`. In the hot path: the two observations are written out."""
+        self.requests += 1
+        self.received += hop.received_bytes
+        self.sent += hop.sent_bytes
+        cell = self.duration
+        cell.counts[bisect_left(SECONDS, seconds)] += 1
+        cell.total += seconds
+        first = hop.first_byte
+        if first:
+            first -= hop.started
+            cell = self.first_byte
+            cell.counts[bisect_left(SECONDS, first)] += 1
+            cell.total += first
+        self.used = hop.ended
+
+
+class Metrics(Collector):
+    """All metrics of one sidecar. One thread counts; `render` may run in another."""
+
+    def __init__(self, version: str = "") -> None:
+        self.dropped = Family(_find("mesh_metric_series_dropped_total"), CLOSED, lambda name: None)
+        self._families: dict[str, Family | HistogramFamily] = {"mesh_metric_series_dropped_total": self.dropped}
+        for each in DEFINITIONS:
+            if each.name not in self._families:
+                make = HistogramFamily if each.kind == "histogram" else Family
+                self._families[each.name] = make(each, CLOSED, self._count_dropped)
+        self._hops: dict[LabelValues, HopSeries] = {}
+        self._hop_cap = Cap(HOP_METRICS[0], CLOSED, self._count_dropped)
+        self._refreshers: list[Callable[[Metrics], None]] = []
+        self.registry = CollectorRegistry(auto_describe=False)
+        self.registry.register(self)
+        ProcessCollector(registry=self.registry)
+        if version:
+            self.counter("mesh_build_info").set(1, (version,))
+
+    # ---- counting ------------------------------------------------------------------------------------------------
+
+    def series(self, hop: Hop) -> HopSeries:
+        """The series that this hop belongs to; the Recorder keeps it by the hop's key."""
+        labels: LabelValues = (
+            hop.direction,
+            hop.peer.text if hop.peer is not None else "-",
+            hop.destination.text if hop.destination is not None else "-",
+            hop.route or "-",
+            status_class(hop),
+            hop.flag,
+        )
+        found = self._hops.get(labels)
+        if found is None:
+            labels = self._hop_cap.admit(labels, len(self._hops))
+            found = self._hops.get(labels)
+            if found is None:
+                found = self._hops[labels] = HopSeries()
+        return found
+
+    def observe(self, hop: Hop) -> None:
+        """Count a finished hop, its refusal and its shadow verdicts."""
+        self.series(hop).add(hop, hop.ended - hop.started)
+        self.observe_rare(hop)
+
+    def observe_rare(self, hop: Hop) -> None:
+        """Count the refusal and the shadow verdicts of a hop, where it has any."""
+        source = hop.peer.text if hop.peer is not None else "-"
+        if hop.error is not None and outcome.verdict(hop) == "deny":
+            destination = hop.destination.text if hop.destination is not None else "-"
+            refusal = (hop.direction, source, destination, hop.rule or "-", hop.flag, hop.error.name)
+            self.counter("mesh_refusals_total").add(refusal, now=hop.ended)
+        for shadow in hop.shadow:
+            labels = (hop.direction, source, shadow.rule, shadow.effect)
+            self.counter("mesh_shadow_verdicts_total").add(labels, now=hop.ended)
+
+    def observe_handshake(
+        self, direction: Direction, listener: str, ok: bool, reason: str, tls: TlsInfo | None, seconds: float
+    ) -> None:
+        """Count a TLS handshake that ended; `reason` where it failed."""
+        version, group = (tls.version, tls.group) if ok and tls is not None else ("-", "-")
+        self.counter("mesh_tls_handshakes_total").add((direction, "ok" if ok else "failed", version, group or "-"))
+        if ok:
+            histogram = self._families["mesh_tls_handshake_seconds"]
+            assert isinstance(histogram, HistogramFamily)
+            histogram.observe(seconds, (direction,), 0.0)
+        else:
+            short = reason if _REASON.match(reason) else "other"
+            self.counter("mesh_tls_handshake_failures_total").add((direction, listener, short))
+
+    def connection_opened(self, direction: Direction, listener: str) -> None:
+        """Count a downstream connection that was accepted."""
+        labels = (direction, listener)
+        self.counter("mesh_connections_opened_total").add(labels)
+        self.counter("mesh_connections_open").add(labels)
+
+    def connection_closed(self, direction: Direction, listener: str) -> None:
+        """Count a downstream connection that ended."""
+        labels = (direction, listener)
+        self.counter("mesh_connections_closed_total").add(labels)
+        self.counter("mesh_connections_open").add(labels, -1)
+
+    def identity(self, status: IdentityView) -> None:
+        """Set the gauges that tell of certificate, CA and clock."""
+        if status.not_after is not None:
+            self.counter("mesh_certificate_expires_at_seconds").set(status.not_after, ("svid",))
+        if status.next_renewal_at is not None:
+            self.counter("mesh_certificate_renewal_at_seconds").set(status.next_renewal_at, ("svid",))
+        if status.clock_skew_seconds is not None:
+            self.counter("mesh_clock_skew_seconds").set(status.clock_skew_seconds)
+        if status.bundle_sequence is not None:
+            self.counter("mesh_trust_bundle_sequence").set(status.bundle_sequence)
+        self.counter("mesh_identity_failures").set(status.consecutive_failures)
+        self.counter("mesh_ca_connected").set(1 if status.ca_connected else 0)
+
+    def counter(self, name: str) -> Family:
+        """The counter or gauge of this name. Raises KeyError for a name that is not in DEFINITIONS."""
+        family = self._families[name]
+        if not isinstance(family, Family):
+            raise KeyError(name)
+        return family
+
+    def cell(self, name: str, labels: LabelValues = ()) -> Cell:
+        """One cell to keep and count on, for metrics whose label sets never expire."""
+        return self.counter(name).cell(labels)
+
+    # ---- showing -------------------------------------------------------------------------------------------------
+
+    def before_scrape(self, refresh: Callable[[Metrics], None]) -> None:
+        """Have this called before each scrape, to set gauges that nobody pushes."""
+        self._refreshers.append(refresh)
+
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        """All metrics as text, and its content type: Prometheus' format, or OpenMetrics where `accept` asks for it."""
+        for refresh in self._refreshers:
+            refresh(self)
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type
+
+    def collect(self) -> Iterable[Metric]:
+        """Every metric, for prometheus_client."""
+        yield from self._collect_hops()
+        for family in self._families.values():
+            yield from family.collect()
+
+    def sweep(self, now: float) -> int:
+        """Forget label sets that were idle for ten minutes at monotonic `now`; returns how many went."""
+        idle = [labels for labels, series in self._hops.items() if now - series.used > IDLE_SECONDS]
+        for labels in idle:
+            del self._hops[labels]
+        return len(idle) + sum(family.sweep(now) for family in self._families.values())
+
+    def _collect_hops(self) -> Iterable[Metric]:
+        requests, first_byte, duration, received, sent = HOP_METRICS
+        series = list(self._hops.items())
+        for definition, attribute in ((requests, "requests"), (received, "received"), (sent, "sent")):
+            counter = CounterMetricFamily(definition.name, definition.doc, labels=definition.labels)
+            for labels, each in series:
+                counter.add_metric(labels, getattr(each, attribute))
+            yield counter
+        for definition, attribute in ((first_byte, "first_byte"), (duration, "duration")):
+            histogram = HistogramMetricFamily(definition.name, definition.doc, labels=definition.labels)
+            for labels, each in series:
+                cell: HistogramCell = getattr(each, attribute)
+                histogram.add_metric(labels, cell.buckets(), cell.total)
+            yield histogram
+
+    def _count_dropped(self, name: str) -> None:
+        self.dropped.add((name,))
+
+
+def status_class(hop: Hop) -> str:
+    """`2xx` and so on; `-` on TCP and where no valid status was sent."""
+    kind = hop.status // 100
+    return _STATUS_CLASSES[kind] if 1 <= kind <= 5 else "-"
+
+
+def markdown() -> str:
+    """docs/metrics.md."""
+    lines = [
+        "# Metrics",
+        "",
+        "Printed from `sidecar/telemetry/metrics.py` by `python -m sidecar.telemetry.metrics`; do not edit.",
+        "",
+        "Served as Prometheus text (or OpenMetrics, where asked for) at `/metrics` of the health port. Besides these",
+        "there are the usual `process_*` metrics. Labels come from configuration or from verified identities, never",
+        "from request bytes. A metric that reaches its limit of label sets counts further ones with `other` in every",
+        "open label and adds to `mesh_metric_series_dropped_total`; label sets of expiring metrics go after ten",
+        "minutes without use.",
+        "",
+        "| Metric | Type | Labels | Limit | Expires | Meaning |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for each in (*HOP_METRICS, *DEFINITIONS):
+        labels = ", ".join(f"`{label}`" for label in each.labels) or "none"
+        limit = str(each.cap) if each.labels else "1"
+        expires = "yes" if each.expires else "no"
+        lines.append(f"| `{each.name}` | {each.kind} | {labels} | {limit} | {expires} | {each.doc} |")
+    lines += ["", "## Labels", "", "| Label | Kind | Values |", "| --- | --- | --- |"]
+    lines += [f"| `{name}` | {kind} | {doc} |" for name, (kind, doc) in LABELS.items()]
+    bounds = ", ".join(f"{bound:g}" for bound in SECONDS)
+    lines += ["", "## Buckets", "", f"Every histogram is in seconds; upper bounds: {bounds}.", ""]
+    return "\n".join(lines)
+
+
+def _find(name: str) -> Definition:
+    return next(each for each in DEFINITIONS if each.name == name)
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")

@@ -1,0 +1,62 @@
+"""How a hop ended, in the three words that every view needs: was it let in, did we refuse it, did it fail.
+
+*Refused* means that this sidecar decided against the hop: policy, identity, protocol, size, capacity, shutdown. A hop
+that was let in and then went wrong (the upstream is down, the caller left) *failed* but was *permitted*. A few errors
+can strike before or after the decision; for those the presence of a rule or of an attempt upstream tells which it
+was.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from sidecar import errors
+from sidecar.hop import Hop
+
+VerdictWord = Literal["permit", "deny"]
+
+REFUSALS: tuple[type[errors.HopError], ...] = (
+    errors.ProtocolViolation,
+    errors.HeadTooLarge,
+    errors.BodyTooLarge,
+    errors.UnsupportedContentType,
+    errors.UnsupportedFeature,
+    errors.LoopDetected,
+    errors.IdentityRefused,
+    errors.PeerIdentityMismatch,
+    errors.NoIdentity,
+    errors.PolicyDenied,
+    errors.NoRoute,
+    errors.Overflow,
+    errors.Overload,
+    errors.Draining,
+    errors.AuditFull,
+)
+_EITHER: tuple[type[errors.HopError], ...] = (
+    errors.RequestTimeout,
+    errors.DownstreamIdle,
+    errors.DownstreamGone,
+    errors.InternalError,
+)
+
+
+def refused(hop: Hop) -> bool:
+    """Whether this sidecar decided against the hop."""
+    return hop.error is not None and isinstance(hop.error, REFUSALS)
+
+
+def verdict(hop: Hop) -> VerdictWord:
+    """`permit` where the hop was let in, whatever befell it afterwards; else `deny`."""
+    error = hop.error
+    if error is None:
+        return "permit"
+    if isinstance(error, REFUSALS):
+        return "deny"
+    if isinstance(error, _EITHER):
+        return "permit" if hop.rule or hop.attempts else "deny"
+    return "permit"
+
+
+def failed(hop: Hop) -> bool:
+    """Whether the caller did not get what it asked for through a fault or refusal: any error, or a status of 5xx."""
+    return hop.error is not None or hop.status >= 500

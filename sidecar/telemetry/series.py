@@ -1,0 +1,178 @@
+"""Metric series as plain objects: a dict of cells for each metric, capped, expiring, and made text only when scraped.
+
+prometheus_client's own children take a lock and walk their buckets at each observation. A sidecar has one thread that
+counts, so a cell here is an object with integer slots; prometheus_client sees it only when somebody scrapes, through
+the custom-collector interface. A scrape may run in another thread: it copies dicts with one C call and reads
+integers, so the worst it can see is a hop counted in one metric and not yet in the next.
+
+No metric may grow without end. A metric has at most `cap` label sets; past it every open label becomes `other`,
+closed labels keep their value, and the hop is still counted. A label set that nobody touched for ten minutes goes (as
+in Linkerd, S25), so the place is free again. Prometheus reads a series that comes back as a counter reset.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+
+Kind = Literal["counter", "gauge", "histogram"]
+LabelValues = tuple[str, ...]
+
+OTHER = "other"
+IDLE_SECONDS = 600.0  # Linkerd drops idle series after ten minutes too
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """One metric: its name, labels, meaning and limits. `expires` is off where the label sets are few and fixed."""
+
+    name: str
+    kind: Kind
+    doc: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+    cap: int = 200
+    expires: bool = False
+
+
+class Cell:
+    """The number behind one label set of a counter or gauge."""
+
+    __slots__ = ("used", "value")
+
+    def __init__(self) -> None:
+        self.value: float = 0
+        self.used = 0.0  # monotonic seconds
+
+
+class HistogramCell:
+    """The counts behind one label set of a histogram; `counts[-1]` is what was over the last bound."""
+
+    __slots__ = ("bounds", "counts", "total", "used")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+        self.used = 0.0
+
+    def observe(self, value: float, now: float) -> None:
+        """Count a value at monotonic time `now`."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+        self.used = now
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """The cumulative buckets, as Prometheus wants them: (upper bound, count)."""
+        cumulative = 0
+        result: list[tuple[str, float]] = []
+        for bound, count in zip((*self.bounds, None), list(self.counts), strict=True):
+            cumulative += count
+            result.append(("+Inf" if bound is None else repr(float(bound)), cumulative))
+        return result
+
+
+class Cap:
+    """Keeps the label sets of one metric within bounds."""
+
+    __slots__ = ("_closed", "_definition", "_dropped")
+
+    def __init__(self, definition: Definition, closed: Mapping[str, bool], dropped: Callable[[str], None]) -> None:
+        self._definition = definition
+        self._closed = tuple(closed[label] for label in definition.labels)
+        self._dropped = dropped
+
+    def admit(self, labels: LabelValues, present: int) -> LabelValues:
+        """The label set to count under: `labels`, or its `other` form where `present` sets are already kept."""
+        if present < self._definition.cap:
+            return labels
+        self._dropped(self._definition.name)
+        return tuple(value if closed else OTHER for value, closed in zip(labels, self._closed, strict=True))
+
+
+class Family:
+    """A counter or gauge with its label sets."""
+
+    def __init__(self, definition: Definition, closed: Mapping[str, bool], dropped: Callable[[str], None]) -> None:
+        self.definition = definition
+        self._cap = Cap(definition, closed, dropped)
+        self._cells: dict[LabelValues, Cell] = {}
+
+    def cell(self, labels: LabelValues = ()) -> Cell:
+        """The cell of this label set, made where it is new; one of `other` past the cap."""
+        cell = self._cells.get(labels)
+        if cell is None:
+            labels = self._cap.admit(labels, len(self._cells))
+            cell = self._cells.get(labels)
+            if cell is None:
+                cell = self._cells[labels] = Cell()
+        return cell
+
+    def add(self, labels: LabelValues = (), amount: float = 1, now: float = 0.0) -> None:
+        """Add to the cell of this label set."""
+        cell = self.cell(labels)
+        cell.value += amount
+        cell.used = now
+
+    def set(self, value: float, labels: LabelValues = ()) -> None:
+        """Set the cell of this label set."""
+        self.cell(labels).value = value
+
+    def sweep(self, now: float) -> int:
+        """Forget label sets idle for IDLE_SECONDS at monotonic `now`; returns how many went."""
+        return forget_idle(self._cells, now) if self.definition.expires else 0
+
+    def collect(self) -> Iterable[Metric]:
+        """This metric as prometheus_client wants it."""
+        make = CounterMetricFamily if self.definition.kind == "counter" else GaugeMetricFamily
+        family = make(self.definition.name, self.definition.doc, labels=self.definition.labels)
+        for labels, cell in list(self._cells.items()):
+            family.add_metric(labels, cell.value)
+        yield family
+
+    def __len__(self) -> int:
+        return len(self._cells)
+
+
+class HistogramFamily:
+    """A histogram with its label sets."""
+
+    def __init__(self, definition: Definition, closed: Mapping[str, bool], dropped: Callable[[str], None]) -> None:
+        self.definition = definition
+        self._cap = Cap(definition, closed, dropped)
+        self._cells: dict[LabelValues, HistogramCell] = {}
+
+    def observe(self, value: float, labels: LabelValues, now: float) -> None:
+        """Count a value under this label set."""
+        cell = self._cells.get(labels)
+        if cell is None:
+            labels = self._cap.admit(labels, len(self._cells))
+            cell = self._cells.setdefault(labels, HistogramCell(self.definition.buckets))
+        cell.observe(value, now)
+
+    def sweep(self, now: float) -> int:
+        """Forget idle label sets; returns how many went."""
+        return forget_idle(self._cells, now) if self.definition.expires else 0
+
+    def collect(self) -> Iterable[Metric]:
+        """This metric as prometheus_client wants it."""
+        family = HistogramMetricFamily(self.definition.name, self.definition.doc, labels=self.definition.labels)
+        for labels, cell in list(self._cells.items()):
+            family.add_metric(labels, cell.buckets(), cell.total)
+        yield family
+
+    def __len__(self) -> int:
+        return len(self._cells)
+
+
+def forget_idle(cells: dict[LabelValues, Cell] | dict[LabelValues, HistogramCell], now: float) -> int:
+    """Drop every cell not used for IDLE_SECONDS at monotonic `now`; returns how many went."""
+    idle = [labels for labels, cell in cells.items() if now - cell.used > IDLE_SECONDS]
+    for labels in idle:
+        del cells[labels]
+    return len(idle)
