@@ -88,7 +88,10 @@ class IdentityPattern:
         if self.exact is not None:
             return identity.text == self.exact
         theirs = identity.segments
-        if identity.trust_domain != self.trust_domain or not _same_length(len(self.segments), len(theirs), self.rest):
+        length = len(self.segments)
+        if identity.trust_domain != self.trust_domain:
+            return False
+        if len(theirs) <= length if self.rest else len(theirs) != length:
             return False
         return all(ours is None or ours == seen for ours, seen in zip(self.segments, theirs, strict=False))
 
@@ -104,11 +107,17 @@ class PathTemplate:
     segments: tuple[str | None, ...]  # decoded; None is a placeholder
     rest: bool  # `/**` follows
     literal: tuple[str, ...] | None = field(init=False, compare=False)  # the only path meant, where there is just one
+    _fixed: tuple[tuple[int, str], ...] = field(init=False, compare=False, repr=False)  # what must stand where
+    _free: tuple[int, ...] = field(init=False, compare=False, repr=False)  # where any non-empty segment may stand
 
     def __post_init__(self) -> None:
-        """Know whether one comparison is enough."""
-        one = tuple(segment for segment in self.segments if segment is not None)
-        object.__setattr__(self, "literal", one if not self.rest and len(one) == len(self.segments) else None)
+        """Lay out what `matches` compares, so that it allocates nothing."""
+        fixed = tuple((index, segment) for index, segment in enumerate(self.segments) if segment is not None)
+        free = tuple(index for index, segment in enumerate(self.segments) if segment is None)
+        one = tuple(segment for _, segment in fixed)
+        object.__setattr__(self, "literal", None if self.rest or free else one)
+        object.__setattr__(self, "_fixed", fixed)
+        object.__setattr__(self, "_free", free)
 
     @classmethod
     def parse(cls, text: str) -> PathTemplate:
@@ -138,13 +147,14 @@ class PathTemplate:
         """Whether a path, split first and decoded once, is one of those meant."""
         if self.literal is not None:
             return segments == self.literal
-        if not _same_length(len(self.segments), len(segments), self.rest):
+        length = len(self.segments)
+        if len(segments) <= length if self.rest else len(segments) != length:
             return False
-        for ours, seen in zip(self.segments, segments, strict=False):
-            if ours is None:
-                if not seen:
-                    return False
-            elif ours != seen:
+        for index, segment in self._fixed:
+            if segments[index] != segment:
+                return False
+        for index in self._free:  # noqa: SIM110 — all() would make a generator for every request
+            if not segments[index]:
                 return False
         return True
 
@@ -256,11 +266,6 @@ _NOT_IN_A_PATH: Final = {
     "\\": "a backslash is refused in every request",
     "//": "requests with `//` are refused, and where a route says `unsafe_empty_segments` only `/**` matches them",
 }
-
-
-def _same_length(ours: int, theirs: int, rest: bool) -> bool:
-    """Whether so many segments can match; `**` needs at least one."""
-    return theirs > ours if rest else theirs == ours
 
 
 def _trust_domain(text: str, authority: str) -> TrustDomain:

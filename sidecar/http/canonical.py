@@ -21,7 +21,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from sidecar.errors import AmbiguousPath, HostMismatch, ProtocolViolation
 
@@ -73,9 +73,8 @@ class Leniency:
 STRICT: Final = Leniency()
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A request target that has one reading (RFC 9112 section 3.2)."""
+class Target(NamedTuple):
+    """A request target that has one reading (RFC 9112 section 3.2). A tuple, because one is made for each request."""
 
     form: Form
     path: bytes  # as received, without query; empty for authority and asterisk form
@@ -127,14 +126,12 @@ def request_host(target: Target, hosts: Sequence[bytes], version: str) -> tuple[
     An absolute target with a differing Host is refused: a deliberate deviation from RFC 9112 section 3.2.2 (D4).
     Raises HostMismatch for a missing, repeated, malformed or differing host.
     """
-    if len(hosts) != 1:
-        if hosts:
-            raise HostMismatch(f"{len(hosts)} Host lines; exactly one is allowed")
-        if version not in ("1.0", "0.9") and target.host is None:
-            raise HostMismatch("no Host line (RFC 9112 section 3.2)")
-        if version == "1.1":
-            raise HostMismatch("no Host line beside an absolute target (RFC 9112 section 3.2)")
-        return target.host or "", target.port
+    if not hosts:
+        if version == "1.0":
+            return target.host or "", target.port
+        raise HostMismatch("no Host line (RFC 9112 section 3.2)")
+    if len(hosts) > 1:
+        raise HostMismatch(f"{len(hosts)} Host lines; exactly one is allowed")
     host, port = canonical_host(hosts[0])
     if target.host is None:
         return host, port
