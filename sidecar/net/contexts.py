@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Verify = Literal["require", "optional", "none"]
 
 TLS12_SUITES = b"ECDHE+AESGCM:ECDHE+CHACHA20"  # AEAD with forward secrecy only; RFC 9325 section 4.2
+NO_AUTO_CHAIN = 0x8  # SSL_MODE_NO_AUTO_CHAIN: send exactly what we were given, never a root found in the store
 MAX_CHAIN = 5  # leaf, at most three intermediates, root; ours are two long
 
 _MODES = {
@@ -70,7 +71,7 @@ def make_context(
     if tls12:
         context.set_cipher_list(TLS12_SUITES)
     context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION)
-    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS | NO_AUTO_CHAIN)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF | SSL.SESS_CACHE_NO_INTERNAL)
     context.set_verify(_MODES[verify], _note_verify_error)
     context.set_verify_depth(MAX_CHAIN)

@@ -5,8 +5,9 @@ and when OpenSSL wants more, feeds it from the transport and calls again. Rules 
 receiving) out of each other's way:
 
 * only the receiving side, or the handshake, ever reads the transport. There is no renegotiation for `send_all`;
-* whatever OpenSSL wrote leaves in order: bytes are taken from the BIO only by whoever holds the send lock. A receiver
-  that finds it taken goes on, for the holder sends on until the BIO is empty (waiting could deadlock two full pipes);
+* whatever OpenSSL wrote leaves in order: bytes are taken from the BIO only by whoever holds the send lock, and a sender
+  encrypts under it. A receiver that finds it taken goes on, for the holder sends until the BIO is empty; a receiver
+  that waited for a sender, or sent a sender's bytes, could deadlock two full pipes;
 * the handshake runs once, under a lock; whoever comes first runs it.
 
 The end of the transport without the peer's close_notify is an error (`truncated`), never an end of data: an attacker
@@ -84,10 +85,7 @@ class TlsStream(trio.abc.Stream):
             await self._ready()
             view = memoryview(data).cast("B")
             for start in range(0, len(view), WRITE_BYTES):
-                self._check_usable()
-                piece = view[start : start + WRITE_BYTES]
-                self._call(lambda piece=piece: self._connection.sendall(piece))  # type: ignore[misc]
-                await self._flush(sending=True)
+                await self._send_piece(view[start : start + WRITE_BYTES])
         finally:
             self._sending = False
 
@@ -197,22 +195,34 @@ class TlsStream(trio.abc.Stream):
         else:
             self._connection.bio_shutdown()
 
-    async def _flush(self, *, sending: bool = False) -> None:
-        """Carry what OpenSSL wrote to the transport, in order."""
-        if self._send_lock.locked() and not sending:
-            return
+    async def _send_piece(self, piece: memoryview) -> None:
         async with self._send_lock:
-            while data := self._written():
-                try:
-                    await self.transport.send_all(data)
-                except trio.BrokenResourceError as error:
-                    if not self._established:  # the peer may have said why before it left
-                        return
-                    self._broken = TlsError("closed", "the peer closed the connection")
-                    raise self._broken from error
-                except trio.Cancelled:
-                    self._broken = TlsError("cancelled", "sending was cancelled in the middle of a TLS record")
-                    raise
+            self._check_usable()
+            self._call(lambda: self._connection.sendall(piece))
+            await self._transmit()
+
+    async def _flush(self) -> None:
+        """Carry what OpenSSL wrote while receiving or shaking hands, unless a sender is at it and will."""
+        if not self._send_lock.locked():
+            self._send_lock.acquire_nowait()
+            try:
+                await self._transmit()
+            finally:
+                self._send_lock.release()
+
+    async def _transmit(self) -> None:
+        """Send until OpenSSL has nothing left; the send lock is held."""
+        while data := self._written():
+            try:
+                await self.transport.send_all(data)
+            except trio.BrokenResourceError as error:
+                if not self._established:
+                    return  # the peer may have said why before it left
+                self._broken = TlsError("closed", "the peer closed the connection")
+                raise self._broken from error
+            except trio.Cancelled:
+                self._broken = TlsError("cancelled", "sending was cancelled in the middle of a TLS record")
+                raise
 
     async def _flush_alert(self) -> None:
         """Send our alert, so that the peer learns why. It may be gone already, and that is no news."""
