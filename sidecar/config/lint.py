@@ -1,0 +1,190 @@
+"""What no single value shows: duplicates, clashing ports, listeners that reach too far, rules that can never match.
+
+All of these are mistakes; what is allowed but odd is in `advice`. Where something is wrong at a path already, nothing
+further is said of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sidecar.config.assemble import Placed, View, is_loopback
+from sidecar.config.mistakes import Book
+from sidecar.config.schema import Address, Inbound, MeshConfig, Rule
+from sidecar.config.sentences import applies_to, is_http
+
+RESERVED: Final = "mesh-"  # decision D6
+# Decision D9: these never enter a log.
+NEVER_LOGGED: Final = ("authorization", "cookie", "set-cookie", "proxy-authorization")
+
+
+def lint(config: MeshConfig, views: Sequence[View], book: Book) -> None:
+    """Note every mistake between parts. Raises TooMany."""
+    _unique(views, lambda view: (view.identity.text, f"{view.path}.identity"), "identity", book)
+    for view in views:
+        _names(view, book)
+        _identity(view, config, book)
+        _loopback(view, book)
+        _upstream_hosts(view, book)
+        _access_log(view.built.access_log.headers, f"{view.path}.access_log.headers", book)
+        for listener in view.inbound:
+            _listener(listener, book)
+        for rule in (*view.allow, *view.deny):
+            _rule(view, rule, book)
+    _access_log(config.defaults.access_log.headers, "defaults.access_log.headers", book)
+    _ports(views, book)
+
+
+def _unique(items: Iterable[object], name_of: Callable[..., tuple[str, str]], what: str, book: Book) -> None:
+    first: dict[str, str] = {}
+    for item in items:
+        name, path = name_of(item)
+        if name in first:
+            where = book.place(first[name])
+            book.at(path, f'duplicate {what} "{name}"', f"it stands in {where} already")
+        else:
+            first[name] = path
+
+
+def _names(view: View, book: Book) -> None:
+    rules = sorted((*view.allow, *view.deny), key=lambda each: _line(book, each.path))
+    _unique(rules, lambda each: (each.value.name, f"{each.path}.name"), "rule name", book)
+    _unique(view.inbound, lambda each: (each.value.name, f"{each.path}.name"), "listener name", book)
+    _unique(view.outbound, lambda each: (each.value.name, f"{each.path}.to"), "upstream", book)
+
+
+def _line(book: Book, path: str) -> tuple[int, int]:
+    where = book.place(path)
+    return where.line, where.column
+
+
+def _identity(view: View, config: MeshConfig, book: Book) -> None:
+    if view.identity.trust_domain != config.trust_domain:
+        message = f"is in trust domain {view.identity.trust_domain}, but this mesh is {config.trust_domain}"
+        book.at(f"{view.path}.identity", message, "its CA could never issue this identity")
+
+
+def _loopback(view: View, book: Book) -> None:
+    """Plaintext never leaves the machine."""
+    proxy = view.built.forward_proxy
+    if proxy is not None:
+        _must_be_loopback(proxy, f"{view.path}.forward_proxy", "anybody who reaches it speaks as this service", book)
+    for inbound in view.inbound:
+        _must_be_loopback(inbound.value.app, f"{inbound.path}.app", "the way to it would be plaintext", book)
+    for outbound in view.outbound:
+        listen = outbound.value.listen
+        if listen is not None:
+            _must_be_loopback(listen, f"{outbound.path}.listen", "anybody who reaches it speaks as this service", book)
+
+
+def _must_be_loopback(address: Address, path: str, why: str, book: Book) -> None:
+    if not is_loopback(address.host):
+        book.at(path, f"{address} is not on loopback; {why}", f"write 127.0.0.1:{address.port}")
+
+
+def _upstream_hosts(view: View, book: Book) -> None:
+    """The forward proxy finds an upstream by its host alone."""
+    if view.built.forward_proxy is not None:
+        hosts = [each for each in view.outbound if each.value.name != each.value.to or each.value.host != each.value.to]
+        others = [each for each in view.outbound if each not in hosts]
+        _unique([*others, *hosts], lambda each: (each.value.host, f"{each.path}.host"), "upstream host", book)
+
+
+def _listener(placed: Placed[Inbound], book: Book) -> None:
+    if placed.value.protocol != "http" and placed.value.routes:
+        book.at(f"{placed.path}.routes", f"listener {placed.value.name} is tcp, which has no paths")
+    if placed.value.protocol != "http" and placed.value.xfcc_forwarders:
+        book.at(f"{placed.path}.xfcc_forwarders", f"listener {placed.value.name} is tcp, which has no headers")
+
+
+def _access_log(headers: Sequence[str], path: str, book: Book) -> None:
+    for name in headers:
+        if name.lower().replace("_", "-") in NEVER_LOGGED:
+            book.at(path, f'"{name}" is never logged', "credentials have no place in a log (docs/telemetry.md)")
+
+
+def _rule(view: View, placed: Placed[Rule], book: Book) -> None:
+    rule, protocols = placed.value, applies_to(view.built, placed.value)
+    if is_http(rule) and protocols and "http" not in protocols and not view.incomplete:
+        field = next(key for key in ("host", "method", "path", "headers") if f"{placed.path}.{key}" in book.places)
+        hint = "remove it, or declare the listener protocol: http"
+        book.at(f"{placed.path}.{field}", "never matches: every listener this rule applies to is tcp", hint)
+    for header in rule.headers:
+        name = header.name.decode("ascii")
+        if name.replace("_", "-").startswith(RESERVED):
+            hint = "headers mesh-* are the mesh's own and never the caller's to set"
+            book.at(f"{placed.path}.headers.{name}", f'"{name}" is reserved', hint)
+
+
+# ---- ports -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """Somebody wants this address and port of a host. `app` claims are the applications' own listeners."""
+
+    address: Address
+    path: str
+    what: str
+    app: bool = False
+
+    def clashes(self, other: _Claim) -> bool:
+        """Whether both cannot be listened on, as far as the text tells."""
+        mine, theirs = _bare(self.address.host), _bare(other.address.host)
+        return self.address.port == other.address.port and (mine == theirs or "" in (mine, theirs))
+
+
+def _bare(host: str) -> str:
+    """One spelling per address; empty for all addresses."""
+    return {"0.0.0.0": "", "::": "", "localhost": "127.0.0.1"}.get(host, host)  # noqa: S104 - compared, not bound
+
+
+def _ports(views: Sequence[View], book: Book) -> None:
+    hosts: dict[str, list[_Claim]] = {}
+    for view in views:
+        hosts.setdefault(view.host, []).extend(_claims(view))
+    for claims in hosts.values():
+        earlier: dict[int, list[_Claim]] = {}
+        for claim in claims:
+            others = earlier.setdefault(claim.address.port, [])
+            for other in others:
+                if claim.clashes(other) and not _shared(claim, other) and not book.has(other.path):
+                    message = (
+                        f"{claim.address} is {other.what} already" if not claim.app else _app_message(claim, other)
+                    )
+                    book.at(claim.path, message, f"see {book.place(other.path)}")
+                    break
+            others.append(claim)
+
+
+def _app_message(claim: _Claim, other: _Claim) -> str:
+    if other.app:
+        return f"{claim.address} is {other.what} too, so one of the two would get what is meant for the other"
+    return f"{claim.address} is {other.what}, not an application"
+
+
+def _shared(claim: _Claim, other: _Claim) -> bool:
+    """Several listeners of one service may lead to one application."""
+    return claim.app and other.app and claim.what == other.what
+
+
+def _claims(view: View) -> list[_Claim]:
+    service = view.built
+    name = view.name
+    claims = [
+        _Claim(Address(each.value.bind, each.value.port), f"{each.path}.port", f"listener {each.value.name} of {name}")
+        for each in view.inbound
+    ]
+    claims += [
+        _Claim(each.value.listen, f"{each.path}.listen", f"the local listener for {each.value.name} of {name}")
+        for each in view.outbound
+        if each.value.listen is not None
+    ]
+    if service.forward_proxy is not None:
+        claims.append(_Claim(service.forward_proxy, f"{view.path}.forward_proxy", f"the forward proxy of {name}"))
+    if service.health.listen is not None:
+        claims.append(_Claim(service.health.listen, f"{view.path}.health.listen", f"the health port of {name}"))
+    apps = (_Claim(each.value.app, f"{each.path}.app", f"the application of {name}", app=True) for each in view.inbound)
+    return [*claims, *apps]

@@ -1,0 +1,69 @@
+"""Each rule as one plain English sentence, so that what a file means can be read back and not only hoped for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sidecar.config.schema import MeshConfig, Rule, Service
+from sidecar.patterns import IdentityPattern
+
+
+def sentences(config: MeshConfig) -> list[str]:
+    """Every rule of every service, deny before allow as they are judged; then who may not be called at all."""
+    lines = []
+    for service in config.services.values():
+        lines += [sentence(service, rule) for rule in (*service.deny, *service.allow)]
+        if service.inbound and not any(not rule.shadow for rule in service.allow):
+            lines.append(f"{service.name}: nobody may call it")
+    return lines
+
+
+def sentence(service: Service, rule: Rule) -> str:
+    """One rule: "orders: web may GET /orders/{id}"."""
+    may = "may" if rule.effect == "allow" else "may not"
+    parts = [f"{service.name}: {_either(map(caller, rule.callers))} {may} {_what(service, rule)}"]
+    if rule.hosts:
+        parts.append(f"at host {_either(map(str, rule.hosts))}")
+    parts += [f"with header {header}" for header in map(str, rule.headers)]
+    if rule.networks:
+        parts.append(f"from {_either(map(str, rule.networks))}")
+    if rule.ports:
+        parts.append(f"on {_either(rule.ports)}")
+    if rule.shadow:
+        parts.append("(shadow: judged and logged, without effect)")
+    return " ".join(parts)
+
+
+def caller(pattern: IdentityPattern) -> str:
+    """A pattern as people say it."""
+    if pattern.text == "**":
+        return "anybody in the mesh"
+    if pattern.text == "*":
+        namespace = pattern.segments[1] if len(pattern.segments) > 1 else ""
+        return f"any service of namespace {namespace}"
+    return pattern.text
+
+
+def is_http(rule: Rule) -> bool:
+    """Whether the rule has an HTTP field, and so never matches raw TCP (decision D3)."""
+    return bool(rule.hosts or rule.methods or rule.paths or rule.headers)
+
+
+def applies_to(service: Service, rule: Rule) -> list[str]:
+    """Protocols of the inbound listeners that the rule is judged on."""
+    return [each.protocol for each in service.inbound if not rule.ports or each.name in rule.ports]
+
+
+def _what(service: Service, rule: Rule) -> str:
+    if not is_http(rule):
+        protocols = set(applies_to(service, rule))
+        if protocols == {"tcp"}:
+            return "connect"
+        return "call anything" if protocols == {"http"} else "connect and call anything"
+    methods = _either(rule.methods) if rule.methods else "call"
+    return f"{methods} {_either(map(str, rule.paths)) if rule.paths else 'any path'}"
+
+
+def _either(words: Iterable[str]) -> str:
+    *most, last = list(words) or [""]
+    return f"{', '.join(most)} or {last}" if most else last
