@@ -39,6 +39,7 @@ class Decision:
     verdict: outcome.VerdictWord = "deny"
     caller: str = ""  # SPIFFE ID, empty where none was proved
     destination: str = ""
+    presented: str = ""  # of a handshake: the identity that the other end proved, though it was refused
     source: str = ""
     method: str = ""
     host: str = ""

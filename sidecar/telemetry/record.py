@@ -12,19 +12,25 @@ emptied when it grows past a bound or when idle series were swept away, and refi
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
+import trio
+
 from certs.spiffe import SpiffeId
 from sidecar.hop import Direction, Hop, TlsInfo
-from sidecar.telemetry import redact
+from sidecar.net.clock import Clock, SystemClock
+from sidecar.telemetry import outcome, redact
+from sidecar.telemetry.access_log import AccessLog
+from sidecar.telemetry.audit import Audit
 from sidecar.telemetry.decisions import Decision, Decisions
+from sidecar.telemetry.log import Log
 from sidecar.telemetry.metrics import HopSeries, Metrics
 from sidecar.telemetry.table import Row, Table
 
 _MAX_KINDS = 4096
+TICK_SECONDS = 15.0  # between two rounds of sweeping and flushing
 
 Kind = tuple[object, ...]
 
@@ -46,7 +52,7 @@ class Handshake:
 
 
 class Recorder:
-    """Hands finished hops and handshakes to every view."""
+    """Hands finished hops and handshakes to every view. `clock` must be the one that the hops are timed by."""
 
     def __init__(
         self,
@@ -55,27 +61,35 @@ class Recorder:
         metrics: Metrics | None = None,
         table: Table | None = None,
         decisions: Decisions | None = None,
+        access_log: AccessLog | None = None,
+        audit: Audit | None = None,
+        log: Log | None = None,
         rule_headers: Iterable[bytes] = (),
-        wall: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
+        clock: Clock | None = None,
     ) -> None:
         self.instance = instance
+        self.clock = clock or SystemClock()
         self.metrics = metrics or Metrics()
         self.table = table or Table()
         self.decisions = decisions or Decisions(instance)
+        self.access_log = access_log
+        self.audit = audit
+        self.log = log
         self.decision_id: Callable[[], str] = self.decisions.new_id
-        self._wanted_headers = frozenset(rule_headers)
-        self._wall = wall
-        self._monotonic = monotonic
+        self._wanted_headers = frozenset(rule_headers) | (access_log.headers if access_log else frozenset())
+        self._wall = self.clock.wall
         self._kinds: dict[Kind, tuple[HopSeries, Row]] = {}
         self._faults = self.metrics.cell("mesh_telemetry_faults_total")
+        self.metrics.before_scrape(self._refresh)
+
+    # ---- hops ----------------------------------------------------------------------------------------------------
 
     def observe(self, hop: Hop) -> None:
         """Take note of a hop that has ended. Never waits, never raises."""
         try:
             self._observe(hop)
         except Exception as fault:  # noqa: BLE001 - a fault of ours must not reach the hop
-            self._fault("observe", fault)
+            self._fault("a hop could not be recorded", fault)
 
     def _observe(self, hop: Hop) -> None:
         now = self._wall()
@@ -98,13 +112,14 @@ class Recorder:
         found[1].add(hop, seconds, now)
         if error is not None or hop.shadow:
             self.metrics.observe_rare(hop)
-        if error is not None or hop.decision_id:
+        access_log = self.access_log
+        logged = access_log is not None and access_log.wants(hop)
+        if error is not None or logged or hop.decision_id:
             self._keep(hop, now)
-
-    def _keep(self, hop: Hop, now: float) -> None:
-        if not hop.decision_id:
-            hop.decision_id = self.decisions.new_id()
-        self.decisions.keep(Decision.of_hop(hop, now, self._wanted_headers))
+            if logged and access_log is not None:
+                access_log.write(hop, now)
+        if self.audit is not None:
+            self._audit(self.audit, hop, now)
 
     def _learn(self, kind: Kind, hop: Hop) -> tuple[HopSeries, Row]:
         if len(self._kinds) >= _MAX_KINDS:
@@ -112,36 +127,66 @@ class Recorder:
         found = self._kinds[kind] = (self.metrics.series(hop), self.table.row(hop))
         return found
 
+    def _keep(self, hop: Hop, now: float) -> None:
+        if not hop.decision_id:
+            hop.decision_id = self.decisions.new_id()
+        self.decisions.keep(Decision.of_hop(hop, now, self._wanted_headers))
+
+    def _audit(self, audit: Audit, hop: Hop, now: float) -> None:
+        if hop.error is None or outcome.verdict(hop) == "permit":
+            audit.permit(hop, now)
+        elif outcome.refused(hop):
+            audit.refusal(hop, now)
+
+    # ---- connections and handshakes ------------------------------------------------------------------------------
+
     def handshake(self, handshake: Handshake) -> str:
         """Take note of a TLS handshake that ended; returns the decision id of a failed one, else "". Never raises."""
         try:
             return self._handshake(handshake)
         except Exception as fault:  # noqa: BLE001 - as in observe
-            self._fault("handshake", fault)
+            self._fault("a handshake could not be recorded", fault)
             return ""
 
     def _handshake(self, it: Handshake) -> str:
+        now = self._wall()
         self.metrics.observe_handshake(it.direction, it.listener, it.ok, it.reason, it.tls, it.seconds)
-        if it.ok:
-            return ""
-        decision_id = self.decisions.new_id()
-        self.decisions.keep(
-            Decision(
-                id=decision_id,
-                kind="handshake",
-                at=self._wall(),
+        decision_id = "" if it.ok else self._keep_handshake(it, now)
+        if self.audit is not None:
+            self.audit.handshake(it, decision_id, now)
+        if not it.ok and self.log is not None:
+            self.log.warning(
+                "a TLS handshake failed",
                 direction=it.direction,
                 listener=it.listener,
-                caller=it.peer.text if it.peer is not None and it.direction == "inbound" else "",
-                destination=it.expected.text if it.expected is not None else "",
-                source=str(it.source) if it.source is not None else "",
-                error="identity_refused" if it.direction == "inbound" else "peer_identity",
-                reason=redact.text(it.reason, 64),
-                detail=redact.text(it.detail),
-                flag="ID",
+                source=it.source,
+                peer=it.peer,
+                expected=it.expected,
+                reason=it.reason,
+                detail=it.detail,
+                decision_id=decision_id,
             )
-        )
         return decision_id
+
+    def _keep_handshake(self, it: Handshake, now: float) -> str:
+        inbound = it.direction == "inbound"
+        decision = Decision(
+            id=self.decisions.new_id(),
+            kind="handshake",
+            at=now,
+            direction=it.direction,
+            listener=it.listener,
+            caller=it.peer.text if it.peer is not None and inbound else "",
+            destination=it.expected.text if it.expected is not None else "",
+            presented=it.peer.text if it.peer is not None else "",
+            source=str(it.source) if it.source is not None else "",
+            error="identity_refused" if inbound else "peer_identity",
+            reason=redact.text(it.reason, 64),
+            detail=redact.text(it.detail),
+            flag="ID",
+        )
+        self.decisions.keep(decision)
+        return decision.id
 
     def connection_opened(self, direction: Direction, listener: str) -> None:
         """Count a downstream connection that was accepted."""
@@ -151,10 +196,51 @@ class Recorder:
         """Count a downstream connection that ended."""
         self.metrics.connection_closed(direction, listener)
 
+    # ---- now and then --------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Sweep and flush until cancelled; then call `close`."""
+        while True:
+            await trio.sleep(TICK_SECONDS)
+            self.tick()
+
+    def tick(self) -> None:
+        """One round: forget what was idle for ten minutes, flush the audit's counts each minute. Never raises."""
+        try:
+            self.sweep(self.clock.monotonic())
+            if self.audit is not None:
+                self.audit.tick(self._wall())
+            if self.log is not None:
+                self.log.sweep()
+        except Exception as fault:  # noqa: BLE001 - the round must go on
+            self._fault("telemetry could not be swept", fault)
+
     def sweep(self, now: float) -> None:
         """Forget what was idle for ten minutes at monotonic `now`."""
         if self.metrics.sweep(now) + self.table.sweep(now):
             self._kinds.clear()
 
-    def _fault(self, where: str, fault: Exception) -> None:
+    def close(self, timeout: float = 2.0) -> None:
+        """Write what waits, for at most `timeout` seconds each; tell the log what was not. Blocks: call in a thread."""
+        unwritten = self.access_log.close(timeout) if self.access_log is not None else 0
+        lost = self.audit.close(self._wall(), timeout) if self.audit is not None else 0
+        if self.log is None:
+            return
+        if unwritten:
+            self.log.warning("the access log ends early", lines=unwritten)
+        if lost:
+            self.log.error("audit lines could not be kept", lines=lost)
+
+    def _refresh(self, metrics: Metrics) -> None:
+        if self.access_log is not None:
+            metrics.counter("mesh_access_log_dropped_total").set(self.access_log.dropped)
+        if self.audit is not None:
+            metrics.counter("mesh_audit_lost_total").set(self.audit.lost)
+            metrics.counter("mesh_audit_waiting_bytes").set(self.audit.waiting_bytes)
+        if self.log is not None:
+            metrics.counter("mesh_log_suppressed_total").set(self.log.suppressed)
+
+    def _fault(self, message: str, fault: Exception) -> None:
         self._faults.value += 1
+        if self.log is not None:
+            self.log.fault(message, fault)

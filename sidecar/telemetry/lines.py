@@ -1,0 +1,13 @@
+"""Values as one line of JSON: compact, ASCII, nothing that a terminal or a parser could trip over."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode
+
+
+def json_line(values: dict[str, Any]) -> bytes:
+    """One line. Raises ValueError or TypeError for what JSON cannot hold."""
+    return _encode(values).encode("ascii") + b"\n"
