@@ -66,6 +66,14 @@ place() { printf 'setup 1\n%s\n' "$PWD"; } # what .venv depends on besides the l
 
 usable() { [ -x .venv/bin/python ] && .venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
+placed() { [ "$(place)" = "$(cat .venv/mesh-place 2>/dev/null)" ]; }
+
+# An environment of ours that was moved must be made anew (its programs name their old place); one of yours is only used.
+standing() {
+    usable || return
+    [ ! -e .venv/mesh-made ] || placed
+}
+
 make_environment() {
     find_python
     if [ -e .venv ]; then
@@ -120,7 +128,7 @@ main() {
     esac
     started=$(date +%s)
     changed=""
-    usable && { [ ! -e .venv/mesh-made ] || [ "$(place)" = "$(cat .venv/mesh-place 2>/dev/null)" ]; } || {
+    standing || {
         make_environment
         changed=yes
     }
@@ -130,7 +138,7 @@ main() {
             changed=yes
         }
     done
-    [ "$(place)" = "$(cat .venv/mesh-place 2>/dev/null)" ] || {
+    placed || {
         link_project
         changed=yes
     }

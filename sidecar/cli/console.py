@@ -1,0 +1,140 @@
+"""How verbs speak: exit codes, one-line errors with advice, tables, JSON, durations.
+
+Light on purpose: click and the standard library. rich is imported only to draw a table on a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from typing import Any, Literal, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+Output = Literal["text", "json"]
+
+
+class Code(IntEnum):
+    """What `mesh` exits with. `mesh run -- CMD` exits with the command's own code instead, 128+n after signal n."""
+
+    OK = 0
+    NEGATIVE = 1  # the answer is no: refused, not ready, invalid, not found
+    USAGE = 2  # the arguments or the config are wrong; nothing was done
+    UNREACHABLE = 3  # somebody we must talk to does not answer: no sidecar, no CA, a port taken
+    INTERNAL = 70  # a fault of ours (sysexits.h EX_SOFTWARE)
+    INTERRUPTED = 130  # 128 + SIGINT
+
+
+class Failure(click.ClickException):
+    """The verb cannot go on: one line of what happened, one of what to do about it."""
+
+    def __init__(self, what: str, advice: str = "", code: Code = Code.NEGATIVE) -> None:
+        super().__init__(what)
+        self.advice = advice
+        self.code = code
+
+    def show(self, file: Any = None) -> None:
+        """Print both lines on standard error."""
+        click.secho(f"mesh: {self.message}", file=file or sys.stderr, fg="red", bold=True)
+        for line in self.advice.splitlines():
+            click.echo(f"      {line}", file=file or sys.stderr)
+
+
+def output_option(command: F) -> F:
+    """Give a verb `-o json`; its function receives `output`."""
+    option = click.option(
+        "-o",
+        "--output",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        help="text for people, json for programs.",
+    )
+    return option(command)
+
+
+def print_json(value: object) -> None:
+    """Print one JSON document on standard output."""
+    click.echo(json.dumps(value, indent=2 if sys.stdout.isatty() else None, ensure_ascii=False))
+
+
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, colour: Callable[[int], str] | None = None
+) -> None:
+    """Print rows under headings: by rich on a terminal, plainly aligned elsewhere. `colour` names a row's style."""
+    if not sys.stdout.isatty():
+        for line in plain_table(columns, rows):
+            click.echo(line)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for number, row in enumerate(rows):
+        table.add_row(*(cell.replace("[", r"\[") for cell in row), style=colour(number) if colour else None)
+    Console().print(table)
+
+
+def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The same as lines of text, columns aligned by blanks."""
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    return [
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in (columns, *rows)
+    ]
+
+
+def print_facts(facts: Sequence[tuple[str, str]]) -> None:
+    """Print `name  value` lines; an empty value leaves its line out."""
+    shown = [(name, value) for name, value in facts if value]
+    width = max((len(name) for name, _ in shown), default=0)
+    for name, value in shown:
+        click.echo(f"{name:<{width}}  {value}")
+
+
+def span(seconds: float) -> str:
+    """A duration for people, without its sign, in its two largest units: `45 s`, `23 h 59 m`, `2 d 3 h`."""
+    seconds = abs(seconds)
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = int(seconds // 60)
+    if minutes < 60:
+        return f"{minutes} m {int(seconds % 60)} s"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} m"
+    return f"{minutes // 1440} d {minutes % 1440 // 60} h"
+
+
+def remaining(not_after: float | None, now: float) -> str:
+    """How long a certificate still holds: `23 h 59 m`, `expired 5 m 0 s ago`, or `-` where there is none."""
+    if not not_after:
+        return "-"
+    return span(not_after - now) if not_after > now else f"expired {span(now - not_after)} ago"
+
+
+def parse_duration(text: str) -> float:
+    """Read `20s`, `500ms`, `5m`, `1h` or bare seconds. Raises click.BadParameter."""
+    for suffix, unit in (("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("d", 86400.0), ("", 1.0)):
+        if text.endswith(suffix):
+            try:
+                value = float(text[: len(text) - len(suffix)]) * unit
+            except ValueError:
+                break
+            if 0 < value < float("inf"):
+                return value
+            break
+    raise click.BadParameter(f"{text!r} is not a duration: say 20s, 500ms, 5m or 1h")
+
+
+class Duration(click.ParamType[float]):
+    """A click parameter in seconds, written like durations in `mesh.yaml`."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds of this text."""
+        return value if isinstance(value, float) else parse_duration(str(value))

@@ -1,0 +1,134 @@
+"""Before `mesh up` starts anything: is every port free? If not: which, who has it, who wants it, how to move."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import ip_address
+from itertools import chain
+from pathlib import Path
+
+from sidecar.cli.console import Code, Failure
+from sidecar.config.schema import Address, MeshConfig, Service
+from sidecar.demo.config import DEFAULT_BASE
+
+BASE_STEP = 1000
+HIGHEST_BASE = 64000  # the demo's highest port is its base + 445
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A port that something is about to listen on."""
+
+    host: str
+    port: int
+    what: str  # "orders, for its peers"
+    where: str  # the config's place, "mesh.yaml:12", or empty
+
+
+def wanted_ports(config: MeshConfig, ca: Address) -> list[Wanted]:
+    """Every listener of the CA, the sidecars and their applications, in the order of the file."""
+    wanted = [Wanted(ca.host, ca.port, "the CA", "")]
+    for service in config.services.values():
+        wanted += _of_service(service)
+    return wanted
+
+
+def _of_service(service: Service) -> Iterator[Wanted]:
+    for inbound in service.inbound:
+        host = inbound.bind or (service.address if _is_ip(service.address) else "")
+        yield Wanted(host, inbound.port, f"{service.name}, for its peers ({inbound.name})", str(inbound.where))
+        if service.run:
+            app = inbound.app
+            yield Wanted(app.host, app.port, f"the application of {service.name} ({inbound.name})", str(inbound.where))
+    for outbound in service.outbound:
+        if outbound.listen is not None:
+            what = f"{service.name}, to reach {outbound.to}"
+            yield Wanted(outbound.listen.host, outbound.listen.port, what, str(outbound.where))
+    for address, what in ((service.forward_proxy, "its forward proxy"), (service.health.listen, "probes and metrics")):
+        if address is not None:
+            yield Wanted(address.host, address.port, f"{service.name}, for {what}", str(service.where))
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def why_not(host: str, port: int) -> OSError | None:
+    """What binding this port would run into now; None where nothing."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a connection in TIME_WAIT is no obstacle
+            probe.bind(address)
+            probe.listen(1)
+    except OSError as error:
+        return error
+    return None
+
+
+def check_ports(wanted: Sequence[Wanted], *, demo_base: int | None) -> None:
+    """Raise Failure (exit 3) naming every port that is in the way, and how to move; `demo_base` is None for a file."""
+    trouble = [(want, error) for want in wanted if (error := why_not(want.host, want.port)) is not None]
+    if not trouble:
+        return
+    lines = [_sentence(want, error) for want, error in trouble]
+    if demo_base is not None:
+        free = _free_base(wanted, demo_base)
+        lines.append(f"Move the whole demo:  mesh up --port-base {free}    (or: make demo ARGS='--port-base {free}')")
+    else:
+        places = ", ".join(dict.fromkeys(want.where for want, _ in trouble if want.where))
+        lines.append(f"Choose other ports in {places or 'the config'}, or stop what holds these.")
+    raise Failure(lines[0], "\n".join(lines[1:]), Code.UNREACHABLE)
+
+
+def _sentence(want: Wanted, error: OSError) -> str:
+    place = f"{want.host or '*'}:{want.port}"
+    if error.errno == errno.EADDRINUSE:
+        holder = holder_of(want.port)
+        return f"port {want.port} is taken{f' by {holder}' if holder else ''}; {want.what}, wants {place}."
+    if error.errno == errno.EACCES:
+        return f"port {want.port} may not be bound by this user; {want.what}, wants {place}."
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{want.host} is no address of this machine; {want.what}, wants {place}."
+    return f"{place} cannot be bound ({error.strerror or error}); {want.what}, wants it."
+
+
+def _free_base(wanted: Sequence[Wanted], base: int) -> int:
+    """The next base, in thousands, with all of the demo's ports free."""
+    for candidate in chain(range(27000, HIGHEST_BASE, BASE_STEP), range(DEFAULT_BASE, 27000, BASE_STEP)):
+        if candidate != base and all(why_not(want.host, want.port - base + candidate) is None for want in wanted):
+            return candidate
+    return 27000
+
+
+def holder_of(port: int) -> str:
+    """`nginx, pid 812`: who listens on this TCP port, as far as /proc tells us; empty where it does not."""
+    inodes = _listening_inodes(port)
+    for link in Path("/proc").glob("[0-9]*/fd/*") if inodes else ():
+        with suppress(OSError):
+            if str(link.readlink()).removeprefix("socket:[").removesuffix("]") in inodes:
+                process = link.parent.parent
+                return f"{(process / 'comm').read_text().strip()}, pid {process.name}"
+    return ""
+
+
+def _listening_inodes(port: int) -> set[str]:
+    """Socket inodes in state LISTEN (0A) on this port: proc(5), /proc/net/tcp."""
+    found: set[str] = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with suppress(OSError):
+            for line in Path(table).read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
+                    found.add(fields[9])
+    return found

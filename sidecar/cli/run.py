@@ -1,0 +1,124 @@
+"""`mesh run`: one service's sidecar, alone or around a command of yours."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sidecar.cli.console import Code, Failure
+from sidecar.cli.sidecars import run_dir_option
+
+if TYPE_CHECKING:
+    import trio
+
+    from sidecar.config.schema import MeshConfig, Service
+
+EXAMPLES = """\b
+Examples:
+  mesh run -f mesh.yaml --service orders --enrolment orders.json
+  mesh run --service orders -- ./orders --port 8080
+
+With a command: it starts once the sidecar is ready, gets the signals that we get, and when it ends the sidecar drains
+and we exit with its code, or 128+n where signal n ended it. 127 means that there is no such program."""
+
+
+@click.command(epilog=EXAMPLES, context_settings={"ignore_unknown_options": False})
+@click.option(
+    "-f", "--file", type=click.Path(path_type=Path), default=Path("mesh.yaml"), show_default=True, help="The config."
+)
+@click.option("--service", help="Which of its services; may be left out where there is only one.")
+@click.option("--enrolment", type=click.Path(path_type=Path), help="Who we are and whom to trust at first contact.")
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path),
+    help="Folder of the sidecar's own memory.  [default: $MESH_STATE_DIR/SERVICE, ~/.local/state/mesh/SERVICE]",
+)
+@click.option("--with-app", is_flag=True, help="Run the command that stands in the file under `run:`.")
+@run_dir_option
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def run(
+    file: Path,
+    service: str | None,
+    enrolment: Path | None,
+    state: Path | None,
+    with_app: bool,
+    run_dir: Path | None,
+    command: tuple[str, ...],
+) -> int:
+    """Run one service's sidecar, and the COMMAND after `--` if you name one."""
+    from sidecar.config.load import load_config
+
+    config = load_config(str(file))
+    chosen = choose(config, service, file)
+    if with_app:
+        if command:
+            raise Failure("--with-app and a command of your own exclude each other.", "Leave one out.", Code.USAGE)
+        command = chosen.run
+    _check_enrolment(enrolment, config)
+    return _run(config, chosen, enrolment, state or default_state_dir() / chosen.name, run_dir, command)
+
+
+def choose(config: MeshConfig, name: str | None, file: Path) -> Service:
+    """The service of this name, or the only one. Raises Failure."""
+    names = ", ".join(config.services) or "none"
+    if name is None:
+        if len(config.services) == 1:
+            return next(iter(config.services.values()))
+        raise Failure(f"{file} has {len(config.services)} services; which one?", f"--service: {names}.", Code.USAGE)
+    if name not in config.services:
+        raise Failure(f"{file} has no service {name!r}.", f"It has: {names}.", Code.USAGE)
+    return config.services[name]
+
+
+def default_state_dir() -> Path:
+    """Where sidecars keep enrolment keys and bundles: $MESH_STATE_DIR, else the XDG state folder."""
+    if folder := os.environ.get("MESH_STATE_DIR"):
+        return Path(folder)
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "mesh"
+
+
+def _check_enrolment(enrolment: Path | None, config: MeshConfig) -> None:
+    """Fail before anything starts where the file that we were told to use is not there."""
+    path = enrolment or (Path(config.ca.enrolment) if config.ca.enrolment else None)
+    if path is None:
+        raise Failure(
+            "no enrolment file: this sidecar does not know which CA to trust, nor how to prove who it is.",
+            "Make one where the CA is (mesh ca key SERVICE, or mesh ca token SERVICE) and name it with --enrolment.",
+            Code.USAGE,
+        )
+    if not path.is_file():
+        raise Failure(f"there is no enrolment file {path}.", "`mesh ca key SERVICE --out FILE` makes one.", Code.USAGE)
+
+
+def _run(
+    config: MeshConfig,
+    service: Service,
+    enrolment: Path | None,
+    state: Path,
+    run_dir: Path | None,
+    command: tuple[str, ...],
+) -> int:
+    import trio
+
+    from sidecar.admin.client import run_folder
+    from sidecar.cli.supervise import supervise
+    from sidecar.runtime.worker import run_sidecar
+
+    async def serve(ready: Callable[[], None], drain: trio.Event) -> None:
+        await run_sidecar(
+            config,
+            service.name,
+            enrolment=enrolment,
+            state_dir=state,
+            run_dir=run_dir or run_folder(),
+            ready=ready,
+            drain=drain,
+        )
+
+    env: Mapping[str, str] = {**os.environ, **service.env}
+    return trio.run(partial(supervise, serve, command, env))

@@ -1,0 +1,80 @@
+"""`mesh status`: what the sidecars on this machine are doing; `--ready` is the health check."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sidecar.cli.console import Code, Failure, output_option, print_json, print_table, remaining
+from sidecar.cli.sidecars import Sidecar, moment, run_dir_option, short, some
+
+COLUMNS = ("service", "state", "identity", "certificate", "listeners", "rules", "connections", "in flight", "notes")
+
+
+@click.command(epilog="\b\nExamples:\n  mesh status\n  mesh status --service orders --ready && ./migrate")
+@click.option("--service", help="Only this one.")
+@click.option(
+    "--ready", is_flag=True, help="Say nothing but whether all are ready: exit 0, 1 not ready, 3 not running."
+)
+@run_dir_option
+@output_option
+def status(service: str | None, ready: bool, run_dir: Path | None, output: str) -> int:
+    """What the sidecars on this machine are doing."""
+    answers = [_status(sidecar) for sidecar in some(run_dir, service)]
+    waiting = [answer for answer in answers if answer["state"] != "ready"]
+    unreachable = any(answer["state"] == "unreachable" for answer in waiting)
+    if output == "json":
+        print_json({"services": answers})
+    elif ready:
+        click.echo(", ".join(f"{answer['service']} is {answer['state']}" for answer in waiting) or "ready")
+    else:
+        now = time.time()
+        colours = {"ready": "", "starting": "yellow", "draining": "yellow"}
+        print_table(
+            COLUMNS, [_row(answer, now) for answer in answers], colour=lambda n: colours.get(answers[n]["state"], "red")
+        )
+    if unreachable:
+        return Code.UNREACHABLE
+    return Code.NEGATIVE if ready and waiting else Code.OK
+
+
+def _status(sidecar: Sidecar) -> dict[str, Any]:
+    """The sidecar's own words, or that it does not answer: one silent sidecar must not hide the others."""
+    try:
+        document = sidecar.get("/status")
+    except Failure as failure:
+        return {"service": sidecar.service, "state": "unreachable", "detail": failure.message}
+    assert isinstance(document, dict)
+    return document
+
+
+def _row(answer: dict[str, Any], now: float) -> tuple[str, ...]:
+    identity = answer.get("identity") or {}
+    listeners = answer.get("listeners") or []
+    return (
+        str(answer["service"]),
+        str(answer["state"]),
+        short(str(answer.get("spiffe_id") or identity.get("spiffe_id") or "")),
+        remaining(moment(identity.get("not_after")), now),
+        " ".join(str(listener.get("address", "")) for listener in listeners) or "-",
+        str((answer.get("policy") or {}).get("rules", "-")),
+        str(answer.get("connections", "-")),
+        str(answer.get("in_flight", "-")),
+        _notes(answer, identity),
+    )
+
+
+def _notes(answer: dict[str, Any], identity: dict[str, Any]) -> str:
+    """What deserves an eye: a CA out of reach, failing renewals, a clock that is off."""
+    notes = [str(answer["detail"])] if answer.get("detail") else []
+    if identity and not identity.get("ca_connected", True):
+        notes.append("CA out of reach")
+    if failures := identity.get("consecutive_failures"):
+        notes.append(f"{failures} failed renewals: {identity.get('last_error') or 'unknown'}")
+    skew = identity.get("clock_skew_seconds")
+    if isinstance(skew, int | float) and abs(skew) > 5:
+        notes.append(f"clock {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the CA's")
+    return "; ".join(notes)

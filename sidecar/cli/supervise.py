@@ -1,0 +1,138 @@
+"""A sidecar and, around its life, a command: ready before it starts, drained after it ends, signals passed on.
+
+Theory of operation. The command stays in our process group, so that a terminal's job control (Ctrl-C, Ctrl-Z, fg)
+treats both as one job. It follows that a Ctrl-C reaches the command without our help; passing SIGINT or SIGQUIT on is
+right only where we are not the terminal's foreground job. All other signals were meant for us alone and are passed on.
+
+    a signal     before ready     while the command runs    without a command    while draining
+    TERM, HUP    end at once      passed on                 drain                end at once
+    INT, QUIT    end at once      passed on (see above)     drain                end at once
+    USR1, USR2   ignored          passed on                 ignored              ignored
+
+We then wait for the command to end, however long it takes: whoever sent the signal decides when to lose patience.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+
+import trio
+
+from sidecar.cli.console import Code
+from sidecar.cli.lifeline import guarded
+
+Serve = Callable[[Callable[[], None], trio.Event], Awaitable[None]]
+
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+PASSED = (*ENDING, signal.SIGUSR1, signal.SIGUSR2)
+FROM_KEYBOARD = (signal.SIGINT, signal.SIGQUIT)
+PATIENCE = 5.0  # seconds between SIGTERM and SIGKILL for a command whose sidecar has died under it
+
+
+async def supervise(serve: Serve, command: Sequence[str], env: Mapping[str, str]) -> int:
+    """Run `serve` until it ends or is drained, with the command inside if there is one; returns the exit code.
+
+    `serve` gets a function to call once it is ready and an event that asks it to drain. Its errors pass through, after
+    the command has been ended.
+    """
+    return await _Supervisor(serve, command, env).run()
+
+
+class _Supervisor:
+    def __init__(self, serve: Serve, command: Sequence[str], env: Mapping[str, str]) -> None:
+        self._serve, self._command, self._env = serve, command, env
+        self._ready, self._drain, self._gone = trio.Event(), trio.Event(), trio.Event()
+        self._error: BaseException | None = None
+        self._process: trio.Process | None = None
+        self._caught: int = 0  # the first signal that asked us to end
+        self._everything = trio.CancelScope()
+
+    async def run(self) -> int:
+        code = int(Code.OK)
+        with trio.open_signal_receiver(*PASSED) as signals, self._everything:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._sidecar)
+                nursery.start_soon(self._listen, signals)
+                code = await self._live()
+                self._drain.set()
+                await self._gone.wait()
+                nursery.cancel_scope.cancel()
+        if self._error is not None:
+            raise self._error
+        if self._everything.cancelled_caught and self._caught:
+            return 128 + self._caught
+        return code
+
+    async def _live(self) -> int:
+        """Everything between the start and the drain; returns the exit code."""
+        await _first_of(self._ready.wait, self._gone.wait)
+        if self._gone.is_set():
+            return Code.OK
+        if not self._command:
+            await _first_of(self._drain.wait, self._gone.wait)
+            return Code.OK
+        self._process = await trio.lowlevel.open_process(guarded(self._command), env=self._env)
+        await _first_of(self._process.wait, self._gone.wait)
+        if self._process.returncode is None:
+            await _end(self._process)
+        status = self._process.returncode
+        assert status is not None
+        return status if status >= 0 else 128 - status
+
+    async def _sidecar(self) -> None:
+        try:
+            await self._serve(self._ready.set, self._drain)
+        except Exception as error:  # noqa: BLE001 (kept, and raised again once the command has ended)
+            self._error = error
+        finally:
+            self._gone.set()
+
+    async def _listen(self, signals: AsyncIterator[int]) -> None:
+        async for number in signals:
+            self._take(signal.Signals(number))
+
+    def _take(self, number: signal.Signals) -> None:
+        process = self._process
+        if process is not None and process.returncode is None:
+            if number not in FROM_KEYBOARD or not _is_foreground_job():
+                with suppress(ProcessLookupError):
+                    process.send_signal(number)
+        elif number in ENDING:
+            self._caught = self._caught or number
+            if self._drain.is_set() or not self._ready.is_set():
+                self._everything.cancel()
+            else:
+                self._drain.set()
+
+
+async def _first_of(*waits: Callable[[], Awaitable[object]]) -> None:
+    """Return when any of these does."""
+    async with trio.open_nursery() as nursery:
+
+        async def wait(one: Callable[[], Awaitable[object]]) -> None:
+            await one()
+            nursery.cancel_scope.cancel()
+
+        for one in waits:
+            nursery.start_soon(wait, one)
+
+
+async def _end(process: trio.Process) -> None:
+    process.terminate()
+    with trio.move_on_after(PATIENCE):
+        await process.wait()
+        return
+    process.kill()
+    await process.wait()
+
+
+def _is_foreground_job() -> bool:
+    """Whether a Ctrl-C at our terminal reaches our whole process group, the command included."""
+    try:
+        return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+    except (OSError, ValueError):
+        return False  # no terminal
