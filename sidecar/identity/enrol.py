@@ -1,0 +1,93 @@
+"""From a proof to a certificate: which proof to show, and what to remember of it (decision D14).
+
+A join token buys one enrolment. In the same call the CA registers an enrolment key that we made, and from then on that
+key is our proof, over restarts and expiries. The key is on disk *before* the token is sent: if the CA uses the token up
+and its answer is lost, the next try finds the token used (409) and enrols with the key that came with it.
+
+An enrolment file that brings a key of its own needs none of this. A new join token in the file, as an operator hands
+out after revoking a key, starts over with a new key.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import trio
+
+from certs.csr import make_csr
+from certs.enrolment import Enrolment, EnrolmentKey, JoinToken
+from certs.errors import PrivateFileUnavailable
+from certs.keys import new_key
+from sidecar.identity.ca_client import CaSession, Issued
+from sidecar.identity.errors import CaRefused
+from sidecar.identity.state import KeptKey, StateFolder, token_hash
+
+T = TypeVar("T")
+
+_log = logging.getLogger("mesh.identity")
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Run what blocks on the disk in a worker thread."""
+    return await trio.to_thread.run_sync(work)
+
+
+async def enrol(session: CaSession, enrolment: Enrolment, state: StateFolder, disk: Any = in_thread) -> Issued:
+    """Obtain a certificate for a new key by whatever proof we have. Raises CaError's kinds, DamagedState, OSError."""
+    if isinstance(enrolment.proof, EnrolmentKey):
+        return await _by_key(session, enrolment, enrolment.proof)
+    return await _by_token(session, enrolment, enrolment.proof, state, disk)
+
+
+async def renew(session: CaSession, enrolment: Enrolment) -> Issued:
+    """Obtain a certificate for a new key on a connection that shows the current certificate. Raises CaError's kinds."""
+    key = new_key()
+    return await session.renew(make_csr(key), key, enrolment.spiffe_id)
+
+
+async def _by_key(session: CaSession, enrolment: Enrolment, proof: EnrolmentKey) -> Issued:
+    key = new_key()
+    csr = make_csr(key)
+    nonce = await session.challenge(enrolment.entry)
+    signature = proof.sign(enrolment.trust_domain, enrolment.entry, nonce, csr)
+    shown = {"type": "enrolment_key", "entry": enrolment.entry, "nonce": nonce, "signature": _b64(signature)}
+    return await session.enrol(csr, shown, key, enrolment.spiffe_id)
+
+
+async def _by_token(
+    session: CaSession, enrolment: Enrolment, token: JoinToken, state: StateFolder, disk: Any
+) -> Issued:
+    kept: KeptKey | None = await disk(state.load_key)
+    if kept is None or kept.token_sha256 != token_hash(token):
+        kept = KeptKey(EnrolmentKey.generate(), token_hash(token), confirmed=False)
+        made = kept
+        await disk(lambda: state.save_key(made))
+    if kept.confirmed:
+        return await _by_key(session, enrolment, kept.key)
+    issued = await _exchange(session, enrolment, token, kept.key)
+    confirmed = replace(kept, confirmed=True)
+    try:
+        await disk(lambda: state.save_key(confirmed))
+    except (OSError, PrivateFileUnavailable) as error:  # no harm: the next life finds the token used, and its key good
+        _log.error("the enrolment key could not be marked as confirmed: %s", error)
+    return issued
+
+
+async def _exchange(session: CaSession, enrolment: Enrolment, token: JoinToken, kept: EnrolmentKey) -> Issued:
+    """Spend the token; where it turns out to be spent, the key that we may have registered with it is the proof."""
+    key = new_key()
+    shown = {"type": "join_token", "token": token.token, "enrolment_public_key": _b64(kept.public_bytes)}
+    try:
+        return await session.enrol(make_csr(key), shown, key, enrolment.spiffe_id)
+    except CaRefused as refused:
+        if refused.status != 409:
+            raise
+    return await _by_key(session, enrolment, kept)
+
+
+def _b64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")

@@ -1,0 +1,106 @@
+"""What a sidecar keeps on disk between two lives: its enrolment key and the last trust bundle, each 0600 (D14).
+
+Never the SVID's key: that one lives and dies with the process. Both files are named for the entry, so sidecars may
+share a folder. The bundle is kept with the pins under which it was obtained: as long as the enrolment file names the
+same roots, the bundle alone says whom to trust (a root that has left it stays out); a new enrolment file with other
+pins, as issued after a root rotation, speaks louder than what we kept.
+
+Everything here blocks on the disk.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from certs.bundle import TrustBundle
+from certs.enrolment import KEY_BYTES, Enrolment, EnrolmentKey, JoinToken, decode_base64
+from certs.errors import IdentityError
+from certs.store import ensure_private_dir, read_private, write_private
+
+
+class DamagedState(IdentityError):
+    """A file in the state folder cannot be read as what it should be."""
+
+    name: ClassVar[str] = "damaged_state"
+
+
+@dataclass(frozen=True, slots=True)
+class KeptKey:
+    """An enrolment key that we made for one join token. `confirmed` once the CA has accepted it."""
+
+    key: EnrolmentKey
+    token_sha256: str
+    confirmed: bool
+
+
+def token_hash(token: JoinToken) -> str:
+    """What tells one join token from another without keeping it."""
+    return hashlib.sha256(token.token.encode()).hexdigest()
+
+
+class StateFolder:
+    """The files of one enrolment in one folder, which is made (0700) where it is missing."""
+
+    def __init__(self, path: Path, enrolment: Enrolment) -> None:
+        self._enrolment = enrolment
+        self._folder = path
+        self._key_path = path / f"{enrolment.entry}.enrolment-key.json"
+        self._bundle_path = path / f"{enrolment.entry}.bundle.json"
+
+    def load_key(self) -> KeptKey | None:
+        """The enrolment key that we made, None where there is none. Raises DamagedState, PrivateFileUnavailable."""
+        document = _read(self._key_path)
+        if document is None:
+            return None
+        try:
+            key = EnrolmentKey(decode_base64(document["enrolment_key"], KEY_BYTES))
+            return KeptKey(key, str(document["token_sha256"]), document["confirmed"] is True)
+        except (KeyError, TypeError, AttributeError, IdentityError) as error:
+            raise _damaged(self._key_path) from error
+
+    def save_key(self, kept: KeptKey) -> None:
+        """Keep the key, durably. Raises OSError, PrivateFileUnavailable."""
+        encoded = base64.b64encode(kept.key.private_bytes).decode()
+        document = {"enrolment_key": encoded, "token_sha256": kept.token_sha256, "confirmed": kept.confirmed}
+        self._write(self._key_path, document)
+
+    def load_bundle(self) -> TrustBundle | None:
+        """The bundle we kept, None where there is none or the enrolment file has named other roots since."""
+        document = _read(self._bundle_path)
+        if document is None or document.get("pins") != sorted(self._enrolment.root_sha256):
+            return None
+        try:
+            jwks = json.dumps(document["bundle"]).encode()
+            return TrustBundle.parse_jwks(self._enrolment.trust_domain, jwks)
+        except (KeyError, IdentityError) as error:
+            raise _damaged(self._bundle_path) from error
+
+    def save_bundle(self, bundle: TrustBundle) -> None:
+        """Keep the bundle, durably. Raises OSError, PrivateFileUnavailable."""
+        pins = sorted(self._enrolment.root_sha256)
+        self._write(self._bundle_path, {"pins": pins, "bundle": json.loads(bundle.to_jwks())})
+
+    def _write(self, path: Path, document: dict[str, Any]) -> None:
+        ensure_private_dir(self._folder)
+        write_private(path, json.dumps(document, indent=2).encode() + b"\n")
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        document = json.loads(read_private(path))
+    except ValueError as error:
+        raise _damaged(path) from error
+    if not isinstance(document, dict):
+        raise _damaged(path)
+    return document
+
+
+def _damaged(path: Path) -> DamagedState:
+    return DamagedState(f"{path} is damaged; remove it, and enrol anew if it held the only enrolment key")

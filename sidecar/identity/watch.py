@@ -1,0 +1,101 @@
+"""The watch: one long exchange with the CA over mTLS that brings trust bundles and the CA's time (decision D16).
+
+Each message carries the whole state of its topic, so nothing is lost by reconnecting. A bundle is acknowledged after it
+has been published and kept, never before: the CA waits for these acknowledgements before it moves a root. The CA sends
+its time every 30 s; a watch that says nothing for three such beats is taken for dead.
+
+The watch shows the certificate that we hold, and starts anew when we get another one, so that the CA knows which
+certificates are in use.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import trio
+
+from certs.bundle import TrustBundle
+from certs.errors import IdentityError
+from certs.spiffe import TrustDomain
+from sidecar.identity.errors import BadAnswer, CaUnreachable
+from sidecar.net.clock import Clock
+from sidecar.net.http_client import BadHttp, Duplex
+
+SILENCE_SECONDS = 90.0  # three missed beats
+SEND_SECONDS = 15.0
+MAX_LINE_BYTES = 2 * 1024 * 1024  # a bundle of 1 MiB (certs.bundle) in its envelope
+
+
+class Watch:
+    """Reads one open watch. `on_bundle` publishes and keeps, `on_skew` learns our clock minus the CA's."""
+
+    def __init__(
+        self,
+        duplex: Duplex,
+        trust_domain: TrustDomain,
+        clock: Clock,
+        on_bundle: Callable[[TrustBundle], Awaitable[None]],
+        on_skew: Callable[[float], None],
+    ) -> None:
+        self._duplex = duplex
+        self._trust_domain = trust_domain
+        self._clock = clock
+        self._on_bundle = on_bundle
+        self._on_skew = on_skew
+        self._buffer = b""
+
+    async def follow(self, on_message: Callable[[], None]) -> None:
+        """Take in messages until the watch ends, which it does by raising CaUnreachable or BadAnswer."""
+        try:
+            while True:
+                await self._take(await self._line())
+                on_message()
+        except (OSError, BadHttp, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise CaUnreachable(f"the watch broke: {error}") from error
+        except trio.TooSlowError:
+            raise CaUnreachable("the watch was silent, or would not take our answer, for too long") from None
+
+    async def _line(self) -> bytes:
+        with trio.fail_after(SILENCE_SECONDS):
+            while b"\n" not in self._buffer:
+                if len(self._buffer) > MAX_LINE_BYTES:
+                    raise BadAnswer(f"a message of the watch is longer than {MAX_LINE_BYTES} bytes")
+                piece = await self._duplex.receive()
+                if piece is None:
+                    raise CaUnreachable("the CA ended the watch")
+                self._buffer += piece
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line
+
+    async def _take(self, line: bytes) -> None:
+        arrived = self._clock.wall()
+        try:
+            message = json.loads(line) if line.strip() else {}
+        except (ValueError, RecursionError) as error:
+            raise BadAnswer("a message of the watch is not JSON") from error
+        if not isinstance(message, dict):
+            raise BadAnswer("a message of the watch is not a JSON object")
+        match message.get("topic"):
+            case "bundle":
+                await self._take_bundle(message)
+            case "time":
+                self._take_time(message, arrived)
+            case _:
+                pass  # a topic of a later version: not ours to judge
+
+    async def _take_bundle(self, message: dict[str, Any]) -> None:
+        try:
+            bundle = TrustBundle.parse_jwks(self._trust_domain, json.dumps(message.get("bundle")).encode())
+        except IdentityError as error:
+            raise BadAnswer(f"the watch brought a bundle that cannot be read: {error}") from error
+        await self._on_bundle(bundle)
+        with trio.fail_after(SEND_SECONDS):
+            await self._duplex.send(json.dumps({"ack": "bundle", "sequence": message.get("sequence")}).encode() + b"\n")
+
+    def _take_time(self, message: dict[str, Any], arrived: float) -> None:
+        theirs = message.get("now")
+        if isinstance(theirs, bool) or not isinstance(theirs, int | float):
+            raise BadAnswer("the watch brought a time that is no number")
+        self._on_skew(arrived - theirs)
