@@ -8,7 +8,6 @@ SPIFFE_Trust_Domain_and_Bundle.md section 4 and X509-SVID.md section 6.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
@@ -22,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from certs.errors import InvalidBundle, InvalidSvid
 from certs.spiffe import TrustDomain
-from certs.svid import check_signer
+from certs.svid import check_signer, parse_certificate
 
 MAX_BUNDLE_BYTES = 1 << 20  # a root is about 1 KiB as JWK; nobody has a thousand of them
 DEFAULT_REFRESH_SECONDS = 300  # SPIFFE_Trust_Domain_and_Bundle.md 4.1.2: without a hint, about five minutes
@@ -155,10 +154,10 @@ def _parse_root(entry: dict[str, Any]) -> x509.Certificate:
     if not isinstance(chain, list) or len(chain) != 1 or not isinstance(chain[0], str):
         raise InvalidBundle("an x509-svid entry has not exactly one certificate in `x5c`")
     try:
-        root = x509.load_der_x509_certificate(base64.b64decode(chain[0], validate=True))
+        root = parse_certificate(base64.b64decode(chain[0], validate=True))
         check_signer(root)
-    except (binascii.Error, ValueError) as error:
-        raise InvalidBundle("the `x5c` of an entry is not a DER certificate in base64") from error
+    except ValueError as error:
+        raise InvalidBundle("the `x5c` of an entry is not base64") from error
     except InvalidSvid as error:
         raise InvalidBundle(f"a root cannot sign SVIDs: {error}") from error
     if any(entry.get(member) != value for member, value in _key_members(root).items()):

@@ -41,19 +41,12 @@ def parse_csr(der: bytes) -> Csr:
     try:
         request = x509.load_der_x509_csr(der)
         public_key = request.public_key()
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise InvalidCsr("not a PKCS #10 request in DER") from error
     unfit = why_unfit(public_key)
     if unfit is not None:
         raise InvalidCsr(f"the request is for {unfit}")
     assert isinstance(public_key, PublicKey)
-    if not _signed_by_its_key(request):
+    if not request.is_signature_valid:  # False too for a signature algorithm that is unknown or of another kind of key
         raise InvalidCsr("the request is not signed by its own key")
     return Csr(public_key)
-
-
-def _signed_by_its_key(request: x509.CertificateSigningRequest) -> bool:
-    try:
-        return request.is_signature_valid
-    except (ValueError, UnsupportedAlgorithm):
-        return False

@@ -67,6 +67,8 @@ def parse_key(pem: bytes, passphrase: bytes | None, what: str = "the key") -> Pr
 
     A passphrase for a key that is not encrypted is refused too: whoever gave it believes that the key is protected.
     """
+    if passphrase is not None and not passphrase:
+        raise KeyUnavailable(f"the passphrase for {what} is empty")
     try:
         key = load_pem_private_key(pem, passphrase)
     except TypeError:

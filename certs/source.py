@@ -26,7 +26,7 @@ class Source(Generic[T]):
         self._values: tuple[T, ...] = ()  # one, or none yet
         self._number = 0
         self._changed = trio.Event()
-        self._subscribers: list[Callable[[T], None]] = []
+        self._subscribers: dict[object, Callable[[T], None]] = {}  # by subscription, oldest first
 
     @property
     def current(self) -> T:
@@ -50,7 +50,7 @@ class Source(Generic[T]):
         self._changed.set()
         self._changed = trio.Event()
         with ExitStack() as told:
-            for subscriber in reversed(self._subscribers):
+            for subscriber in reversed(self._subscribers.values()):
                 told.callback(subscriber, value)
 
     async def wait_past(self, number: int) -> int:
@@ -61,12 +61,12 @@ class Source(Generic[T]):
 
     def subscribe(self, subscriber: Callable[[T], None]) -> Callable[[], None]:
         """Call this with the current value at once, if there is one, and with each later one. Returns how to stop."""
-        self._subscribers.append(subscriber)
+        subscription = object()
+        self._subscribers[subscription] = subscriber
         if self._values:
             subscriber(self._values[0])
 
         def stop() -> None:
-            if subscriber in self._subscribers:
-                self._subscribers.remove(subscriber)
+            self._subscribers.pop(subscription, None)
 
         return stop

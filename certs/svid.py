@@ -7,13 +7,13 @@ rule has a name, the `rule` of the InvalidSvid raised, which stays the same in l
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from typing import Final, TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -36,7 +36,7 @@ class X509Svid:
     spiffe_id: SpiffeId
     leaf: x509.Certificate
     chain: tuple[x509.Certificate, ...]
-    key: PrivateKey
+    key: PrivateKey = field(compare=False)
 
     @classmethod
     def parse(cls, chain_pem: bytes, key: PrivateKey) -> X509Svid:
@@ -47,9 +47,10 @@ class X509Svid:
             raise InvalidSvid("key_matches", f"the certificate of {spiffe_id} is for another key")
         for lower, upper in pairwise(chain):
             check_signer(upper, spiffe_id)
-            if upper.subject == upper.issuer:
+            if _issued(upper, upper):
                 raise InvalidSvid("chain_without_root", "the chain holds a root; roots come from the trust bundle only")
-            _check_issued(lower, upper)
+            if not _issued(lower, upper):
+                raise InvalidSvid("chain_order", "each certificate must be issued by the one that follows it")
         return cls(spiffe_id, chain[0], chain, key)
 
     @cached_property
@@ -79,11 +80,19 @@ def parse_chain(pem: bytes) -> tuple[x509.Certificate, ...]:
     """Read one to MAX_CHAIN PEM certificates. Raises InvalidSvid (rule `malformed` or `chain_length`)."""
     try:
         chain = tuple(x509.load_pem_x509_certificates(pem))
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise InvalidSvid("malformed", "not a chain of PEM certificates") from error
     if len(chain) > MAX_CHAIN:
         raise InvalidSvid("chain_length", f"the chain has {len(chain)} certificates; at most {MAX_CHAIN} are accepted")
     return chain
+
+
+def parse_certificate(der: bytes) -> x509.Certificate:
+    """Read one DER certificate. Raises InvalidSvid (rule `malformed`)."""
+    try:
+        return x509.load_der_x509_certificate(der)
+    except (ValueError, x509.InvalidVersion) as error:
+        raise InvalidSvid("malformed", "not a DER certificate") from error
 
 
 def check_leaf(certificate: x509.Certificate) -> SpiffeId:
@@ -91,7 +100,9 @@ def check_leaf(certificate: x509.Certificate) -> SpiffeId:
 
     Says nothing about time or trust: see `certs.verify`. Absent BasicConstraints mean CA:FALSE (RFC 5280 4.2.1.9).
     """
-    extensions = _extensions(certificate)
+    extensions = _read(certificate)
+    if certificate.serial_number <= 0:
+        raise InvalidSvid("serial_positive", "the serial number is not positive, so nothing could name it")
     constraints = _find(extensions, x509.BasicConstraints)
     if constraints is not None and constraints.value.ca:
         raise InvalidSvid("not_a_ca", "a CA certificate is used as a leaf")
@@ -106,7 +117,7 @@ def check_leaf(certificate: x509.Certificate) -> SpiffeId:
 
 def check_signer(certificate: x509.Certificate, of: SpiffeId | None = None) -> None:
     """Judge a certificate as an issuer of SVIDs; with `of`, as one that may sign for it. Raises InvalidSvid."""
-    extensions = _extensions(certificate)
+    extensions = _read(certificate)
     constraints = _find(extensions, x509.BasicConstraints)
     if constraints is None or not constraints.value.ca:
         raise InvalidSvid("signer_is_ca", "an issuer in the chain is not a CA certificate (CA:TRUE is missing)")
@@ -182,18 +193,22 @@ def _check_strength(certificate: x509.Certificate) -> None:
         raise InvalidSvid("signature_hash", f"the certificate is signed with {digest.name}; SHA-256 or more is needed")
 
 
-def _check_issued(lower: x509.Certificate, upper: x509.Certificate) -> None:
+def _issued(lower: x509.Certificate, upper: x509.Certificate) -> bool:
+    """Whether `upper` issued `lower`, by name and by signature; both have passed the strength check."""
     try:
         lower.verify_directly_issued_by(upper)
-    except Exception as error:  # InvalidSignature, ValueError, TypeError: whichever, this chain does not hold
-        raise InvalidSvid("chain_order", "each certificate must be issued by the one that follows it") from error
+    except (ValueError, TypeError, InvalidSignature):  # the names differ; the key is of another kind; the rest
+        return False
+    return True
 
 
-def _extensions(certificate: x509.Certificate) -> x509.Extensions:
+def _read(certificate: x509.Certificate) -> x509.Extensions:
+    """The extensions, once all that is decoded only on demand has been decoded, names too. Raises InvalidSvid."""
     try:
+        _ = certificate.subject, certificate.issuer
         return certificate.extensions
     except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
-        raise InvalidSvid("malformed", "the extensions of the certificate cannot be read") from error
+        raise InvalidSvid("malformed", "the names or extensions of the certificate cannot be read") from error
 
 
 def _find(extensions: x509.Extensions, kind: type[_E]) -> x509.Extension[_E] | None:

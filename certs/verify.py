@@ -25,16 +25,15 @@ from certs.svid import MAX_CHAIN, check_leaf, check_signer
 
 # X509_V_ERR_* of OpenSSL's x509_vfy.h; whatever is not listed is a `bad_chain`.
 _REASONS: Final = {
+    2: "unknown_root",  # a trusted certificate that is itself no root
     7: "bad_signature",
     9: "not_yet_valid",
     10: "expired",
     18: "unknown_root",  # a self-signed leaf
-    19: "unknown_root",  # a self-signed certificate at the end of the chain
-    20: "unknown_root",  # no issuer found: an unknown root, or a missing intermediate
-    21: "unknown_root",
-    24: "invalid_issuer",  # not a CA, or not allowed to sign certificates
+    19: "unknown_root",  # the chain brings a root that is not in the bundle
+    20: "unknown_root",  # no issuer found: the root is not in the bundle, or an intermediate is missing
     25: "path_length",
-    79: "invalid_issuer",  # OpenSSL 3's own code for an issuer that is no CA
+    79: "invalid_issuer",  # a root in the bundle that is no CA
 }
 
 
@@ -119,6 +118,8 @@ def _untrusted(spiffe_id: SpiffeId, error: crypto.X509StoreContextError, now: fl
     reason = _REASONS.get(code, "bad_chain")
     if reason in ("expired", "not_yet_valid"):
         message = explain_time(error.certificate.to_cryptography(), now)
+    if reason == "unknown_root":
+        message += f"; not a root of the {spiffe_id.trust_domain} bundle, or an intermediate is missing"
     which = "its certificate" if depth == 0 else f"issuer {depth} above it"
     return UntrustedSvid(reason, f"{spiffe_id}: {which}: {message}")
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.asymmetric import ed448, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from certs.bundle import BundleSet, TrustBundle
@@ -195,7 +195,7 @@ def a_certificate(
         builder = builder.add_extension(own, critical=False).add_extension(above, critical=False)
     for extension, critical in extra:
         builder = builder.add_extension(extension, critical=critical)
-    if isinstance(issuer_key, ed25519.Ed25519PrivateKey):
+    if isinstance(issuer_key, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey):
         return builder.sign(issuer_key, None)
     return builder.sign(issuer_key, digest or hashes.SHA256())
 
