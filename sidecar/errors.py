@@ -182,9 +182,13 @@ class PolicyDenied(HopError):
 
 
 class UndeclaredUpstream(PolicyDenied):
-    """The application asked for a host that none of its upstreams declares (decision D5)."""
+    """The application asked for a host that none of its upstreams declares (decision D5). `hint` is YAML that would."""
 
     name = "undeclared_upstream"
+
+    def __init__(self, detail: str = "", hint: str = "") -> None:
+        super().__init__(detail)
+        self.hint = hint
 
 
 class CrossSite(PolicyDenied):

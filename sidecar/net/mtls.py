@@ -1,0 +1,208 @@
+"""The gate of the hop: who we are and whom we trust, as one generation, and the judgement of a handshake.
+
+A generation is made of one SVID and one set of bundles. Its TLS contexts are built once and shared by all connections that
+begin under it. When either changes, the next connection gets the next generation; those that are open keep theirs.
+
+OpenSSL builds and checks the path, with exactly the roots of our bundle (decision D18). Everything that makes a certificate
+an SVID, and makes this SVID the right one, is checked here, after the handshake, on both sides (X509-SVID.md section 5):
+profile, trust domain, and the wall clock once more, because a timer alone has missed many an expiry.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from certs.bundle import BundleSet
+from certs.errors import InvalidSpiffeId, InvalidSvid
+from certs.svid import X509Svid, check_leaf
+from sidecar.errors import HandshakeFailed, IdentityRefused, NoIdentity, PeerIdentityMismatch
+from sidecar.hop import TlsInfo
+from sidecar.net.contexts import make_context
+from sidecar.net.port import Expired, Port, Wire, WireBroken
+from sidecar.net.tls import AlertReceived, TlsBroken, TlsWire
+from sidecar.net.wires import SocketWire
+
+if TYPE_CHECKING:
+    from cryptography import x509
+    from OpenSSL import SSL
+
+    from certs.source import Source
+    from certs.spiffe import SpiffeId
+
+ALPN_HTTP = (b"http/1.1",)
+REFUSED_LINGER = 1.0  # seconds that a refused peer has to read our alert
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A caller or an upstream whose identity a handshake has proved."""
+
+    id: SpiffeId
+    tls: TlsInfo
+    fingerprint: str  # SHA-256 of its leaf, lower-case hex
+
+
+class Gate(Protocol):
+    """Turns plain wires into wires whose other end is known. The memory driver has one of its own."""
+
+    generation: int
+
+    def check_ready(self, wall: float) -> None:
+        """Raise NoIdentity while we have no valid SVID."""
+        ...
+
+    async def accept(self, port: Port, wire: Wire, *, http: bool, timeout: float) -> tuple[Wire, Peer]:
+        """Be the server. Raises IdentityRefused."""
+        ...
+
+    async def connect(
+        self, port: Port, wire: Wire, *, http: bool, server_name: str, expected: SpiffeId, timeout: float
+    ) -> tuple[Wire, Peer]:
+        """Be the client. Raises HandshakeFailed or PeerIdentityMismatch."""
+        ...
+
+
+@dataclass(slots=True)
+class _Generation:
+    svid: X509Svid
+    bundles: BundleSet
+    tls12: bool
+    contexts: dict[tuple[bool, bool], SSL.Context] = field(default_factory=dict)
+
+    def context(self, *, server: bool, http: bool) -> SSL.Context:
+        found = self.contexts.get((server, http))
+        if found is None:
+            roots = [root for bundle in self.bundles for root in bundle.roots]
+            found = self.contexts[server, http] = make_context(
+                self.svid, roots, server=server, verify="require", alpn=ALPN_HTTP if http else (), tls12=self.tls12
+            )
+        return found
+
+
+class MtlsGate:
+    """The gate on real sockets. `on_change` hears of each new generation."""
+
+    def __init__(self, svids: Source[X509Svid], bundles: Source[BundleSet], *, tls12: bool = False) -> None:
+        self.generation = 0
+        self.on_change: list[Callable[[], None]] = []
+        self._svids = svids
+        self._bundles = bundles
+        self._tls12 = tls12
+        self._current: _Generation | None = None
+        svids.subscribe(self._changed)
+        bundles.subscribe(self._changed)
+        self._changed(None)
+
+    def _changed(self, _: object) -> None:
+        if self._svids.number == 0 or self._bundles.number == 0:
+            return
+        self._current = _Generation(self._svids.current, self._bundles.current, self._tls12)
+        self.generation += 1
+        for listener in self.on_change:
+            listener()
+
+    def check_ready(self, wall: float) -> None:
+        """Raise NoIdentity while we have no valid SVID."""
+        self._valid(wall)
+
+    def _valid(self, wall: float) -> _Generation:
+        current = self._current
+        if current is None:
+            raise NoIdentity("no certificate has been issued to this sidecar yet")
+        if wall > current.svid.not_after:
+            raise NoIdentity("our own certificate has expired and could not be renewed")
+        return current
+
+    async def accept(self, port: Port, wire: Wire, *, http: bool, timeout: float) -> tuple[Wire, Peer]:
+        """Be the server. Raises IdentityRefused or NoIdentity; the wire is closed then."""
+        assert isinstance(wire, SocketWire)
+        generation = self._valid(port.wall())
+        secure = TlsWire(wire, generation.context(server=True, http=http), server=True)
+        try:
+            port.deadline(port.now + timeout)
+            try:
+                await secure.handshake()
+            except TlsBroken as error:
+                await _let_alert_through(port, secure)
+                raise IdentityRefused(error.reason, error.detail) from None
+            except Expired:
+                raise IdentityRefused("handshake_timeout", f"no handshake within {timeout:g} s") from None
+            except WireBroken:
+                raise IdentityRefused("reset", "the peer left during the handshake") from None
+            leaf = secure.peer_leaf()
+            if leaf is None:
+                raise IdentityRefused("no_certificate", "the peer showed no certificate")
+            return secure, self._peer(secure, leaf, generation, port.wall())
+        except BaseException:
+            secure.close()
+            raise
+
+    async def connect(
+        self, port: Port, wire: Wire, *, http: bool, server_name: str, expected: SpiffeId, timeout: float
+    ) -> tuple[Wire, Peer]:
+        """Be the client. Raises HandshakeFailed, PeerIdentityMismatch or NoIdentity; the wire is closed then."""
+        assert isinstance(wire, SocketWire)
+        generation = self._valid(port.wall())
+        context = generation.context(server=False, http=http)
+        secure = TlsWire(wire, context, server=False, server_name=server_name)
+        try:
+            port.deadline(port.now + timeout)
+            try:
+                await secure.handshake()
+            except AlertReceived as error:
+                raise PeerIdentityMismatch(f"alert_{error.reason}", error.detail) from None
+            except TlsBroken as error:
+                if error.reason in ("plaintext", "truncated", "protocol_version", "tls"):
+                    raise HandshakeFailed(error.detail) from None
+                raise PeerIdentityMismatch(error.reason, error.detail) from None
+            except Expired:
+                raise HandshakeFailed(f"no handshake within {timeout:g} s") from None
+            except WireBroken as error:
+                raise HandshakeFailed(f"the upstream left during the handshake: {error}") from None
+            leaf = secure.peer_leaf()
+            if leaf is None:
+                raise PeerIdentityMismatch("no_certificate", "the upstream showed no certificate")
+            try:
+                peer = self._peer(secure, leaf, generation, port.wall())
+            except IdentityRefused as error:
+                raise PeerIdentityMismatch(error.reason, str(error)) from None
+            if peer.id != expected:
+                raise PeerIdentityMismatch("other_identity", f"the upstream is {peer.id}, expected {expected}")
+            return secure, peer
+        except BaseException:
+            secure.close()
+            raise
+
+    def _peer(self, wire: TlsWire, leaf: x509.Certificate, generation: _Generation, wall: float) -> Peer:
+        try:
+            identity = check_leaf(leaf)
+        except InvalidSvid as error:
+            raise IdentityRefused(error.rule, str(error)) from None
+        except InvalidSpiffeId as error:
+            raise IdentityRefused("invalid_spiffe_id", str(error)) from None
+        if generation.bundles.of(identity.trust_domain) is None:
+            raise IdentityRefused("wrong_trust_domain", f"{identity} is of a trust domain that we do not know")
+        facts = wire.facts(leaf)
+        if wall > facts.not_after:
+            raise IdentityRefused("expired", f"the certificate of {identity} has expired; check both clocks")
+        if wall < leaf.not_valid_before_utc.timestamp():
+            raise IdentityRefused("not_yet_valid", f"the certificate of {identity} is not valid yet; check both clocks")
+        return Peer(identity, facts, hashlib.sha256(leaf.public_bytes(Encoding.DER)).hexdigest())
+
+
+async def _let_alert_through(port: Port, wire: TlsWire) -> None:
+    """Give a refused peer time to read our alert: a close with unread bytes would be a reset, and destroy it."""
+    wire.end_failed_handshake()
+    try:
+        port.deadline(port.now + REFUSED_LINGER)
+        for _ in range(16):
+            await wire._readable()
+            if not wire.sock.recv(16 * 1024):
+                return
+    except (Expired, WireBroken, OSError):
+        return

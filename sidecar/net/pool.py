@@ -1,0 +1,151 @@
+"""Connections to one upstream, kept for reuse: last in, first out, so that a few stay warm and the rest grow old and go.
+
+The enemy is the connection that the other side closes just as we pick it (semantics S23, pains 5): a pooled connection
+stays registered with the driver, so that anything that happens on it takes it out of the pool at once; it is kept for less
+time than servers usually do; and who cannot send a request twice asks for a connection that was busy a moment ago.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from sidecar.errors import Overflow
+from sidecar.net.port import Expired, Port, Signal
+
+if TYPE_CHECKING:
+    from sidecar.http.h1 import H1Client
+    from sidecar.net.mtls import Peer
+    from sidecar.net.port import Wire
+
+FRESH = 0.0  # "no connection that has been used before"
+YOUNG = 0.5  # seconds: idle for less than this, a connection is all but certainly alive (decision D22)
+
+
+class Connection:
+    """One connection to an upstream."""
+
+    __slots__ = ("codec", "endpoint", "generation", "idle_since", "peer", "reused", "wire")
+
+    def __init__(self, wire: Wire, codec: H1Client, peer: Peer | None, endpoint: str, generation: int) -> None:
+        self.wire = wire
+        self.codec = codec
+        self.peer = peer
+        self.endpoint = endpoint
+        self.generation = generation  # of the TLS gate, when it was made
+        self.reused = False
+        self.idle_since = 0.0
+
+
+class Pool:
+    """The connections to one upstream: at most `limit` open, kept idle for at most `idle` seconds."""
+
+    def __init__(
+        self, port: Port, connect: Callable[[], Awaitable[Connection]], *, idle: float, limit: int, pending: float
+    ) -> None:
+        self._port = port
+        self._connect = connect
+        self._idle_limit = idle
+        self._limit = limit
+        self._pending = pending
+        self._idle: list[Connection] = []
+        self._waiting: deque[Signal] = deque()
+        self.open = 0
+        self.generation = 0
+
+    async def take(self, max_idle: float) -> Connection:
+        """A connection that has been idle for less than this, or a new one. Raises Overflow and what connecting raises."""
+        give_up = self._port.now + self._pending
+        while True:
+            connection = self._reuse(max_idle)
+            if connection is not None:
+                return connection
+            if self.open < self._limit or self._drop_oldest():
+                break
+            await self._wait_for_place(give_up)
+        self.open += 1
+        try:
+            return await self._connect()
+        except BaseException:
+            self._left()
+            raise
+
+    def _reuse(self, max_idle: float) -> Connection | None:
+        """The connection that came back last, if it is young enough; the others are older still."""
+        if not self._idle:
+            return None
+        connection = self._idle[-1]
+        if self._port.now - connection.idle_since >= min(max_idle, self._idle_limit):
+            return None
+        self._idle.pop()
+        connection.wire.rest(None)
+        connection.reused = True
+        return connection
+
+    def give(self, connection: Connection) -> None:
+        """Take back a connection on which an exchange has ended well."""
+        if connection.generation != self.generation:
+            self.discard(connection)
+            return
+        connection.idle_since = self._port.now
+        self._idle.append(connection)
+        connection.wire.rest(lambda: self._stirred(connection))
+        self._call_next()
+
+    def discard(self, connection: Connection) -> None:
+        """Close a connection that was taken."""
+        connection.wire.close()
+        self._left()
+
+    def released(self) -> None:
+        """A connection that was taken has a life of its own now, and has ended it (an upgrade)."""
+        self._left()
+
+    def sweep(self) -> None:
+        """Close what has been idle for too long."""
+        oldest = self._port.now - self._idle_limit
+        while self._idle and self._idle[0].idle_since <= oldest:
+            self._close_idle(self._idle[0])
+
+    def renew(self, generation: int) -> None:
+        """Connections of earlier generations end: idle ones now, busy ones with their exchange (decision D17)."""
+        self.generation = generation
+        for connection in list(self._idle):
+            self._close_idle(connection)
+
+    def _drop_oldest(self) -> bool:
+        if not self._idle:
+            return False
+        self._close_idle(self._idle[0])
+        return True
+
+    def _stirred(self, connection: Connection) -> None:
+        """An idle connection spoke or closed; either way it is of no more use."""
+        if connection in self._idle:
+            self._close_idle(connection)
+
+    def _close_idle(self, connection: Connection) -> None:
+        self._idle.remove(connection)
+        connection.wire.rest(None)
+        self.discard(connection)
+
+    def _left(self) -> None:
+        self.open -= 1
+        self._call_next()
+
+    def _call_next(self) -> None:
+        if self._waiting:
+            self._waiting.popleft().fire()
+
+    async def _wait_for_place(self, give_up: float) -> None:
+        place = Signal()
+        self._waiting.append(place)
+        self._port.deadline(give_up)
+        try:
+            await self._port.wait(place)
+        except Expired:
+            raise Overflow(f"no place in the pool of {self._limit} within {self._pending:g} s (limits.pool)") from None
+        finally:
+            if place in self._waiting:
+                self._waiting.remove(place)

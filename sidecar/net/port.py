@@ -1,0 +1,387 @@
+"""The small port that connection coroutines see, and the scheduler that both of its drivers share.
+
+A connection is one ordinary `async def`. It never meets trio, epoll or a socket: it reads and writes *wires*, sets a
+deadline, starts bounded children, and waits for whichever of several events comes first. Two drivers stand behind the
+port: `sidecar.net.reactor` on epoll, and `sidecar.net.memory`, deterministic, with virtual time.
+
+How it works. A *task* is a coroutine and the driver calls `coro.send(None)` itself; that is all the machinery there is,
+and it is why a request costs no trio checkpoint (a park and reschedule there costs 8 µs, a whole request 25). A task runs
+until it parks. Before it parks it leaves itself where the event will look for it: in `wire.reader`, in a signal's list of
+waiters. Whoever fires the event puts the task on the ready queue; the driver steps the queue until it is empty.
+
+Rules that keep this sound:
+
+- A wake-up promises nothing. Every wait is a loop that looks again, so a stale or doubled wake-up is harmless.
+- A task is stepped only from the driver's own loop, never from inside another task's step; cancelling is the one exception.
+- `deadline` belongs to the task, not to a scope: one attribute, looked at by a sweep. When it passes, `Expired` is raised
+  at the await, and the deadline is cleared. Whoever catches it knows what it was doing.
+- A child belongs to the task that spawned it. A child that fails raises its error in its parent, at the parent's await. A
+  parent that ends cancels its children. Cancelling throws `Cancelled` into a coroutine, whose `finally` blocks may
+  close things but must not wait.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import types
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from certs.errors import MeshError
+
+if TYPE_CHECKING:
+    from sidecar.net.clock import Clock
+
+T = TypeVar("T")
+
+NEVER = math.inf
+
+
+class Cancelled(BaseException):
+    """Thrown into a task that is no longer wanted. Never caught, except to clean up."""
+
+
+class Expired(MeshError):
+    """The task's deadline has passed."""
+
+    name = "expired"
+
+
+class WireBroken(MeshError):
+    """The other end reset the connection, or cut a TLS stream without close_notify."""
+
+    name = "wire_broken"
+
+
+class PeerGone(MeshError):
+    """The wire that was watched beside a read hung up. `reset` tells a reset from an orderly half-close."""
+
+    name = "peer_gone"
+
+    def __init__(self, *, reset: bool) -> None:
+        super().__init__("the other side hung up")
+        self.reset = reset
+
+
+class Unreachable(MeshError):
+    """A connection could not be made."""
+
+    name = "unreachable"
+
+
+class Wire(Protocol):
+    """One two-way stream of bytes. At most one task reads it, and one writes it, at a time."""
+
+    @property
+    def received(self) -> int:
+        """Bytes read so far."""
+        ...
+
+    @property
+    def sent(self) -> int:
+        """Bytes written so far."""
+        ...
+
+    async def read(self, beside: Wire | None = None) -> bytes:
+        """The next bytes, or `b""` once the other side has finished.
+
+        With `beside`, raise PeerGone as soon as that other wire hangs up. Raises WireBroken.
+        """
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Send all of it, waiting where the other side is slow. Raises WireBroken."""
+        ...
+
+    async def finish(self) -> None:
+        """Send the end of our direction; the other one stays open (TCP half-close, TLS close_notify)."""
+        ...
+
+    def close(self) -> None:
+        """Close both directions at once, politely where that needs no waiting. May be called twice."""
+        ...
+
+    def abort(self) -> None:
+        """Close so that the other side cannot mistake what it has for a whole message (a reset)."""
+        ...
+
+    def rest(self, on_stir: Callable[[], None] | None) -> None:
+        """While nobody reads this wire, call `on_stir` once if anything at all happens on it."""
+        ...
+
+
+class Port(Protocol):
+    """What a connection coroutine may ask of its driver."""
+
+    now: float  # monotonic seconds, as of the last event
+    current: Task | None  # whoever runs at this moment
+
+    def wall(self) -> float:
+        """Seconds since the epoch."""
+        ...
+
+    def deadline(self, at: float) -> None:
+        """Raise Expired in the current task at this monotonic time; NEVER takes the deadline away."""
+        ...
+
+    def spawn(self, coro: Coroutine[Any, Any, object]) -> Task:
+        """Start a child of the current task."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait this long."""
+        ...
+
+    async def wait(self, *events: Event) -> Event:
+        """Wait until one of these has happened, and return it."""
+        ...
+
+    async def dial(self, host: str, port: int) -> Wire:
+        """Connect. `host` is an IP address or a name. Raises Unreachable."""
+        ...
+
+
+class Event(Protocol):
+    """Something that happens once: a signal, or the end of a task."""
+
+    happened: bool
+
+    def attach(self, task: Task) -> None:
+        """Wake this task when it happens."""
+        ...
+
+    def detach(self, task: Task) -> None:
+        """Forget the task."""
+        ...
+
+
+class Signal:
+    """Something that one side announces and others wait for."""
+
+    __slots__ = ("_waiters", "happened")
+
+    def __init__(self) -> None:
+        self.happened = False
+        self._waiters: list[Task] = []
+
+    def fire(self) -> None:
+        """Let it have happened."""
+        self.happened = True
+        waiters, self._waiters = self._waiters, []
+        for task in waiters:
+            task.wake()
+
+    def attach(self, task: Task) -> None:
+        """Wake this task when it happens."""
+        self._waiters.append(task)
+
+    def detach(self, task: Task) -> None:
+        """Forget the task."""
+        if task in self._waiters:
+            self._waiters.remove(task)
+
+
+@types.coroutine
+def park() -> Generator[None, None, None]:
+    """Give the thread back to the driver until something wakes this task."""
+    yield
+
+
+class Task:
+    """A coroutine that a driver steps, and an event that has happened once it ends."""
+
+    __slots__ = ("_driver", "_queued", "_thrown", "_waiters", "children", "coro", "deadline", "error", "happened", "parent")
+
+    def __init__(self, driver: Driver, coro: Coroutine[Any, Any, object], parent: Task | None) -> None:
+        self._driver = driver
+        self.coro = coro
+        self.parent = parent
+        self.children: list[Task] | None = None
+        self.deadline = NEVER
+        self.happened = False
+        self.error: BaseException | None = None
+        self._queued = False
+        self._thrown: BaseException | None = None
+        self._waiters: list[Task] | None = None
+
+    def wake(self) -> None:
+        """Let the task look again at what it waits for."""
+        if not self._queued and not self.happened:
+            self._queued = True
+            self._driver.ready.append(self)
+
+    def throw(self, error: BaseException) -> None:
+        """Raise this at the task's await, when it is stepped next. The first error stands."""
+        if self._thrown is None and not self.happened:
+            self._thrown = error
+            self.wake()
+
+    def cancel(self) -> None:
+        """End the task now, with all of its children. Its `finally` blocks have run when this returns."""
+        if self.happened:
+            return
+        if self._driver.current is self:  # a task that cancels itself ends at its next await
+            self._thrown = Cancelled()
+            return
+        self._driver.step(self, Cancelled())
+        if not self.happened:
+            self._driver.ended(self, RuntimeError("a cancelled task went on waiting"))
+
+    def attach(self, task: Task) -> None:
+        """Wake that task when this one ends."""
+        if self._waiters is None:
+            self._waiters = []
+        self._waiters.append(task)
+
+    def detach(self, task: Task) -> None:
+        """Forget the other task."""
+        if self._waiters is not None and task in self._waiters:
+            self._waiters.remove(task)
+
+
+class Driver:
+    """What both drivers share: the ready queue, children, deadlines and timers."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.now = clock.monotonic()
+        self.ready: deque[Task] = deque()
+        self.tasks: set[Task] = set()
+        self.current: Task | None = None
+        self._timers: list[tuple[float, int, Task]] = []
+        self._timer_count = 0
+        self.on_crash: Callable[[BaseException], None] | None = None
+
+    # ---- what connection coroutines call ------------------------------------------------------------------------
+
+    def wall(self) -> float:
+        """Seconds since the epoch."""
+        return self.clock.wall()
+
+    def deadline(self, at: float) -> None:
+        """Raise Expired in the current task at this monotonic time."""
+        task = self.current
+        assert task is not None
+        task.deadline = at
+
+    def spawn(self, coro: Coroutine[Any, Any, object]) -> Task:
+        """Start a task: a child of the current one, or one of its own where there is none."""
+        parent = self.current
+        task = Task(self, coro, parent)
+        if parent is not None:
+            if parent.children is None:
+                parent.children = []
+            parent.children.append(task)
+        self.tasks.add(task)
+        task.wake()
+        return task
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait this long."""
+        task = self.current
+        assert task is not None
+        until = self.now + seconds
+        self._timer_count += 1
+        heapq.heappush(self._timers, (until, self._timer_count, task))
+        while self.now < until:
+            await park()
+
+    async def wait(self, *events: Event) -> Event:
+        """Wait until one of these has happened, and return it."""
+        task = self.current
+        assert task is not None
+        while True:
+            for event in events:
+                if event.happened:
+                    return event
+            for event in events:
+                event.attach(task)
+            try:
+                await park()
+            finally:
+                for event in events:
+                    event.detach(task)
+
+    # ---- what drivers call --------------------------------------------------------------------------------------
+
+    def start(self, coro: Coroutine[Any, Any, object]) -> Task:
+        """Start a task that belongs to nobody: a new connection."""
+        current, self.current = self.current, None
+        try:
+            return self.spawn(coro)
+        finally:
+            self.current = current
+
+    def step(self, task: Task, error: BaseException | None = None) -> None:
+        """Run a task until it parks or ends."""
+        before, self.current = self.current, task
+        try:
+            if error is None:
+                task.coro.send(None)
+            else:
+                task.coro.throw(error)
+        except StopIteration:
+            self.ended(task, None)
+        except BaseException as problem:  # noqa: BLE001 - whatever ends one task must not end the driver
+            self.ended(task, problem)
+        finally:
+            self.current = before
+
+    def run_ready(self) -> None:
+        """Step tasks until none is ready."""
+        ready = self.ready
+        while ready:
+            task = ready.popleft()
+            task._queued = False
+            if not task.happened:
+                error, task._thrown = task._thrown, None
+                self.step(task, error)
+
+    def ended(self, task: Task, error: BaseException | None) -> None:
+        """Take note that a task has ended; tell its parent and whoever waits for it."""
+        if task.happened:
+            return
+        task.happened = True
+        task.error = error
+        self.tasks.discard(task)
+        if task.children:
+            for child in task.children:
+                child.cancel()
+        parent = task.parent
+        if parent is not None and parent.children is not None and task in parent.children:
+            parent.children.remove(task)
+        if error is not None and not isinstance(error, Cancelled):
+            if parent is not None and not parent.happened:
+                parent.throw(error)
+            elif self.on_crash is not None:
+                self.on_crash(error)
+        waiters, task._waiters = task._waiters, None
+        for waiter in waiters or ():
+            waiter.wake()
+
+    def sweep(self) -> None:
+        """Raise Expired where a deadline has passed, and wake sleepers. Cheap enough to call ten times a second."""
+        now = self.now
+        late = [task for task in self.tasks if task.deadline <= now]
+        for task in late:
+            task.deadline = NEVER
+            task.throw(Expired("the deadline has passed"))
+        timers = self._timers
+        while timers and timers[0][0] <= now:
+            heapq.heappop(timers)[2].wake()
+
+    def next_deadline(self) -> float:
+        """The monotonic time at which the next sweep has something to do."""
+        soonest = min((task.deadline for task in self.tasks), default=NEVER)
+        return min(soonest, self._timers[0][0]) if self._timers else soonest
+
+    def cancel_all(self) -> None:
+        """End every task."""
+        for task in list(self.tasks):
+            task.cancel()
+        self.ready.clear()
+
+
+Resolve = Callable[[str], Awaitable[list[str]]]  # a DNS name to its addresses, off the hot path

@@ -1,0 +1,269 @@
+"""Plain sockets as wires of the reactor. `sidecar.net.tls` builds TLS on the same base."""
+
+from __future__ import annotations
+
+import ipaddress
+import select
+import socket
+import struct
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sidecar.net.port import PeerGone, Unreachable, Wire, WireBroken, park
+
+if TYPE_CHECKING:
+    from sidecar.net.port import Task
+    from sidecar.net.reactor import Reactor
+
+READ = select.EPOLLIN
+WRITE = select.EPOLLOUT
+HALF_CLOSED = select.EPOLLRDHUP
+DEAD = select.EPOLLHUP | select.EPOLLERR
+LINGER_RESET = struct.pack("ii", 1, 0)
+
+
+class Watched:
+    """A descriptor that the reactor watches."""
+
+    __slots__ = ("born", "closed", "fd", "interest", "reactor", "sock")
+
+    def __init__(self, reactor: Reactor, sock: socket.socket, interest: int) -> None:
+        self.reactor = reactor
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.interest = interest
+        self.closed = False
+        self.born = -1
+        reactor.watch(self)
+
+    def stirred(self, mask: int) -> None:
+        """Something happened on the descriptor."""
+        raise AssertionError
+
+    def close(self) -> None:
+        """Leave the reactor and close the descriptor."""
+        if not self.closed:
+            self.closed = True
+            self.reactor.unwatch(self)
+            self.sock.close()
+
+
+class EpollWire(Watched):
+    """What plain and TLS wires share: who waits for what, and what epoll is told."""
+
+    __slots__ = ("_on_stir", "half_closed", "reader", "received", "reset", "sent", "watcher", "writer")
+
+    def __init__(self, reactor: Reactor, sock: socket.socket) -> None:
+        self.reader: Task | None = None
+        self.writer: Task | None = None
+        self.watcher: Task | None = None
+        self.half_closed = False  # the other side has sent FIN
+        self.reset = False
+        self.received = 0
+        self.sent = 0
+        self._on_stir: Callable[[], None] | None = None
+        super().__init__(reactor, sock, READ | HALF_CLOSED)
+
+    def stirred(self, mask: int) -> None:
+        """Wake whoever waits for this; take the interest away where nobody does."""
+        if mask & (HALF_CLOSED | DEAD):
+            self._hung_up(mask)
+        if mask & (READ | HALF_CLOSED | DEAD):
+            reader = self.reader
+            if reader is not None:
+                reader.wake()
+            elif self._on_stir is not None:
+                on_stir, self._on_stir = self._on_stir, None
+                on_stir()
+            elif self.interest & READ:
+                self._want(self.interest & ~READ)
+        if mask & (WRITE | DEAD):
+            writer = self.writer
+            if writer is not None:
+                writer.wake()
+            elif self.interest & WRITE:
+                self._want(self.interest & ~WRITE)
+
+    def _hung_up(self, mask: int) -> None:
+        if mask & DEAD:
+            self.reset = True
+        self.half_closed = True
+        watcher = self.watcher
+        if watcher is not None:
+            watcher.wake()
+        if mask & DEAD and self.reader is None and self.writer is None and self._on_stir is None:
+            self.reactor.unwatch(self)  # it cannot be silenced in any other way; reads find out by themselves
+            self.interest = 0
+        elif self.interest & HALF_CLOSED:
+            self._want(self.interest & ~HALF_CLOSED)
+
+    def _want(self, interest: int) -> None:
+        if self.closed or interest == self.interest:
+            return
+        was, self.interest = self.interest, interest
+        if was == 0 and self.fd not in self.reactor._watched:
+            self.reactor.watch(self)
+        else:
+            self.reactor.rearm(self)
+
+    async def _readable(self, beside: EpollWire | None = None) -> None:
+        """Wait until the socket may have something to read."""
+        if not self.interest & READ:
+            self._want(self.interest | READ)
+        task = self.reactor.current
+        self.reader = task
+        try:
+            if beside is None:
+                await park()
+            else:
+                if beside.half_closed:
+                    raise PeerGone(reset=beside.reset)
+                beside.watcher = task
+                try:
+                    await park()
+                finally:
+                    beside.watcher = None
+                if beside.half_closed:
+                    raise PeerGone(reset=beside.reset)
+        finally:
+            self.reader = None
+
+    async def _writable(self) -> None:
+        """Wait until the socket may take something."""
+        if not self.interest & WRITE:
+            self._want(self.interest | WRITE)
+        self.writer = self.reactor.current
+        try:
+            await park()
+        finally:
+            self.writer = None
+
+    def rest(self, on_stir: Callable[[], None] | None) -> None:
+        """While nobody reads this wire, call `on_stir` once if anything at all happens on it."""
+        self._on_stir = on_stir
+        if on_stir is not None and not self.interest & READ:
+            self._want(self.interest | READ)
+
+    def abort(self) -> None:
+        """Close with a reset."""
+        if not self.closed:
+            try:
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
+            except OSError:
+                pass
+            Watched.close(self)
+
+    def peer_address(self) -> tuple[str, int]:
+        """The other side's IP address and port; empty where it has gone or has none."""
+        try:
+            address = self.sock.getpeername()
+        except OSError:
+            return "", 0
+        return (address[0], address[1]) if isinstance(address, tuple) else ("", 0)
+
+
+class SocketWire(EpollWire):
+    """A plain socket."""
+
+    __slots__ = ()
+
+    async def read(self, beside: Wire | None = None) -> bytes:
+        """The next bytes, or `b""` once the other side has finished."""
+        assert beside is None or isinstance(beside, EpollWire)
+        reactor = self.reactor
+        while True:
+            await self._readable(beside)
+            if self.closed:
+                raise WireBroken("closed by ourselves")
+            try:
+                count = self.sock.recv_into(reactor.buffer)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise WireBroken(error.strerror or "reset") from None
+            self.received += count
+            return bytes(reactor.view[:count])
+
+    async def write(self, data: bytes) -> None:
+        """Send all of it, waiting where the other side is slow."""
+        if self.closed:
+            raise WireBroken("closed by ourselves")
+        rest: bytes | memoryview = data
+        while True:
+            try:
+                count = self.sock.send(rest)
+            except BlockingIOError:
+                count = 0
+            except OSError as error:
+                raise WireBroken(error.strerror or "reset") from None
+            self.sent += count
+            if count == len(rest):
+                return
+            rest = memoryview(rest)[count:]
+            await self._writable()
+            if self.closed:
+                raise WireBroken("closed by ourselves")
+
+    async def finish(self) -> None:
+        """Send FIN; reading goes on."""
+        if not self.closed:
+            try:
+                self.sock.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass
+
+
+async def connect(reactor: Reactor, host: str, port: int) -> SocketWire:
+    """Connect to an IP address, or try a name's addresses in turn. Raises Unreachable."""
+    candidates: list[tuple[socket.AddressFamily, tuple[Any, ...]]]
+    try:
+        version = ipaddress.ip_address(host).version
+    except ValueError:
+        try:
+            candidates = await reactor.resolve(host, port)
+        except OSError as error:
+            raise Unreachable(f"{host} cannot be resolved: {error.strerror or error}") from None
+    else:
+        candidates = [(socket.AF_INET if version == 4 else socket.AF_INET6, (host, port))]
+    reason = "no address"
+    for family, address in candidates:
+        try:
+            return await _connect_one(reactor, family, address)
+        except OSError as error:
+            reason = error.strerror or str(error)
+    raise Unreachable(f"{host}:{port}: {reason}")
+
+
+async def _connect_one(reactor: Reactor, family: socket.AddressFamily, address: tuple[Any, ...]) -> SocketWire:
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    try:
+        sock.connect(address)
+    except BlockingIOError:
+        pass
+    except OSError:
+        sock.close()
+        raise
+    wire = SocketWire(reactor, sock)
+    try:
+        while True:
+            await wire._writable()
+            failure = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if failure:
+                raise OSError(failure, _strerror(failure))
+            try:
+                sock.getpeername()
+            except OSError:
+                continue  # woken early: not connected yet
+            break
+    except BaseException:
+        wire.close()
+        raise
+    wire.reset = wire.half_closed = False  # epoll reports HUP on a socket that has not begun to connect
+    return wire
+
+
+def _strerror(code: int) -> str:
+    import os
+
+    return os.strerror(code)

@@ -1,0 +1,370 @@
+"""One request and its answer, from the verdict to the last byte.
+
+Theory of operation. The coroutine of the downstream connection drives the exchange. It sends the request head upstream and
+then waits for the answer; a request body is moved by a child, so that both directions flow at once, an early answer is
+seen while the body still comes, and a slow reader holds back only its own side. While no body moves, the wait for the
+answer also watches the downstream: nobody works for a caller who has left.
+
+A connection taken from the pool may be dead without our knowing (decision D22). It shows as a close or a reset before the
+first byte of the answer. Then, once, on a new connection, the request is sent again, if that cannot do harm: the method is
+idempotent or carries an Idempotency-Key (what was sent of the body is still here, up to 64 KiB), or not one byte was
+written. Requests that may not be sent twice ask the pool for a connection that was busy less than 500 ms ago.
+
+An alert in place of the first byte on a new connection is the peer's verdict on our certificate, which TLS 1.3 delivers
+after the handshake: flag ID, and nothing is sent again (decision D18).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from sidecar.errors import (
+    BodyTooLarge,
+    DownstreamGone,
+    DownstreamIdle,
+    HopError,
+    PeerIdentityMismatch,
+    ResponseTimeout,
+    UpstreamClosed,
+    UpstreamIdle,
+    UpstreamProtocolViolation,
+    UpstreamReset,
+)
+from sidecar.http.headers import first, tokens
+from sidecar.http.message import NEED_DATA, Data, End, RequestHead, ResponseHead
+from sidecar.net.pool import FRESH, YOUNG
+from sidecar.net.port import NEVER, Expired, PeerGone, Task, WireBroken
+from sidecar.net.tls import AlertReceived
+from sidecar.proxy.tcp import tunnel
+
+if TYPE_CHECKING:
+    from sidecar.hop import Headers, Hop
+    from sidecar.http.h1 import H1Server
+    from sidecar.net.pool import Connection
+    from sidecar.net.port import Port, Wire
+    from sidecar.proxy.side import HttpSide, Plan
+
+IDEMPOTENT = frozenset((b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"))  # RFC 9110 section 9.2.2
+REPLAY_BYTES = 64 * 1024  # Linkerd's limit for the same purpose
+FLUSH_BYTES = 64 * 1024
+HALF_CLOSE_GRACE = 1.0  # seconds that a downstream which has sent FIN still gets its answer; see docs/protocols.md
+
+
+class Exchange:
+    """The state of one request on its way."""
+
+    def __init__(
+        self, port: Port, side: HttpSide, hop: Hop, head: RequestHead, plan: Plan, wire: Wire, codec: H1Server
+    ) -> None:
+        self._port = port
+        self._side = side
+        self._hop = hop
+        self._head = head
+        self._plan = plan
+        self._wire = wire
+        self._codec = codec
+        self._pump: Task | None = None
+        self._replay: list[bytes] | None = None
+        self._request_ended = not head.body
+        self._trailers: Headers = []
+        self._upload_failed = False
+        self._wrote = False  # whether any byte of the request may have reached the upstream
+        self.answered = False  # whether the final response head has been sent downstream
+
+    async def run(self) -> bool:
+        """Carry it through; returns whether the downstream connection may be used again. Raises HopError, WireBroken."""
+        connection, response = await self._ask()
+        pool = self._plan.upstream.pool
+        try:
+            if response.status == 101:
+                await self._switch(connection, response)
+                pool.discard(connection)
+                return False
+            await self._relay(connection, response)
+        except BaseException:
+            self._stop_pump()
+            pool.discard(connection)
+            raise
+        early = not self._request_ended
+        self._stop_pump()
+        if connection.codec.clean and not early and not self._upload_failed:
+            pool.give(connection)
+        else:
+            pool.discard(connection)
+        return self._codec.reusable and not early
+
+    # ---- asking -------------------------------------------------------------------------------------------------------
+
+    async def _ask(self) -> tuple[Connection, ResponseHead]:
+        """Send the request and wait for the final response head, twice where that is harmless."""
+        resendable = self._head.method in IDEMPOTENT or first(self._head.headers, b"idempotency-key") is not None
+        max_idle = self._choose_age(resendable)
+        if resendable and self._head.body:
+            self._replay = []
+        pool = self._plan.upstream.pool
+        while True:
+            self._hop.attempts += 1
+            connection = await pool.take(max_idle)
+            self._hop.endpoint = connection.endpoint
+            if connection.peer is not None:
+                self._hop.tls = connection.peer.tls
+            try:
+                return connection, await self._ask_once(connection)
+            except BaseException as error:
+                self._stop_pump()
+                pool.discard(connection)
+                if not isinstance(error, UpstreamClosed) or not connection.reused:
+                    raise
+                error.reused = True
+                if not self._may_send_again(resendable):
+                    raise
+                max_idle = FRESH
+
+    def _choose_age(self, resendable: bool) -> float:
+        if not resendable:
+            return YOUNG
+        if self._head.body and (self._head.length or 0) > REPLAY_BYTES:
+            return FRESH  # it could not be replayed whole
+        return NEVER
+
+    def _may_send_again(self, resendable: bool) -> bool:
+        if self._hop.attempts > 1:
+            return False
+        if not self._wrote:
+            return True
+        return resendable and (not self._head.body or self._replay is not None)
+
+    async def _ask_once(self, connection: Connection) -> ResponseHead:
+        port, codec, wire = self._port, connection.codec, connection.wire
+        plan = self._plan
+        data = codec.begin(RequestHead(self._head.method, plan.target, plan.headers))
+        if not self._head.body:
+            data += codec.send_end()
+        self._wrote = self._upload_failed = False
+        sent_before = wire.sent
+        port.deadline(port.now + self._side.timeouts.idle)
+        try:
+            await wire.write(data)
+        except WireBroken as error:
+            self._wrote = wire.sent > sent_before
+            raise self._upstream_broke(error, connection) from None
+        except Expired:
+            raise UpstreamIdle(f"{plan.upstream.name} does not read the request") from None
+        self._wrote = True
+        if self._head.body:
+            port.deadline(NEVER)  # the pump has a deadline of its own, and sets ours when the request has ended
+            waiting = port.current
+            assert waiting is not None
+            self._pump = port.spawn(self._pump_request(connection, waiting))
+        else:
+            port.deadline(port.now + self._side.timeouts.response_head)
+        received_before = wire.received
+        try:
+            return await self._final_head(connection)
+        except Expired:
+            limit = self._side.timeouts.response_head
+            raise ResponseTimeout(f"{plan.upstream.name} did not answer within {limit:g} s (timeouts.response_head)") from None
+        except UpstreamClosed:
+            if wire.received > received_before:
+                raise UpstreamProtocolViolation("the upstream closed in the middle of its response head") from None
+            raise
+
+    async def _final_head(self, connection: Connection) -> ResponseHead:
+        codec = connection.codec
+        watch: Wire | None = self._wire
+        while True:
+            event = codec.next_event()
+            if isinstance(event, ResponseHead):
+                if event.status == 101:
+                    self._check_switch(event)
+                    return event
+                if event.status >= 200:
+                    return event
+                await self._relay_informational(event)
+            elif event is NEED_DATA:
+                try:
+                    codec.receive(await connection.wire.read(watch))
+                except PeerGone as gone:
+                    if gone.reset:
+                        raise DownstreamGone from None
+                    watch = None
+                    if not self._head.body or self._request_ended:
+                        await self._grace(codec.receive, connection.wire)
+                except WireBroken as error:
+                    raise self._upstream_broke(error, connection) from None
+            else:
+                raise UpstreamProtocolViolation("the upstream ended its answer without a head")
+
+    async def _grace(self, receive: Callable[[bytes], None], wire: Wire) -> None:
+        """The downstream has sent FIN: it has left, or has half-closed. Give it a moment, not more."""
+        self._port.deadline(self._port.now + HALF_CLOSE_GRACE)
+        try:
+            receive(await wire.read())
+        except Expired:
+            raise DownstreamGone from None
+        self._port.deadline(self._port.now + self._side.timeouts.response_head)
+
+    async def _relay_informational(self, head: ResponseHead) -> None:
+        if self._head.version == b"1.0":
+            return  # RFC 9110 section 15.2
+        if head.status == 100 and not self._codec.wants_continue:
+            return
+        headers = self._side.response_headers(self._hop, head, self._plan.upstream)
+        await self._wire.write(self._codec.send_head(ResponseHead(head.status, headers, head.reason)))
+
+    def _upstream_broke(self, error: WireBroken, connection: Connection) -> HopError:
+        name = self._plan.upstream.name
+        if isinstance(error, AlertReceived):
+            if not connection.reused:
+                return PeerIdentityMismatch(f"alert_{error.reason}", f"{name} refused our certificate: {error.detail}")
+            return UpstreamReset(f"{name} ended the connection: {error.detail}", reused=True)
+        return UpstreamReset(f"{name}: {error}", reused=connection.reused)
+
+    # ---- the request body ---------------------------------------------------------------------------------------------
+
+    async def _pump_request(self, connection: Connection, waiting: Task) -> None:
+        """Move the request body upstream; then the clock for the response head starts."""
+        port = self._port
+        if self._replay:
+            await self._upload(connection, [connection.codec.send_data(piece) for piece in self._replay])
+        if self._request_ended:  # all of it had been read before the connection proved stale
+            await self._upload(connection, [connection.codec.send_end(self._trailers)])
+        while not self._request_ended:
+            pieces: list[bytes] = []
+            size = 0
+            while size < FLUSH_BYTES:
+                event = self._codec.next_event()
+                if isinstance(event, Data):
+                    self._count(len(event.data))
+                    size += len(event.data)
+                    self._keep(event.data)
+                    if not self._upload_failed:
+                        pieces.append(connection.codec.send_data(event.data))
+                elif isinstance(event, End):
+                    self._request_ended = True
+                    self._trailers = event.trailers
+                    if not self._upload_failed:
+                        pieces.append(connection.codec.send_end(event.trailers))
+                    break
+                else:
+                    break
+            if pieces:
+                await self._upload(connection, pieces)
+            if not self._request_ended and size == 0:
+                await self._receive()
+        if not self.answered:
+            waiting.deadline = port.now + self._side.timeouts.response_head
+
+    async def _receive(self) -> None:
+        self._port.deadline(self._port.now + self._side.timeouts.idle)
+        try:
+            self._codec.receive(await self._wire.read())
+        except WireBroken:
+            raise DownstreamGone("the downstream reset the connection in the middle of its request body") from None
+        except Expired:
+            raise DownstreamIdle("no byte of the request body within the idle time (timeouts.idle)") from None
+
+    async def _upload(self, connection: Connection, pieces: list[bytes]) -> None:
+        """Write upstream. An upstream that no longer reads may still have answered, so a failure here is not yet one."""
+        if self._upload_failed:
+            return
+        self._port.deadline(self._port.now + self._side.timeouts.idle)
+        try:
+            await connection.wire.write(b"".join(pieces))
+        except WireBroken:
+            self._upload_failed = True
+        except Expired:
+            raise UpstreamIdle("the upstream does not read the request body (timeouts.idle)") from None
+
+    def _count(self, size: int) -> None:
+        hop = self._hop
+        hop.received_bytes += size
+        limit = self._plan.max_body
+        if limit is not None and hop.received_bytes > limit:
+            raise BodyTooLarge(f"the request body is over {limit} bytes (max_body)")
+
+    def _keep(self, data: bytes) -> None:
+        if self._replay is not None:
+            if self._hop.received_bytes > REPLAY_BYTES:
+                self._replay = None
+            else:
+                self._replay.append(data)
+
+    def _stop_pump(self) -> None:
+        if self._pump is not None:
+            self._pump.cancel()
+            self._pump = None
+
+    # ---- the answer -----------------------------------------------------------------------------------------------------
+
+    async def _relay(self, connection: Connection, response: ResponseHead) -> None:
+        port, side, hop, codec = self._port, self._side, self._hop, connection.codec
+        headers = side.response_headers(hop, response, self._plan.upstream)
+        if side.draining:
+            headers.append((b"connection", b"close"))
+        hop.status = response.status
+        hop.first_byte = port.now
+        pieces = [self._codec.send_head(ResponseHead(response.status, headers, response.reason))]
+        self.answered = True
+        size = 0
+        while True:
+            event = codec.next_event()
+            if isinstance(event, Data):
+                pieces.append(self._codec.send_data(event.data))
+                hop.sent_bytes += len(event.data)
+                size += len(event.data)
+                if size < FLUSH_BYTES:
+                    continue
+            elif isinstance(event, End):
+                pieces.append(self._codec.send_end(event.trailers))
+                await self._send(pieces)
+                return
+            elif event is not NEED_DATA:
+                raise UpstreamProtocolViolation("the upstream's answer has no end")
+            if pieces:
+                await self._send(pieces)
+                pieces, size = [], 0
+            if event is NEED_DATA:
+                port.deadline(port.now + side.timeouts.idle)
+                codec.receive(await self._guarded(connection.wire.read))
+
+    async def _guarded(self, read: Callable[[], Awaitable[bytes]]) -> bytes:
+        try:
+            return await read()
+        except WireBroken as error:
+            raise UpstreamReset(f"the upstream broke off its answer: {error}") from None
+        except Expired:
+            raise UpstreamIdle("no byte of the answer within the idle time (timeouts.idle)") from None
+
+    async def _send(self, pieces: list[bytes]) -> None:
+        self._port.deadline(self._port.now + self._side.timeouts.idle)
+        try:
+            await self._wire.write(b"".join(pieces))
+        except WireBroken:
+            raise DownstreamGone from None
+        except Expired:
+            raise DownstreamIdle("the downstream does not read its answer (timeouts.idle)") from None
+
+    # ---- upgrades -------------------------------------------------------------------------------------------------------
+
+    def _check_switch(self, response: ResponseHead) -> None:
+        asked = tokens(self._plan.headers, b"upgrade")
+        given = tokens(response.headers, b"upgrade")
+        if not asked or not given or not set(given) <= set(asked):
+            raise UpstreamProtocolViolation("the upstream switches to a protocol that nobody asked for")
+
+    async def _switch(self, connection: Connection, response: ResponseHead) -> None:
+        """The upstream agrees to another protocol: from here on bytes are moved, not read."""
+        headers = self._side.response_headers(self._hop, response, self._plan.upstream)
+        upgrade = first(response.headers, b"upgrade") or b""
+        headers += [(b"connection", b"upgrade"), (b"upgrade", upgrade)]
+        self._hop.status = 101
+        self._hop.first_byte = self._port.now
+        self.answered = True
+        head = self._codec.send_head(ResponseHead(101, headers, response.reason))
+        await self._send([head + connection.codec.trailing()])
+        early = self._codec.trailing()
+        if early:
+            await connection.wire.write(early)
+        await tunnel(self._port, self._wire, connection.wire, self._hop, idle=NEVER)

@@ -1,0 +1,211 @@
+"""Drives one downstream HTTP/1 connection: a head, a verdict, an exchange, and again.
+
+Whatever happens to a request ends in exactly one place, `_finish`: the hop is recorded once, and the caller has its answer
+or a connection that plainly broke.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sidecar.errors import DownstreamGone, HopError, IdentityRefused, InternalError, ProtocolViolation, RequestTimeout
+from sidecar.http.h1 import H1Server
+from sidecar.http.message import CLOSED, NEED_DATA, Data, End, RequestHead
+from sidecar.net.port import Expired, WireBroken
+from sidecar.proxy.exchange import Exchange
+from sidecar.proxy.respond import refusal, status_of
+
+if TYPE_CHECKING:
+    from sidecar.hop import Hop
+    from sidecar.net.port import Port, Task, Wire
+    from sidecar.proxy.side import Caller, HttpSide, Plan
+
+DRAIN_BYTES = 64 * 1024  # of a refused request's body, to keep the connection: a refusal must not cost a handshake
+DRAIN_SECONDS = 1.0
+LINGER_BYTES = 1 << 20
+LINGER_SECONDS = 2.0  # RFC 9112 section 9.6: close in stages, or the caller loses our last answer
+
+
+class HttpConnection:
+    """One downstream connection and the exchanges on it."""
+
+    def __init__(self, port: Port, wire: Wire, side: HttpSide, caller: Caller, early: bytes = b"") -> None:
+        self._port = port
+        self._wire = wire
+        self._side = side
+        self._caller = caller
+        self._codec = H1Server(side.limits.head_bytes, side.limits.head_lines)
+        self._task: Task | None = None
+        self.direction = side.direction
+        self.idle = True  # between requests
+        if early:
+            self._codec.receive(early)
+
+    async def serve(self) -> None:
+        """Serve requests until either side has had enough."""
+        self._task = self._port.current
+        try:
+            first = True
+            while await self._serve_one(first):
+                first = False
+        finally:
+            self._wire.close()
+
+    def drain(self) -> None:
+        """Close now if idle; else the answer in flight will say `Connection: close`."""
+        if self.idle and self._task is not None:
+            self._task.cancel()
+
+    async def _serve_one(self, first: bool) -> bool:
+        self.idle = True
+        side, port = self._side, self._port
+        try:
+            head = await self._read_head(first)
+        except HopError as error:
+            hop = side.open_hop(self._caller, None, port.now)
+            await self._refuse(hop, error, None)
+            return False
+        except WireBroken:
+            return False
+        if head is None:
+            return False
+        self.idle = False
+        hop = side.open_hop(self._caller, head, port.now)
+        exchange: Exchange | None = None
+        try:
+            self._check_identity()
+            plan = side.admit(hop, self._caller, head, port.wall())
+            if plan.connect:
+                return await self._connect(hop, plan)
+            if not head.body:
+                self._codec.next_event()  # its End, which h11 wants to have said
+            exchange = Exchange(port, side, hop, head, plan, self._wire, self._codec)
+            again = await exchange.run()
+            self._record(hop)
+        except HopError as error:
+            return await self._refuse(hop, error, head, answered=exchange is not None and exchange.answered)
+        except WireBroken:
+            return await self._refuse(hop, DownstreamGone(), head, answered=True)
+        except Exception as error:  # noqa: BLE001 - a fault of ours ends this connection, not the sidecar
+            return await self._refuse(hop, InternalError(f"{type(error).__name__}: {error}"), head, answered=True)
+        if not again or side.draining:
+            await self._close_in_stages()
+            return False
+        self._codec.next_exchange()
+        return True
+
+    async def _read_head(self, first: bool) -> RequestHead | None:
+        """The next request head; None where the caller has no more. Raises HopError, WireBroken."""
+        port, codec, timeouts = self._port, self._codec, self._side.timeouts
+        silent = codec.idle
+        port.deadline(port.now + (timeouts.keep_alive if silent and not first else timeouts.request_head))
+        try:
+            while True:
+                event = codec.next_event()
+                if isinstance(event, RequestHead):
+                    return event
+                if event is CLOSED:
+                    return None
+                if event is not NEED_DATA:
+                    raise ProtocolViolation("not a request")
+                codec.receive(await self._wire.read())
+                if silent and not codec.idle:
+                    silent = False
+                    port.deadline(port.now + timeouts.request_head)
+        except Expired:
+            if silent:
+                return None  # it never began to ask, so there is nothing to answer
+            raise RequestTimeout(f"no whole request head within {timeouts.request_head:g} s (timeouts.request_head)") from None
+
+    def _check_identity(self) -> None:
+        """No connection outlives the certificate that it rests on."""
+        peer = self._caller.peer
+        if peer is not None and self._port.wall() > peer.tls.not_after:
+            raise IdentityRefused("expired", f"the certificate of {peer.id} has expired since the connection began")
+
+    async def _connect(self, hop: Hop, plan: Plan) -> bool:
+        """CONNECT through the forward proxy: the rest of the connection belongs to that upstream."""
+        assert plan.connect is not None
+        self._codec.next_event()
+        hop.status = 200
+        await self._wire.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        await plan.connect(self._port, self._wire, self._caller, hop, self._codec.trailing())
+        return False
+
+    # ---- the end of a hop -------------------------------------------------------------------------------------------------
+
+    def _record(self, hop: Hop) -> None:
+        hop.ended = self._port.now
+        self._side.recorder.observe(hop)
+
+    async def _refuse(self, hop: Hop, error: HopError, head: RequestHead | None, *, answered: bool = False) -> bool:
+        """Answer with an error, or break the connection where an answer has begun; returns whether it may be used again."""
+        hop.error = error
+        hop.decision_id = hop.decision_id or self._side.recorder.decision_id()
+        status = status_of(error)
+        if not answered:
+            hop.status = status
+        self._record(hop)
+        if answered or not status:
+            self._wire.abort()
+            return False
+        try:
+            return await self._answer(hop, error, head)
+        except (WireBroken, Expired, HopError):
+            return False
+
+    async def _answer(self, hop: Hop, error: HopError, head: RequestHead | None) -> bool:
+        show_id, show_why = self._side.explain_refusal(hop, error)
+        answer = refusal(hop, error, show_id=show_id, show_why=show_why)
+        codec = self._codec
+        keep = head is not None and not self._side.draining and not isinstance(error, (ProtocolViolation, IdentityRefused))
+        keep = keep and await self._drain_request(head)
+        codec.refuse_next()
+        if not keep:
+            answer.head.headers.append((b"connection", b"close"))
+        data = codec.send_head(answer.head)
+        if answer.body:
+            data += codec.send_data(answer.body)
+        data += codec.send_end()
+        self._port.deadline(self._port.now + self._side.timeouts.request_head)
+        await self._wire.write(data)
+        if keep and codec.reusable:
+            codec.next_exchange()
+            return True
+        await self._close_in_stages()
+        return False
+
+    async def _drain_request(self, head: RequestHead | None) -> bool:
+        """Read what is left of a small request body, so that the connection can go on."""
+        assert head is not None
+        if head.body and (head.expects_continue or head.length is None or head.length > DRAIN_BYTES):
+            return False
+        codec, port = self._codec, self._port
+        port.deadline(port.now + DRAIN_SECONDS)
+        try:
+            while not codec.they_are_done:
+                event = codec.next_event()
+                if isinstance(event, End):
+                    break
+                if event is NEED_DATA:
+                    codec.receive(await self._wire.read())
+                elif not isinstance(event, Data):
+                    return False
+        except (Expired, HopError):
+            return False
+        return True
+
+    async def _close_in_stages(self) -> None:
+        """Say that we have ended, then read on for a moment, so that what we said arrives."""
+        port, wire = self._port, self._wire
+        try:
+            port.deadline(port.now + LINGER_SECONDS)
+            await wire.finish()
+            left = LINGER_BYTES
+            while left > 0:
+                data = await wire.read()
+                if not data:
+                    return
+                left -= len(data)
+        except (WireBroken, Expired):
+            return

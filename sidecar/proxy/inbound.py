@@ -1,0 +1,239 @@
+"""Inbound: peers come in over mTLS, the application gets plaintext on loopback.
+
+What happens to a request, in the order the bytes travel:
+
+1. The handshake proves who calls; `Peer` is fixed for the connection.
+2. One canonical reading of target and host (decision D4). Policy, limits, logs and the application all use that one.
+3. Loops are cut: our own instance id in `mesh-via` is 508.
+4. Authorization: a Permit, or 403. The answer of no policy is that of no match.
+5. The limits of its route: size and content type.
+6. Hygiene: hop-by-hop fields go, `mesh-*` and x-forwarded-client-cert go, then ours are set from what the handshake proved.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sidecar.errors import (
+    AmbiguousPath,
+    AuditFull,
+    BodyTooLarge,
+    HopError,
+    InternalError,
+    LoopDetected,
+    UnsupportedContentType,
+    UnsupportedFeature,
+)
+from sidecar.hop import Deny, Headers, Hop
+from sidecar.http.canonical import Leniency, Target, canonical_target, request_host
+from sidecar.http.headers import XFCC, end_to_end, first, tokens, without_reserved
+from sidecar.http.message import RequestHead, ResponseHead
+from sidecar.proxy.side import Caller, Plan
+from sidecar.proxy.tcp import tunnel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from certs.spiffe import SpiffeId
+    from sidecar.config.schema import Inbound, Limits, Route, Timeouts
+    from sidecar.hop import Direction
+    from sidecar.net.mtls import Peer
+    from sidecar.net.port import Port, Wire
+    from sidecar.policy.authz import RuleSet
+    from sidecar.proxy.upstream import Upstream
+    from sidecar.telemetry.record import Recorder
+
+VIA = b"mesh-via"  # instance ids of the sidecars that a request has passed, oldest first (decision D21)
+MAX_VIA = 32
+
+
+class InboundSide:
+    """What one inbound listener does to hops."""
+
+    direction: Direction = "inbound"
+
+    def __init__(
+        self,
+        spec: Inbound,
+        *,
+        identity: SpiffeId,
+        instance: str,
+        rules: Callable[[], RuleSet],
+        app: Upstream,
+        timeouts: Timeouts,
+        limits: Limits,
+        recorder: Recorder,
+        audit_accepts: Callable[[], bool],
+    ) -> None:
+        self.name = spec.name
+        self.spec = spec
+        self.timeouts = timeouts
+        self.limits = limits
+        self.recorder = recorder
+        self.draining = False
+        self._identity = identity
+        self._instance = instance.encode()
+        self._rules = rules
+        self._app = app
+        self._audit_accepts = audit_accepts
+        self._leniency = _most_lenient(spec.routes)
+
+    def open_hop(self, caller: Caller, head: RequestHead | None, now: float) -> Hop:
+        """A hop for this request, with nothing read yet but what cannot fail."""
+        hop = self._hop(caller, "http", now)
+        if head is not None:
+            hop.method = head.method.decode("ascii")
+            hop.target = head.target.decode("ascii")
+            hop.headers = head.headers
+            hop.version = head.version.decode("ascii")
+        return hop
+
+    def _hop(self, caller: Caller, protocol: str, now: float) -> Hop:
+        peer = caller.peer
+        assert peer is not None
+        return Hop(
+            "inbound",
+            self.name,
+            self.spec.port,
+            "http" if protocol == "http" else "tcp",
+            peer=peer.id,
+            destination=self._identity,
+            source=caller.source,
+            source_port=caller.source_port,
+            started=now,
+            tls=peer.tls,
+        )
+
+    def admit(self, hop: Hop, caller: Caller, head: RequestHead, wall: float) -> Plan:
+        """Read the request canonically, judge it, and say where it goes. Raises HopError."""
+        target = canonical_target(head.target, hop.method, leniency=self._leniency)
+        hop.host, _ = request_host(target, [v for n, v in head.headers if n == b"host"], hop.version)
+        hop.segments = target.segments
+        route = self._route(hop, target)
+        via = _via(head.headers)
+        if self._instance in via:
+            raise LoopDetected(f"the request has been through this sidecar before: {b' '.join(via).decode('latin-1')}")
+        self._authorize(hop, wall)
+        if target.form == "authority":
+            raise UnsupportedFeature("CONNECT is for the forward proxy, not for peers")
+        if route is not None:
+            _check_route(route, head)
+        headers = outgoing_headers(head)
+        assert caller.peer is not None
+        headers.append((XFCC, self._client_cert(caller.peer, head.headers)))
+        headers.append((VIA, b",".join((*via, self._instance))))
+        return Plan(self._app, target.origin_form, headers, route.max_body if route is not None else None)
+
+    def _authorize(self, hop: Hop, wall: float) -> None:
+        if not self._audit_accepts():
+            raise AuditFull("the audit record cannot be written (audit.on_full is refuse)")
+        verdict = self._rules().check(hop, wall)
+        hop.shadow = verdict.shadow
+        hop.rule = verdict.rule
+        if isinstance(verdict, Deny):
+            raise verdict.error
+        hop.route = verdict.route
+
+    def _route(self, hop: Hop, target: Target) -> Route | None:
+        """The first route that the request is on. Raises AmbiguousPath where it needs more leniency than that route has."""
+        found = None
+        for route in self.spec.routes:
+            if (not route.methods or hop.method in route.methods) and route.path.matches(target.segments):
+                found = route
+                break
+        if not (_leniency(found) if found is not None else Leniency()).covers(target.needs):
+            raise AmbiguousPath("this path needs an unsafe_… option of its route, which it does not have")
+        return found
+
+    def _client_cert(self, peer: Peer, headers: Headers) -> bytes:
+        """x-forwarded-client-cert: set anew from the handshake; appended to only for listed forwarders (semantics S10)."""
+        ours = f'By={self._identity.text};Hash={peer.fingerprint};Subject="";URI={peer.id.text}'.encode()
+        if any(pattern.matches(peer.id) for pattern in self.spec.xfcc_forwarders):
+            theirs = [value for name, value in headers if name == XFCC]
+            return b",".join((*theirs, ours))
+        return ours
+
+    def response_headers(self, hop: Hop, head: ResponseHead, upstream: Upstream) -> Headers:
+        """The header fields of the application's answer, without what only the mesh may say."""
+        return without_reserved(end_to_end(head.headers))
+
+    def explain_refusal(self, hop: Hop, error: HopError) -> tuple[bool, bool]:
+        """A verified peer gets the decision id; reasons never leave."""
+        return True, False
+
+    # ---- raw TCP ----------------------------------------------------------------------------------------------------------
+
+    async def serve_tcp(self, port: Port, wire: Wire, caller: Caller) -> None:
+        """Judge a raw connection, then move its bytes to the application."""
+        hop = self._hop(caller, "tcp", port.now)
+        peer = caller.peer
+        assert peer is not None
+        connection = None
+        try:
+            self._authorize(hop, port.wall())
+            hop.attempts = 1
+            connection = await self._app.connect()
+            hop.endpoint = connection.endpoint
+            until = port.now + max(0.0, peer.tls.not_after - port.wall())
+            await tunnel(port, wire, connection.wire, hop, idle=self.timeouts.tcp_idle, until=until)
+        except HopError as error:
+            hop.error = error
+        except Exception as error:  # noqa: BLE001 - a fault of ours ends this connection, not the sidecar
+            hop.error = InternalError(f"{type(error).__name__}: {error}")
+        finally:
+            finish_tcp(hop, wire, connection.wire if connection is not None else None, port.now, self.recorder)
+
+
+def finish_tcp(hop: Hop, wire: Wire, upstream: Wire | None, now: float, recorder: Recorder) -> None:
+    """Close both ends, with a reset where the hop failed under way, and record the hop."""
+    broke = hop.error is not None and upstream is not None
+    for end in (wire, upstream):
+        if end is not None:
+            if broke:
+                end.abort()
+            else:
+                end.close()
+    hop.ended = now
+    if hop.error is not None:
+        hop.decision_id = hop.decision_id or recorder.decision_id()
+    recorder.observe(hop)
+
+
+def outgoing_headers(head: RequestHead) -> Headers:
+    """What travels on of a request's header: hygiene first, then our own framing and, where asked for, the upgrade."""
+    headers = without_reserved(end_to_end(head.headers))
+    if head.body and head.length is None:
+        headers.append((b"transfer-encoding", b"chunked"))
+    upgrades = [token for token in tokens(head.headers, b"upgrade") if not token.startswith(b"h2c")]
+    if upgrades and b"upgrade" in tokens(head.headers, b"connection") and head.version != b"1.0":
+        headers += [(b"connection", b"upgrade"), (b"upgrade", b", ".join(upgrades))]
+    return headers
+
+
+def _via(headers: Headers) -> list[bytes]:
+    via = tokens(headers, VIA)
+    if len(via) >= MAX_VIA:
+        raise LoopDetected(f"the request has been through {len(via)} sidecars")
+    return via
+
+
+def _leniency(route: Route) -> Leniency:
+    return Leniency(route.unsafe_encoded_slash, route.unsafe_empty_segments, route.unsafe_path_parameters)
+
+
+def _most_lenient(routes: tuple[Route, ...]) -> Leniency:
+    union = Leniency()
+    for route in routes:
+        union |= _leniency(route)
+    return union
+
+
+def _check_route(route: Route, head: RequestHead) -> None:
+    if not head.body:
+        return
+    if route.max_body is not None and head.length is not None and head.length > route.max_body:
+        raise BodyTooLarge(f"the request body is {head.length} bytes; {route.path.text} allows {route.max_body} (max_body)")
+    if route.content_types:
+        given = (first(head.headers, b"content-type") or b"").partition(b";")[0].strip().lower().decode("latin-1")
+        if given not in route.content_types:
+            raise UnsupportedContentType(f"content type {given or 'absent'}; accepted: {', '.join(route.content_types)}")

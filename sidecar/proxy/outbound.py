@@ -1,0 +1,203 @@
+"""Outbound: the application speaks plaintext on loopback, and the hop to the peer is mTLS.
+
+There are two doors (decision D5): a listener per upstream, and a forward proxy that tells upstreams apart by host. Both are
+an allowlist: what no upstream declares is refused, with the YAML that would allow it. In the order the bytes travel:
+
+1. A browser's cross-site request is refused, and so is a host that is neither the upstream's nor the listener's own:
+   a page that the developer has open must not reach the mesh.
+2. The target is held to framing hygiene only; the receiving sidecar judges it.
+3. Hygiene: hop-by-hop fields go, `mesh-*` and x-forwarded-client-cert go, Host becomes the upstream's declared host.
+4. In the answer, `mesh-decision-id` of the peer's sidecar is kept for the application, and what else begins with `mesh-` goes.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from sidecar.errors import CrossSite, HopError, InternalError, LoopDetected, UndeclaredUpstream, UnsupportedFeature
+from sidecar.hop import Headers, Hop
+from sidecar.http.canonical import Target, opaque_target, request_host
+from sidecar.http.headers import end_to_end, first, without_reserved
+from sidecar.http.message import RequestHead, ResponseHead
+from sidecar.proxy.http import HttpConnection
+from sidecar.proxy.inbound import VIA, _via, finish_tcp, outgoing_headers
+from sidecar.proxy.respond import peer_refused
+from sidecar.proxy.side import Caller, Plan
+from sidecar.proxy.tcp import tunnel
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from certs.spiffe import SpiffeId
+    from sidecar.config.schema import Address, Limits, Timeouts
+    from sidecar.hop import Direction
+    from sidecar.net.port import Port, Wire
+    from sidecar.proxy.upstream import Upstream
+    from sidecar.telemetry.record import Recorder
+
+DECISION = b"mesh-decision-id"
+_DECISION_ID = re.compile(rb"[0-9a-z]{1,16}-[0-9a-z]{1,16}\Z")
+_LOOPBACK_NAMES = frozenset(("localhost", "127.0.0.1", "::1"))
+
+
+class OutboundSide:
+    """What one local listener does to hops: a listener of one upstream, or the forward proxy for all of them."""
+
+    direction: Direction = "outbound"
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        listen: Address,
+        identity: SpiffeId,
+        instance: str,
+        upstreams: Mapping[str, Upstream],
+        only: Upstream | None,
+        timeouts: Timeouts,
+        limits: Limits,
+        recorder: Recorder,
+    ) -> None:
+        self.name = name
+        self.timeouts = timeouts
+        self.limits = limits
+        self.recorder = recorder
+        self.draining = False  # outbound stays open while the application lives (semantics S27)
+        self._listen = listen
+        self._identity = identity
+        self._instance = instance.encode()
+        self._by_host = upstreams
+        self._only = only
+        self._inner: dict[str, OutboundSide] = {}
+
+    def open_hop(self, caller: Caller, head: RequestHead | None, now: float) -> Hop:
+        """A hop for this request, with nothing read yet but what cannot fail."""
+        hop = self._hop(caller, "http", now)
+        if head is not None:
+            hop.method = head.method.decode("ascii")
+            hop.target = head.target.decode("ascii")
+            hop.headers = head.headers
+            hop.version = head.version.decode("ascii")
+        return hop
+
+    def _hop(self, caller: Caller, protocol: str, now: float) -> Hop:
+        return Hop(
+            "outbound",
+            self.name,
+            self._listen.port,
+            "http" if protocol == "http" else "tcp",
+            peer=self._identity,
+            destination=self._only.identity if self._only is not None else None,
+            source=caller.source,
+            source_port=caller.source_port,
+            route="/**",
+            started=now,
+        )
+
+    def admit(self, hop: Hop, caller: Caller, head: RequestHead, wall: float) -> Plan:
+        """Say which upstream the request is for. Raises HopError."""
+        if (first(head.headers, b"sec-fetch-site") or b"").lower() == b"cross-site":
+            raise CrossSite("a browser marked this request as cross-site (sec-fetch-site)")
+        target = opaque_target(head.target, hop.method)
+        hop.host, port = request_host(target, [v for n, v in head.headers if n == b"host"], hop.version)
+        upstream = self._choose(hop.host, port, target)
+        hop.listener = upstream.name
+        hop.destination = upstream.identity
+        if target.form == "authority":
+            return Plan(upstream, b"", [], connect=self._tunnel_to(upstream))
+        if upstream.protocol != "http":
+            raise UnsupportedFeature(f"{upstream.name} is raw TCP; reach it by CONNECT or by its own listener")
+        via = _via(head.headers)
+        if self._instance in via:
+            raise LoopDetected(f"the request has been through this sidecar before: {b' '.join(via).decode('latin-1')}")
+        headers: Headers = [(b"host", upstream.host.encode("ascii"))]
+        headers += [field for field in outgoing_headers(head) if field[0] != b"host"]
+        if upstream.meshed:
+            headers.append((VIA, b",".join((*via, self._instance))))
+        return Plan(upstream, target.origin_form, headers)
+
+    def _choose(self, host: str, port: int | None, target: Target) -> Upstream:
+        if target.scheme == "https":
+            raise UnsupportedFeature("https:// through the proxy: speak plain HTTP to it, the sidecar adds the TLS")
+        if self._only is not None:
+            own = host in _LOOPBACK_NAMES or host == self._listen.host
+            if host in ("", self._only.host) or (own and port == self._listen.port):
+                return self._only
+            raise UndeclaredUpstream(
+                f"this listener is for {self._only.host}, not for {host}",
+                f"ask for http://{self._only.host}/ or http://{self._listen}/ here",
+            )
+        upstream = self._by_host.get(host)
+        if upstream is None:
+            raise UndeclaredUpstream(f"no upstream declares the host {host!r}", f"outbound: [{{to: {host}}}]")
+        return upstream
+
+    def response_headers(self, hop: Hop, head: ResponseHead, upstream: Upstream) -> Headers:
+        """The header fields of a peer's answer, with a note where the peer's sidecar made it."""
+        headers = end_to_end(head.headers)
+        decision = first(headers, DECISION) if upstream.meshed else None
+        headers = without_reserved(headers)
+        if decision is not None and _DECISION_ID.match(decision):
+            hop.decision_id = decision.decode()
+            headers.append((DECISION, decision))
+            headers.append((b"proxy-status", peer_refused(hop.decision_id, head.status)))
+        return headers
+
+    def explain_refusal(self, hop: Hop, error: HopError) -> tuple[bool, bool]:
+        """Our own application may know everything, but not a page that a browser brought here."""
+        return True, not isinstance(error, CrossSite)
+
+    # ---- CONNECT and raw TCP ------------------------------------------------------------------------------------------------
+
+    def _tunnel_to(self, upstream: Upstream) -> _Tunnel:
+        return _Tunnel(self, upstream)
+
+    def inner(self, upstream: Upstream) -> OutboundSide:
+        """This side, narrowed to one upstream: what runs inside a CONNECT."""
+        found = self._inner.get(upstream.name)
+        if found is None:
+            found = self._inner[upstream.name] = OutboundSide(
+                name=upstream.name, listen=self._listen, identity=self._identity,
+                instance=self._instance.decode(), upstreams=self._by_host, only=upstream,
+                timeouts=self.timeouts, limits=self.limits, recorder=self.recorder,
+            )  # fmt: skip
+        return found
+
+    async def serve_tcp(self, port: Port, wire: Wire, caller: Caller, early: bytes = b"") -> None:
+        """Move the bytes of a raw connection to the upstream."""
+        assert self._only is not None
+        hop = self._hop(caller, "tcp", port.now)
+        connection = None
+        try:
+            hop.attempts = 1
+            connection = await self._only.connect()
+            hop.endpoint = connection.endpoint
+            until = float("inf")
+            if connection.peer is not None:
+                hop.tls = connection.peer.tls
+                until = port.now + max(0.0, connection.peer.tls.not_after - port.wall())
+            if early:
+                hop.received_bytes += len(early)
+                await connection.wire.write(early)
+            await tunnel(port, wire, connection.wire, hop, idle=self.timeouts.tcp_idle, until=until)
+        except HopError as error:
+            hop.error = error
+        except Exception as error:  # noqa: BLE001 - a fault of ours ends this connection, not the sidecar
+            hop.error = InternalError(f"{type(error).__name__}: {error}")
+        finally:
+            finish_tcp(hop, wire, connection.wire if connection is not None else None, port.now, self.recorder)
+
+
+class _Tunnel:
+    """What follows a CONNECT: the bytes of that upstream's own protocol, judged as such."""
+
+    def __init__(self, side: OutboundSide, upstream: Upstream) -> None:
+        self._side = side.inner(upstream)
+        self._http = upstream.protocol == "http"
+
+    async def __call__(self, port: Port, wire: Wire, caller: Caller, hop: Hop, early: bytes) -> None:
+        if self._http:
+            await HttpConnection(port, wire, self._side, caller, early).serve()
+        else:
+            await self._side.serve_tcp(port, wire, caller, early)

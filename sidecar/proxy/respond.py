@@ -1,0 +1,113 @@
+"""THE table: what a caller sees of each error. Status codes are Envoy's (semantics S24); reasons never leave (decision D7).
+
+A peer gets title, status and, once its identity is verified, an opaque decision id that its operator can quote to ours. The
+application on loopback also gets `Proxy-Status` (RFC 9209) with flag and rule, which tells our 503 from its upstream's.
+On raw TCP every error is a close: a reset where the other side must not take what it has for the whole.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from sidecar import errors
+from sidecar.hop import Headers, Hop
+from sidecar.http.message import ResponseHead
+
+# error → (HTTP status, RFC 9209 error type)
+TABLE: dict[type[errors.HopError], tuple[int, str]] = {
+    errors.ProtocolViolation: (400, "http_request_error"),
+    errors.AmbiguousPath: (400, "http_request_error"),
+    errors.HostMismatch: (400, "http_request_error"),
+    errors.HeadTooLarge: (431, "http_request_error"),
+    errors.BodyTooLarge: (413, "http_request_error"),
+    errors.UnsupportedContentType: (415, "http_request_error"),
+    errors.UnsupportedFeature: (501, "http_request_error"),
+    errors.RequestTimeout: (408, "http_request_error"),
+    errors.DownstreamIdle: (408, "http_request_error"),
+    errors.LoopDetected: (508, "proxy_loop_detected"),
+    errors.IdentityRefused: (403, "http_request_denied"),
+    errors.PolicyDenied: (403, "http_request_denied"),
+    errors.UndeclaredUpstream: (403, "http_request_denied"),
+    errors.CrossSite: (403, "http_request_denied"),
+    errors.PeerIdentityMismatch: (503, "tls_certificate_error"),
+    errors.NoIdentity: (503, "proxy_internal_error"),
+    errors.ConnectFailed: (503, "connection_refused"),
+    errors.HandshakeFailed: (503, "tls_protocol_error"),
+    errors.UpstreamClosed: (503, "connection_terminated"),
+    errors.UpstreamReset: (503, "connection_terminated"),
+    errors.ResponseTimeout: (504, "http_response_timeout"),
+    errors.UpstreamIdle: (504, "http_response_timeout"),
+    errors.UpstreamProtocolViolation: (502, "http_protocol_error"),
+    errors.NoHealthyUpstream: (503, "destination_unavailable"),
+    errors.NoRoute: (404, "destination_not_found"),
+    errors.Overflow: (503, "connection_limit_reached"),
+    errors.Overload: (503, "connection_limit_reached"),
+    errors.Draining: (503, "destination_unavailable"),
+    errors.AuditFull: (503, "proxy_internal_error"),
+    errors.InternalError: (500, "proxy_internal_error"),
+}
+UNANSWERED = (errors.DownstreamGone,)  # there is nobody left to answer
+RETRY_AFTER = (errors.Overflow, errors.Overload, errors.Draining)
+UNSUPPORTED_EXPECTATION = 417
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A refusal, ready to be framed."""
+
+    head: ResponseHead
+    body: bytes
+
+
+def status_of(error: errors.HopError) -> int:
+    """The HTTP status of an error; 0 where nobody is left to answer."""
+    if isinstance(error, UNANSWERED):
+        return 0
+    if isinstance(error, errors.UnsupportedFeature) and str(error).startswith("Expect:"):
+        return UNSUPPORTED_EXPECTATION
+    return TABLE[type(error)][0]
+
+
+def refusal(hop: Hop, error: errors.HopError, *, show_id: bool, show_why: bool) -> Answer:
+    """The response to a refused or failed request.
+
+    `show_id`: the caller is a verified peer or our own application. `show_why`: it is our own application, on loopback.
+    """
+    status = status_of(error)
+    title = HTTPStatus(status).phrase
+    problem: dict[str, object] = {"title": title, "status": status}
+    headers: Headers = [(b"content-type", b"application/problem+json")]
+    if show_id:
+        problem["decision"] = hop.decision_id
+        headers.append((b"mesh-decision-id", hop.decision_id.encode()))
+    if show_why:
+        headers.append((b"proxy-status", proxy_status(hop, error)))
+        hint = getattr(error, "hint", "")
+        if hint:
+            problem["hint"] = hint
+    if isinstance(error, RETRY_AFTER):
+        headers.append((b"retry-after", b"1"))
+    body = json.dumps(problem).encode() + b"\n"
+    headers.append((b"content-length", b"%d" % len(body)))
+    return Answer(ResponseHead(status, headers, title.encode()), b"" if hop.method == "HEAD" else body)
+
+
+def proxy_status(hop: Hop, error: errors.HopError) -> bytes:
+    """RFC 9209 section 2: who answered and why, for our own application only."""
+    kind = TABLE[type(error)][1]
+    rule = getattr(error, "rule", None) or hop.rule
+    details = f"{error.flag} {error.name}" + (f" rule={rule}" if rule else "") + f" decision={hop.decision_id}"
+    return f'mesh; error={kind}; details="{_quotable(details)}"'.encode()
+
+
+def peer_refused(decision_id: str, status: int) -> bytes:
+    """Proxy-Status for an answer that was made by the peer's sidecar, not by the peer."""
+    return f'mesh; received-status={status}; details="refused by the peer, decision={_quotable(decision_id)}"'.encode()
+
+
+def _quotable(text: str) -> str:
+    """What may stand in a quoted string of RFC 8941: visible ASCII, backslash and quote escaped."""
+    plain = "".join(c if " " <= c <= "~" else "?" for c in text)
+    return plain.replace("\\", "\\\\").replace('"', '\\"')

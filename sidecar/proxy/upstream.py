@@ -1,0 +1,137 @@
+"""Whoever a hop is sent on to: the application behind us, or the sidecar of a peer."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from sidecar.config.schema import Address, Limits, Timeouts
+from sidecar.errors import ConnectFailed, HandshakeFailed, NoHealthyUpstream, PeerIdentityMismatch
+from sidecar.http.h1 import H1Client
+from sidecar.net.pool import Connection, Pool
+from sidecar.net.port import Expired, Port, Unreachable
+from sidecar.telemetry.record import Handshake
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from certs.spiffe import SpiffeId
+    from sidecar.net.mtls import Gate, Peer
+    from sidecar.net.port import Wire
+
+
+class Upstream:
+    """One destination: its endpoints, the identity it must show, and the connections that we keep to it."""
+
+    def __init__(
+        self,
+        port: Port,
+        *,
+        name: str,
+        host: str,
+        protocol: str,
+        endpoints: tuple[Address, ...],
+        identity: SpiffeId | None,
+        gate: Gate | None,
+        timeouts: Timeouts,
+        limits: Limits,
+        on_handshake: Callable[[Handshake], str],
+    ) -> None:
+        self.name = name
+        self.host = host
+        self.protocol = protocol
+        self.identity = identity
+        self.endpoints = endpoints
+        self._port = port
+        self._gate = gate  # None: plaintext, toward the application or an unmeshed host
+        self._timeouts = timeouts
+        self._limits = limits
+        self._on_handshake = on_handshake
+        self._turn = 0
+        self.pool = Pool(
+            port,
+            self.connect,
+            idle=timeouts.pool_idle_peer if gate is not None else timeouts.pool_idle_app,
+            limit=limits.pool,
+            pending=limits.pending,
+        )
+        if gate is not None:
+            self.pool.generation = gate.generation
+
+    @property
+    def _server_name(self) -> str:
+        """The declared host, for SNI; addresses have no place there (RFC 6066 section 3)."""
+        try:
+            ip_address(self.host)
+        except ValueError:
+            return self.host
+        return ""
+
+    @property
+    def meshed(self) -> bool:
+        """Whether the hop to it is mTLS."""
+        return self._gate is not None
+
+    async def connect(self) -> Connection:
+        """Connect to the first endpoint that can be reached, starting with another one each time.
+
+        Raises NoHealthyUpstream, ConnectFailed, HandshakeFailed, PeerIdentityMismatch or NoIdentity.
+        """
+        count = len(self.endpoints)
+        if not count:
+            raise NoHealthyUpstream(f"{self.name} has no endpoint")
+        self._turn += 1
+        problems: list[ConnectFailed] = []
+        for offset in range(count):
+            endpoint = self.endpoints[(self._turn + offset) % count]
+            generation = self._gate.generation if self._gate is not None else 0
+            try:
+                wire, peer = await self._connect_to(endpoint)
+            except ConnectFailed as error:
+                problems.append(error)
+            else:
+                codec = H1Client(self._limits.head_bytes, self._limits.head_lines)
+                return Connection(wire, codec, peer, str(endpoint), generation)
+        if count == 1:
+            raise problems[0]
+        raise ConnectFailed(f"no endpoint of {self.name} can be reached: " + "; ".join(map(str, problems)))
+
+    async def _connect_to(self, endpoint: Address) -> tuple[Wire, Peer | None]:
+        port = self._port
+        port.deadline(port.now + self._timeouts.connect)
+        try:
+            wire = await port.dial(endpoint.host, endpoint.port)
+        except Unreachable as error:
+            raise ConnectFailed(f"{self.name}: {error}") from None
+        except Expired:
+            raise ConnectFailed(f"{self.name}: {endpoint} did not answer within {self._timeouts.connect:g} s") from None
+        if self._gate is None:
+            return wire, None
+        return await self._secure(wire, self._gate)
+
+    async def _secure(self, wire: Wire, gate: Gate) -> tuple[Wire, Peer]:
+        assert self.identity is not None
+        port = self._port
+        began = port.now
+        try:
+            secure, peer = await gate.connect(
+                port,
+                wire,
+                http=self.protocol == "http",
+                server_name=self._server_name,
+                expected=self.identity,
+                timeout=self._timeouts.handshake,
+            )
+        except (HandshakeFailed, PeerIdentityMismatch) as error:
+            reason = error.reason if isinstance(error, PeerIdentityMismatch) else "handshake"
+            self._on_handshake(
+                Handshake(
+                    "outbound", self.name, ok=False, expected=self.identity, reason=reason,
+                    detail=error.detail, seconds=port.now - began,
+                )
+            )  # fmt: skip
+            raise
+        self._on_handshake(
+            Handshake("outbound", self.name, ok=True, peer=peer.id, tls=peer.tls, seconds=port.now - began)
+        )
+        return secure, peer
