@@ -280,10 +280,15 @@ def test_a_bundle_that_holds_what_is_no_ca_vouches_for_nobody() -> None:
     assert reason(an_svid(with_path, chain=()), a_bundle_set(with_path)) == "signer_no_path"
 
 
-def test_a_root_that_openssl_cannot_read_vouches_for_nobody() -> None:
-    der = ROOT.certificate.public_bytes(Encoding.DER)
-    strange = parse_certificate(der.replace(b"\x0c\x0edemo.mesh root", b"\x1c\x0edemo.mesh root"))
-    assert reason(an_svid(ISSUER), BundleSet((TrustBundle(DEMO, (strange,)),))) == "bad_chain"
+def test_what_openssl_cannot_read_is_refused_wherever_it_is() -> None:
+    """`cryptography` takes an OCTET STRING for a name; OpenSSL does not. What two readers read differently is refused."""
+    svid = an_svid(ISSUER)
+    for text, place in ((b"demo.mesh issuer", "leaf"), (b"demo.mesh root", "bundle")):
+        utf8, octets = (bytes([tag, len(text)]) + text for tag in (0x0C, 0x04))
+        der = (svid.leaf if place == "leaf" else ROOT.certificate).public_bytes(Encoding.DER)
+        strange = parse_certificate(der.replace(utf8, octets))
+        bundles = OURS if place == "leaf" else BundleSet((TrustBundle(DEMO, (strange,)),))
+        assert reason([strange if place == "leaf" else svid.leaf, *svid.chain[1:]], bundles) == "bad_chain"
 
 
 # ---- first contact (decision D15) --------------------------------------------------------------------------------
