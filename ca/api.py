@@ -1,0 +1,228 @@
+"""The CA's HTTP API, version 1: what each path does, and the one table that turns errors into statuses.
+
+    GET  /v1/time       the CA's clock               POST /v1/challenge   a nonce for an enrolment key to sign
+    GET  /v1/bundle     the trust bundle, JWKS       POST /v1/enrol       a proof and a CSR for the first certificate
+    GET  /v1/health     ready or not, and why        POST /v1/renew       the next one, over mTLS with the current one
+                                                     POST /v1/watch       bundle and time, as they change (`ca.watch`)
+
+Bodies are JSON objects. An error is `{"error": short name, "detail": what to do}`; refusals hold nothing secret, and
+what is a fault of ours is told to the log, not to the caller.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import logging
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cryptography import x509
+
+from ca.attest.proof import parse_proof
+from ca.authority import Authority, Issued
+from ca.errors import (
+    BadRequest,
+    CaError,
+    ClientCertificateNeeded,
+    IssuerUnusable,
+    ProofRefused,
+    RenewalRefused,
+    StoreUnavailable,
+    TemplateViolation,
+    TokenUsed,
+    TooManyIssuances,
+    UnknownEntry,
+)
+from ca.health import Health
+from ca.store.threads import StoreThreads
+from ca.watch import BEAT_SECONDS, Watch, Watcher
+from certs.bundle import BundleSet, TrustBundle
+from certs.enrolment import InvalidEnrolment, check_entry_name
+from certs.errors import InvalidCsr, MeshError
+from certs.source import Source
+from certs.spiffe import SpiffeId
+from sidecar.net.clock import Clock
+from sidecar.net.http_message import JSON, BadJson, Headers
+from sidecar.net.http_server import Channel, DuplexHandler, Request, Response
+
+MAX_CSR_TEXT = 32 * 1024  # base64 of the largest CSR that certs.csr reads
+WATCH = "/v1/watch"
+STATUS: Mapping[type[MeshError], int] = {
+    BadJson: 400,
+    BadRequest: 400,
+    InvalidCsr: 400,
+    InvalidEnrolment: 400,
+    ProofRefused: 401,
+    ClientCertificateNeeded: 401,
+    RenewalRefused: 403,
+    UnknownEntry: 404,
+    TokenUsed: 409,
+    TooManyIssuances: 429,
+    IssuerUnusable: 503,
+    StoreUnavailable: 503,
+    TemplateViolation: 500,
+    CaError: 500,
+}
+_OURS = 500  # statuses from here on are faults of ours: logged in full; the caller learns the name alone
+
+_log = logging.getLogger("mesh.ca")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who is at the other end: the verified chain and identity, or nobody."""
+
+    chain: tuple[x509.Certificate, ...] = ()
+    spiffe_id: SpiffeId | None = None
+
+
+class Api:
+    """The handlers. `health` looks at the CA now."""
+
+    def __init__(
+        self,
+        authority: Authority,
+        store: StoreThreads,
+        bundles: Source[BundleSet],
+        clock: Clock,
+        health: Callable[[], Awaitable[Health]],
+        *,
+        beat: float = BEAT_SECONDS,
+    ) -> None:
+        self._authority = authority
+        self._store = store
+        self._bundles = bundles
+        self._clock = clock
+        self._health = health
+        self._beat = beat
+        self._routes: dict[tuple[str, str], Callable[[Request], Awaitable[Response]]] = {
+            ("GET", "/v1/time"): self._time,
+            ("GET", "/v1/bundle"): self._bundle,
+            ("GET", "/v1/health"): self._get_health,
+            ("POST", "/v1/challenge"): self._challenge,
+            ("POST", "/v1/enrol"): self._enrol,
+            ("POST", "/v1/renew"): self._renew,
+        }
+
+    async def handle(self, request: Request) -> Response:
+        """Answer one request. Raises only what nobody foresaw."""
+        route = self._routes.get((request.method, request.path))
+        if route is None:
+            return self._no_route(request)
+        try:
+            return await route(request)
+        except MeshError as error:
+            return refusal(error, request)
+
+    def duplex(self, request: Request) -> DuplexHandler | None:
+        """The watch's handler, if this request is for the watch."""
+        return self._watch if (request.method, request.path) == ("POST", WATCH) else None
+
+    async def _time(self, request: Request) -> Response:
+        return Response.of_json(200, {"now": self._clock.wall()})
+
+    async def _bundle(self, request: Request) -> Response:
+        return Response(200, (JSON,), self._own_bundle().to_jwks())
+
+    async def _get_health(self, request: Request) -> Response:
+        health = await self._health()
+        return Response.of_json(200 if health.ready else 503, health.as_json())
+
+    async def _challenge(self, request: Request) -> Response:
+        challenge = self._authority.challenge(check_entry_name(_text(request.json(), "entry")))
+        return Response.of_json(200, {"nonce": challenge.nonce, "expires_at": challenge.expires_at})
+
+    async def _enrol(self, request: Request) -> Response:
+        document = request.json()
+        issued = await self._authority.enrol(_csr(document), parse_proof(document.get("proof")))
+        return self._issued(issued)
+
+    async def _renew(self, request: Request) -> Response:
+        issued = await self._authority.renew(_csr(request.json()), _caller(request).chain)
+        return self._issued(issued)
+
+    async def _watch(self, request: Request, channel: Channel) -> None:
+        caller = _caller(request)
+        if caller.spiffe_id is None:
+            error = ClientCertificateNeeded("the watch is answered only over mTLS with a valid certificate")
+            await _refuse_watch(channel, refusal(error, request))
+            return
+        leaf = caller.chain[0]
+        watcher = Watcher(caller.spiffe_id, f"{leaf.serial_number:x}", leaf.not_valid_after_utc.timestamp())
+        if watcher.not_after <= self._clock.wall():
+            error = ClientCertificateNeeded("the certificate of this connection has expired; connect with a valid one")
+            await _refuse_watch(channel, refusal(error, request))
+            return
+        try:
+            await Watch(watcher, self._bundles, self._store, self._clock, self._beat).run(channel)
+        except (BadRequest, StoreUnavailable) as error:
+            _log.warning("watch of %s ended: %s", caller.spiffe_id, error)
+
+    def _issued(self, issued: Issued) -> Response:
+        _log.info("issued %s %x", issued.spiffe_id, issued.leaf.serial_number)
+        document = {
+            "svid": issued.chain_pem.decode("ascii"),
+            "bundle": json.loads(self._own_bundle().to_jwks()),
+            "now": self._clock.wall(),
+            "entry": issued.entry,
+            "spiffe_id": issued.spiffe_id.text,
+        }
+        return Response.of_json(200, document, ((b"cache-control", b"no-store"),))
+
+    def _own_bundle(self) -> TrustBundle:
+        bundle = self._bundles.current.of(self._authority.trust_domain)
+        assert bundle is not None  # we publish no set without our own
+        return bundle
+
+    def _no_route(self, request: Request) -> Response:
+        allowed = sorted({method for method, path in self._routes if path == request.path})
+        if allowed:
+            allow = ((b"allow", ", ".join(allowed).encode()),)
+            return Response.error(405, "method_not_allowed", f"use {' or '.join(allowed)}", allow)
+        return Response.error(404, "not_found", "see /v1/time, bundle, health, challenge, enrol, renew and watch")
+
+
+def refusal(error: MeshError, request: Request) -> Response:
+    """The answer for an error, and its line in the log."""
+    status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
+    caller = _caller(request).spiffe_id or "a caller without certificate"
+    if status >= _OURS:
+        _log.error("%s %s from %s failed: %s", request.method, request.path, caller, error, exc_info=error)
+        detail = str(error) if isinstance(error, IssuerUnusable) else "the CA failed; its log says why"
+        return Response.error(status, error.name, detail)
+    _log.warning("%s %s from %s refused: %s: %s", request.method, request.path, caller, error.name, error)
+    headers: Headers = ()
+    if isinstance(error, TooManyIssuances):
+        headers = ((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))),)
+    return Response.error(status, error.name, str(error), headers)
+
+
+async def _refuse_watch(channel: Channel, response: Response) -> None:
+    await channel.start(response.status, response.headers)
+    assert isinstance(response.body, bytes)
+    await channel.send(response.body)
+
+
+def _caller(request: Request) -> Caller:
+    return request.peer if isinstance(request.peer, Caller) else Caller()
+
+
+def _text(document: dict[str, Any], key: str) -> str:
+    value = document.get(key)
+    if not isinstance(value, str):
+        raise BadRequest(f"`{key}` must be text")
+    return value
+
+
+def _csr(document: dict[str, Any]) -> bytes:
+    text = _text(document, "csr")
+    if len(text) > MAX_CSR_TEXT:
+        raise BadRequest(f"`csr` is longer than {MAX_CSR_TEXT} characters")
+    try:
+        return base64.b64decode(text.encode("ascii"), validate=True)
+    except (binascii.Error, UnicodeEncodeError):
+        raise BadRequest("`csr` must be the DER of a PKCS #10 request in standard base64") from None

@@ -1,0 +1,6 @@
+"""Proofs of identity, one per file: each turns what was presented into a live registration entry, or refuses.
+
+`join_token` is spent once and exchanged for an enrolment key; `enrolment_key` answers a challenge; `svid` renews with
+the certificate in hand. A refusal says what was presented and what to do, never a secret; it does not tell an unknown
+entry from a wrong key, for the caller is nobody yet.
+"""

@@ -1,0 +1,135 @@
+"""The one way to a certificate: attest → entry → template → validate → sign → record, in that order, for everyone.
+
+The last look (`validate`) comes after the signature, since only the finished bytes can be judged. A certificate leaves
+this file only after its line in the issuance log is on disk; if the line cannot be written, the certificate is dropped.
+Proofs that can be spent are spent just before the signature, when nothing else is left that could refuse.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from ca.attest import enrolment_key, join_token, svid
+from ca.attest.proof import Attested, Proof, TokenProof
+from ca.bucket import Bucket
+from ca.entries import DEFAULT_TTL
+from ca.errors import TooManyIssuances
+from ca.signers import Issuer
+from ca.store.base import Issuance
+from ca.store.threads import StoreThreads
+from ca.template import SERIAL_BYTES, Template, draw_up, sign
+from ca.validate import check_signed
+from certs.bundle import BundleSet, root_hash
+from certs.csr import parse_csr
+from certs.keys import PrivateKey, PublicKey
+from certs.source import Source
+from certs.spiffe import SpiffeId, TrustDomain, ca_id
+from certs.svid import X509Svid
+from sidecar.net.clock import Clock
+
+OWN_ENTRY = ""  # the CA's own certificates belong to no entry, so nothing can renew them from outside
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A certificate that was recorded and may leave. `chain_pem` is leaf, then issuing CA."""
+
+    chain_pem: bytes
+    leaf: x509.Certificate
+    spiffe_id: SpiffeId
+    entry: str
+
+
+class Authority:
+    """Decides who gets an identity, and signs it."""
+
+    def __init__(
+        self,
+        trust_domain: TrustDomain,
+        issuer: Issuer,
+        store: StoreThreads,
+        bundles: Source[BundleSet],
+        clock: Clock,
+        *,
+        entropy: Callable[[int], bytes] = os.urandom,
+        bucket: Bucket | None = None,
+    ) -> None:
+        self.trust_domain = trust_domain
+        self.issuer = issuer
+        self._store = store
+        self._bundles = bundles
+        self._clock = clock
+        self._entropy = entropy
+        self._bucket = bucket or Bucket()
+        self._challenges = enrolment_key.Challenges(entropy(32))
+
+    def challenge(self, entry: str) -> enrolment_key.Challenge:
+        """A nonce for an enrolment key to sign, for any name of an entry."""
+        return self._challenges.issue(entry, self._clock.wall(), self._entropy(enrolment_key.SALT_BYTES))
+
+    async def enrol(self, csr_der: bytes, proof: Proof) -> Issued:
+        """A first certificate.
+
+        Raises InvalidCsr, ProofRefused, TokenUsed, TooManyIssuances, IssuerUnusable, StoreUnavailable.
+        """
+        csr, now = parse_csr(csr_der), self._clock.wall()
+        if isinstance(proof, TokenProof):
+            attested = await join_token.attest(self._store, proof, now)
+        else:
+            attested = await enrolment_key.attest(
+                self._store, self._challenges, self.trust_domain, proof, csr_der, now
+            )
+        return await self._issue(csr.public_key, attested)
+
+    async def renew(self, csr_der: bytes, chain: svid.Chain) -> Issued:
+        """The next certificate for whoever shows the current one. Raises RenewalRefused, and otherwise as `enrol`."""
+        csr, now = parse_csr(csr_der), self._clock.wall()
+        attested = await svid.attest(self._store, self._bundles.current, chain, now)
+        return await self._issue(csr.public_key, attested)
+
+    async def issue_own(self, key: PrivateKey, ttl: float = DEFAULT_TTL) -> X509Svid:
+        """The certificate under which the CA itself serves, recorded like any other. Raises as `enrol`."""
+        template = self._draw_up(ca_id(self.trust_domain), (), ttl, key.public_key())
+        issued = await self._sign_and_record(template, OWN_ENTRY, "self", "")
+        return X509Svid.parse(issued.chain_pem, key)
+
+    async def _issue(self, public_key: PublicKey, attested: Attested) -> Issued:
+        wait = self._bucket.take(self._clock.monotonic())
+        if wait > 0:
+            raise TooManyIssuances(wait)
+        entry = attested.entry
+        template = self._draw_up(entry.spiffe_id, entry.dns_names, entry.ttl, public_key)
+        await attested.settle()
+        return await self._sign_and_record(template, entry.id, attested.proof, attested.detail)
+
+    async def _sign_and_record(self, template: Template, entry: str, proof: str, detail: str) -> Issued:
+        issuer = self.issuer
+        leaf = sign(template, issuer.certificate, issuer.key)
+        check_signed(leaf, template, issuer.certificate)
+        await self._store.record(
+            Issuance(
+                serial=f"{template.serial:x}",
+                entry=entry,
+                spiffe_id=template.spiffe_id.text,
+                dns_names=template.dns_names,
+                not_before=template.not_before,
+                not_after=template.not_after,
+                issued_at=self._clock.wall(),
+                proof=proof,
+                proof_detail=detail,
+                issuer_serial=issuer.serial,
+                certificate_sha256=root_hash(leaf),
+            )
+        )
+        chain = b"".join(item.public_bytes(Encoding.PEM) for item in (leaf, issuer.certificate))
+        return Issued(chain, leaf, template.spiffe_id, entry)
+
+    def _draw_up(self, identity: SpiffeId, dns_names: tuple[str, ...], ttl: float, public_key: PublicKey) -> Template:
+        issuer, serial = self.issuer, self._entropy(SERIAL_BYTES)
+        now = self._clock.wall()
+        return draw_up(identity, dns_names, ttl, public_key, issuer.certificate, issuer.root, now, serial)

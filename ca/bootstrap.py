@@ -1,0 +1,93 @@
+"""A whole CA in one call, for `mesh up`: root, issuing CA, entries, and an enrolment-key file for each of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from ca.config import ENROLMENT_DIR, SETTINGS_FILE, STORE_FILE, CaSettings, load_settings
+from ca.create import create_ca
+from ca.enrolling import file_name, grant_key, register
+from ca.entries import NewEntry, check_entry
+from ca.errors import DamagedCa
+from ca.health import ISSUER_WARNING
+from ca.roots import load_issuer, renew_issuer
+from ca.store.base import Store
+from ca.store.sqlite import SqliteStore
+from certs.enrolment import check_address
+from certs.spiffe import SpiffeId, TrustDomain
+from certs.store import ensure_private_dir
+
+
+def prepare(
+    directory: Path,
+    trust_domain: TrustDomain,
+    passphrase: bytes,
+    entries: Sequence[NewEntry],
+    ca_address: str,
+    now: float | None = None,
+) -> None:
+    """Make a CA with these entries and an enrolment-key file for each (`enrolment_file`), or complete the one there is.
+
+    An existing CA keeps its keys and entries; what is missing is added, an entry whose DNS names or lifetime changed is
+    replaced, an issuing CA in its last days is renewed. Raises InvalidEntry, DamagedCa (another trust domain),
+    IssuerUnusable (the root is at its end), KeyUnavailable (wrong passphrase), CaExists (the directory holds something
+    else). Blocks on disk, for about 50 ms.
+    """
+    moment = time.time() if now is None else now
+    check_address(ca_address)
+    for entry in entries:
+        check_entry(entry, trust_domain)
+    if (directory / SETTINGS_FILE).exists():
+        _complete(directory, trust_domain, passphrase, entries, ca_address, moment)
+        return
+
+    def furnish(workshop: Path, store: Store, _: object) -> None:
+        _furnish(workshop / ENROLMENT_DIR, store, trust_domain, entries, ca_address, moment)
+
+    create_ca(directory, CaSettings(trust_domain, ca_address), passphrase, moment, furnish=furnish)
+
+
+def enrolment_file(directory: Path, spiffe_id: SpiffeId) -> Path:
+    """Where `prepare` puts the enrolment file of this identity: `<directory>/enrolment/orders.json`."""
+    return directory / ENROLMENT_DIR / file_name(spiffe_id)
+
+
+def _complete(
+    directory: Path,
+    trust_domain: TrustDomain,
+    passphrase: bytes,
+    entries: Sequence[NewEntry],
+    ca_address: str,
+    now: float,
+) -> None:
+    settings = load_settings(directory)
+    if settings.trust_domain != trust_domain:
+        raise DamagedCa(f"{directory} holds the CA of {settings.trust_domain}, not of {trust_domain}")
+    store = SqliteStore(directory / STORE_FILE)
+    try:
+        issuer = load_issuer(directory, store, passphrase)
+        if issuer.not_after - now < ISSUER_WARNING:
+            renew_issuer(directory, store, trust_domain, passphrase, now)
+        ensure_private_dir(directory / ENROLMENT_DIR)
+        _furnish(directory / ENROLMENT_DIR, store, trust_domain, entries, ca_address, now)
+    finally:
+        store.close()
+
+
+def _furnish(
+    folder: Path, store: Store, trust_domain: TrustDomain, entries: Sequence[NewEntry], ca_address: str, now: float
+) -> None:
+    known = {entry.spiffe_id: entry for entry in store.entries()}
+    for new in entries:
+        entry = known.get(new.spiffe_id)
+        if entry is not None and (entry.dns_names, entry.ttl) != (new.dns_names, new.ttl):
+            store.remove_entry(entry.id, now)
+            entry = None
+        fresh = entry is None
+        if entry is None:
+            entry = register(store, trust_domain, new, now)
+        path = folder / file_name(entry.spiffe_id)
+        if fresh or not path.exists():
+            grant_key(store, entry, ca_address, now).save(path)

@@ -1,0 +1,246 @@
+"""`mesh ca …`: make a CA, serve it, look at it.
+
+All of it works on the CA's directory itself, whether or not the server runs. Only what signs asks for the passphrase.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from cryptography import x509
+
+from ca.cli_common import (
+    CaCommand,
+    Domain,
+    Duration,
+    HostPort,
+    dir_option,
+    moment,
+    opened,
+    output_option,
+    passphrase_option,
+    print_result,
+    read_passphrase,
+    table,
+)
+from ca.cli_entries import entry, key, token
+from ca.config import DEFAULT_ADDRESS, CaSettings, ServeConfig, load_settings
+from ca.durations import format_duration
+from ca.entries import find_entry
+from ca.errors import CaError
+from ca.health import warnings
+from ca.roots import active_slot, load_bundle, renew_issuer
+from ca.signers import ISSUER_TTL, ROOT_TTL
+from ca.store.base import Ack, Store
+from certs.bundle import TrustBundle
+from certs.spiffe import TrustDomain
+
+if TYPE_CHECKING:
+    from ca.server import CaServer
+
+
+@click.group("ca")
+def ca() -> None:
+    """The bundled certificate authority: who gets an identity, and the log of all it gave out.
+
+    \b
+    A start:
+      mesh ca init --trust-domain demo.mesh
+      mesh ca entry add orders
+      mesh ca key orders
+      mesh ca serve
+    """
+
+
+@ca.command(cls=CaCommand)
+@click.option("--trust-domain", type=Domain(), required=True, help="Its name, such as prod.example.org.")
+@click.option("--root-ttl", type=Duration(), default=ROOT_TTL, help="Lifetime of the root.  [default: 10y]")
+@click.option("--issuer-ttl", type=Duration(), default=ISSUER_TTL, help="Lifetime of the issuing CA.  [default: 30d]")
+@click.option("--address", type=HostPort(), default=DEFAULT_ADDRESS, show_default=True, help="Where sidecars reach it.")
+@passphrase_option
+@dir_option
+@output_option
+def init(
+    trust_domain: TrustDomain,
+    root_ttl: float,
+    issuer_ttl: float,
+    address: str,
+    passphrase_file: Path | None,
+    directory: Path,
+    output: str,
+) -> None:
+    """Make a root and an issuing CA, their keys encrypted with a passphrase. An existing CA is never overwritten.
+
+    \b
+    Examples:
+      mesh ca init --trust-domain demo.mesh
+      mesh ca init --trust-domain demo.mesh --dir /srv/ca --passphrase-file pass.txt --issuer-ttl 7d
+    """
+    from ca.create import create_ca, refuse_existing
+
+    refuse_existing(directory.absolute())  # before anyone is asked for a passphrase
+    passphrase = read_passphrase(passphrase_file, new=True)
+    settings = CaSettings(trust_domain, address)
+    create_ca(directory, settings, passphrase, time.time(), root_ttl=root_ttl, issuer_ttl=issuer_ttl)
+    with opened(directory) as (_, store):
+        bundle, issuer = load_bundle(store, trust_domain), active_slot(store, "issuer")
+    document = {
+        "trust_domain": trust_domain.name,
+        "directory": str(directory),
+        "root_sha256": list(bundle.root_hashes()),
+        "root_not_after": _end(bundle.roots[0]),
+        "issuer_not_after": _end(issuer),
+    }
+    lines = [
+        f"made the CA of {trust_domain} in {directory}",
+        f"root {bundle.root_hashes()[0]}",
+        f"root until {moment(_end(bundle.roots[0]))}, issuing CA until {moment(_end(issuer))}",
+        "next: mesh ca entry add NAME, then mesh ca serve",
+    ]
+    print_result(output, document, lines)
+
+
+@ca.command(cls=CaCommand)
+@click.option("--listen", type=HostPort(), help="Address to listen on.  [default: as given to init, 127.0.0.1:17012]")
+@passphrase_option
+@dir_option
+def serve(listen: str | None, passphrase_file: Path | None, directory: Path) -> None:
+    """Serve the CA until SIGTERM or Ctrl-C. One line on standard output says that it is ready; the log is on stderr.
+
+    \b
+    Examples:
+      mesh ca serve
+      mesh ca serve --listen 0.0.0.0:17012 --passphrase-file pass.txt
+    """
+    import trio
+
+    from ca.server import serve as run
+
+    settings = load_settings(directory)
+    host, _, port = (listen or settings.address).rpartition(":")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
+    config = ServeConfig(directory, host.strip("[]"), int(port))
+
+    def on_ready(server: CaServer, address: str) -> None:
+        click.echo(f"ca ready on {address} (trust domain {server.settings.trust_domain})")
+
+    passphrase = read_passphrase(passphrase_file, new=False)
+    try:
+        trio.run(run, config, passphrase, on_ready)
+    except OSError as error:
+        raise CaError(f"cannot listen on {listen or settings.address}: {error.strerror or error}") from error
+
+
+@ca.command("renew-issuer", cls=CaCommand)
+@click.option("--issuer-ttl", type=Duration(), default=ISSUER_TTL, help="Lifetime of the new one.  [default: 30d]")
+@passphrase_option
+@dir_option
+@output_option
+def renew(issuer_ttl: float, passphrase_file: Path | None, directory: Path, output: str) -> None:
+    """Make a new issuing CA under the same root. Sidecars need not know; restart `mesh ca serve` afterwards.
+
+    \b
+    Example:
+      mesh ca renew-issuer --passphrase-file pass.txt
+    """
+    passphrase = read_passphrase(passphrase_file, new=False)
+    with opened(directory) as (settings, store):
+        issuer = renew_issuer(directory, store, settings.trust_domain, passphrase, time.time(), issuer_ttl)
+    lines = [f"the new issuing CA lives until {moment(issuer.not_after)}; restart `mesh ca serve` to sign with it"]
+    print_result(output, {"issuer_serial": issuer.serial, "issuer_not_after": issuer.not_after}, lines)
+
+
+@ca.command(cls=CaCommand)
+@click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="How many lines.")
+@click.option("--entry", "name", metavar="ENTRY", help="Only certificates of this live entry.")
+@dir_option
+@output_option
+def log(limit: int, name: str | None, directory: Path, output: str) -> None:
+    """Print the issuance log, newest first: every certificate this CA has signed for a service, or for itself.
+
+    \b
+    Examples:
+      mesh ca log
+      mesh ca log --entry orders --limit 5 -o json
+    """
+    with opened(directory) as (settings, store):
+        wanted = None if name is None else find_entry(name, store.entries(), settings.trust_domain).id
+        found = store.issuances(limit, wanted)
+    rows = [
+        (str(one.number), moment(one.issued_at), one.spiffe_id, one.serial, one.proof, moment(one.not_after))
+        for one in found
+    ]
+    lines = table(("NO", "ISSUED", "SPIFFE ID", "SERIAL", "PROOF", "ENDS"), rows, "nothing has been issued yet")
+    print_result(output, {"issuances": [asdict(one) for one in found]}, lines)
+
+
+@ca.command(cls=CaCommand)
+@dir_option
+@output_option
+def status(directory: Path, output: str) -> None:
+    """Show the CA's lifetimes, what is about to end, and which sidecars have which trust bundle.
+
+    \b
+    Examples:
+      mesh ca status
+      mesh ca status -o json
+    """
+    now = time.time()
+    with opened(directory) as (settings, store):
+        bundle = load_bundle(store, settings.trust_domain)
+        issuer, root = active_slot(store, "issuer"), active_slot(store, "root")
+        entries, acks, last = store.entries(), store.acks(), store.issuances(1)
+        sidecars = _sidecars(store, acks, bundle, now)
+    found = warnings(issuer, root, now)
+    document: dict[str, Any] = {
+        "trust_domain": settings.trust_domain.name,
+        "address": settings.address,
+        "bundle_sequence": bundle.sequence,
+        "root_sha256": list(bundle.root_hashes()),
+        "root_not_after": _end(root),
+        "issuer_not_after": _end(issuer),
+        "entries": len(entries),
+        "issued": last[0].number if last else 0,
+        "warnings": list(found),
+        "sidecars": sidecars,
+    }
+    rows = [(one["spiffe_id"], one["serial"], one["bundle"], f"{format_duration(one['age'])} ago") for one in sidecars]
+    lines = [
+        f"trust domain {settings.trust_domain}, address {settings.address}, bundle {bundle.sequence}",
+        f"root ends in {format_duration(_end(root) - now)}, issuing CA in {format_duration(_end(issuer) - now)}",
+        f"{len(entries)} entries, {document['issued']} certificates issued",
+        *(f"WARNING {warning}" for warning in found),
+        *table(("SIDECAR", "SERIAL", "BUNDLE", "LAST HEARD"), rows, "no live sidecar has acknowledged a bundle yet"),
+    ]
+    print_result(output, document, lines)
+
+
+def _sidecars(store: Store, acks: tuple[Ack, ...], bundle: TrustBundle, now: float) -> list[dict[str, Any]]:
+    """One line for each certificate that is still valid and was ever heard of on a watch."""
+    found: dict[str, dict[str, Any]] = {}
+    for ack in acks:
+        issued = store.issuance(ack.serial)
+        if issued is None or issued.not_after <= now:
+            continue
+        unheard = {"bundle": "none", "acks": {}, "heard_at": 0.0, "age": 0.0}
+        line = found.setdefault(ack.serial, {"spiffe_id": ack.spiffe_id, "serial": ack.serial, **unheard})
+        line["acks"][ack.topic] = ack.sequence
+        line["heard_at"] = max(line["heard_at"], ack.at)
+        line["age"] = max(0.0, now - line["heard_at"])
+        if ack.topic == "bundle":
+            line["bundle"] = "current" if ack.sequence >= bundle.sequence else f"old ({ack.sequence})"
+    return sorted(found.values(), key=lambda line: (line["spiffe_id"], -line["heard_at"]))
+
+
+def _end(certificate: x509.Certificate) -> float:
+    return certificate.not_valid_after_utc.timestamp()
+
+
+ca.add_command(entry)
+ca.add_command(token)
+ca.add_command(key)

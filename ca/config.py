@@ -1,0 +1,70 @@
+"""What a CA is told: `ca.json`, which lies beside its store, and how `mesh ca serve` was called."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from ca.errors import DamagedCa, NoCa
+from certs.enrolment import check_address
+from certs.errors import IdentityError, PrivateFileUnavailable
+from certs.spiffe import TrustDomain
+from certs.store import read_private
+
+SETTINGS_FILE = "ca.json"
+STORE_FILE = "ca.sqlite3"
+KEYS_DIR = "keys"
+ENROLMENT_DIR = "enrolment"
+DEFAULT_ADDRESS = "127.0.0.1:17012"  # sidecar.config.ports.CA; a test holds the two together
+
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class CaSettings:
+    """The content of `ca.json`: what never changes, and the address that enrolment files name by default."""
+
+    trust_domain: TrustDomain
+    address: str = DEFAULT_ADDRESS
+
+    def to_json(self) -> bytes:
+        """The content of the file."""
+        document = {"version": _VERSION, "trust_domain": self.trust_domain.name, "address": self.address}
+        return json.dumps(document, indent=2).encode() + b"\n"
+
+    @classmethod
+    def parse(cls, data: bytes) -> CaSettings:
+        """Read the content of the file. Raises DamagedCa."""
+        try:
+            document = json.loads(data)
+            if not isinstance(document, dict) or document.get("version") != _VERSION:
+                raise DamagedCa(f"{SETTINGS_FILE} is not of version {_VERSION}")
+            return cls(TrustDomain.parse(document["trust_domain"]), check_address(document["address"]))
+        except (ValueError, KeyError, TypeError, AttributeError, IdentityError) as error:
+            raise DamagedCa(f"{SETTINGS_FILE} cannot be read: {error}") from error
+
+
+def load_settings(directory: Path) -> CaSettings:
+    """Read `ca.json` of a CA's directory. Raises NoCa, DamagedCa, PrivateFileUnavailable."""
+    path = directory / SETTINGS_FILE
+    if not path.exists():
+        raise NoCa(f"{directory} holds no CA; make one with `mesh ca init --trust-domain NAME --dir {directory}`")
+    try:
+        return CaSettings.parse(read_private(path))
+    except PrivateFileUnavailable as error:
+        raise DamagedCa(str(error)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class ServeConfig:
+    """How the server runs. Times are seconds; limits are per process."""
+
+    directory: Path
+    host: str = "127.0.0.1"
+    port: int = 17012
+    connections: int = 4096  # each sidecar holds one watch and now and then a second connection
+    handshake_timeout: float = 5.0  # decision D8
+    svid_ttl: float = 24 * 3600.0
+    bundle_poll: float = 2.0  # how soon a change made by another process is on its way; D10 allows 5 s
+    watch_beat: float = 30.0  # the `time` topic, which is the heart-beat of a watch

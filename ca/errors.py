@@ -1,0 +1,99 @@
+"""What the CA can answer other than yes. `ca.api` alone turns these into HTTP; the CLI prints them and exits with 1."""
+
+from __future__ import annotations
+
+from certs.errors import MeshError
+
+
+class CaError(MeshError):
+    """The CA will not, or cannot, do what was asked. The message says what to do and holds no secret."""
+
+    name = "ca_error"
+
+
+class BadRequest(CaError):
+    """The request is not one that this API has: malformed JSON, a missing field, a wrong type."""
+
+    name = "bad_request"
+
+
+class InvalidEntry(CaError):
+    """A registration entry breaks a rule: its SPIFFE ID, a DNS name, its lifetime."""
+
+    name = "invalid_entry"
+
+
+class UnknownEntry(CaError):
+    """No live registration entry goes by this name."""
+
+    name = "unknown_entry"
+
+
+class ProofRefused(CaError):
+    """The proof of identity does not hold: unknown or expired token, no live key made this signature, stale nonce."""
+
+    name = "proof_refused"
+
+
+class TokenUsed(ProofRefused):
+    """The join token has bought its one enrolment already."""
+
+    name = "token_used"
+
+
+class RenewalRefused(CaError):
+    """The certificate shown does not entitle to a new one."""
+
+    name = "renewal_refused"
+
+
+class ClientCertificateNeeded(CaError):
+    """This call is answered only over mTLS."""
+
+    name = "client_certificate_needed"
+
+
+class TooManyIssuances(CaError):
+    """The issuance bucket is empty; `retry_after` seconds from now it is not (decision D19)."""
+
+    name = "too_many_issuances"
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__(f"the CA issues at most 100 certificates a second; come back in {retry_after:.1f} s")
+        self.retry_after = retry_after
+
+
+class IssuerUnusable(CaError):
+    """The issuing CA cannot sign now: expired, not yet valid, or about to end."""
+
+    name = "issuer_unusable"
+
+
+class TemplateViolation(CaError):
+    """The certificate we signed is not the one we meant to sign. It is thrown away; this is a fault of ours."""
+
+    name = "template_violation"
+
+
+class StoreUnavailable(CaError):
+    """The store cannot be read or written, so nothing is issued."""
+
+    name = "store_unavailable"
+
+
+class NoCa(CaError):
+    """The directory holds no CA."""
+
+    name = "no_ca"
+
+
+class CaExists(CaError):
+    """The directory holds a CA, or something else, already; it is never overwritten."""
+
+    name = "ca_exists"
+
+
+class DamagedCa(CaError):
+    """The directory's files contradict each other or the trust domain."""
+
+    name = "damaged_ca"

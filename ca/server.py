@@ -1,0 +1,219 @@
+"""`mesh ca serve`: listener, own certificate, bundle, and their lifetimes, from start to clean end.
+
+In order: the store and the issuing CA are opened (a wrong passphrase ends here), the bundle is published, the CA issues
+its own certificate (an expired chain ends here), the health is judged, and only then does anybody hear "ready". From
+then on four tasks run: the listener; `_keep_own_svid`, which renews our certificate at half of its life;
+`_follow_store`, which picks up what other processes (`mesh ca …`) change; `_warn`, which says loudly what is about to
+end. A new certificate or bundle is a new TLS context; connections keep the one they began with.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import trio
+from OpenSSL import SSL
+
+from ca.api import Api, Caller
+from ca.authority import Authority
+from ca.bucket import Bucket
+from ca.config import STORE_FILE, CaSettings, ServeConfig, load_settings
+from ca.errors import CaError, IssuerUnusable, StoreUnavailable
+from ca.health import Health, judge, warnings
+from ca.roots import active_slot, load_bundle, load_issuer
+from ca.signers import Issuer
+from ca.store.base import Store
+from ca.store.sqlite import SqliteStore
+from ca.store.threads import StoreThreads
+from certs.bundle import BundleSet
+from certs.keys import new_key
+from certs.rotation import Renewal, backoff
+from certs.source import Source
+from certs.svid import X509Svid
+from certs.verify import verify_chain
+from sidecar.net.clock import Clock, SystemClock
+from sidecar.net.contexts import make_context
+from sidecar.net.http_server import serve_https
+from sidecar.net.tls_stream import TlsStream
+
+WARN_EVERY = 3600.0  # seconds between two rounds of warnings in the log
+ALPN = (b"http/1.1",)
+
+_log = logging.getLogger("mesh.ca")
+_dice = random.SystemRandom().random
+
+
+@dataclass(slots=True)
+class CaServer:
+    """A CA that serves. Build it with `open_server`."""
+
+    config: ServeConfig
+    settings: CaSettings
+    issuer: Issuer
+    store: StoreThreads
+    clock: Clock
+    authority: Authority
+    bundles: Source[BundleSet] = field(default_factory=lambda: Source("trust bundle"))
+    svids: Source[X509Svid] = field(default_factory=lambda: Source("certificate of the CA"))
+    newer_issuer: bool = False
+    _context: SSL.Context | None = None
+    _connections: int = 0
+
+    async def run(self, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled; report `host:port` once ready. Raises CaError where the CA cannot become ready."""
+        await self.renew_own_svid()
+        health = await self.health()
+        if not health.ready:
+            raise IssuerUnusable("; ".join(health.reasons))
+        listeners = await trio.open_tcp_listeners(self.config.port, host=self.config.host)
+        api = Api(self.authority, self.store, self.bundles, self.clock, self.health, beat=self.config.watch_beat)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep_own_svid)
+            nursery.start_soon(self._follow_store)
+            nursery.start_soon(self._warn)
+            await nursery.start(trio.serve_listeners, lambda stream: self._serve(stream, api), listeners)
+            task_status.started(_address_of(listeners[0]))
+
+    async def health(self) -> Health:
+        """The CA's health now, store included."""
+        now, problem = self.clock.wall(), None
+        try:
+            await self.store.call(self.store.store.check_writable, now)
+        except StoreUnavailable as error:
+            problem = str(error)
+        svid = self.svids.current if self.svids.number else None
+        return judge(
+            self.issuer, svid, self.bundles.current, now,
+            trust_domain=self.settings.trust_domain.name, store_error=problem, newer_issuer=self.newer_issuer,
+        )  # fmt: skip
+
+    async def renew_own_svid(self) -> None:
+        """Issue the CA's own next certificate and serve under it from now on. Raises CaError."""
+        self.svids.publish(await self.authority.issue_own(new_key(), self.config.svid_ttl))
+        self._rebuild_context()
+
+    def _rebuild_context(self) -> None:
+        roots = self.bundles.current.roots()
+        self._context = make_context(
+            self.svids.current, roots, server=True, verify="optional", alpn=ALPN, extra_chain=(self.issuer.root,)
+        )
+
+    async def _serve(self, transport: trio.SocketStream, api: Api) -> None:
+        if self._connections >= self.config.connections:
+            _log.warning("a connection was refused: %d are open", self._connections)
+            await trio.aclose_forcefully(transport)
+            return
+        assert self._context is not None
+        self._connections += 1
+        try:
+            await serve_https(
+                transport,
+                self._context,
+                api.handle,
+                identify=self._identify,
+                duplex=api.duplex,
+                handshake_seconds=self.config.handshake_timeout,
+            )
+        finally:
+            self._connections -= 1
+
+    def _identify(self, stream: TlsStream) -> Caller:
+        """Who finished this handshake. Raises InvalidSvid, UntrustedSvid; nobody at all is fine."""
+        chain = stream.peer_chain()
+        if not chain:
+            return Caller()
+        return Caller(chain, verify_chain(chain, self.bundles.current, self.clock.wall()))
+
+    async def _keep_own_svid(self) -> None:
+        failures = 0
+        while True:
+            svid = self.svids.current
+            plan = Renewal.plan(
+                svid.not_before, svid.not_after, now=self.clock.wall(), monotonic=self.clock.monotonic(), dice=_dice()
+            )
+            while plan.wait(self.clock.wall(), self.clock.monotonic()) > 0:  # noqa: ASYNC110 - no event for wall time
+                await trio.sleep(plan.next_look(self.clock.wall(), self.clock.monotonic()))
+            try:
+                await self.renew_own_svid()
+                failures = 0
+            except CaError as error:
+                _log.error("the CA cannot renew its own certificate: %s", error)
+                await trio.sleep(backoff(failures, _dice()))
+                failures += 1
+
+    async def _follow_store(self) -> None:
+        while True:
+            await trio.sleep(self.config.bundle_poll)
+            try:
+                await self.follow_store_once()
+            except CaError as error:
+                _log.error("the CA cannot read its store: %s", error)
+
+    async def follow_store_once(self) -> None:
+        """Publish the bundle if it changed; notice a newer issuing CA. Raises CaError."""
+        store, trust_domain = self.store.store, self.settings.trust_domain
+        bundle = await self.store.call(load_bundle, store, trust_domain)
+        current = self.bundles.current.of(trust_domain)
+        if current is None or bundle.sequence != current.sequence:
+            self.bundles.publish(BundleSet((bundle,)))
+            self._rebuild_context()
+            _log.info("trust bundle %d with %d roots is published", bundle.sequence, len(bundle.roots))
+        active = await self.store.call(active_slot, store, "issuer")
+        if (active != self.issuer.certificate) != self.newer_issuer:
+            self.newer_issuer = not self.newer_issuer
+
+    def _warnings(self) -> tuple[str, ...]:
+        issuer = self.issuer
+        return warnings(issuer.certificate, issuer.root, self.clock.wall(), newer_issuer=self.newer_issuer)
+
+    async def _warn(self) -> None:
+        while True:
+            for warning in self._warnings():
+                _log.warning("%s", warning)
+            await trio.sleep(WARN_EVERY)
+
+
+def open_server(
+    config: ServeConfig, passphrase: bytes, clock: Clock | None = None, store: Store | None = None
+) -> CaServer:
+    """Open a CA's directory for serving (blocks on disk). Raises NoCa, DamagedCa, KeyUnavailable, StoreUnavailable."""
+    settings = load_settings(config.directory)
+    opened = store or SqliteStore(config.directory / STORE_FILE)
+    try:
+        issuer = load_issuer(config.directory, opened, passphrase)
+        threads, clock = StoreThreads(opened), clock or SystemClock()
+        bundles: Source[BundleSet] = Source("trust bundle")
+        bundles.publish(BundleSet((load_bundle(opened, settings.trust_domain),)))
+        authority = Authority(settings.trust_domain, issuer, threads, bundles, clock, bucket=Bucket())
+        return CaServer(config, settings, issuer, threads, clock, authority, bundles)
+    except BaseException:
+        opened.close()
+        raise
+
+
+async def serve(config: ServeConfig, passphrase: bytes, on_ready: Callable[[CaServer, str], None]) -> None:
+    """Serve until SIGTERM or SIGINT. Raises CaError, KeyUnavailable, OSError (the port is taken)."""
+    server = open_server(config, passphrase)
+    try:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async with trio.open_nursery(strict_exception_groups=False) as nursery:
+
+                async def until_signalled() -> None:
+                    async for _ in signals:
+                        nursery.cancel_scope.cancel()
+
+                nursery.start_soon(until_signalled)
+                on_ready(server, await nursery.start(server.run))
+    finally:
+        with suppress(CaError):
+            server.store.store.close()
+
+
+def _address_of(listener: trio.SocketListener) -> str:
+    host, port = listener.socket.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

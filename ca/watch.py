@@ -1,0 +1,126 @@
+"""The one acknowledged watch from each sidecar (decision D16): bundle and CA time, full state, a sequence per topic.
+
+The CA sends lines of JSON; the first of each topic come at once, a topic's later ones whenever it changes, and each
+says all there is to say of its topic, so a line that was missed is made up by the next. `time` is also the heart-beat.
+
+    → {"topic":"bundle","sequence":3,"bundle":{…}}      ← {"ack":"bundle","sequence":3}
+    → {"topic":"time","sequence":1,"now":1760000000.0}   ← {"ack":"time","sequence":1}
+
+What a sidecar acknowledges is kept for each certificate, so that a root rotation can wait for the last of them. The
+watch ends with the certificate that opened it; the sidecar opens another with its next one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+
+from ca.errors import BadRequest
+from ca.store.base import Ack
+from ca.store.threads import StoreThreads
+from certs.bundle import BundleSet
+from certs.source import Source
+from certs.spiffe import SpiffeId
+from sidecar.net.clock import Clock, wait_until_wall
+from sidecar.net.http_server import Channel
+
+BEAT_SECONDS = 30.0
+MAX_LINE = 4096  # bytes; an acknowledgement is under 100
+_HEADERS = ((b"content-type", b"application/x-ndjson"), (b"cache-control", b"no-store"))
+
+
+@dataclass(frozen=True, slots=True)
+class Watcher:
+    """Who watches: an identity, by one certificate, until its end (seconds since the epoch)."""
+
+    spiffe_id: SpiffeId
+    serial: str
+    not_after: float
+
+
+@dataclass(slots=True)
+class Watch:
+    """One watch, from its first line to its last."""
+
+    watcher: Watcher
+    bundles: Source[BundleSet]
+    store: StoreThreads
+    clock: Clock
+    beat: float = BEAT_SECONDS
+    _sent: dict[str, int] = field(default_factory=dict)
+
+    async def run(self, channel: Channel) -> None:
+        """Serve until the sidecar leaves or its certificate ends. Raises BadRequest for what is no acknowledgement."""
+        await channel.start(200, _HEADERS)
+        async with trio.open_nursery(strict_exception_groups=False) as nursery:
+
+            async def until_the_end() -> None:
+                await wait_until_wall(self.clock, self.watcher.not_after)
+                nursery.cancel_scope.cancel()
+
+            async def tell() -> None:
+                try:
+                    await self._tell(channel)
+                except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+                    nursery.cancel_scope.cancel()  # the sidecar left, or takes nothing; it will open another watch
+
+            nursery.start_soon(until_the_end)
+            nursery.start_soon(tell)
+            await self._listen(channel)
+            nursery.cancel_scope.cancel()
+
+    async def _tell(self, channel: Channel) -> None:
+        number = self.bundles.number
+        await self._send_bundle(channel)
+        await self._send_time(channel)
+        while True:
+            with trio.move_on_after(self.beat) as quiet:
+                number = await self.bundles.wait_past(number)
+            if quiet.cancelled_caught:
+                await self._send_time(channel)
+            else:
+                await self._send_bundle(channel)
+
+    async def _send_bundle(self, channel: Channel) -> None:
+        bundle = self.bundles.current.of(self.watcher.spiffe_id.trust_domain)
+        assert bundle is not None  # we publish no set without our own
+        await self._send(channel, "bundle", bundle.sequence, bundle=json.loads(bundle.to_jwks()))
+
+    async def _send_time(self, channel: Channel) -> None:
+        await self._send(channel, "time", self._sent.get("time", 0) + 1, now=self.clock.wall())
+
+    async def _send(self, channel: Channel, topic: str, sequence: int, **state: Any) -> None:
+        self._sent[topic] = sequence
+        line = json.dumps({"topic": topic, "sequence": sequence, **state}, separators=(",", ":"))
+        await channel.send(line.encode() + b"\n")
+
+    async def _listen(self, channel: Channel) -> None:
+        async for line in _lines(channel):
+            ack = self._read_ack(line)
+            await self.store.call(self.store.store.acknowledge, [ack])
+
+    def _read_ack(self, line: bytes) -> Ack:
+        """An acknowledgement of something we have said on this watch. Raises BadRequest."""
+        try:
+            document = json.loads(line)
+            topic, sequence = document["ack"], document["sequence"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise BadRequest("a line of the watch is not an acknowledgement") from None
+        if not isinstance(topic, str) or type(sequence) is not int or not 0 <= sequence <= self._sent.get(topic, -1):
+            raise BadRequest("an acknowledgement of what was never sent")
+        return Ack(self.watcher.spiffe_id.text, self.watcher.serial, topic, sequence, self.clock.wall())
+
+
+async def _lines(channel: Channel) -> AsyncIterator[bytes]:
+    buffer = b""
+    while (piece := await channel.receive()) is not None:
+        *lines, buffer = (buffer + piece).split(b"\n")
+        if len(buffer) > MAX_LINE or any(len(line) > MAX_LINE for line in lines):
+            raise BadRequest(f"a line of the watch is longer than {MAX_LINE} bytes")
+        for line in lines:
+            if line.strip():
+                yield line
