@@ -281,7 +281,7 @@ def test_a_bundle_that_holds_what_is_no_ca_vouches_for_nobody() -> None:
 
 
 def test_what_openssl_cannot_read_is_refused_wherever_it_is() -> None:
-    """`cryptography` takes an OCTET STRING for a name, OpenSSL does not: what two readers read differently is refused."""
+    """`cryptography` takes an OCTET STRING for a name, OpenSSL does not: what two readers disagree on is refused."""
     svid = an_svid(ISSUER)
     for text, place in ((b"demo.mesh issuer", "leaf"), (b"demo.mesh root", "bundle")):
         utf8, octets = (bytes([tag, len(text)]) + text for tag in (0x0C, 0x04))
