@@ -62,7 +62,7 @@ def list_entries(directory: Path, output: str) -> None:
     with opened(directory) as (_, store):
         found = [(item, store.keys(item.id)) for item in store.entries()]
     rows = [
-        (item.id, item.spiffe_id.text, ", ".join(item.dns_names) or "-", format_duration(item.ttl), f"{len(_live(keys))}")
+        (item.id, str(item.spiffe_id), ", ".join(item.dns_names) or "-", format_duration(item.ttl), _count_live(keys))
         for item, keys in found
     ]
     none = "no entries; add one with `mesh ca entry add NAME`"
@@ -130,8 +130,8 @@ def revoke_key(name: str, key: str, directory: Path, output: str) -> None:
         found = _find(store, settings, name)
         matching = [item.key_id for item in _live(store.keys(found.id)) if item.key_id.startswith(key.lower()) and key]
         if len(matching) != 1:
-            what = "no live key" if not matching else f"{len(matching)} live keys"
-            raise CaError(f"{what} of {found.id} begin with {key!r}; see `mesh ca entry show {found.id}`")
+            what = "no live key" if not matching else "more than one live key"
+            raise CaError(f"{what} of {found.id} begins with {key!r}; see `mesh ca entry show {found.id}`")
         store.revoke_key(found.id, matching[0], time.time())
     print_result(output, {"entry": found.id, "revoked": matching[0]}, [f"revoked key {matching[0][:16]} of {found.id}"])
 
@@ -204,6 +204,10 @@ def _hand_over(enrolment: Enrolment, target: Path, output: str, note: str) -> No
     enrolment.save(target)
     document = {"entry": enrolment.entry, "spiffe_id": enrolment.spiffe_id.text, "file": str(target)}
     print_result(output, document, [f"wrote {target} for {enrolment.spiffe_id} ({note})"])
+
+
+def _count_live(keys: tuple[EnrolmentKeyRecord, ...]) -> str:
+    return str(len(_live(keys)))
 
 
 def _live(keys: tuple[EnrolmentKeyRecord, ...]) -> list[EnrolmentKeyRecord]:

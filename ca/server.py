@@ -13,7 +13,6 @@ import logging
 import random
 import signal
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 import trio
@@ -31,6 +30,7 @@ from ca.store.base import Store
 from ca.store.sqlite import SqliteStore
 from ca.store.threads import StoreThreads
 from certs.bundle import BundleSet
+from certs.errors import MeshError
 from certs.keys import new_key
 from certs.rotation import Renewal, backoff
 from certs.source import Source
@@ -199,19 +199,25 @@ def open_server(
 async def serve(config: ServeConfig, passphrase: bytes, on_ready: Callable[[CaServer, str], None]) -> None:
     """Serve until SIGTERM or SIGINT. Raises CaError, KeyUnavailable, OSError (the port is taken)."""
     server = open_server(config, passphrase)
+    failure: Exception | None = None
     try:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async with trio.open_nursery(strict_exception_groups=False) as nursery:
+            async with trio.open_nursery() as nursery:
 
                 async def until_signalled() -> None:
                     async for _ in signals:
                         nursery.cancel_scope.cancel()
 
                 nursery.start_soon(until_signalled)
-                on_ready(server, await nursery.start(server.run))
+                try:
+                    on_ready(server, await nursery.start(server.run))
+                except (MeshError, OSError) as error:
+                    failure = error  # raised outside, so that it comes out as itself and not in a group
+                    nursery.cancel_scope.cancel()
     finally:
-        with suppress(CaError):
-            server.store.store.close()
+        server.store.store.close()
+    if failure is not None:
+        raise failure
 
 
 def _address_of(listener: trio.SocketListener) -> str:

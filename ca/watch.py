@@ -23,6 +23,7 @@ from ca.errors import BadRequest
 from ca.store.base import Ack
 from ca.store.threads import StoreThreads
 from certs.bundle import BundleSet
+from certs.errors import MeshError
 from certs.source import Source
 from certs.spiffe import SpiffeId
 from sidecar.net.clock import Clock, wait_until_wall
@@ -30,6 +31,7 @@ from sidecar.net.http_server import Channel
 
 BEAT_SECONDS = 30.0
 MAX_LINE = 4096  # bytes; an acknowledgement is under 100
+_LEFT = (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
 _HEADERS = ((b"content-type", b"application/x-ndjson"), (b"cache-control", b"no-store"))
 
 
@@ -56,7 +58,8 @@ class Watch:
     async def run(self, channel: Channel) -> None:
         """Serve until the sidecar leaves or its certificate ends. Raises BadRequest for what is no acknowledgement."""
         await channel.start(200, _HEADERS)
-        async with trio.open_nursery(strict_exception_groups=False) as nursery:
+        failure: Exception | None = None
+        async with trio.open_nursery() as nursery:
 
             async def until_the_end() -> None:
                 await wait_until_wall(self.clock, self.watcher.not_after)
@@ -65,13 +68,18 @@ class Watch:
             async def tell() -> None:
                 try:
                     await self._tell(channel)
-                except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+                except _LEFT:
                     nursery.cancel_scope.cancel()  # the sidecar left, or takes nothing; it will open another watch
 
             nursery.start_soon(until_the_end)
             nursery.start_soon(tell)
-            await self._listen(channel)
+            try:
+                await self._listen(channel)
+            except (MeshError, *_LEFT) as error:
+                failure = error  # raised outside, so that it comes out as itself and not in a group
             nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
 
     async def _tell(self, channel: Channel) -> None:
         number = self.bundles.number
