@@ -13,8 +13,8 @@ or after too long an outage) the proof is all there is. Every certificate is for
 process ever holds.
 
 Time. Waits are measured on the monotonic clock, validity on the wall clock, and every wait looks at the wall clock
-again after at most 30 s, so that a laptop's sleep or a clock that was set is noticed. The difference from the CA's clock
-is measured at each obtaining and by the watch; it is never used to correct anything, only to explain.
+again after at most 30 s, so that a laptop's sleep or a clock that was set is noticed. The difference from the CA's
+clock is measured at each obtaining and by the watch; it is never used to correct anything, only to explain.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ class HttpClient:
             if isinstance(event, h11.Response):
                 return event
             if not isinstance(event, h11.InformationalResponse):
-                raise BadHttp("the server closed the connection without an answer")
+                raise BadHttp("this connection has ended")
 
     async def _whole(self, response: h11.Response) -> Answer:
         pieces, size = [], 0
@@ -98,7 +98,10 @@ class HttpClient:
     async def _event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         try:
             while (event := self._h11.next_event()) is h11.NEED_DATA:
-                self._h11.receive_data(bytes(await self.stream.receive_some(READ_BYTES)))
+                data = bytes(await self.stream.receive_some(READ_BYTES))
+                if not data and self._h11.their_state is h11.SEND_RESPONSE and not self._h11.trailing_data[0]:
+                    raise BadHttp("the server closed the connection without an answer")
+                self._h11.receive_data(data)
         except h11.RemoteProtocolError as error:
             raise BadHttp(f"the server's answer is not valid HTTP: {error}") from error
         return event

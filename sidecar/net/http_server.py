@@ -306,6 +306,8 @@ def _objection(head: h11.Request, limits: HttpLimits) -> tuple[int, str, str] | 
     names = [name for name, _ in head.headers]
     if len(names) > limits.head_lines:
         return 431, "head_too_large", f"at most {limits.head_lines} header lines"
+    if len(head.target) + sum(len(name) + len(value) + 4 for name, value in head.headers) > limits.head_bytes:
+        return 431, "head_too_large", f"at most {limits.head_bytes} bytes"  # h11 lets pass what came in one piece
     if not head.target.startswith(b"/") or not head.target.isascii():
         return 400, "bad_request", "the request target must start with a slash"
     if b"content-length" in names and b"transfer-encoding" in names:
