@@ -33,7 +33,9 @@ class Plan:
 
     def service_command(self, service: str, folder: Path, run_dir: Path) -> list[str]:
         """`mesh run` for one service, its own command included."""
-        enrolment = folder / "ca" / "enrolment" / f"{service}.json"
+        from ca.bootstrap import enrolment_file
+
+        enrolment = enrolment_file(folder / "ca", self.config.services[service].identity)
         return [
             *MESH, "run", "--file", str(self.file), "--service", service, "--enrolment", str(enrolment),
             "--state", str(folder / "state" / service), "--run-dir", str(run_dir), "--with-app",

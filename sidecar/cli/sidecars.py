@@ -32,18 +32,18 @@ class Sidecar:
     service: str
     socket: Path
 
-    def ask(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
+    def ask(self, method: str, path: str, body: object = None) -> tuple[int, dict[str, Any]]:
         """One exchange: status and document. Raises Failure where nobody answers."""
         try:
             return client.call(self.socket, method, path, body)
-        except OSError as error:
+        except client.NoSidecar as error:
             raise Failure(
-                f"the sidecar of {self.service} does not answer ({error.strerror or error}).",
-                f"Its socket is {self.socket}; if the process is gone, the file may be removed.",
+                f"the sidecar of {self.service} does not answer ({error}).",
+                "If its process is gone, the socket's file may be removed.",
                 Code.UNREACHABLE,
             ) from None
 
-    def get(self, path: str) -> Any:
+    def get(self, path: str) -> dict[str, Any]:
         """The document at this path. Raises Failure where there is none."""
         status, document = self.ask("GET", path)
         if status != 200:
@@ -51,15 +51,13 @@ class Sidecar:
         return document
 
 
-def _detail(document: Any) -> str:
-    if isinstance(document, dict):
-        return str(document.get("detail") or document.get("error") or "")
-    return ""
+def _detail(document: dict[str, Any]) -> str:
+    return str(document.get("detail") or document.get("error") or "")
 
 
 def running(run_dir: Path | None) -> list[Sidecar]:
     """Every socket under the run folder, by service name; whether somebody answers is not asked."""
-    return [Sidecar(path.stem, path) for path in sorted(client.sockets(run_dir or client.run_folder()))]
+    return [Sidecar(path.stem, path) for path in client.sockets(run_dir)]
 
 
 def some(run_dir: Path | None, service: str | None = None) -> list[Sidecar]:

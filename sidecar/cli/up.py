@@ -169,16 +169,14 @@ def _start(plan: Plan, space: Workspace, fleet: Fleet, stop: Stop) -> bool:
 
 
 def _prepare_ca(plan: Plan, folder: Path) -> None:
-    from ca.bootstrap import NewEntry, prepare
+    from ca.bootstrap import prepare
+    from ca.entries import NewEntry
 
     passphrase = secrets.token_urlsafe(32).encode()
     secret = folder / "passphrase"
     secret.touch(mode=0o600)
     secret.write_bytes(passphrase)
-    entries = [
-        NewEntry(name=service.name, spiffe_id=service.identity, dns_names=(service.name,))
-        for service in plan.config.services.values()
-    ]
+    entries = [NewEntry(service.identity, (service.name,)) for service in plan.config.services.values()]
     prepare(folder / "ca", plan.config.trust_domain, passphrase, entries, str(plan.ca))
 
 

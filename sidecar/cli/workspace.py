@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from sidecar.admin.client import make_run_folder
+
 PREFIX = "mesh-up-"
 LOCK = "lock"
 
@@ -32,16 +34,15 @@ class Workspace:
         sweep(Path(tempfile.gettempdir()))
         self.folder = Path(tempfile.mkdtemp(prefix=PREFIX))  # 0700
         self._lock = _lock(self.folder / LOCK)
-        for name in ("ca", "state", "logs"):
+        for name in ("state", "logs"):
             (self.folder / name).mkdir(mode=0o700)
         return self
 
     def claim(self, services: Iterable[str]) -> None:
-        """From now on the sockets of these services are ours to remove."""
+        """From now on the sockets of these services are ours to remove. Raises UnsafeRunFolder."""
         self._services = list(services)
-        if not self.run_dir.exists():
-            self.run_dir.mkdir(mode=0o700, parents=True)
-            self._made_run_dir = True
+        self._made_run_dir = not self.run_dir.exists()
+        make_run_folder(self.run_dir)
 
     def __exit__(self, *_: object) -> None:
         for service in self._services:

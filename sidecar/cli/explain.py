@@ -1,0 +1,171 @@
+"""`mesh explain`: why a request was refused, by its decision id; or what would be said of one that was never sent."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import click
+
+from sidecar.cli.console import Code, Failure, output_option, print_facts, print_json
+from sidecar.cli.sidecars import one, run_dir_option, short, some
+
+if TYPE_CHECKING:
+    from sidecar.config.schema import Service
+
+EXAMPLES = """\b
+Examples:
+  mesh explain 1f0c9a3b-2s
+  mesh explain --from web --to payments --method GET --path /charges/1
+  mesh explain -f mesh.yaml --from web --to orders --method POST --path /orders"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("decision_id", required=False)
+@click.option("--from", "caller", help="Who calls: a service, namespace/service, or a SPIFFE ID.")
+@click.option("--to", "called", help="The service that is called.")
+@click.option("--method", default="GET", show_default=True)
+@click.option("--path", default="/", show_default=True)
+@click.option("--host", help="The host asked for.  [default: the service's name]")
+@click.option("--header", "headers", multiple=True, metavar="NAME:VALUE", help="May be given more than once.")
+@click.option("--source", help="The caller's address, where rules name networks.")
+@click.option("--port", help="The inbound listener, by name or number.  [default: the first]")
+@click.option("-f", "--file", type=click.Path(path_type=Path), help="Ask this config instead of the running sidecar.")
+@run_dir_option
+@output_option
+def explain(
+    decision_id: str | None,
+    caller: str | None,
+    called: str | None,
+    method: str,
+    path: str,
+    host: str | None,
+    headers: tuple[str, ...],
+    source: str | None,
+    port: str | None,
+    file: Path | None,
+    run_dir: Path | None,
+    output: str,
+) -> int:
+    """Why a request is refused or allowed, the rule that came nearest, and the smallest change that would allow it.
+
+    DECISION_ID is what a refused caller is shown. Without one, ask ahead with --from and --to. Exit code 0: allowed,
+    1: refused.
+    """
+    if decision_id is not None:
+        document = _decision(decision_id, run_dir)
+    elif caller is None or called is None:
+        raise Failure("say which decision, or who calls whom.", "mesh explain ID, or --from and --to.", Code.USAGE)
+    else:
+        question = {
+            "from": caller, "method": method.upper(), "path": path, "host": host, "source": source, "port": port,
+            "headers": dict(map(_header, headers)),
+        }  # fmt: skip
+        asked = {name: value for name, value in question.items() if value}
+        document = _from_file(file, called, asked) if file is not None else _from_sidecar(run_dir, called, asked)
+    if output == "json":
+        print_json({name: value for name, value in document.items() if name != "text"})
+    else:
+        _show(document)
+    return Code.OK if document.get("verdict") == "permit" else Code.NEGATIVE
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        raise click.BadParameter(f"{text!r} is not NAME:VALUE", param_hint="--header")
+    return name.strip(), value.strip()
+
+
+def _from_file(file: Path, called: str, question: dict[str, Any]) -> dict[str, Any]:
+    """The answer that the sidecar of `called` would give with this config, by the same functions."""
+    from sidecar.cli.run import choose
+    from sidecar.config.load import load_config
+
+    config = load_config(str(file))
+    service, asking = choose(config, called, file), config.services.get(str(question["from"]))
+    if asking is not None:
+        question = {**question, "from": str(asking.identity)}
+    document = _judge(service, question)
+    if asking is not None and all(upstream.to != called for upstream in asking.outbound):
+        note = f"{asking.name} declares no upstream {called!r}, so its own sidecar would refuse already"
+        document["note"] = f"{note}: add `{{to: {called}}}` to its `outbound` ({asking.where})"
+    return document
+
+
+def _judge(service: Service, question: dict[str, Any]) -> dict[str, Any]:
+    from sidecar.errors import HopError
+    from sidecar.policy.authz import RuleSet
+    from sidecar.policy.explain import explain as explain_hop
+    from sidecar.policy.question import BadQuestion, hop_of
+    from sidecar.policy.reasons import reason_of
+
+    try:
+        hop = hop_of(question, service)
+    except BadQuestion as error:
+        raise Failure(str(error), "", Code.USAGE) from None
+    except HopError as error:
+        return {"verdict": "deny", "error": error.name, "detail": error.detail, "explained": reason_of(error).to_json()}
+    explanation = explain_hop(RuleSet.compile(service.allow, service.deny), hop, time.time())
+    return explanation.to_json() | {"text": explanation.render()}
+
+
+def _from_sidecar(run_dir: Path | None, called: str, question: dict[str, Any]) -> dict[str, Any]:
+    status, document = one(run_dir, called).ask("POST", "/explain", question)
+    if status == 400:
+        raise Failure(str(document.get("detail") or document), "", Code.USAGE)
+    if status != 200:
+        raise Failure(f"the sidecar of {called} answers {status}.", str(document.get("detail", "")))
+    return document
+
+
+def _decision(decision_id: str, run_dir: Path | None) -> dict[str, Any]:
+    """Ask everybody: the id names a process, not a service. One that does not answer is no obstacle."""
+    silent: list[str] = []
+    for sidecar in some(run_dir):
+        try:
+            status, document = sidecar.ask("GET", f"/decisions/{quote(decision_id, safe='')}")
+        except Failure:
+            silent.append(sidecar.service)
+            continue
+        if status == 200:
+            return document
+        if status == 400:
+            raise Failure(f"{decision_id!r} is no decision id.", str(document.get("detail", "")), Code.USAGE)
+    missing = f" These did not answer: {', '.join(silent)}." if silent else ""
+    raise Failure(
+        f"no sidecar here knows the decision {decision_id}.",
+        "Each remembers its last 10,000 for as long as it runs; it may be another machine's: ask there." + missing,
+    )
+
+
+def _show(document: dict[str, Any]) -> None:
+    """The facts of the decision where there is one, then the sidecar's own words."""
+    if "id" in document:
+        _show_facts(document)
+    elif "text" not in document:
+        click.echo(f"{document.get('verdict')}: refused before any rule was asked ({document.get('error')})")
+    explained = document.get("explained") or {}
+    print_facts([("happened", _safe(explained.get("happened"))), ("to do", _safe(explained.get("todo")))])
+    if text := document.get("text"):
+        click.echo(str(text).rstrip("\n"))
+    print_facts([("note", str(document.get("note") or ""))])
+
+
+def _show_facts(hop: dict[str, Any]) -> None:
+    caller, called = str(hop.get("caller") or hop.get("presented") or ""), str(hop.get("destination") or "")
+    request = f"{hop.get('method') or ''} {hop.get('host') or ''}{hop.get('path') or ''}".strip()
+    outcome = f"flag {hop.get('flag', '-')}, {hop.get('error') or 'no error'}"
+    print_facts([
+        ("decision", f"{hop['id']}, by the sidecar of {hop.get('service', '?')} at {hop.get('at', '')}"),
+        ("hop", f"{short(caller)} → {short(called)}, {hop.get('direction', '')} on {hop.get('listener', '')}"),
+        ("request", _safe(request)),
+        ("outcome", f"{hop.get('status') or 'closed'}, {outcome}"),
+    ])  # fmt: skip
+
+
+def _safe(text: object) -> str:
+    """What a caller wrote must not move our terminal's cursor."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text or ""))
