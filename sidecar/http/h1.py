@@ -1,12 +1,12 @@
 """HTTP/1 in our tongue: a strict reading of each head, in front of h11, which keeps the books of framing.
 
 h11 is the authority on states: who may send what next, when a connection may be used again, how a body ends. It also
-forgives some things that a proxy in front of a policy must not (bare LF, lists of lengths, both framings at once, control
-characters in values). So a head is first cut out at its empty line, read strictly by the rules below, and only then shown
-to h11. What we refuse is refused; what we accept, h11 reads too, and both must agree.
+forgives some things that a proxy in front of a policy must not (bare LF, lists of lengths, both framings at once,
+control characters in values). So a head is first cut out at its empty line, read strictly by the rules below, and
+only then shown to h11. What we refuse is refused; what we accept, h11 reads too, and both must agree.
 
-Each exchange has an h11 connection of its own. That keeps pipelined bytes out of h11's buffer, so that every head passes
-the strict reading, and costs 6 µs.
+Each exchange has an h11 connection of its own. That keeps pipelined bytes out of h11's buffer, so that every head
+passes the strict reading, and costs 6 µs.
 """
 
 from __future__ import annotations
@@ -82,8 +82,7 @@ def _cut_head(raw: bytearray, limit: int) -> list[bytes] | None:
         return None
     if end > limit:
         raise HeadTooLarge(f"the head is over {limit} bytes")
-    lines = bytes(raw[:end]).split(b"\r\n")
-    return lines
+    return bytes(raw[:end]).split(b"\r\n")
 
 
 def _no_bare_line_end(raw: bytearray) -> None:
@@ -119,7 +118,9 @@ class _H1:
     def _new_h11(self, role: type[h11.CLIENT] | type[h11.SERVER]) -> h11.Connection:
         return h11.Connection(role, max_incomplete_event_size=max(self._head_bytes, _LINE_LIMIT) + 4)
 
-    def _send(self, event: h11.Request | h11.Response | h11.InformationalResponse | h11.Data | h11.EndOfMessage) -> bytes:
+    def _send(
+        self, event: h11.Request | h11.Response | h11.InformationalResponse | h11.Data | h11.EndOfMessage
+    ) -> bytes:
         return self._connection.send(event) or b""
 
     def send_data(self, data: bytes) -> bytes:
@@ -144,7 +145,7 @@ class _H1:
     @property
     def they_are_done(self) -> bool:
         """Whether the other side's message has been read whole."""
-        return self._connection.their_state in (h11.DONE, h11.MUST_CLOSE, h11.CLOSED, h11.SWITCHED_PROTOCOL)
+        return self._connection.their_state not in (h11.IDLE, h11.SEND_BODY, h11.ERROR)
 
     def trailing(self) -> bytes:
         """Bytes that came after the message: a pipelined request, or the first of another protocol."""
@@ -249,7 +250,9 @@ class H1Server(_H1):
     def send_head(self, head: ResponseHead) -> bytes:
         """Serialise a response head, final or 1xx."""
         if head.status < 200:
-            return self._send(h11.InformationalResponse(status_code=head.status, headers=head.headers, reason=head.reason))
+            return self._send(
+                h11.InformationalResponse(status_code=head.status, headers=head.headers, reason=head.reason)
+            )
         return self._send(h11.Response(status_code=head.status, headers=head.headers, reason=head.reason))
 
     @property
@@ -327,7 +330,9 @@ class H1Client(_H1):
         lines = _cut_head(self._raw, self._head_bytes)
         if lines is None:
             if self._eof:
-                raise UpstreamClosed("the upstream closed before it answered" if not self._raw else "closed in its head")
+                raise UpstreamClosed(
+                    "the upstream closed before it answered" if not self._raw else "closed in its head"
+                )
             return NEED_DATA
         head = self._read_response(lines)
         size = sum(map(len, lines)) + 2 * len(lines) + 2
@@ -354,7 +359,9 @@ class H1Client(_H1):
         length = _length(headers)
         codings = tokens(headers, b"transfer-encoding")
         if codings and (length is not None or codings != [b"chunked"] or match[1] == b"1.0"):
-            raise UpstreamProtocolViolation("ambiguous framing: Transfer-Encoding with Content-Length, or not just chunked")
+            raise UpstreamProtocolViolation(
+                "ambiguous framing: Transfer-Encoding with Content-Length, or not just chunked"
+            )
         return ResponseHead(int(match[2]), headers, match[3] or b"", match[1])
 
     @property

@@ -1,4 +1,6 @@
-"""Header hygiene: what belongs to one connection stays on it, and what belongs to the mesh is not taken from strangers."""
+"""Header hygiene: what belongs to one connection stays on it, and what belongs to the mesh is not taken from
+strangers.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,10 @@ PROTECTED = frozenset(
 )  # fmt: skip
 # A message with two of these has two meanings (RFC 9110 section 5.3).
 SINGLETONS = frozenset(
-    (b"host", b"content-length", b"transfer-encoding", b"content-type", b"authorization", b"proxy-authorization", b"expect")
+    (b"host", b"content-length", b"transfer-encoding", b"content-type", b"authorization", b"proxy-authorization",
+     b"expect")
 )  # fmt: skip
-# RFC 9110 section 6.5.1: what would change the framing, the routing or the caller's rights must not come after the body.
+# RFC 9110 section 6.5.1: what would change framing, routing or the caller's rights must not come after the body.
 FORBIDDEN_TRAILERS = HOP_BY_HOP | SINGLETONS | PROTECTED | {b"content-range", b"max-forwards", b"te", b"cookie"}
 XFCC = b"x-forwarded-client-cert"
 RESERVED = b"mesh-"

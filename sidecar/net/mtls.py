@@ -1,11 +1,13 @@
 """The gate of the hop: who we are and whom we trust, as one generation, and the judgement of a handshake.
 
-A generation is made of one SVID and one set of bundles. Its TLS contexts are built once and shared by all connections that
-begin under it. When either changes, the next connection gets the next generation; those that are open keep theirs.
+A generation is made of one SVID and one set of bundles. Its TLS contexts are built once and shared by all connections
+that begin under it. When either changes, the next connection gets the next generation; those that are open keep
+theirs.
 
-OpenSSL builds and checks the path, with exactly the roots of our bundle (decision D18). Everything that makes a certificate
-an SVID, and makes this SVID the right one, is checked here, after the handshake, on both sides (X509-SVID.md section 5):
-profile, trust domain, and the wall clock once more, because a timer alone has missed many an expiry.
+OpenSSL builds and checks the path, with exactly the roots of our bundle (decision D18). Everything that makes a
+certificate an SVID, and makes this SVID the right one, is checked here, after the handshake, on both sides
+(X509-SVID.md section 5): profile, trust domain, and the wall clock once more, because a timer alone has missed many
+an expiry.
 """
 
 from __future__ import annotations
@@ -18,8 +20,9 @@ from typing import TYPE_CHECKING, Protocol
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs.bundle import BundleSet
-from certs.errors import InvalidSpiffeId, InvalidSvid
-from certs.svid import X509Svid, check_leaf
+from certs.errors import InvalidSpiffeId, InvalidSvid, UntrustedSvid
+from certs.svid import X509Svid, check_leaf, check_signer
+from certs.verify import verify_chain
 from sidecar.errors import HandshakeFailed, IdentityRefused, NoIdentity, PeerIdentityMismatch
 from sidecar.hop import TlsInfo
 from sidecar.net.contexts import make_context
@@ -28,7 +31,6 @@ from sidecar.net.tls import AlertReceived, TlsBroken, TlsWire
 from sidecar.net.wires import SocketWire
 
 if TYPE_CHECKING:
-    from cryptography import x509
     from OpenSSL import SSL
 
     from certs.source import Source
@@ -56,12 +58,12 @@ class Gate(Protocol):
         """Raise NoIdentity while we have no valid SVID."""
         ...
 
-    async def accept(self, port: Port, wire: Wire, *, http: bool, timeout: float) -> tuple[Wire, Peer]:
+    async def accept(self, port: Port, wire: Wire, *, http: bool, within: float) -> tuple[Wire, Peer]:
         """Be the server. Raises IdentityRefused."""
         ...
 
     async def connect(
-        self, port: Port, wire: Wire, *, http: bool, server_name: str, expected: SpiffeId, timeout: float
+        self, port: Port, wire: Wire, *, http: bool, server_name: str, expected: SpiffeId, within: float
     ) -> tuple[Wire, Peer]:
         """Be the client. Raises HandshakeFailed or PeerIdentityMismatch."""
         ...
@@ -118,32 +120,29 @@ class MtlsGate:
             raise NoIdentity("our own certificate has expired and could not be renewed")
         return current
 
-    async def accept(self, port: Port, wire: Wire, *, http: bool, timeout: float) -> tuple[Wire, Peer]:
+    async def accept(self, port: Port, wire: Wire, *, http: bool, within: float) -> tuple[Wire, Peer]:
         """Be the server. Raises IdentityRefused or NoIdentity; the wire is closed then."""
         assert isinstance(wire, SocketWire)
         generation = self._valid(port.wall())
         secure = TlsWire(wire, generation.context(server=True, http=http), server=True)
         try:
-            port.deadline(port.now + timeout)
+            port.deadline(port.now + within)
             try:
                 await secure.handshake()
             except TlsBroken as error:
                 await _let_alert_through(port, secure)
                 raise IdentityRefused(error.reason, error.detail) from None
             except Expired:
-                raise IdentityRefused("handshake_timeout", f"no handshake within {timeout:g} s") from None
+                raise IdentityRefused("handshake_timeout", f"no handshake within {within:g} s") from None
             except WireBroken:
                 raise IdentityRefused("reset", "the peer left during the handshake") from None
-            leaf = secure.peer_leaf()
-            if leaf is None:
-                raise IdentityRefused("no_certificate", "the peer showed no certificate")
-            return secure, self._peer(secure, leaf, generation, port.wall())
+            return secure, self._peer(secure, generation, port.wall())
         except BaseException:
             secure.close()
             raise
 
     async def connect(
-        self, port: Port, wire: Wire, *, http: bool, server_name: str, expected: SpiffeId, timeout: float
+        self, port: Port, wire: Wire, *, http: bool, server_name: str, expected: SpiffeId, within: float
     ) -> tuple[Wire, Peer]:
         """Be the client. Raises HandshakeFailed, PeerIdentityMismatch or NoIdentity; the wire is closed then."""
         assert isinstance(wire, SocketWire)
@@ -151,7 +150,7 @@ class MtlsGate:
         context = generation.context(server=False, http=http)
         secure = TlsWire(wire, context, server=False, server_name=server_name)
         try:
-            port.deadline(port.now + timeout)
+            port.deadline(port.now + within)
             try:
                 await secure.handshake()
             except AlertReceived as error:
@@ -161,14 +160,11 @@ class MtlsGate:
                     raise HandshakeFailed(error.detail) from None
                 raise PeerIdentityMismatch(error.reason, error.detail) from None
             except Expired:
-                raise HandshakeFailed(f"no handshake within {timeout:g} s") from None
+                raise HandshakeFailed(f"no handshake within {within:g} s") from None
             except WireBroken as error:
                 raise HandshakeFailed(f"the upstream left during the handshake: {error}") from None
-            leaf = secure.peer_leaf()
-            if leaf is None:
-                raise PeerIdentityMismatch("no_certificate", "the upstream showed no certificate")
             try:
-                peer = self._peer(secure, leaf, generation, port.wall())
+                peer = self._peer(secure, generation, port.wall())
             except IdentityRefused as error:
                 raise PeerIdentityMismatch(error.reason, str(error)) from None
             if peer.id != expected:
@@ -178,15 +174,27 @@ class MtlsGate:
             secure.close()
             raise
 
-    def _peer(self, wire: TlsWire, leaf: x509.Certificate, generation: _Generation, wall: float) -> Peer:
+    def _peer(self, wire: TlsWire, generation: _Generation, wall: float) -> Peer:
+        """Who the other side is. Raises IdentityRefused."""
+        chain = wire.peer_chain()
+        if not chain:
+            raise IdentityRefused("no_certificate", "the peer showed no certificate")
+        leaf = chain[0]
         try:
             identity = check_leaf(leaf)
+            bundles = generation.bundles
+            if bundles.of(identity.trust_domain) is None:
+                raise IdentityRefused("wrong_trust_domain", f"{identity} is of a trust domain that we do not know")
+            for issuer in chain[1:-1]:
+                check_signer(issuer, identity)
+            if len(bundles) > 1:  # the store was the union: find the path again, in the peer's own domain (D18)
+                verify_chain(chain[:-1], bundles, wall)
         except InvalidSvid as error:
             raise IdentityRefused(error.rule, str(error)) from None
+        except UntrustedSvid as error:
+            raise IdentityRefused(error.reason, str(error)) from None
         except InvalidSpiffeId as error:
             raise IdentityRefused("invalid_spiffe_id", str(error)) from None
-        if generation.bundles.of(identity.trust_domain) is None:
-            raise IdentityRefused("wrong_trust_domain", f"{identity} is of a trust domain that we do not know")
         facts = wire.facts(leaf)
         if wall > facts.not_after:
             raise IdentityRefused("expired", f"the certificate of {identity} has expired; check both clocks")

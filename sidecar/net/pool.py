@@ -1,8 +1,10 @@
-"""Connections to one upstream, kept for reuse: last in, first out, so that a few stay warm and the rest grow old and go.
+"""Connections to one upstream, kept for reuse: last in, first out, so that a few stay warm and the rest grow old and
+go.
 
-The enemy is the connection that the other side closes just as we pick it (semantics S23, pains 5): a pooled connection
-stays registered with the driver, so that anything that happens on it takes it out of the pool at once; it is kept for less
-time than servers usually do; and who cannot send a request twice asks for a connection that was busy a moment ago.
+The enemy is the connection that the other side closes just as we pick it (semantics S23, pains 5): a pooled
+connection stays registered with the driver, so that anything that happens on it takes it out of the pool at once; it
+is kept for less time than servers usually do; and who cannot send a request twice asks for a connection that was busy
+a moment ago.
 """
 
 from __future__ import annotations
@@ -55,7 +57,9 @@ class Pool:
         self.generation = 0
 
     async def take(self, max_idle: float) -> Connection:
-        """A connection that has been idle for less than this, or a new one. Raises Overflow and what connecting raises."""
+        """A connection that has been idle for less than this, or a new one. Raises Overflow and what connecting
+        raises.
+        """
         give_up = self._port.now + self._pending
         while True:
             connection = self._reuse(max_idle)

@@ -4,20 +4,22 @@ A connection is one ordinary `async def`. It never meets trio, epoll or a socket
 deadline, starts bounded children, and waits for whichever of several events comes first. Two drivers stand behind the
 port: `sidecar.net.reactor` on epoll, and `sidecar.net.memory`, deterministic, with virtual time.
 
-How it works. A *task* is a coroutine and the driver calls `coro.send(None)` itself; that is all the machinery there is,
-and it is why a request costs no trio checkpoint (a park and reschedule there costs 8 µs, a whole request 25). A task runs
-until it parks. Before it parks it leaves itself where the event will look for it: in `wire.reader`, in a signal's list of
-waiters. Whoever fires the event puts the task on the ready queue; the driver steps the queue until it is empty.
+How it works. A *task* is a coroutine and the driver calls `coro.send(None)` itself; that is all the machinery there
+is, and it is why a request costs no trio checkpoint (a park and reschedule there costs 8 µs, a whole request 25). A
+task runs until it parks. Before it parks it leaves itself where the event will look for it: in `wire.reader`, in a
+signal's list of waiters. Whoever fires the event puts the task on the ready queue; the driver steps the queue until
+it is empty.
 
 Rules that keep this sound:
 
 - A wake-up promises nothing. Every wait is a loop that looks again, so a stale or doubled wake-up is harmless.
-- A task is stepped only from the driver's own loop, never from inside another task's step; cancelling is the one exception.
-- `deadline` belongs to the task, not to a scope: one attribute, looked at by a sweep. When it passes, `Expired` is raised
-  at the await, and the deadline is cleared. Whoever catches it knows what it was doing.
-- A child belongs to the task that spawned it. A child that fails raises its error in its parent, at the parent's await. A
-  parent that ends cancels its children. Cancelling throws `Cancelled` into a coroutine, whose `finally` blocks may
-  close things but must not wait.
+- A task is stepped only from the driver's own loop, never from inside another task's step; cancelling is the one
+  exception.
+- `deadline` belongs to the task, not to a scope: one attribute, looked at by a sweep. When it passes, `Expired` is
+  raised at the await, and the deadline is cleared. Whoever catches it knows what it was doing.
+- A child belongs to the task that spawned it. A child that fails raises its error in its parent, at the parent's
+  await. A parent that ends cancels its children. Cancelling throws `Cancelled` into a coroutine, whose `finally`
+  blocks may close things but must not wait.
 """
 
 from __future__ import annotations
@@ -192,7 +194,18 @@ def park() -> Generator[None, None, None]:
 class Task:
     """A coroutine that a driver steps, and an event that has happened once it ends."""
 
-    __slots__ = ("_driver", "_queued", "_thrown", "_waiters", "children", "coro", "deadline", "error", "happened", "parent")
+    __slots__ = (
+        "_driver",
+        "_queued",
+        "_thrown",
+        "_waiters",
+        "children",
+        "coro",
+        "deadline",
+        "error",
+        "happened",
+        "parent",
+    )
 
     def __init__(self, driver: Driver, coro: Coroutine[Any, Any, object], parent: Task | None) -> None:
         self._driver = driver

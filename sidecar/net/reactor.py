@@ -4,17 +4,19 @@ Theory of operation. One trio task owns an epoll descriptor and waits for *it*; 
 per batch of events, not once per event. Each socket is registered once, level-triggered, and stays registered for life:
 
 - A wire whose event fires while its reader waits gets its reader woken. This is the whole fast path: no epoll_ctl.
-- A wire whose event fires while nobody reads it would fire again at once, for ever. So that interest is taken away then
-  (*disarmed*), lazily, and given back by the next read. A busy keep-alive connection never pays for this.
-- Hang-ups (EPOLLRDHUP, HUP, ERR) are wanted even while nobody reads: an exchange that waits for its upstream wants to know
-  that its caller has left. They wake the watcher. EPOLLHUP and EPOLLERR cannot be disarmed, so such a wire leaves epoll.
-- A descriptor closed in a batch may be given out again within that batch, and a stale event would then reach a stranger.
-  Wires remember the batch they were born in and ignore its events; a level-triggered event comes again if it was real.
+- A wire whose event fires while nobody reads it would fire again at once, for ever. So that interest is taken away
+  then (*disarmed*), lazily, and given back by the next read. A busy keep-alive connection never pays for this.
+- Hang-ups (EPOLLRDHUP, HUP, ERR) are wanted even while nobody reads: an exchange that waits for its upstream wants to
+  know that its caller has left. They wake the watcher. EPOLLHUP and EPOLLERR cannot be disarmed, so such a wire
+  leaves epoll.
+- A descriptor closed in a batch may be given out again within that batch, and a stale event would then reach a
+  stranger. Wires remember the batch they were born in and ignore its events; a level-triggered event comes again if
+  it was real.
 
 We wait first and read afterwards: on keep-alive traffic a try that fails costs an exception, 1 to 2 µs, for nothing.
 
-Fairness: at most 64 events a poll and 8 polls, then trio's other tasks have their turn. Deadlines are swept every 100 ms,
-so a time-out may be up to 100 ms late and is never early.
+Fairness: at most 64 events a poll and 8 polls, then trio's other tasks have their turn. Deadlines are swept every 100
+ms, so a time-out may be up to 100 ms late and is never early.
 """
 
 from __future__ import annotations
@@ -55,7 +57,7 @@ class Reactor(Driver):
         self.buffer = bytearray(READ_BYTES)  # shared by all reads: each copies out what it got before it returns
         self.view = memoryview(self.buffer)
 
-    # ---- life -----------------------------------------------------------------------------------------------------
+    # ---- life ----------------------------------------------------------------------------------------------------
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Drive until cancelled; then every connection is closed."""

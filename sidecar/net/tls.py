@@ -2,11 +2,11 @@
 
 OpenSSL owns the socket here; there is no memory BIO and no copy in between. Two facts shape the code:
 
-- `recv_into` gives at most one record (16 KiB) a call, and our buffer is larger than a record. So OpenSSL never holds back
-  decrypted bytes that epoll would not tell us of, and a level-triggered event means that a read is worth trying.
-- In TLS 1.3 a read may want to write (a key update) and the peer's verdict on a client certificate arrives *after* the
-  client's handshake has ended: as an alert in place of the first byte of data. `AlertReceived` keeps that apart from an
-  ordinary reset, because it means "you are not who I talk to", and nothing may be sent again (decision D18).
+- `recv_into` gives at most one record (16 KiB) a call, and our buffer is larger than a record. So OpenSSL never holds
+  back decrypted bytes that epoll would not tell us of, and a level-triggered event means that a read is worth trying.
+- In TLS 1.3 a read may want to write (a key update) and the peer's verdict on a client certificate arrives *after*
+  the client's handshake has ended: as an alert in place of the first byte of data. `AlertReceived` keeps that apart
+  from an ordinary reset, because it means "you are not who I talk to", and nothing may be sent again (decision D18).
 """
 
 from __future__ import annotations
@@ -166,9 +166,9 @@ class TlsWire(EpollWire):
 
     # ---- what the handshake found -------------------------------------------------------------------------------
 
-    def peer_leaf(self) -> x509.Certificate | None:
-        """The certificate that the other side showed."""
-        return self.connection.get_peer_certificate(as_cryptography=True)
+    def peer_chain(self) -> list[x509.Certificate]:
+        """The path that OpenSSL found, from the other side's leaf to one of our roots; empty where it showed none."""
+        return self.connection.get_verified_chain(as_cryptography=True) or []
 
     def facts(self, leaf: x509.Certificate) -> TlsInfo:
         """What the handshake agreed on."""

@@ -1,14 +1,15 @@
 """One request and its answer, from the verdict to the last byte.
 
-Theory of operation. The coroutine of the downstream connection drives the exchange. It sends the request head upstream and
-then waits for the answer; a request body is moved by a child, so that both directions flow at once, an early answer is
-seen while the body still comes, and a slow reader holds back only its own side. While no body moves, the wait for the
-answer also watches the downstream: nobody works for a caller who has left.
+Theory of operation. The coroutine of the downstream connection drives the exchange. It sends the request head
+upstream and then waits for the answer; a request body is moved by a child, so that both directions flow at once, an
+early answer is seen while the body still comes, and a slow reader holds back only its own side. While no body moves,
+the wait for the answer also watches the downstream: nobody works for a caller who has left.
 
-A connection taken from the pool may be dead without our knowing (decision D22). It shows as a close or a reset before the
-first byte of the answer. Then, once, on a new connection, the request is sent again, if that cannot do harm: the method is
-idempotent or carries an Idempotency-Key (what was sent of the body is still here, up to 64 KiB), or not one byte was
-written. Requests that may not be sent twice ask the pool for a connection that was busy less than 500 ms ago.
+A connection taken from the pool may be dead without our knowing (decision D22). It shows as a close or a reset before
+the first byte of the answer. Then, once, on a new connection, the request is sent again, if that cannot do harm: the
+method is idempotent or carries an Idempotency-Key (what was sent of the body is still here, up to 64 KiB), or not one
+byte was written. Requests that may not be sent twice ask the pool for a connection that was busy less than 500 ms
+ago.
 
 An alert in place of the first byte on a new connection is the peer's verdict on our certificate, which TLS 1.3 delivers
 after the handshake: flag ID, and nothing is sent again (decision D18).
@@ -73,7 +74,7 @@ class Exchange:
         self.answered = False  # whether the final response head has been sent downstream
 
     async def run(self) -> bool:
-        """Carry it through; returns whether the downstream connection may be used again. Raises HopError, WireBroken."""
+        """Carry it through; returns whether the downstream may ask again on this connection. Raises HopError."""
         connection, response = await self._ask()
         pool = self._plan.upstream.pool
         try:
@@ -94,7 +95,7 @@ class Exchange:
             pool.discard(connection)
         return self._codec.reusable and not early
 
-    # ---- asking -------------------------------------------------------------------------------------------------------
+    # ---- asking ----------------------------------------------------------------------------------------------------
 
     async def _ask(self) -> tuple[Connection, ResponseHead]:
         """Send the request and wait for the final response head, twice where that is harmless."""
@@ -164,7 +165,9 @@ class Exchange:
             return await self._final_head(connection)
         except Expired:
             limit = self._side.timeouts.response_head
-            raise ResponseTimeout(f"{plan.upstream.name} did not answer within {limit:g} s (timeouts.response_head)") from None
+            raise ResponseTimeout(
+                f"{plan.upstream.name} did not answer within {limit:g} s (timeouts.response_head)"
+            ) from None
         except UpstreamClosed:
             if wire.received > received_before:
                 raise UpstreamProtocolViolation("the upstream closed in the middle of its response head") from None
@@ -221,7 +224,7 @@ class Exchange:
             return UpstreamReset(f"{name} ended the connection: {error.detail}", reused=True)
         return UpstreamReset(f"{name}: {error}", reused=connection.reused)
 
-    # ---- the request body ---------------------------------------------------------------------------------------------
+    # ---- the request body ------------------------------------------------------------------------------------------
 
     async def _pump_request(self, connection: Connection, waiting: Task) -> None:
         """Move the request body upstream; then the clock for the response head starts."""
@@ -266,7 +269,7 @@ class Exchange:
             raise DownstreamIdle("no byte of the request body within the idle time (timeouts.idle)") from None
 
     async def _upload(self, connection: Connection, pieces: list[bytes]) -> None:
-        """Write upstream. An upstream that no longer reads may still have answered, so a failure here is not yet one."""
+        """Write upstream. An upstream that no longer reads may still have answered: a failure here is not yet one."""
         if self._upload_failed:
             return
         self._port.deadline(self._port.now + self._side.timeouts.idle)
@@ -296,7 +299,7 @@ class Exchange:
             self._pump.cancel()
             self._pump = None
 
-    # ---- the answer -----------------------------------------------------------------------------------------------------
+    # ---- the answer ------------------------------------------------------------------------------------------------
 
     async def _relay(self, connection: Connection, response: ResponseHead) -> None:
         port, side, hop, codec = self._port, self._side, self._hop, connection.codec
@@ -346,7 +349,7 @@ class Exchange:
         except Expired:
             raise DownstreamIdle("the downstream does not read its answer (timeouts.idle)") from None
 
-    # ---- upgrades -------------------------------------------------------------------------------------------------------
+    # ---- upgrades --------------------------------------------------------------------------------------------------
 
     def _check_switch(self, response: ResponseHead) -> None:
         asked = tokens(self._plan.headers, b"upgrade")

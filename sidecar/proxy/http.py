@@ -1,7 +1,7 @@
 """Drives one downstream HTTP/1 connection: a head, a verdict, an exchange, and again.
 
-Whatever happens to a request ends in exactly one place, `_finish`: the hop is recorded once, and the caller has its answer
-or a connection that plainly broke.
+Whatever happens to a request ends in exactly one place, `_finish`: the hop is recorded once, and the caller has its
+answer or a connection that plainly broke.
 """
 
 from __future__ import annotations
@@ -115,7 +115,9 @@ class HttpConnection:
         except Expired:
             if silent:
                 return None  # it never began to ask, so there is nothing to answer
-            raise RequestTimeout(f"no whole request head within {timeouts.request_head:g} s (timeouts.request_head)") from None
+            raise RequestTimeout(
+                f"no whole request head within {timeouts.request_head:g} s (timeouts.request_head)"
+            ) from None
 
     def _check_identity(self) -> None:
         """No connection outlives the certificate that it rests on."""
@@ -132,14 +134,16 @@ class HttpConnection:
         await plan.connect(self._port, self._wire, self._caller, hop, self._codec.trailing())
         return False
 
-    # ---- the end of a hop -------------------------------------------------------------------------------------------------
+    # ---- the end of a hop ------------------------------------------------------------------------------------------
 
     def _record(self, hop: Hop) -> None:
         hop.ended = self._port.now
         self._side.recorder.observe(hop)
 
     async def _refuse(self, hop: Hop, error: HopError, head: RequestHead | None, *, answered: bool = False) -> bool:
-        """Answer with an error, or break the connection where an answer has begun; returns whether it may be used again."""
+        """Answer with an error, or break the connection where an answer has begun; returns whether it may be
+        used again.
+        """
         hop.error = error
         hop.decision_id = hop.decision_id or self._side.recorder.decision_id()
         status = status_of(error)
@@ -158,7 +162,9 @@ class HttpConnection:
         show_id, show_why = self._side.explain_refusal(hop, error)
         answer = refusal(hop, error, show_id=show_id, show_why=show_why)
         codec = self._codec
-        keep = head is not None and not self._side.draining and not isinstance(error, (ProtocolViolation, IdentityRefused))
+        keep = (
+            head is not None and not self._side.draining and not isinstance(error, (ProtocolViolation, IdentityRefused))
+        )
         keep = keep and await self._drain_request(head)
         codec.refuse_next()
         if not keep:

@@ -7,7 +7,8 @@ What happens to a request, in the order the bytes travel:
 3. Loops are cut: our own instance id in `mesh-via` is 508.
 4. Authorization: a Permit, or 403. The answer of no policy is that of no match.
 5. The limits of its route: size and content type.
-6. Hygiene: hop-by-hop fields go, `mesh-*` and x-forwarded-client-cert go, then ours are set from what the handshake proved.
+6. Hygiene: hop-by-hop fields go, `mesh-*` and x-forwarded-client-cert go, then ours are set from what the handshake
+   proved.
 """
 
 from __future__ import annotations
@@ -135,7 +136,9 @@ class InboundSide:
         hop.route = verdict.route
 
     def _route(self, hop: Hop, target: Target) -> Route | None:
-        """The first route that the request is on. Raises AmbiguousPath where it needs more leniency than that route has."""
+        """The first route that the request is on. Raises AmbiguousPath where it needs more leniency than that
+        route has.
+        """
         found = None
         for route in self.spec.routes:
             if (not route.methods or hop.method in route.methods) and route.path.matches(target.segments):
@@ -146,7 +149,9 @@ class InboundSide:
         return found
 
     def _client_cert(self, peer: Peer, headers: Headers) -> bytes:
-        """x-forwarded-client-cert: set anew from the handshake; appended to only for listed forwarders (semantics S10)."""
+        """x-forwarded-client-cert: set anew from the handshake; appended to only for listed forwarders
+        (semantics S10).
+        """
         ours = f'By={self._identity.text};Hash={peer.fingerprint};Subject="";URI={peer.id.text}'.encode()
         if any(pattern.matches(peer.id) for pattern in self.spec.xfcc_forwarders):
             theirs = [value for name, value in headers if name == XFCC]
@@ -161,7 +166,7 @@ class InboundSide:
         """A verified peer gets the decision id; reasons never leave."""
         return True, False
 
-    # ---- raw TCP ----------------------------------------------------------------------------------------------------------
+    # ---- raw TCP ----------------------------------------------------------------------------------------------------
 
     async def serve_tcp(self, port: Port, wire: Wire, caller: Caller) -> None:
         """Judge a raw connection, then move its bytes to the application."""
@@ -232,8 +237,12 @@ def _check_route(route: Route, head: RequestHead) -> None:
     if not head.body:
         return
     if route.max_body is not None and head.length is not None and head.length > route.max_body:
-        raise BodyTooLarge(f"the request body is {head.length} bytes; {route.path.text} allows {route.max_body} (max_body)")
+        raise BodyTooLarge(
+            f"the request body is {head.length} bytes; {route.path.text} allows {route.max_body} (max_body)"
+        )
     if route.content_types:
         given = (first(head.headers, b"content-type") or b"").partition(b";")[0].strip().lower().decode("latin-1")
         if given not in route.content_types:
-            raise UnsupportedContentType(f"content type {given or 'absent'}; accepted: {', '.join(route.content_types)}")
+            raise UnsupportedContentType(
+                f"content type {given or 'absent'}; accepted: {', '.join(route.content_types)}"
+            )

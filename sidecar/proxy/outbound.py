@@ -1,13 +1,15 @@
 """Outbound: the application speaks plaintext on loopback, and the hop to the peer is mTLS.
 
-There are two doors (decision D5): a listener per upstream, and a forward proxy that tells upstreams apart by host. Both are
-an allowlist: what no upstream declares is refused, with the YAML that would allow it. In the order the bytes travel:
+There are two doors (decision D5): a listener per upstream, and a forward proxy that tells upstreams apart by host.
+Both are an allowlist: what no upstream declares is refused, with the YAML that would allow it. In the order the bytes
+travel:
 
 1. A browser's cross-site request is refused, and so is a host that is neither the upstream's nor the listener's own:
    a page that the developer has open must not reach the mesh.
 2. The target is held to framing hygiene only; the receiving sidecar judges it.
 3. Hygiene: hop-by-hop fields go, `mesh-*` and x-forwarded-client-cert go, Host becomes the upstream's declared host.
-4. In the answer, `mesh-decision-id` of the peer's sidecar is kept for the application, and what else begins with `mesh-` goes.
+4. In the answer, `mesh-decision-id` of the peer's sidecar is kept for the application, and what else begins with
+   `mesh-` goes.
 """
 
 from __future__ import annotations
@@ -148,7 +150,7 @@ class OutboundSide:
         """Our own application may know everything, but not a page that a browser brought here."""
         return True, not isinstance(error, CrossSite)
 
-    # ---- CONNECT and raw TCP ------------------------------------------------------------------------------------------------
+    # ---- CONNECT and raw TCP ---------------------------------------------------------------------------------------
 
     def _tunnel_to(self, upstream: Upstream) -> _Tunnel:
         return _Tunnel(self, upstream)

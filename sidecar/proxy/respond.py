@@ -1,8 +1,9 @@
-"""THE table: what a caller sees of each error. Status codes are Envoy's (semantics S24); reasons never leave (decision D7).
+"""THE table: what a caller sees of each error. Status codes are Envoy's (semantics S24); reasons never leave
+(decision D7).
 
-A peer gets title, status and, once its identity is verified, an opaque decision id that its operator can quote to ours. The
-application on loopback also gets `Proxy-Status` (RFC 9209) with flag and rule, which tells our 503 from its upstream's.
-On raw TCP every error is a close: a reset where the other side must not take what it has for the whole.
+A peer gets title, status and, once its identity is verified, an opaque decision id that its operator can quote to
+ours. The application on loopback also gets `Proxy-Status` (RFC 9209) with flag and rule, which tells our 503 from its
+upstream's. On raw TCP every error is a close: a reset where the other side must not take what it has for the whole.
 """
 
 from __future__ import annotations

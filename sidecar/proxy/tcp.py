@@ -39,9 +39,7 @@ class _Activity:
             raise DownstreamIdle(f"no byte in either direction for {self.idle:g} s (timeouts.tcp_idle)")
 
 
-async def tunnel(
-    port: Port, downstream: Wire, upstream: Wire, hop: Hop, *, idle: float, until: float = NEVER
-) -> None:
+async def tunnel(port: Port, downstream: Wire, upstream: Wire, hop: Hop, *, idle: float, until: float = NEVER) -> None:
     """Move bytes both ways until both have ended.
 
     Raises HopError where one side breaks, nothing moves for `idle` seconds, or at `until` (monotonic): the end of the
@@ -54,9 +52,7 @@ async def tunnel(
     await port.wait(answer)
 
 
-async def _pump(
-    port: Port, source: Wire, sink: Wire, hop: Hop, activity: _Activity, *, from_downstream: bool
-) -> None:
+async def _pump(port: Port, source: Wire, sink: Wire, hop: Hop, activity: _Activity, *, from_downstream: bool) -> None:
     while True:
         try:
             port.deadline(activity.deadline())

@@ -120,7 +120,7 @@ class Upstream:
                 http=self.protocol == "http",
                 server_name=self._server_name,
                 expected=self.identity,
-                timeout=self._timeouts.handshake,
+                within=self._timeouts.handshake,
             )
         except (HandshakeFailed, PeerIdentityMismatch) as error:
             reason = error.reason if isinstance(error, PeerIdentityMismatch) else "handshake"

@@ -58,7 +58,7 @@ class Proxy:
         self._outbound: list[tuple[str, str, Address, OutboundSide]] = []  # name, protocol, address, side
         self._build()
 
-    # ---- construction -----------------------------------------------------------------------------------------------------
+    # ---- construction ----------------------------------------------------------------------------------------------
 
     def _build(self) -> None:
         service = self.service
@@ -89,7 +89,9 @@ class Proxy:
             audit_accepts=self._recorder.audit_accepts,
         )
 
-    def _outbound_side(self, name: str, listen: Address, by_host: dict[str, Upstream], only: Upstream | None) -> OutboundSide:
+    def _outbound_side(
+        self, name: str, listen: Address, by_host: dict[str, Upstream], only: Upstream | None
+    ) -> OutboundSide:
         service = self.service
         return OutboundSide(
             name=name,
@@ -108,7 +110,13 @@ class Proxy:
         return self._new_upstream(spec.to, spec.host or spec.to, spec.protocol, spec.endpoints, spec, gate)
 
     def _new_upstream(
-        self, name: str, host: str, protocol: str, endpoints: tuple[Address, ...], spec: Outbound | None, gate: Gate | None
+        self,
+        name: str,
+        host: str,
+        protocol: str,
+        endpoints: tuple[Address, ...],
+        spec: Outbound | None,
+        gate: Gate | None,
     ) -> Upstream:
         service = self.service
         upstream = Upstream(
@@ -126,7 +134,7 @@ class Proxy:
         self._upstreams.append(upstream)
         return upstream
 
-    # ---- listening --------------------------------------------------------------------------------------------------------
+    # ---- listening -------------------------------------------------------------------------------------------------
 
     def listen(self) -> None:
         """Open every listener, or none. Raises CannotListen."""
@@ -167,7 +175,11 @@ class Proxy:
         return on_wire
 
     async def _served(
-        self, direction: Direction, name: str, handler: Callable[[SocketWire], Coroutine[Any, Any, None]], wire: SocketWire
+        self,
+        direction: Direction,
+        name: str,
+        handler: Callable[[SocketWire], Coroutine[Any, Any, None]],
+        wire: SocketWire,
     ) -> None:
         self._open[direction] += 1
         self._recorder.connection_opened(direction, name)
@@ -186,7 +198,7 @@ class Proxy:
         began = reactor.now
         try:
             secure, peer = await self._gate.accept(
-                reactor, wire, http=spec.protocol == "http", timeout=self.service.timeouts.handshake
+                reactor, wire, http=spec.protocol == "http", within=self.service.timeouts.handshake
             )
         except (IdentityRefused, NoIdentity) as error:
             reason = error.reason if isinstance(error, IdentityRefused) else error.name
@@ -198,7 +210,9 @@ class Proxy:
             )  # fmt: skip
             return None
         self._recorder.handshake(
-            Handshake("inbound", spec.name, ok=True, peer=peer.id, source=source, tls=peer.tls, seconds=reactor.now - began)
+            Handshake(
+                "inbound", spec.name, ok=True, peer=peer.id, source=source, tls=peer.tls, seconds=reactor.now - began
+            )
         )
         return secure, Caller(peer, source, port)
 
@@ -210,7 +224,7 @@ class Proxy:
         finally:
             self._http.discard(connection)
 
-    # ---- life -------------------------------------------------------------------------------------------------------------
+    # ---- life ----------------------------------------------------------------------------------------------------
 
     @property
     def connections(self) -> int:
@@ -278,7 +292,9 @@ def bind(address: Address) -> socket.socket:
     return sock
 
 
-def _inbound_handler(proxy: Proxy, spec: Inbound, side: InboundSide) -> Callable[[SocketWire], Coroutine[Any, Any, None]]:
+def _inbound_handler(
+    proxy: Proxy, spec: Inbound, side: InboundSide
+) -> Callable[[SocketWire], Coroutine[Any, Any, None]]:
     async def handle(wire: SocketWire) -> None:
         known = await proxy.authenticate(wire, spec)
         if known is None:
@@ -307,6 +323,3 @@ def _outbound_handler(
             await side.serve_tcp(proxy._reactor, wire, caller)
 
     return handle
-
-
-

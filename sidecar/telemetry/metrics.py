@@ -92,6 +92,7 @@ DEFINITIONS: tuple[Definition, ...] = (
         expires=True,
     ),
     Definition("mesh_connections_opened_total", "counter", "Downstream connections accepted.", _LISTENER),
+    Definition("mesh_connections_refused_total", "counter", "Downstream connections closed unread: too many open.", _LISTENER),
     Definition("mesh_connections_closed_total", "counter", "Downstream connections ended.", _LISTENER),
     Definition("mesh_connections_open", "gauge", "Downstream connections open now.", _LISTENER),
     Definition(
@@ -139,9 +140,9 @@ class IdentityView(Protocol):
     """What the gauges need of `sidecar.identity.status.IdentityStatus`."""
 
     @property
-    def not_after(self) -> float | None: ...
+    def not_after(self) -> float: ...
     @property
-    def next_renewal_at(self) -> float | None: ...
+    def next_renewal_at(self) -> float: ...
     @property
     def consecutive_failures(self) -> int: ...
     @property
@@ -265,9 +266,9 @@ class Metrics(Collector):
 
     def identity(self, status: IdentityView) -> None:
         """Set the gauges that tell of certificate, CA and clock."""
-        if status.not_after is not None:
+        if status.not_after:
             self.counter("mesh_certificate_expires_at_seconds").set(status.not_after, ("svid",))
-        if status.next_renewal_at is not None:
+        if status.next_renewal_at:
             self.counter("mesh_certificate_renewal_at_seconds").set(status.next_renewal_at, ("svid",))
         if status.clock_skew_seconds is not None:
             self.counter("mesh_clock_skew_seconds").set(status.clock_skew_seconds)

@@ -196,6 +196,16 @@ class Recorder:
         """Count a downstream connection that ended."""
         self.metrics.connection_closed(direction, listener)
 
+    def connection_refused(self, direction: Direction, listener: str) -> None:
+        """Count a downstream connection that was closed unread, because too many are open."""
+        self.metrics.counter("mesh_connections_refused_total").add((direction, listener))
+        if self.log is not None:
+            self.log.warning("connections are refused: too many are open", direction=direction, listener=listener, flag="OM")
+
+    def audit_accepts(self) -> bool:
+        """Whether the audit can take one more line; False only with `audit.on_full: refuse`."""
+        return self.audit is None or self.audit.accepting()
+
     # ---- now and then --------------------------------------------------------------------------------------------
 
     async def run(self) -> None:

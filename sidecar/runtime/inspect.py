@@ -1,0 +1,147 @@
+"""What a running sidecar tells of itself on its admin socket, and does when asked there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import trio
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from certs.errors import MeshError
+from certs.svid import check_leaf
+from sidecar.errors import HopError
+from sidecar.policy.explain import explain
+from sidecar.policy.question import hop_of
+from sidecar.policy.reasons import reason_for, reason_of
+from sidecar.telemetry.clock import rfc3339
+
+if TYPE_CHECKING:
+    from sidecar.runtime.worker import Worker
+
+ROTATE_SECONDS = 15.0  # how long `mesh certs rotate` waits for the new certificate
+
+
+class RotationFailed(MeshError):
+    """No new certificate came."""
+
+    name = "rotation_failed"
+
+
+class Inspector:
+    """The `sidecar.admin.api.Inspect` of one worker."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def status(self) -> dict[str, Any]:
+        """The state of everything, for `mesh status`."""
+        worker = self._worker
+        proxy = worker.proxy
+        return {
+            "service": worker.service.name,
+            "spiffe_id": worker.service.identity.text,
+            "instance": worker.instance,
+            "state": worker.state,
+            "not_ready": worker.not_ready(),
+            "identity": worker.identity_status.current.as_json(),
+            "policy": {
+                "rules": len(proxy.rules.rules) if proxy is not None else 0,
+                "generation": worker.policy_generation,
+            },
+            "listeners": proxy.listeners() if proxy is not None else [],
+            "connections": proxy.connections if proxy is not None else 0,
+            "in_flight": proxy.in_flight if proxy is not None else 0,
+            "version": worker.version,
+            "pid": os.getpid(),
+        }
+
+    def hops(self, since: int | None) -> dict[str, Any]:
+        """The live table of hops."""
+        return self._worker.recorder.table.read(self._worker.clock.monotonic(), since)
+
+    def decision(self, decision_id: str) -> dict[str, Any] | None:
+        """One decision, with what happened, what to do, and, where policy decided, why."""
+        worker = self._worker
+        found = worker.recorder.decisions.find(decision_id)
+        if found is None:
+            return None
+        answer = found.to_json() | {"service": worker.service.name}
+        if found.error:
+            facts = {
+                "peer": found.destination,
+                "caller": found.caller,
+                "detail": found.detail,
+                "listener": found.listener,
+            }
+            answer["explained"] = reason_for(found.error, found.reason, **facts).to_json()
+        judged = found.kind == "hop" and found.direction == "inbound" and found.error in ("", "policy_denied")
+        if judged and worker.proxy is not None:
+            explanation = explain(worker.proxy.rules, found.to_hop(), worker.clock.wall())
+            answer["policy"] = explanation.to_json()
+            answer["text"] = explanation.render()
+        return answer
+
+    def explain(self, query: Mapping[str, Any]) -> dict[str, Any]:
+        """What policy says of a request that was never sent. Raises BadQuestion."""
+        worker = self._worker
+        if worker.proxy is None:
+            raise MeshError("this sidecar has no policy yet; it is still waiting for its identity")
+        try:
+            hop = hop_of(query, worker.service)
+        except HopError as error:
+            return {
+                "verdict": "deny",
+                "error": error.name,
+                "detail": error.detail,
+                "explained": reason_of(error).to_json(),
+            }
+        explanation = explain(worker.proxy.rules, hop, worker.clock.wall())
+        return explanation.to_json() | {"text": explanation.render()}
+
+    def drain(self) -> dict[str, Any]:
+        """Begin to drain, and say what is in flight."""
+        self._worker.begin_drain()
+        proxy = self._worker.proxy
+        return {"state": self._worker.state, "in_flight": proxy.in_flight if proxy is not None else 0}
+
+    async def rotate(self) -> dict[str, Any]:
+        """Fetch a new certificate now. Raises RotationFailed."""
+        worker = self._worker
+        number = worker.svids.number
+        worker.renew_soon()
+        with trio.move_on_after(ROTATE_SECONDS):
+            await worker.svids.wait_past(number)
+            svid = worker.svids.current
+            return {"service": worker.service.name, "serial": svid.serial, "not_after": svid.not_after}
+        status = worker.identity_status.current
+        raise RotationFailed(
+            f"no new certificate within {ROTATE_SECONDS:g} s: {status.last_error or 'the CA is silent'}"
+        )
+
+    def certs(self) -> dict[str, Any]:
+        """Our chain and the bundles that we trust; no keys."""
+        worker = self._worker
+        answer: dict[str, Any] = {
+            "service": worker.service.name,
+            "spiffe_id": worker.service.identity.text,
+            "chain": [],
+        }
+        if worker.svids.number:
+            svid = worker.svids.current
+            answer |= {
+                "serial": svid.serial,
+                "not_before": svid.not_before,
+                "not_after": svid.not_after,
+                "verified_id": check_leaf(svid.leaf).text,
+                "chain": [certificate.public_bytes(Encoding.PEM).decode() for certificate in svid.chain],
+                "expires": rfc3339(svid.not_after),
+            }
+        if worker.bundles.number:
+            answer["bundles"] = [
+                {"trust_domain": bundle.trust_domain.name, "sequence": bundle.sequence,
+                 "root_sha256": list(bundle.root_hashes()), "roots": bundle.to_pem().decode()}
+                for bundle in worker.bundles.current
+            ]  # fmt: skip
+        return answer

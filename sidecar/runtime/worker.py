@@ -1,0 +1,248 @@
+"""The life of one sidecar, in order: identity before listeners, listeners before readiness, drain before exit.
+
+    starting   the admin socket and the health port stand; we ask the CA for an identity until it gives one
+    ready      identity, policy and listeners stand; `ready` has been called
+    draining   not ready; after the lame-duck time peers find no listener, and what is in flight may end
+    stopped    everything is closed, what telemetry still held is written
+
+Outbound stays open through the drain, for the application may need its upstreams to finish its work (semantics S27).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+
+from certs.bundle import BundleSet
+from certs.enrolment import Enrolment
+from certs.errors import MeshError
+from certs.source import Source
+from certs.store import ensure_private_dir
+from certs.svid import X509Svid
+from sidecar import __version__
+from sidecar.admin.api import serve_admin
+from sidecar.admin.health import serve_health
+from sidecar.identity.rotator import IdentityConfig, Rotator
+from sidecar.identity.status import IdentityStatus
+from sidecar.net.clock import Clock, SystemClock
+from sidecar.net.mtls import MtlsGate
+from sidecar.net.reactor import Reactor
+from sidecar.runtime.build import CannotListen, Proxy
+from sidecar.runtime.inspect import Inspector
+from sidecar.telemetry.log import Log
+from sidecar.telemetry.setup import make_recorder, new_instance
+
+if TYPE_CHECKING:
+    from sidecar.config.schema import Address, MeshConfig
+
+SWEEP_SECONDS = 0.5  # pooled connections
+DRAIN_LOOK_SECONDS = 0.05
+
+
+class WrongEnrolment(MeshError):
+    """The enrolment file is for another service or another trust domain than the configuration."""
+
+    name = "wrong_enrolment"
+
+
+async def run_sidecar(
+    config: MeshConfig,
+    service: str,
+    *,
+    enrolment: Path | None,
+    state_dir: Path,
+    run_dir: Path,
+    ready: Callable[[], None] | None = None,
+    drain: trio.Event | None = None,
+    clock: Clock | None = None,
+    log: Log | None = None,
+) -> None:
+    """Run one service's sidecar until `drain` is set and all that was in flight has ended, or until cancelled.
+
+    Raises MeshError where it cannot start: no enrolment, a port that is taken, a state folder that others can read.
+    """
+    worker = Worker(config, service, enrolment=enrolment, state_dir=state_dir, clock=clock, log=log)
+    await worker.run(run_dir, ready or (lambda: None), drain if drain is not None else trio.Event())
+
+
+class Worker:
+    """One sidecar, and the state that its admin socket shows."""
+
+    def __init__(
+        self,
+        config: MeshConfig,
+        service: str,
+        *,
+        enrolment: Path | None,
+        state_dir: Path,
+        clock: Clock | None = None,
+        log: Log | None = None,
+    ) -> None:
+        self.config = config
+        self.service = config.services[service]
+        self.clock = clock or SystemClock()
+        self.log = log or Log()
+        self.instance = new_instance()
+        self.version = __version__
+        self.state = "starting"
+        self.policy_generation = 0
+        self.svids: Source[X509Svid] = Source("SVID")
+        self.bundles: Source[BundleSet] = Source("trust bundle")
+        self.identity_status: Source[IdentityStatus] = Source("identity status")
+        self.proxy: Proxy | None = None
+        self._drain = trio.Event()
+        path = enrolment or (Path(config.ca.enrolment) if config.ca.enrolment else None)
+        if path is None:
+            raise WrongEnrolment("no enrolment file: name one with --enrolment, or `ca.enrolment` in the configuration")
+        proof = Enrolment.load(path)
+        if proof.spiffe_id != self.service.identity:
+            raise WrongEnrolment(f"{path} is for {proof.spiffe_id}, but {service} is {self.service.identity}")
+        ensure_private_dir(state_dir)
+        address = str(config.ca.address) if config.ca.address is not None else ""
+        self._rotator = Rotator(
+            IdentityConfig(proof, state_dir, address),
+            self.svids,
+            self.bundles,
+            self.clock,
+            random.random,
+            self.identity_status,
+        )
+        self.recorder = make_recorder(
+            self.service,
+            instance=self.instance,
+            state_dir=state_dir,
+            log=self.log,
+            clock=self.clock,
+            version=self.version,
+        )
+        self.renew_soon = self._rotator.renew_soon
+
+    # ---- what others ask -------------------------------------------------------------------------------------------
+
+    def begin_drain(self) -> None:
+        """Ask for the drain; `run` does it."""
+        if self.state == "ready":
+            self.state = "draining"
+        self._drain.set()
+
+    def not_ready(self) -> list[str]:
+        """Why we are not ready; empty where we are."""
+        if self.state == "draining":
+            return ["draining"]
+        if self.state == "starting":
+            error = self.identity_status.current.last_error
+            return (
+                ["no identity yet" + (f": {error}" if error else "")]
+                if not self.svids.number
+                else ["listeners do not stand yet"]
+            )
+        if self.clock.wall() > self.svids.current.not_after:
+            return ["our certificate has expired: " + (self.identity_status.current.last_error or "not renewed")]
+        return []
+
+    # ---- the life --------------------------------------------------------------------------------------------------
+
+    async def run(self, run_dir: Path, ready: Callable[[], None], drain: trio.Event) -> None:
+        """Live, from starting to stopped."""
+        try:
+            async with trio.open_nursery() as nursery:
+                await self._open_windows(nursery, run_dir)
+                nursery.start_soon(self.recorder.run)
+                nursery.start_soon(self._rotator.run)
+                nursery.start_soon(_pass_on, drain, self.begin_drain)
+                await self._get_identity()
+                if not self._drain.is_set():
+                    await self._open_listeners(nursery)
+                    self.state = "ready"
+                    self.log.info(
+                        "ready", service=self.service.name, spiffe_id=self.service.identity.text, **self._tls_line()
+                    )
+                    ready()
+                    await self._drain.wait()
+                    await self._do_drain()
+                nursery.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self._write_out)
+
+    def _write_out(self) -> None:
+        self.recorder.close()
+        self.log.close()
+
+    def _tls_line(self) -> dict[str, object]:
+        return {"expires": self.svids.current.not_after, "listeners": len(self.proxy.listeners()) if self.proxy else 0}
+
+    async def _open_windows(self, nursery: trio.Nursery, run_dir: Path) -> None:
+        await nursery.start(partial(serve_admin, Inspector(self), run_dir, self.service.name, self.log))
+        address = self.service.health.listen
+        if address is not None:
+            listeners = await _listen_for_health(address)
+            await nursery.start(serve_health, self.recorder.metrics, self.not_ready, listeners, self.log)
+        self.identity_status.subscribe(self._show_identity)
+        self.log.capture()
+
+    def _show_identity(self, status: IdentityStatus) -> None:
+        self.recorder.metrics.identity(status)
+
+    async def _get_identity(self) -> None:
+        """Wait for the first SVID and bundle, or for a drain."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_cancel_after, self._drain.wait, nursery.cancel_scope)
+            await self.svids.wait_past(0)
+            await self.bundles.wait_past(0)
+            nursery.cancel_scope.cancel()
+
+    async def _open_listeners(self, nursery: trio.Nursery) -> None:
+        reactor = Reactor(self.clock)
+        reactor.on_crash = lambda error: self.log.fault("a connection failed inside the sidecar", error)
+        await nursery.start(reactor.run)
+        gate = MtlsGate(self.svids, self.bundles, tls12=self.service.tls.unsafe_tls12)
+        proxy = Proxy(self.service, reactor=reactor, gate=gate, recorder=self.recorder, instance=self.instance)
+        gate.on_change.append(proxy.renew)
+        proxy.listen()
+        self.proxy = proxy
+        self.policy_generation += 1
+        self.recorder.metrics.counter("mesh_policy_rules").set(len(proxy.rules.rules))
+        nursery.start_soon(self._sweep, proxy)
+
+    async def _sweep(self, proxy: Proxy) -> None:
+        while True:
+            await trio.sleep(SWEEP_SECONDS)
+            proxy.sweep()
+
+    async def _do_drain(self) -> None:
+        """Lame duck, then let what is in flight end, for at most `timeouts.drain`."""
+        assert self.proxy is not None
+        self.state = "draining"
+        timeouts = self.service.timeouts
+        self.log.info("draining", in_flight=self.proxy.in_flight, connections=self.proxy.connections)
+        await trio.sleep(timeouts.lame_duck)
+        self.proxy.drain()
+        with trio.move_on_after(timeouts.drain):
+            while self.proxy.inbound_connections:  # noqa: ASYNC110 - the reactor counts, and it does not know trio's events
+                await trio.sleep(DRAIN_LOOK_SECONDS)
+            self.log.info("drained")
+            return
+        self.log.warning("the drain's time is over", in_flight=self.proxy.in_flight, connections=self.proxy.connections)
+
+
+async def _pass_on(event: trio.Event, act: Callable[[], None]) -> None:
+    await event.wait()
+    act()
+
+
+async def _cancel_after(wait: Callable[[], object], scope: trio.CancelScope) -> None:
+    await wait()  # type: ignore[misc]
+    scope.cancel()
+
+
+async def _listen_for_health(address: Address) -> list[trio.SocketListener]:
+    try:
+        return await trio.open_tcp_listeners(address.port, host=address.host)
+    except OSError as error:
+        raise CannotListen(f"cannot listen on {address} for health and metrics: {error.strerror or error}") from None
