@@ -52,7 +52,7 @@ class HealthApi:
         return Response(200, (_TEXT, _NO_STORE), b"ready\n")
 
     async def _scrape(self, request: Request) -> Response:
-        """All metrics. Rendered in a thread, one scrape at a time, so that many series hold up no hop."""
+        """All metrics, rendered in a thread, one scrape at a time, so that many series hold up no hop."""
         self._metrics.counter("mesh_ready").set(0 if self._not_ready() else 1)
         accept = (request.header(b"accept") or b"").decode("latin-1")
         body, content_type = await trio.to_thread.run_sync(self._metrics.render, accept, limiter=self._scrapes)
@@ -67,7 +67,7 @@ async def serve_health(
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve until cancelled. Beyond MAX_CONNECTIONS a connection is closed at once, so that probes cannot exhaust us."""
+    """Serve until cancelled. Beyond MAX_CONNECTIONS a connection is closed at once: probes must not exhaust us."""
     api, places = HealthApi(metrics, not_ready), trio.CapacityLimiter(MAX_CONNECTIONS)
 
     async def connection(stream: trio.SocketStream) -> None:

@@ -1,8 +1,8 @@
 """A Unix socket that only our own user and root can use, whatever the folder's permissions say.
 
-Three locks: the folder is ours and writable by nobody else, the socket file is 0600, and the kernel's word (SO_PEERCRED)
-on who connected is checked for each connection. A socket file left by a process that died is replaced, but only when
-nobody answers there.
+Three locks: the folder is ours and writable by nobody else, the socket file is 0600, and for each connection the kernel
+is asked who it is (SO_PEERCRED). A socket file left by a process that died is replaced, but only when nobody answers
+there.
 """
 
 from __future__ import annotations
