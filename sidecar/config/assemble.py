@@ -245,7 +245,7 @@ def _chosen(draft: Draft, target: View, path: str, book: Book) -> Inbound | None
         book.at(
             f"{path}.to", f"{target.name} has no inbound listener that could be called", f"see {target.draft.where}"
         )
-    elif listeners:
+    elif listeners and not book.has(f"{path}.port"):
         names = ", ".join(each.name for each in listeners)
         book.at(f"{path}.to", f"{target.name} has several listeners", f"say which one with port: {names}")
     return None

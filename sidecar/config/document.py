@@ -281,4 +281,5 @@ def _syntax_hint(problem: str, rest: str, line: str) -> str:
 
 def _word(line: str, first: str) -> str:
     """The word of this line that begins with this character."""
-    return next((word.rstrip(",]}") for word in line.split() if first and word.startswith(first)), "")
+    found = re.search(rf"(?<![^\s\[{{,]){re.escape(first)}[^\s,\]}}]*", line) if first else None
+    return found[0] if found else ""

@@ -22,9 +22,9 @@ from sidecar.patterns import HostPattern, IdentityPattern, PathTemplate
 
 
 class BadValue(Exception):
-    """A value cannot be read: what is wrong, and what was probably meant."""
+    """A value cannot be read: what is wrong, and what was probably meant; without a hint the kind's own words do."""
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
@@ -38,13 +38,16 @@ class Scope:
     namespace: str
 
 
+TEXTUAL: Final = ["string", "integer"]  # the JSON types of text: plain digits are text too
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """One way to write a value. `what` completes "expected …"; `schema` is its JSON Schema; `show` writes a default."""
 
     what: str
     read: Callable[[Scalar, Scope], Any]
-    schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"})
+    schema: Mapping[str, Any] = field(default_factory=lambda: {"type": TEXTUAL})
     show: Callable[[Any], str] = str
 
 
@@ -327,7 +330,7 @@ def _mesh(parse: Callable[[str], Any], scalar: Scalar) -> Any:
     try:
         return parse(text_of(scalar))
     except MeshError as error:
-        raise BadValue(str(error)) from None
+        raise BadValue(str(error), "") from None
 
 
 def _quoted(text: str) -> str:
@@ -345,7 +348,7 @@ _ENVIRONMENT: Final = r"[A-Za-z_][A-Za-z0-9_]*"
 
 
 def _pattern(pattern: str) -> dict[str, Any]:
-    return {"type": "string", "pattern": f"^(?:{pattern})$"}
+    return {"type": TEXTUAL, "pattern": f"^(?:{pattern})$"}
 
 
 def _show_seconds(value: float) -> str:
@@ -365,7 +368,7 @@ def _named(what: str, pattern: str, limit: int, hint: str) -> Kind:
 
 
 KINDS: Final[Mapping[str, Kind]] = {
-    "text": Kind("text", _text, {"type": ["string", "integer"]}),
+    "text": Kind("text", _text),
     "path": Kind("a file path", _text),
     "boolean": Kind("true or false", _boolean, {"type": "boolean"}, lambda value: str(value).lower()),
     "count": Kind("a whole number from 1", _between(1, 10**9, "a count"), {"type": "integer", "minimum": 1}),
@@ -385,7 +388,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "listener": Kind(
         "the name or port of an inbound listener",
         _matching(_LABEL, 64, "use letters, digits, . _ and -"),
-        {"type": ["string", "integer"], "pattern": f"^(?:{_LABEL})$"},
+        _pattern(_LABEL),
     ),
     "method": _named("an HTTP method", _METHOD, 32, "write an HTTP method in upper case: GET"),
     "media_type": _named("a media type", _MEDIA, 127, "write application/json or text/*"),

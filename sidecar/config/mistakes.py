@@ -66,7 +66,7 @@ class Book:
 
     def add(self, where: Where, path: str, message: str, hint: str = "") -> None:
         """Note a mistake. Raises TooMany at the last one that fits."""
-        mistake = Mistake(where, path, message, hint)
+        mistake = Mistake(where, _printable(path), _printable(message), _printable(hint))
         if mistake in self.mistakes[-20:]:
             return
         self.mistakes.append(mistake)
@@ -116,6 +116,11 @@ def meant(word: str, candidates: Sequence[str], *, what: str = "valid here") -> 
     if near is not None:
         return f'did you mean "{near}"?'
     return f"{what}: {', '.join(candidates)}" if candidates else ""
+
+
+def _printable(text: str) -> str:
+    """One line that does nothing to a terminal, whatever was in the file."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _slips(a: str, b: str) -> int:

@@ -88,11 +88,14 @@ class _Reader:
             hint = "remove the key, or write {} for none of its keys" if _is_null(node) else f"its keys are {keys}, …"
             self.book.add(node.where, path, _expected("a mapping", node), hint)
             return draft
-        self._unknown_keys(cls, node, path, only)
+        slips = self._unknown_keys(cls, node, path, only)
         for spec in fields_of(cls):
             if only and spec.key not in only:
                 continue
-            self._field(draft, spec, node, scope)
+            if spec.key in slips:
+                draft.incomplete = draft.incomplete or spec.required
+            else:
+                self._field(draft, spec, node, scope)
             scope = _narrowed(scope, draft, spec.attribute)
         return draft
 
@@ -112,8 +115,10 @@ class _Reader:
         elif spec.required:
             draft.incomplete = True
 
-    def _unknown_keys(self, cls: type, node: Entries, path: str, only: tuple[str, ...]) -> None:
+    def _unknown_keys(self, cls: type, node: Entries, path: str, only: tuple[str, ...]) -> set[str]:
+        """Note keys that are not the record's; returns the keys that they are probably slips of."""
         specs = fields_of(cls)
+        slips: set[str] = set()
         by_attribute = {spec.attribute: spec.key for spec in specs}
         for key, _ in node.entries:
             here = f"{path}.{key.text[:64]}" if path else key.text[:64]
@@ -123,8 +128,10 @@ class _Reader:
                 )
                 hint = f'did you mean "{near}"?' if near else f"valid here: {', '.join(spec.key for spec in specs)}"
                 self.book.add(key.where, here, "unknown key", hint)
+                slips |= {near} - {other.text for other, _ in node.entries} if near else set()
             elif only and key.text not in only:
                 self.book.add(key.where, here, "only the main file may say this", f"here: {', '.join(only)}")
+        return slips
 
     def value(self, shape: Shape, node: Node, path: str, scope: Scope) -> Any:
         match shape:
@@ -154,7 +161,7 @@ class _Reader:
         try:
             return kind.read(node, scope)
         except BadValue as bad:
-            self.book.add(node.where, path, bad.message, bad.hint or f"expected {kind.what}")
+            self.book.add(node.where, path, bad.message, f"expected {kind.what}" if bad.hint is None else bad.hint)
         return _NOTHING
 
     def _choice(self, words: tuple[str, ...], node: Node, path: str) -> Any:
@@ -230,7 +237,7 @@ class _Reader:
         patterns: list[HeaderPattern] = []
         for key, value in node.entries:
             here = f"{path}.{key.text[:64]}"
-            self.book.places[here] = value.where if isinstance(value, Scalar) else key.where
+            self.book.places[here] = key.where
             pattern = self._header(key, value, here, scope)
             if pattern is not None and any(other.name == pattern.name for other in patterns):
                 self.book.add(key.where, here, "this header is named twice", "letters of a header's name have no case")

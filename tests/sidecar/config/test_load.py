@@ -1,0 +1,341 @@
+"""What a config without mistakes becomes: complete, with defaults, ports, identities and endpoints filled in."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from certs.spiffe import SpiffeId
+from sidecar.config import files
+from sidecar.config.fields import fields_of, records
+from sidecar.config.load import load, load_bytes, load_config, load_text
+from sidecar.config.mistakes import ConfigErrors
+from sidecar.config.schema import Address, MeshConfig, Where
+
+HEAD = "trust_domain: demo.mesh\n"
+
+EVERYTHING = """\
+trust_domain: demo.mesh
+namespace: shop
+ca: {address: "ca.example.org:443", enrolment: enrol.json}
+include: ["team/*.yaml"]
+defaults:
+  timeouts: {connect: 1500ms, handshake: 1m30s}
+  limits: {pool: 7}
+  access_log: {mode: all}
+  audit: {permits: each}
+  tls: {unsafe_tls12: true}
+services:
+  orders:
+    identity: elsewhere/orders
+    address: Orders.Internal
+    run: ./orders --port 8080 "a b"
+    env: {PORT: 8080, EMPTY: "", QUOTED: "no"}
+    inbound:
+      - name: web
+        port: 8443
+        bind: "::"
+        app: "[::1]:8080"
+        protocol: http
+        xfcc_forwarders: edge
+        routes:
+          - path: /files/**
+            method: PUT
+            max_body: 2MiB
+            content_types: [application/json, text/*]
+            unsafe_encoded_slash: true
+            unsafe_empty_segments: true
+            unsafe_path_parameters: true
+      - {name: raw, protocol: tcp, app: "localhost:5432"}
+    outbound:
+      - {to: bills, port: 9443, listen: "127.0.0.1:9001", host: bills.example.org}
+      - to: abroad
+        protocol: tcp
+        identity: spiffe://demo.mesh/ns/a/sa/b
+        endpoints: [10.0.0.1:17443, "[fd00::1]:17443"]
+      - {to: old, unmeshed: passthrough, endpoints: "192.0.2.1:80"}
+    forward_proxy: 127.0.0.1:17080
+    allow:
+      - name: all-of-it
+        from: [web, shop/web, "*", "**", spiffe://demo.mesh/ns/*/sa/**]
+        host: [orders, "*.orders.example.org"]
+        method: [GET, PURGE]
+        path: [/, "/orders/{id}", /static/**]
+        headers: {x-env: prod, x-a: {prefix: p}, x-b: {present: true}, x-n: 7}
+        source: [10.0.0.0/8, "fd00::/8"]
+        port: [web, 8443]
+        shadow: true
+    deny:
+      - from: shop/old
+        port: raw
+    health: {listen: "0.0.0.0:9090"}
+    timeouts: {connect: 1s, request_head: 3s, response_head: 4s, idle: 4m, keep_alive: 6s, tcp_idle: 2h,
+               pool_idle_app: 7s, pool_idle_peer: 8s, lame_duck: 9s, drain: 0s}
+    limits: {head_bytes: 64KiB, head_lines: 50, connections: 9, pending: 250ms}
+    access_log: {mode: off, sample: 0.25, path: /var/log/mesh.jsonl, headers: [x-request-id, user-agent]}
+    audit: {path: "-", on_full: refuse}
+    tls: {unsafe_tls12: false}
+"""
+TEAM = """\
+services:
+  bills:
+    address: 10.0.0.7
+    inbound:
+      - {name: first, app: "127.0.0.1:8001"}
+      - {name: second, port: 9443, app: "127.0.0.1:8001"}
+"""
+
+
+@pytest.fixture(scope="module")
+def everything() -> MeshConfig:
+    """A config that says everything that can be said."""
+    return load_text(EVERYTHING, "mesh.yaml", {"team/bills.yaml": TEAM})
+
+
+def instances(value: object) -> Iterator[Any]:
+    """Every dataclass instance within a value."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        yield value
+        for item in dataclasses.fields(value):
+            yield from instances(getattr(value, item.name))
+    elif isinstance(value, tuple):
+        for each in value:
+            yield from instances(each)
+    elif isinstance(value, dict):
+        for each in value.values():
+            yield from instances(each)
+
+
+def test_every_field_of_the_schema_can_be_set_from_yaml(everything: MeshConfig) -> None:
+    found = list(instances(everything))
+    missing = [
+        f"{cls.__name__}.{spec.attribute}"
+        for cls in records(MeshConfig)
+        for spec in fields_of(cls)
+        if not any(type(each) is cls and getattr(each, spec.attribute) != spec.default for each in found)
+    ]
+    assert missing == []
+
+
+def test_no_field_of_the_schema_is_forgotten_by_the_reader() -> None:
+    hidden = {
+        f"{cls.__name__}.{item.name}"
+        for cls in records(MeshConfig)
+        for item in dataclasses.fields(cls)
+        if item.name not in {spec.attribute for spec in fields_of(cls)}
+    }
+    assert hidden == {
+        *{f"{name}.where" for name in ("Service", "Inbound", "Outbound", "Rule")},
+        "Rule.effect",
+        "Outbound.name",
+        "Service.name",
+        "MeshConfig.files",
+    }
+
+
+def test_single_values_arrive_in_their_types_and_units(everything: MeshConfig) -> None:
+    orders = everything.services["orders"]
+    assert orders.address == "orders.internal"
+    assert orders.run == ("./orders", "--port", "8080", "a b")
+    assert orders.env == {"PORT": "8080", "EMPTY": "", "QUOTED": "no"}
+    assert (orders.timeouts.tcp_idle, orders.timeouts.drain, orders.limits.pending) == (7200.0, 0.0, 0.25)
+    assert (orders.limits.head_bytes, orders.inbound[0].routes[0].max_body) == (65536, 2 << 20)
+    assert orders.inbound[0].app == Address("::1", 8080)
+    assert orders.allow[0].networks == (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
+    assert orders.outbound[1].endpoints == (Address("10.0.0.1", 17443), Address("fd00::1", 17443))
+    assert orders.allow[0].headers[3].value == b"7"
+
+
+def test_defaults_hold_field_by_field(everything: MeshConfig) -> None:
+    orders, bills = everything.services["orders"], everything.services["bills"]
+    assert (orders.timeouts.connect, orders.timeouts.handshake) == (1.0, 90.0)
+    assert (bills.timeouts.connect, bills.timeouts.handshake, bills.timeouts.idle) == (1.5, 90.0, 300.0)
+    assert (orders.limits.pool, orders.limits.connections) == (7, 9)
+    assert (orders.access_log.mode, bills.access_log.mode) == ("off", "all")
+    assert (orders.audit.permits, orders.audit.on_full) == ("each", "refuse")
+    assert (orders.tls.unsafe_tls12, bills.tls.unsafe_tls12) == (False, True)
+
+
+def test_identities_and_callers_are_read_in_the_services_own_namespace(everything: MeshConfig) -> None:
+    orders, bills = everything.services["orders"], everything.services["bills"]
+    assert orders.identity == SpiffeId.parse("spiffe://demo.mesh/ns/elsewhere/sa/orders")
+    assert bills.identity == SpiffeId.parse("spiffe://demo.mesh/ns/shop/sa/bills")
+    web = orders.allow[0].callers[0]
+    assert web.matches(SpiffeId.parse("spiffe://demo.mesh/ns/elsewhere/sa/web"))
+    assert not web.matches(SpiffeId.parse("spiffe://demo.mesh/ns/shop/sa/web"))
+
+
+def test_an_upstream_is_completed_from_the_service_in_the_file(everything: MeshConfig) -> None:
+    to_bills, abroad, old = everything.services["orders"].outbound
+    assert to_bills.identity == everything.services["bills"].identity
+    assert to_bills.endpoints == (Address("10.0.0.7", 9443),)
+    assert (to_bills.listener, to_bills.protocol, to_bills.host) == ("second", "http", "bills.example.org")
+    assert (abroad.host, abroad.protocol, str(abroad.identity)) == ("abroad", "tcp", "spiffe://demo.mesh/ns/a/sa/b")
+    assert (old.identity, old.unmeshed) == (None, "passthrough")
+    assert [each.name for each in (to_bills, abroad, old)] == ["bills", "abroad", "old"]
+
+
+def test_rules_are_named_by_their_place_and_name_listeners_not_ports(everything: MeshConfig) -> None:
+    orders = everything.services["orders"]
+    assert (orders.allow[0].name, orders.allow[0].effect, orders.allow[0].ports) == ("all-of-it", "allow", ("web", "web"))
+    assert (orders.deny[0].name, orders.deny[0].effect, orders.deny[0].ports) == ("deny-1", "deny", ("raw",))
+
+
+def test_places_are_kept_for_explain(everything: MeshConfig) -> None:
+    assert str(everything.services["bills"].inbound[1].where) == "team/bills.yaml:6"
+    where = everything.services["orders"].where
+    assert where == Where("mesh.yaml", EVERYTHING.split("\n").index("  orders:") + 1, 3)
+    assert everything.files == ("mesh.yaml", "team/bills.yaml")
+
+
+def test_default_ports_count_up_on_one_host_and_step_over_those_that_are_named() -> None:
+    config = load_text(
+        HEAD
+        + """\
+services:
+  a: {inbound: [{app: "127.0.0.1:1"}]}
+  b: {inbound: [{app: "127.0.0.1:2"}, {name: second, app: "127.0.0.1:2"}]}
+  c: {inbound: [{app: "127.0.0.1:3", port: 17444}], health: {listen: "127.0.0.1:17091"}}
+  d: {address: 10.0.0.4, inbound: [{app: "127.0.0.1:1"}]}
+  e: {address: e.internal, inbound: [{app: "127.0.0.1:1"}], health: {listen: off}}
+"""
+    )
+    ports = {name: [each.port for each in service.inbound] for name, service in config.services.items()}
+    assert ports == {"a": [17443], "b": [17445, 17446], "c": [17444], "d": [17443], "e": [17443]}
+    health = {name: service.health.listen and service.health.listen.port for name, service in config.services.items()}
+    assert health == {"a": 17090, "b": 17092, "c": 17091, "d": 17090, "e": None}
+    binds = {name: service.inbound[0].bind for name, service in config.services.items()}
+    assert binds == {"a": "127.0.0.1", "b": "127.0.0.1", "c": "127.0.0.1", "d": "10.0.0.4", "e": "0.0.0.0"}
+
+
+def test_a_service_called_on_two_listeners_gives_two_names() -> None:
+    config = load_text(
+        HEAD
+        + """\
+services:
+  a: {inbound: [{name: one, app: "127.0.0.1:1"}, {name: two, app: "127.0.0.1:1"}]}
+  b: {outbound: [{to: a, port: one}, {to: a, port: two, host: a2}], forward_proxy: "127.0.0.1:5"}
+"""
+    )
+    assert [each.name for each in config.services["b"].outbound] == ["a.one", "a.two"]
+
+
+# ---- includes and the disk -----------------------------------------------------------------------------------------
+
+
+def write(folder: Path, **texts: str) -> str:
+    """Files in a folder; returns the main one's path."""
+    for name, text in texts.items():
+        path = folder / (name.replace("__", "/") + ".yaml")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return str(folder / "mesh.yaml")
+
+
+def failing(path: str) -> list[str]:
+    """The mistakes of a config on disk, without its folder."""
+    with pytest.raises(ConfigErrors) as caught:
+        load_config(path)
+    return [str(each).replace(str(Path(path).parent) + "/", "") for each in caught.value.mistakes]
+
+
+def test_services_live_beside_their_code(tmp_path: Path) -> None:
+    main = write(
+        tmp_path,
+        mesh=HEAD + "include: ['*/mesh.yaml', extra.yaml]\nservices: {web: {}}\n",
+        orders__mesh="services: {orders: {}}\ninclude: sub/more.yaml\n",
+        orders__sub__more="services: {more: {}}\n",
+        extra="services: {extra: {}}\n",
+    )
+    config = load_config(main)
+    assert list(config.services) == ["web", "orders", "more", "extra"]
+    assert [os.path.relpath(each, tmp_path) for each in config.files] == [
+        "mesh.yaml", "orders/mesh.yaml", "orders/sub/more.yaml", "extra.yaml",
+    ]  # fmt: skip
+    assert str(config.services["more"].identity) == "spiffe://demo.mesh/ns/default/sa/more"
+
+
+def test_a_wildcard_never_means_the_file_it_stands_in(tmp_path: Path) -> None:
+    main = write(tmp_path, mesh=HEAD + "include: '**/*.yaml'\n", a="services: {a: {}}\n")
+    assert list(load_config(main).services) == ["a"]
+
+
+def test_mistakes_of_all_files_come_together(tmp_path: Path) -> None:
+    main = write(
+        tmp_path,
+        mesh=HEAD + "include: [a.yaml, gone.yaml, 'none/*.yaml']\nservices: {web: {colour: 1, outbound: [{to: x}]}}\n",
+        a="services: {a: {shape: 2}, web: {}}\ntrust_domain: other\nca: {}\n",
+    )
+    found = failing(main)
+    assert [each.split(": ")[0] for each in found] == [
+        "mesh.yaml:2:19", "mesh.yaml:2:30", "mesh.yaml:3:18", "a.yaml:1:16", "a.yaml:1:27", "a.yaml:2:1", "a.yaml:3:1",
+    ]  # fmt: skip
+    assert "cannot read gone.yaml: No such file" in found[0]
+    assert "matches no file" in found[1]
+    assert "defined twice; see mesh.yaml:3" in found[4]
+    assert "only the main file may say this; here: services, include" in found[5]
+
+
+def test_a_cycle_is_a_mistake(tmp_path: Path) -> None:
+    main = write(tmp_path, mesh=HEAD + "include: a.yaml\n", a="include: b.yaml\n", b="include: a.yaml\n")
+    (found,) = failing(main)
+    assert found.startswith("b.yaml:1:10: include[0]: a cycle: mesh.yaml includes a.yaml includes b.yaml includes a.yaml")
+
+
+def test_a_file_is_included_once_by_whatever_name(tmp_path: Path) -> None:
+    main = write(tmp_path, mesh=HEAD + "include: [a.yaml, ./a.yaml, link.yaml]\n", a="services: {}\n")
+    (tmp_path / "link.yaml").symlink_to("a.yaml")
+    assert [each.split(": ")[0] for each in failing(main)] == ["mesh.yaml:2:19", "mesh.yaml:2:29"]
+
+
+def test_a_file_that_cannot_be_read_is_a_mistake_not_a_traceback(tmp_path: Path) -> None:
+    assert failing(str(tmp_path / "mesh.yaml")) == ["mesh.yaml: cannot read: No such file or directory"]
+    assert failing(str(tmp_path)) == [f"{tmp_path}: cannot read: Is a directory".replace(f"{tmp_path.parent}/", "")]
+
+
+def test_a_change_while_reading_never_gives_a_mixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    main = write(tmp_path, mesh=HEAD + "include: a.yaml\nservices: {web: {}}\n", a="services: {old: {}}\n")
+    read = files.Disk.read
+    swapped: list[str] = []
+
+    def swap_after_the_first(disk: files.Disk, path: str) -> bytes:
+        data = read(disk, path)
+        if not swapped:
+            swapped.append(path)
+            write(tmp_path, mesh=HEAD + "include: a.yaml\nservices: {new-web: {}}\n", a="services: {new: {}}\n")
+        return data
+
+    monkeypatch.setattr(files.Disk, "read", swap_after_the_first)
+    assert list(load_config(main).services) == ["new-web", "new"]
+
+
+def test_files_that_never_stand_still_are_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    main = write(tmp_path, mesh=HEAD)
+    monkeypatch.setattr(files.Disk, "unchanged", lambda disk: False)
+    assert failing(main) == ["mesh.yaml: the files kept changing while they were read; try again"]
+
+
+def test_the_digest_changes_exactly_with_the_files(tmp_path: Path) -> None:
+    main = write(tmp_path, mesh=HEAD + "include: a.yaml\n", a="services: {a: {}}\n")
+    first = load(main).digest
+    assert load(main).digest == first
+    write(tmp_path, a="services: {b: {}}\n")
+    assert load(main).digest != first
+
+
+def test_the_environment_is_never_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/somewhere")
+    config = load_text(HEAD + "services: {a: {run: echo $HOME ~, env: {A: '${HOME}'}}}\n")
+    assert config.services["a"].run == ("echo", "$HOME", "~")
+    assert config.services["a"].env == {"A": "${HOME}"}
+
+
+def test_load_bytes_gives_warnings_too() -> None:
+    loaded = load_bytes(HEAD.encode() + b"services: {a: {inbound: [{app: '127.0.0.1:1'}]}}\n")
+    assert [each.path for each in loaded.warnings] == ["services.a"]
