@@ -312,7 +312,8 @@ def _path_segment(text: str, part: str) -> str | None:
 def _header_value(name: str, kind: object, value: object) -> bytes:
     if not isinstance(value, str):
         raise PatternError(f"header {name}: the value must be text; put it in quotes")
-    if value != value.strip() or any(ch < " " or ch == "\x7f" or "\ud800" <= ch <= "\udfff" for ch in value):
+    trimmed = value.lstrip() if kind == "prefix" else value.strip()  # `Bearer ` is a good prefix
+    if value != trimmed or any(ch < " " or ch == "\x7f" or "\ud800" <= ch <= "\udfff" for ch in value):
         raise PatternError(f"header {name}: {value!r} can never match; no control characters, no spaces at the ends")
     if kind == "prefix" and not value:
         raise PatternError(f"header {name}: an empty prefix means `present: true`; write that")

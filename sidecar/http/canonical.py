@@ -235,8 +235,8 @@ def _segment(raw: bytes, leniency: Leniency) -> tuple[str, Leniency]:
     needs = STRICT
     if b"/" in data:
         needs |= _need(leniency, Leniency(encoded_slash=True), "the path has an encoded slash (%2F)")
-        if not leniency.empty_segments and (b"//" in data or data[:1] == b"/" or data[-1:] == b"/"):
-            raise AmbiguousPath("an encoded slash (%2F) makes an empty segment")
+        if b"//" in data or data[:1] == b"/" or data[-1:] == b"/":
+            needs |= _need(leniency, Leniency(empty_segments=True), "an encoded slash (%2F) makes an empty segment")
     if b";" in data:
         needs |= _need(leniency, Leniency(path_parameters=True), "the path has a `;`")
     for part in data.split(b"/"):

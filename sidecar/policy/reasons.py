@@ -43,8 +43,8 @@ HAPPENED: Final[dict[str, Reason]] = {
     ),
     "ambiguous_path": Reason(
         "The request target can be read in more than one way, so it was refused before any rule was asked: {detail}.",
-        "Let the client send the path without dot segments, `//`, backslashes, `;` or double encoding. A route that "
-        "needs %2F, `//` or `;` says so with `unsafe_encoded_slash`, `unsafe_empty_segments` or `unsafe_path_parameters`.",
+        "Let the client send the path without dot segments, `//`, backslashes, `;` or double encoding. A route can "
+        "accept %2F, `//` or `;` by `unsafe_encoded_slash`, `unsafe_empty_segments` or `unsafe_path_parameters`.",
     ),
     "host_mismatch": Reason(
         "The host is missing, repeated, malformed, or not the one in the request target: {detail}.",
@@ -170,8 +170,8 @@ IDENTITY: Final[dict[str, Reason]] = {
         "Call through a sidecar of the mesh; without an identity nobody is let in.",
     ),
     "wrong_trust_domain": Reason(
-        "The certificate is of another trust domain than the root that signed it, or than the one we expect: {detail}.",
-        "Check that both ends are enrolled with the same CA, and that both configurations name the same `trust_domain`.",
+        "The certificate is of another trust domain than its root, or than the one we expect: {detail}.",
+        "Check that both ends are enrolled with the same CA, and that both configurations agree on `trust_domain`.",
     ),
     "no_bundle": Reason(
         "The certificate is of a trust domain whose roots we do not have: {detail}.",
@@ -259,8 +259,8 @@ _EITHER_END: Final = frozenset(("protocol_version", "alpn", "handshake_failure")
 _PROFILE: Final = frozenset((  # the finer rules of certs.svid, all of them `invalid_svid` here
     "chain_length", "chain_order", "chain_without_root", "digital_signature", "eku_both", "invalid_spiffe_id",
     "key_matches", "key_strength", "key_usage_critical", "malformed", "no_cert_sign", "no_crl_sign", "path_required",
-    "san_critical_when_subject_empty", "signature_hash", "signer_cert_sign", "signer_eku", "signer_is_ca",
-    "signer_no_path", "signer_one_uri_san", "spiffe_scheme",
+    "san_critical_when_subject_empty", "serial_positive", "signature_hash", "signer_cert_sign", "signer_eku",
+    "signer_is_ca", "signer_no_path", "signer_one_uri_san", "spiffe_scheme",
 ))  # fmt: skip
 
 

@@ -41,7 +41,9 @@ IDENTITIES = [
 
 
 @pytest.mark.parametrize(("pattern", "identity", "expected"), IDENTITIES)
-def test_an_identity_pattern_means_whole_segments_of_one_trust_domain(pattern: str, identity: str, expected: bool) -> None:
+def test_an_identity_pattern_means_whole_segments_of_one_trust_domain(
+    pattern: str, identity: str, expected: bool
+) -> None:
     parsed = IdentityPattern.parse(pattern, TD, "default")
     assert parsed.matches(SpiffeId.parse(identity)) is expected
     assert str(parsed) == pattern
@@ -233,6 +235,7 @@ HEADERS: list[tuple[object, Lines, bool, bool]] = [
     ({"exact": "prod"}, [(b"x-env", b"prod")], True, True),
     ({"prefix": "pr"}, [(b"x-env", b"prod")], True, True),
     ({"prefix": "pr"}, [(b"x-env", b"xpr")], False, False),
+    ({"prefix": "Bearer "}, [(b"x-env", b"Bearer x")], True, True),
     ({"prefix": "pr"}, [(b"x-env", b"prod"), (b"x-env", b"x")], False, True),
     ({"present": True}, [(b"x-env", b"")], True, True),
     ({"present": True}, [], False, False),
@@ -264,6 +267,9 @@ def test_a_header_pattern_judges_every_line(spec: object, lines: Lines, allow: b
         ("x", True, "quotes"),
         ("x", {"prefix": ""}, "present: true"),
         ("x", " a", "never match"),
+        ("x", "a ", "never match"),
+        ("x", {"prefix": " a"}, "never match"),
+        ("x", {"prefix": " "}, "never match"),
         ("x", "a\r\n", "never match"),
         ("x", "a\x00b", "never match"),
         ("x", "\ud800", "never match"),

@@ -28,7 +28,7 @@ READ = [
     (b"/a/...", ("a", "...")),
     (b"/a/..b", ("a", "..b")),
     (b"/a.b-c_d~e!$&'()*+,=:@", ("a.b-c_d~e!$&'()*+,=:@",)),
-    (b"/a[0]|{b}^`\"<>", ("a[0]|{b}^`\"<>",)),
+    (b'/a[0]|{b}^`"<>', ('a[0]|{b}^`"<>',)),
     (b"/caf%C3%A9/%20", ("caf\u00e9", " ")),
     (b"/%61%2eb", ("a.b",)),
     (b"/100%25", ("100%",)),
@@ -42,7 +42,9 @@ READ = [
 
 @pytest.mark.parametrize(("target", "segments"), READ)
 @pytest.mark.parametrize("query", [None, b"", b"x=1&y=%zz", b"/../?;//\\"])
-def test_segments_are_split_first_and_decoded_once(target: bytes, segments: tuple[str, ...], query: bytes | None) -> None:
+def test_segments_are_split_first_and_decoded_once(
+    target: bytes, segments: tuple[str, ...], query: bytes | None
+) -> None:
     whole = target if query is None else target + b"?" + query
     read = canonical_target(whole, "GET")
     assert (read.form, read.path, read.segments, read.query) == ("origin", target, segments, query)
@@ -122,7 +124,7 @@ def test_no_unsafe_option_opens_dot_segments_backslashes_or_double_encoding(targ
 def test_an_encoded_slash_may_not_make_an_empty_segment(target: bytes) -> None:
     with pytest.raises(AmbiguousPath, match="empty segment"):
         canonical_target(target, "GET", leniency=SLASH)
-    assert canonical_target(target, "GET", leniency=SLASH | EMPTY).needs.encoded_slash
+    assert canonical_target(target, "GET", leniency=ALL).needs == SLASH | EMPTY
 
 
 def test_leniency_is_a_small_set() -> None:
@@ -169,13 +171,17 @@ def test_asterisk_form_is_for_options_alone() -> None:
         canonical_target(b"http://h", "OPTIONS")
 
 
-@pytest.mark.parametrize("target", [b"", b"a", b"a/b", b"?x", b"ftp://h/", b"http:/h", b"http:h", b"javascript://h/", b"\xff://h"])
+@pytest.mark.parametrize(
+    "target", [b"", b"a", b"a/b", b"?x", b"ftp://h/", b"http:/h", b"http:h", b"javascript://h/", b"\xff://h"]
+)
 def test_what_is_no_target_at_all_is_refused(target: bytes) -> None:
     with pytest.raises(ProtocolViolation):
         canonical_target(target, "GET")
 
 
-@pytest.mark.parametrize("target", [b"http:///a", b"http://u@h/", b"http://u:p@h/", b"http://h:/", b"http://%68/", b"http://h\\@x/"])
+@pytest.mark.parametrize(
+    "target", [b"http:///a", b"http://u@h/", b"http://u:p@h/", b"http://h:/", b"http://%68/", b"http://h\\@x/"]
+)
 def test_a_malformed_authority_is_refused(target: bytes) -> None:
     with pytest.raises((HostMismatch, AmbiguousPath)):
         canonical_target(target, "GET")
@@ -232,9 +238,10 @@ def test_a_host_is_read_in_lower_case_with_its_port(value: bytes, host: str, por
     "value",
     [
         b"", b":80", b".", b"a.", b"a..b", b".a", b"a:", b"a:0", b"a:080", b"a:65536", b"a:99999", b"a:123456", b"a:x",
-        b"a:+1", b"a:1:2", b"a: 1", b"a b", b" a", b"a\t", b"a\x00", b"a/b", b"a?b", b"a#b", b"u@a", b"a%41", b"caf\xc3\xa9",
-        b"a,b", b"a;b", b"-a", b"a-", b"a-.b", b"a" * 64, b".".join([b"a" * 62] * 5), b"*", b"*.a",
-        b"127.1", b"0x7f.1", b"0x7f000001", b"0x", b"2130706433", b"0177.0.0.1", b"1.2.3.4.5", b"1.2.3.256", b"01.2.3.4", b"a.1",
+        b"a:+1", b"a:1:2", b"a: 1", b"a b", b" a", b"a\t", b"a\x00", b"a/b", b"a?b", b"a#b", b"u@a", b"a%41",
+        b"caf\xc3\xa9", b"a,b", b"a;b", b"-a", b"a-", b"a-.b", b"a" * 64, b".".join([b"a" * 62] * 5), b"*", b"*.a",
+        b"127.1", b"0x7f.1", b"0x7f000001", b"0x", b"2130706433", b"0177.0.0.1", b"1.2.3.4.5", b"1.2.3.256",
+        b"01.2.3.4", b"a.1",
         b"[", b"[::1", b"[]", b"[::1]x", b"[::1]80", b"[::1]:", b"[::1%25eth0]", b"[::1%eth0]", b"[1.2.3.4]", b"[v1.a]",
         b"[\xff]", b"::1", b"[::1]:x", b"[[::1]]",
     ],

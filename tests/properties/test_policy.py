@@ -1,0 +1,303 @@
+"""One decision function: `RuleSet.check` agrees with a naive evaluator, and every proposal does what it says.
+
+The second evaluator below was written from the sentences of D3 and S20 alone and shares no code with the first: it
+works on the texts of the rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from itertools import product
+from random import Random
+from typing import Any, Final
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from certs.spiffe import SpiffeId, TrustDomain
+from sidecar.config.load import load_text
+from sidecar.config.schema import Effect, Rule, Where
+from sidecar.hop import Headers, Hop, Permit
+from sidecar.patterns import HeaderPattern, HostPattern, IdentityPattern, PathTemplate
+from sidecar.policy.authz import RuleSet
+from sidecar.policy.explain import explain
+
+TD: Final = TrustDomain("demo.mesh")
+OURS: Final = SpiffeId.parse("spiffe://demo.mesh/ns/default/sa/orders")
+
+# ---- a small world: every rule and every hop is one number --------------------------------------------------------
+
+CALLERS: Final = (
+    ("web",), ("web",), ("web",), ("cart",), ("web", "cart"), ("*",), ("**",), ("shop/web",), ("shop/*", "cart"),
+    ("spiffe://demo.mesh/ns/*/sa/web",), ("spiffe://far.mesh/ns/default/sa/web",), ("spiffe://far.mesh/**",), (),
+)  # fmt: skip
+METHODS: Final = ((), (), ("GET",), ("GET",), ("GET", "POST"), ("PURGE",), ("POST", "CONNECT"))
+PATHS: Final = (
+    (), (), ("/",), ("/orders",), ("/orders/{id}",), ("/orders/",), ("/**",), ("/static/**",),
+    ("/orders", "/orders/{id}"), ("/orders/{id}/items",), ("/a%2Fb",), ("/{a}/{b}", "/**"),
+)  # fmt: skip
+HOSTS: Final = ((), (), (), ("orders",), ("*.example",), ("orders", "10.0.0.1"))
+HEADERS: Final[tuple[tuple[tuple[str, Any], ...], ...]] = (
+    (), (), (), (("x-env", "prod"),), (("x-env", {"prefix": "p"}),), (("x-env", {"present": True}), ("x-b", "1")),
+)  # fmt: skip
+NETWORKS: Final = ((), (), (), ("10.0.0.0/8",), ("fd00::/8", "192.168.1.0/24"))
+PORTS: Final = ((), (), (), ("http",), ("db",), ("17443",), ("http", "admin", "db"))
+
+PEERS: Final = (
+    "spiffe://demo.mesh/ns/default/sa/web", "spiffe://demo.mesh/ns/default/sa/cart",
+    "spiffe://demo.mesh/ns/shop/sa/web", "spiffe://far.mesh/ns/default/sa/web", "spiffe://demo.mesh/mesh/ca", None,
+)  # fmt: skip
+HOP_METHODS: Final = ("GET", "POST", "DELETE", "PURGE", "get", "CONNECT")
+SEGMENTS: Final[tuple[tuple[str, ...], ...]] = (
+    ("",), ("orders",), ("orders", "7"), ("orders", ""), ("orders", "7", "items"), ("Orders", "7"),
+    ("static", "a", "b"), ("static", ""), ("a/b",), ("{id}", "caf\u00e9 *"), ("x", "", "y"), (),
+)  # fmt: skip
+HOP_HOSTS: Final = ("orders", "eu.example", "a.eu.example", "10.0.0.1", "")
+LINES: Final[tuple[Headers, ...]] = (
+    [], [(b"x-env", b"prod")], [(b"x-env", b"prod"), (b"x-env", b"dev")], [(b"x-env", b"pre"), (b"x-b", b"1")],
+    [(b"x-b", b"1, 2")],
+)  # fmt: skip
+SOURCES: Final = (*map(ip_address, ("10.1.2.3", "::ffff:10.1.2.3", "fd00::1", "192.168.2.2")), None)
+LISTENERS: Final = (("http", 17443), ("admin", 17444), ("db", 17445))
+
+
+def a_rule(dice: Random, name: str, effect: Effect) -> Rule:
+    """A random rule of the small world."""
+    return Rule(
+        name=name,
+        effect=effect,
+        callers=tuple(IdentityPattern.parse(text, TD, "default") for text in dice.choice(CALLERS)),
+        methods=dice.choice(METHODS),
+        paths=tuple(map(PathTemplate.parse, dice.choice(PATHS))),
+        hosts=tuple(map(HostPattern.parse, dice.choice(HOSTS))),
+        headers=tuple(HeaderPattern.parse(*item) for item in dice.choice(HEADERS)),
+        networks=tuple(map(ip_network, dice.choice(NETWORKS))),
+        ports=dice.choice(PORTS),
+        shadow=dice.random() < 0.15,
+        where=Where("mesh.yaml", int(name[1:]) + 1),
+    )
+
+
+def a_policy(dice: Random) -> tuple[list[Rule], list[Rule]]:
+    """Random allow and deny lists."""
+    allow = [a_rule(dice, f"a{n}", "allow") for n in range(dice.randrange(7))]
+    return allow, [a_rule(dice, f"d{n}", "deny") for n in range(dice.choice((0, 0, 0, 1, 2)))]
+
+
+def a_hop(dice: Random) -> Hop:
+    """A random hop of the small world; the listener `db` is TCP, the others are HTTP."""
+    listener, port = dice.choice(LISTENERS)
+    peer = dice.choice(PEERS)
+    hop = Hop("inbound", listener, port, "tcp" if listener == "db" else "http", destination=OURS)
+    hop.peer = SpiffeId.parse(peer) if peer else None
+    hop.source = dice.choice(SOURCES)
+    if hop.protocol == "http":
+        hop.method, hop.segments = dice.choice(HOP_METHODS), dice.choice(SEGMENTS)
+        hop.host, hop.headers = dice.choice(HOP_HOSTS), dice.choice(LINES)
+    return hop
+
+
+# ---- the naive evaluator ------------------------------------------------------------------------------------------
+
+
+def naive(allow: list[Rule], deny: list[Rule], hop: Hop) -> tuple[str, str, str, set[tuple[str, str]]]:
+    """Verdict, rule, route and shadow verdicts, read off the sentences of D3 and S20."""
+    shadow = {(rule.name, "deny") for rule in deny if rule.shadow and naive_route(rule, hop) is not None}
+    shadow |= {(rule.name, "permit") for rule in allow if rule.shadow and naive_route(rule, hop) is not None}
+    for rule in deny:
+        if not rule.shadow and naive_route(rule, hop) is not None:
+            return "deny", rule.name, "", shadow
+    for rule in allow:
+        route = None if rule.shadow else naive_route(rule, hop)
+        if route is not None:
+            return "permit", rule.name, route, shadow
+    return "deny", "", "", shadow
+
+
+def naive_route(rule: Rule, hop: Hop) -> str | None:
+    """The template by which a rule matches, None where it does not."""
+    denies = rule.effect == "deny"
+    who = [str(caller) for caller in rule.callers]
+    if not (any(naive_caller(text, hop) for text in who) or (denies and not who)):
+        return None
+    if hop.protocol == "tcp" and (rule.methods or rule.paths or rule.hosts or rule.headers):
+        return None
+    if rule.ports and hop.listener not in rule.ports and str(hop.port) not in rule.ports:
+        return None
+    if rule.networks and not naive_source(rule, hop, denies):
+        return None
+    if hop.protocol == "tcp":
+        return "/**"
+    known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+    if hop.method not in (rule.methods or ([hop.method] if denies else known)):
+        return None
+    if rule.hosts and not any(naive_host(str(host), hop.host) for host in rule.hosts):
+        return None
+    for header in rule.headers:
+        verdicts = [naive_value(header, value) for name, value in hop.headers if name == header.name]
+        if not verdicts or not (any(verdicts) if denies else all(verdicts)):
+            return None
+    if not rule.paths:
+        return "/**"
+    return next((str(path) for path in rule.paths if hop.segments and naive_path(str(path)[1:], hop.segments)), None)
+
+
+def naive_caller(text: str, hop: Hop) -> bool:
+    if hop.peer is None:
+        return False
+    if text == "**":
+        text = "spiffe://demo.mesh/**"
+    elif "://" not in text:
+        namespace, _, service = text.rpartition("/")
+        text = f"spiffe://demo.mesh/ns/{namespace or 'default'}/sa/{service}"
+    want, seen = text.split("/"), str(hop.peer).split("/")
+    if want[-1] == "**":
+        return len(seen) >= len(want) and naive_caller_words(want[:-1], seen[: len(want) - 1])
+    return len(seen) == len(want) and naive_caller_words(want, seen)
+
+
+def naive_caller_words(want: list[str], seen: list[str]) -> bool:
+    return all(w in ("*", s) for w, s in zip(want, seen, strict=True))
+
+
+def naive_source(rule: Rule, hop: Hop, denies: bool) -> bool:
+    address: IPv4Address | IPv6Address | None = hop.source
+    if address is None:
+        return denies
+    if str(address).startswith("::ffff:"):
+        address = IPv4Address(int(address) & 0xFFFFFFFF)
+    return any(address in network for network in rule.networks)
+
+
+def naive_host(want: str, seen: str) -> bool:
+    return seen == want if want[0] != "*" else seen.endswith(want[1:]) and seen.count(".") == want.count(".")
+
+
+def naive_value(header: HeaderPattern, value: bytes) -> bool:
+    return {"exact": value == header.value, "prefix": value.startswith(header.value), "present": True}[header.kind]
+
+
+def naive_path(want: str, seen: tuple[str, ...]) -> bool:
+    first, slash, rest = want.partition("/")
+    if first == "**":
+        return bool(seen)
+    if not seen or not ((seen[0] != "") if first.startswith("{") else seen[0] == first.replace("%2F", "/")):
+        return False
+    return naive_path(rest, seen[1:]) if slash else len(seen) == 1
+
+
+# ---- the properties -----------------------------------------------------------------------------------------------
+
+
+def agree(seed: int, hops: int) -> None:
+    """The proxy's function and the naive one give the same verdict, rule, route and shadow verdicts."""
+    dice = Random(seed)
+    allow, deny = a_policy(dice)
+    rules = RuleSet.compile(allow, deny)
+    for _ in range(hops):
+        hop = a_hop(dice)
+        verdict = rules.check(hop, 0.0)
+        permitted = isinstance(verdict, Permit)
+        route = verdict.route if isinstance(verdict, Permit) else ""
+        shadow = {(each.rule, each.effect) for each in verdict.shadow}
+        assert ("permit" if permitted else "deny", verdict.rule, route, shadow) == naive(allow, deny, hop), (hop, allow)
+        explanation = explain(rules, hop)
+        assert (explanation.verdict == "permit", explanation.rule) == (permitted, verdict.rule)
+
+
+def proposals_hold(seed: int, hops: int) -> None:
+    """Each proposed change permits the very request; the first lets in no other caller and no other method."""
+    dice = Random(seed)
+    allow, deny = a_policy(dice)
+    rules = RuleSet.compile(allow, deny)
+    for _ in range(hops):
+        hop = a_hop(dice)
+        explanation = explain(rules, hop)
+        if explanation.verdict == "permit" or explanation.rule:
+            assert explanation.changes == ()
+            continue
+        nameable = hop.peer is not None and (hop.protocol == "tcp" or hop.method.isupper())
+        assert bool(explanation.changes) is nameable
+        for change in explanation.changes:
+            changed = RuleSet.compile(change.applied_to(allow), deny)
+            assert isinstance(changed.check(hop, 0.0), Permit), change
+        for change in explanation.changes[:1]:
+            changed = RuleSet.compile(change.applied_to(allow), deny)
+            for other in neighbours(hop):
+                if isinstance(changed.check(other, 0.0), Permit) and not isinstance(rules.check(other, 0.0), Permit):
+                    assert (other.peer, other.method) == (hop.peer, hop.method), change
+
+
+def neighbours(hop: Hop) -> Iterator[Hop]:
+    """Hops that differ from this one in caller, method and place."""
+    paths = {hop.segments, ("orders", "9")}
+    for peer, method, segments, (listener, port) in product(PEERS, HOP_METHODS, paths, LISTENERS):
+        other = replace(hop, peer=SpiffeId.parse(peer) if peer else None, listener=listener, port=port)
+        if listener == "db":
+            yield replace(other, protocol="tcp", method="", segments=(), host="", headers=[])
+        else:
+            yield replace(other, protocol="http", method=method, segments=segments)
+
+
+def yaml_holds(seed: int) -> None:
+    """The proposed YAML, read by the configuration's own reader, is the proposed rule."""
+    dice = Random(seed)
+    allow, deny = a_policy(dice)
+    allow = [replace(rule, callers=rule.callers or (IdentityPattern.parse("web", TD, "default"),)) for rule in allow]
+    hop = a_hop(dice)
+    for change in explain(RuleSet.compile(allow, deny), hop, namespace="default").changes:
+        read = in_a_file(change.yaml)
+        names = tuple("http" if port == "17443" else port for port in change.rule.ports)  # a port means its listener
+        assert replace(read, where=change.rule.where) == replace(change.rule, ports=names)
+        assert isinstance(RuleSet.compile([read]).check(hop, 0.0), Permit)
+
+
+def in_a_file(item: str) -> Rule:
+    """The one rule of the service `orders` in a whole mesh.yaml."""
+    listeners = ""
+    for name, port in LISTENERS:
+        protocol = "tcp" if name == "db" else "http"
+        listeners += f"      - {{name: {name}, port: {port}, app: '127.0.0.1:{port + 1000}', protocol: {protocol}}}\n"
+    others = "".join(f"  {name}: {{}}\n" for name in ("web", "cart"))
+    rule = "".join(f"      {line}\n" for line in item.splitlines())
+    text = f"trust_domain: demo.mesh\nservices:\n{others}  orders:\n    inbound:\n{listeners}    allow:\n{rule}"
+    return load_text(text).services["orders"].allow[0]
+
+
+SEEDS = st.integers(0, 2**63)
+SLOW = [HealthCheck.too_slow]
+
+
+@settings(max_examples=500, deadline=None, suppress_health_check=SLOW)
+@given(SEEDS)
+def test_the_decision_is_that_of_a_naive_evaluator(seed: int) -> None:
+    agree(seed, hops=20)
+
+
+@pytest.mark.deep
+@settings(max_examples=5000, deadline=None, suppress_health_check=SLOW)
+@given(SEEDS)
+def test_the_decision_is_that_of_a_naive_evaluator_at_length(seed: int) -> None:
+    agree(seed, hops=20)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=SLOW)
+@given(SEEDS)
+def test_a_proposal_permits_that_request_and_nobody_else(seed: int) -> None:
+    proposals_hold(seed, hops=4)
+
+
+@pytest.mark.deep
+@settings(max_examples=2000, deadline=None, suppress_health_check=SLOW)
+@given(SEEDS)
+def test_a_proposal_permits_that_request_and_nobody_else_at_length(seed: int) -> None:
+    proposals_hold(seed, hops=5)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=SLOW)
+@given(SEEDS)
+def test_proposed_yaml_is_what_the_configuration_reads(seed: int) -> None:
+    yaml_holds(seed)
