@@ -131,11 +131,12 @@ class SqliteStore:
 
     def record(self, issuances: Sequence[Issuance]) -> None:
         """See Store.record."""
-        with self._write() as db:
-            db.executemany(
-                f"INSERT INTO issuances ({_ISSUANCE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",  # noqa: S608
-                [_issuance_row(item) for item in issuances],
-            )
+        sql = f"INSERT INTO issuances ({_ISSUANCE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)"  # noqa: S608
+        try:
+            with self._write() as db:
+                db.executemany(sql, [_issuance_row(item) for item in issuances])
+        except sqlite3.IntegrityError as error:
+            raise StoreUnavailable(f"the issuance log refuses a line: {error}") from error
 
     def issuance(self, serial: str) -> Issuance | None:
         """See Store.issuance."""
