@@ -92,7 +92,7 @@ DEFINITIONS: tuple[Definition, ...] = (
         expires=True,
     ),
     Definition("mesh_connections_opened_total", "counter", "Downstream connections accepted.", _LISTENER),
-    Definition("mesh_connections_refused_total", "counter", "Downstream connections closed unread: too many open.", _LISTENER),
+    Definition("mesh_connections_refused_total", "counter", "Downstream connections closed unread.", _LISTENER),
     Definition("mesh_connections_closed_total", "counter", "Downstream connections ended.", _LISTENER),
     Definition("mesh_connections_open", "gauge", "Downstream connections open now.", _LISTENER),
     Definition(

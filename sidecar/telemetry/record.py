@@ -200,7 +200,8 @@ class Recorder:
         """Count a downstream connection that was closed unread, because too many are open."""
         self.metrics.counter("mesh_connections_refused_total").add((direction, listener))
         if self.log is not None:
-            self.log.warning("connections are refused: too many are open", direction=direction, listener=listener, flag="OM")
+            message = "connections are refused: too many are open"
+            self.log.warning(message, direction=direction, listener=listener, flag="OM")
 
     def audit_accepts(self) -> bool:
         """Whether the audit can take one more line; False only with `audit.on_full: refuse`."""

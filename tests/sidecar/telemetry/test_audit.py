@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from ipaddress import ip_address
 from pathlib import Path
@@ -30,14 +29,14 @@ class Stage:
         self.path, self.room = tmp_path / "audit.jsonl", tmp_path / "room"
         self._new = tmp_path / "new"
         self.alarms: list[str] = []
-        os.symlink("/dev/full" if full else self.room, self.path)
+        self.path.symlink_to("/dev/full" if full else self.room)
         self.audit = Audit(
             Config(**config), str(self.path), instance="0a1b2c3d", service=ORDERS.text, capacity=capacity,
             alarm=self.alarms.append, wall=lambda: NOW, retry_seconds=0.005,
         )  # fmt: skip
 
     def make_room(self) -> None:
-        os.symlink(self.room, self._new)
+        self._new.symlink_to(self.room)
         self._new.replace(self.path)
         eventually(lambda: self.audit.waiting_bytes == 0)
 
@@ -51,7 +50,9 @@ class Stage:
 
 
 def body(line: dict) -> dict:
-    return {name: value for name, value in line.items() if name not in ("v", "service", "instance", "seq", "kind", "time")}
+    return {
+        name: value for name, value in line.items() if name not in ("v", "service", "instance", "seq", "kind", "time")
+    }
 
 
 def test_a_record_begins_ends_and_is_numbered(tmp_path):
@@ -64,13 +65,22 @@ def test_a_record_begins_ends_and_is_numbered(tmp_path):
 def test_a_refusal_is_a_line(tmp_path):
     stage = Stage(tmp_path)
     stage.audit.refusal(
-        a_hop("/orders/17?token=SECRET", peer=MALLORY, error=PolicyDenied("x"), rule="", status=403, decision_id="0a1b2c3d-1"), NOW
+        a_hop(
+            "/orders/17?token=SECRET",
+            peer=MALLORY,
+            error=PolicyDenied("x"),
+            rule="",
+            status=403,
+            decision_id="0a1b2c3d-1",
+        ),
+        NOW,
     )
     stage.close()
     (line,) = stage.lines("refusal")
     assert line["time"] == AT
     assert body(line) == {
-        "direction": "inbound", "listener": "http", "protocol": "http", "caller": MALLORY.text, "destination": ORDERS.text,
+        "direction": "inbound", "listener": "http", "protocol": "http", "caller": MALLORY.text,
+        "destination": ORDERS.text,
         "source": "192.0.2.7", "method": "GET", "host": "orders", "path": "/orders/17", "path_shape": "/orders/{id}",
         "rule": "", "flag": "PD", "error": "policy_denied", "reason": "", "status": 403, "shadow": {},
         "decision_id": "0a1b2c3d-1",
@@ -88,7 +98,9 @@ def test_each_handshake_is_a_line(tmp_path):
     stage = Stage(tmp_path)
     source = ip_address("192.0.2.7")
     stage.audit.handshake(Handshake("inbound", "http", True, peer=WEB, source=source, tls=A_TLS), "", NOW)
-    failed = Handshake("outbound", "orders", False, peer=MALLORY, expected=ORDERS, source=source, reason="other_identity", detail="x")
+    failed = Handshake(
+        "outbound", "orders", False, peer=MALLORY, expected=ORDERS, source=source, reason="other_identity", detail="x"
+    )
     stage.audit.handshake(failed, "0a1b2c3d-1", NOW)
     stage.close()
     good, bad = stage.lines("handshake")
@@ -97,7 +109,12 @@ def test_each_handshake_is_a_line(tmp_path):
         "reason": "", "detail": "", "tls_version": "TLSv1.3", "tls_group": "X25519MLKEM768", "serial": "0a1b2c",
         "not_after": "2027-01-15T08:00:00.000000Z", "decision_id": "",
     }  # fmt: skip
-    assert (bad["ok"], bad["peer"], bad["expected"], bad["reason"]) == (False, MALLORY.text, ORDERS.text, "other_identity")
+    assert (bad["ok"], bad["peer"], bad["expected"], bad["reason"]) == (
+        False,
+        MALLORY.text,
+        ORDERS.text,
+        "other_identity",
+    )
     assert (bad["decision_id"], bad["tls_version"]) == ("0a1b2c3d-1", "")
 
 

@@ -33,7 +33,9 @@ def test_base36(number):
     assert int(base36(number), 36) == number
 
 
-@pytest.mark.parametrize("text", ["", "x", "0a1b2c3d", "0a1b2c3d-", "0A1B2C3D-1", "0a1b2c3d-1\n", "../etc", "0a1b2c3d-" + "1" * 14])
+@pytest.mark.parametrize(
+    "text", ["", "x", "0a1b2c3d", "0a1b2c3d-", "0A1B2C3D-1", "0a1b2c3d-1\n", "../etc", "0a1b2c3d-" + "1" * 14]
+)
 def test_what_is_no_id(text):
     assert not is_decision_id(text)
 
@@ -53,7 +55,9 @@ def test_the_oldest_makes_room():
 
 
 def test_a_snapshot_tells_what_was_decided_and_why():
-    decision = decided(error=PolicyDenied("no rule allows it"), rule="", status=403, shadow=(ShadowVerdict("new", "permit"),))
+    decision = decided(
+        error=PolicyDenied("no rule allows it"), rule="", status=403, shadow=(ShadowVerdict("new", "permit"),)
+    )
     shown = decision.to_json()
     json.dumps(shown)
     assert shown["at"] == "2023-11-14T22:13:20.000000Z"
@@ -91,7 +95,19 @@ def test_a_snapshot_is_small_whatever_the_request():
 def test_the_hop_can_be_explained_again():
     hop = a_hop(headers=[(b"x-env", b"prod")], decision_id="0a1b2c3d-1", error=PolicyDenied())
     again = Decision.of_hop(hop, NOW, frozenset({b"x-env"})).to_hop()
-    for name in ("direction", "listener", "port", "protocol", "peer", "destination", "source", "method", "host", "segments", "headers"):
+    for name in (
+        "direction",
+        "listener",
+        "port",
+        "protocol",
+        "peer",
+        "destination",
+        "source",
+        "method",
+        "host",
+        "segments",
+        "headers",
+    ):
         assert getattr(again, name) == getattr(hop, name), name
 
 

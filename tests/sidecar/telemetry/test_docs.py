@@ -19,7 +19,9 @@ DOCS = Path(__file__).parents[3] / "docs"
 
 
 def test_the_list_of_metrics_is_current():
-    assert (DOCS / "metrics.md").read_text() == metrics.markdown(), "run: python -m sidecar.telemetry.metrics > docs/metrics.md"
+    assert (DOCS / "metrics.md").read_text() == metrics.markdown(), (
+        "run: python -m sidecar.telemetry.metrics > docs/metrics.md"
+    )
 
 
 def test_every_key_of_the_access_log_is_documented(tmp_path):
@@ -33,7 +35,9 @@ def test_every_key_of_the_audit_is_documented(tmp_path, monkeypatch):
     lines: list[dict] = []
     monkeypatch.setattr("sidecar.telemetry.audit.json_line", lambda values: lines.append(values) or json_line(values))
     for permits in ("aggregated", "each"):
-        audit = Audit(AuditConfig(permits=permits), str(tmp_path / "a"), instance="0a1b2c3d", service="s", wall=lambda: 0.0)
+        audit = Audit(
+            AuditConfig(permits=permits), str(tmp_path / "a"), instance="0a1b2c3d", service="s", wall=lambda: 0.0
+        )
         audit.permit(a_hop(), 0.0)
         audit.refusal(a_hop(error=PolicyDenied()), 0.0)
         audit.handshake(Handshake("inbound", "http", True), "", 0.0)
@@ -43,4 +47,6 @@ def test_every_key_of_the_audit_is_documented(tmp_path, monkeypatch):
     text = (DOCS / "telemetry.md").read_text().partition("## Audit")[2]
     assert {line["kind"] for line in lines} == {"start", "permit", "refusal", "handshake", "lost", "stop"}
     assert sorted({key for line in lines for key in line if f"`{key}`" not in text}) == []
-    assert [kind for kind in ("start", "permit", "refusal", "handshake", "lost", "stop") if f"`{kind}`" not in text] == []
+    assert [
+        kind for kind in ("start", "permit", "refusal", "handshake", "lost", "stop") if f"`{kind}`" not in text
+    ] == []

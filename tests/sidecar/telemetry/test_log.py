@@ -57,7 +57,9 @@ def test_levels(level, passing):
 
 def test_secrets_are_redacted():
     stage = Stage()
-    stage.log.info("failed: Bearer abcDEF123", join_token="abcDEF123", url="https://u:abcDEF123@ca/x?abcDEF123", nan=float("nan"))
+    stage.log.info(
+        "failed: Bearer abcDEF123", join_token="abcDEF123", url="https://u:abcDEF123@ca/x?abcDEF123", nan=float("nan")
+    )
     assert "abcDEF123" not in stage.text()
 
 

@@ -58,7 +58,9 @@ def test_a_hop_without_an_answer_has_no_first_byte():
     assert value(metrics, "mesh_refusals_total") == 0, "a failure is no refusal"
 
 
-@pytest.mark.parametrize(("status", "label"), [(0, "-"), (99, "-"), (101, "1xx"), (204, "2xx"), (599, "5xx"), (600, "-"), (9999, "-")])
+@pytest.mark.parametrize(
+    ("status", "label"), [(0, "-"), (99, "-"), (101, "1xx"), (204, "2xx"), (599, "5xx"), (600, "-"), (9999, "-")]
+)
 def test_status_classes_are_closed(status, label):
     assert m.status_class(a_hop(status=status)) == label
 
@@ -87,7 +89,13 @@ def test_shadow_verdicts_are_counted_without_effect():
 def test_no_byte_that_a_caller_chose_becomes_a_label():
     metrics = Metrics()
     metrics.observe(
-        a_hop("/secret-path/evil?q=1", host="evil.example", method="EVIL", headers=[(b"x", b"evil")], error=PolicyDenied("evil"))
+        a_hop(
+            "/secret-path/evil?q=1",
+            host="evil.example",
+            method="EVIL",
+            headers=[(b"x", b"evil")],
+            error=PolicyDenied("evil"),
+        )
     )
     text, _ = metrics.render()
     assert b"evil" not in text.lower()
@@ -99,7 +107,9 @@ def test_past_the_cap_identities_become_other_and_hops_still_count():
     for number in range(m.HOP_CAP + 7):
         metrics.observe(a_hop(peer=DEMO.id("ns", "default", "sa", f"s{number}")))
     assert value(metrics, "mesh_requests_total") == m.HOP_CAP + 7
-    assert value(metrics, "mesh_requests_total", source="other", destination="other", direction="inbound", flag="-") == 7
+    assert (
+        value(metrics, "mesh_requests_total", source="other", destination="other", direction="inbound", flag="-") == 7
+    )
     assert value(metrics, "mesh_metric_series_dropped_total", metric="mesh_requests_total") == 7
     assert len([1 for name, _ in samples(metrics) if name == "mesh_requests_total"]) == m.HOP_CAP + 1
 
@@ -144,10 +154,13 @@ def test_handshakes():
 def test_identity_gauges():
     metrics = Metrics("1.2.3")
     metrics.identity(IdentityStatus(WEB.text))
-    assert ("mesh_certificate_expires_at_seconds", frozenset({("certificate", "svid")})) not in samples(metrics), "none yet"
+    assert ("mesh_certificate_expires_at_seconds", frozenset({("certificate", "svid")})) not in samples(metrics), (
+        "none yet"
+    )
     metrics.identity(
         IdentityStatus(
-            WEB.text, not_after=2e9, next_renewal_at=1.9e9, consecutive_failures=2, clock_skew_seconds=-1.5, bundle_sequence=3,
+            WEB.text, not_after=2e9, next_renewal_at=1.9e9, consecutive_failures=2, clock_skew_seconds=-1.5,
+            bundle_sequence=3,
             ca_connected=True,
         )
     )  # fmt: skip

@@ -59,7 +59,9 @@ class Stage:
         self.recorder = Recorder(
             instance="0a1b2c3d",
             access_log=AccessLog(AccessLogConfig(mode=mode, path=str(tmp_path / "access")), instance="0a1b2c3d"),
-            audit=Audit(AuditConfig(), str(tmp_path / "audit"), instance="0a1b2c3d", service=ORDERS.text, wall=self.clock.wall),
+            audit=Audit(
+                AuditConfig(), str(tmp_path / "audit"), instance="0a1b2c3d", service=ORDERS.text, wall=self.clock.wall
+            ),
             log=self.log,
             rule_headers=[b"x-env"],
             clock=self.clock,
@@ -171,7 +173,10 @@ def test_what_never_became_a_request_is_no_permit_in_the_audit(tmp_path):
 def test_a_failed_handshake_has_an_id_that_explains_it(tmp_path):
     stage = Stage(tmp_path)
     source = ip_address("192.0.2.9")
-    assert stage.recorder.handshake(Handshake("inbound", "http", True, peer=WEB, source=source, tls=A_TLS, seconds=0.003)) == ""
+    assert (
+        stage.recorder.handshake(Handshake("inbound", "http", True, peer=WEB, source=source, tls=A_TLS, seconds=0.003))
+        == ""
+    )
     decision_id = stage.recorder.handshake(
         Handshake("inbound", "http", False, peer=MALLORY, source=source, reason="expired", detail="expired 2 d ago")
     )
@@ -216,10 +221,16 @@ def test_a_fault_of_ours_never_reaches_the_hop(tmp_path):
     stage.close()
     assert count(stage.recorder, "mesh_telemetry_faults_total") == 3
     messages = {line["message"] for line in stage.read("stderr")}
-    assert messages == {"a hop could not be recorded", "a handshake could not be recorded", "telemetry could not be swept"}
+    assert messages == {
+        "a hop could not be recorded",
+        "a handshake could not be recorded",
+        "telemetry could not be swept",
+    }
 
 
-@pytest.mark.parametrize("oddity", [{"status": -1}, {"ended": 0.0}, {"ended": float("nan")}, {"target": "\ud800"}, {"host": "\udcff\n"}])
+@pytest.mark.parametrize(
+    "oddity", [{"status": -1}, {"ended": 0.0}, {"ended": float("nan")}, {"target": "\ud800"}, {"host": "\udcff\n"}]
+)
 def test_odd_hops_are_survived(tmp_path, oddity):
     stage = Stage(tmp_path, mode="all")
     stage.recorder.observe(a_hop(**oddity))

@@ -74,7 +74,12 @@ def test_tokens_and_keys_are_replaced():
 
 
 def test_plain_messages_stay_as_they_are():
-    for text in ("the digest mismatch", "basic constraints missing", "connection refused", "spiffe://demo.mesh/ns/default/sa/web"):
+    for text in (
+        "the digest mismatch",
+        "basic constraints missing",
+        "connection refused",
+        "spiffe://demo.mesh/ns/default/sa/web",
+    ):
         assert redact.text(text) == text
 
 

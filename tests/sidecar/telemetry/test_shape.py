@@ -8,12 +8,26 @@ from hypothesis import strategies as st
 
 from sidecar.telemetry.shape import ID, MAX_SEGMENTS, path_shape, segment_shape
 
-WORDS = ["orders", "v1", "v1beta1", "oauth2", "api", "x86", "index.html", "app.min.js", "robots.txt", "user_profile", "-", ""]
+WORDS = [
+    "orders",
+    "v1",
+    "v1beta1",
+    "oauth2",
+    "api",
+    "x86",
+    "index.html",
+    "app.min.js",
+    "robots.txt",
+    "user_profile",
+    "-",
+    "",
+]
 IDS = [
     "1", "17", "0", "007", "1234567890", "1,2", "12-34", "2024-01-31", "10.0.0.1",
     "550e8400-e29b-41d4-a716-446655440000", "550E8400-E29B-41D4-A716-446655440000",
     "deadbeef", "DEADBEEF01", "a3f9c2d1e4", "abc123", "ord_12345",
-    "01ARZ3NDEKTSV4RRFFQ69G5FAV", "dGhpc0lzQVRva2VuVGhhdA", "eyJhbGciOiJIUzI1NiJ9", "user@example.org", "José", "a b", "a\nb",
+    "01ARZ3NDEKTSV4RRFFQ69G5FAV", "dGhpc0lzQVRva2VuVGhhdA", "eyJhbGciOiJIUzI1NiJ9", "user@example.org", "José",
+    "a b", "a\nb",
     "x" * 41, "١٢٣",
 ]  # fmt: skip
 
@@ -29,7 +43,9 @@ def test_identifiers_are_folded(segment):
     assert segment_shape(segment) == ID
 
 
-@pytest.mark.parametrize(("segment", "shape"), [("17.json", "{id}.json"), ("deadbeef.png", "{id}.png"), ("data.json", "data.json")])
+@pytest.mark.parametrize(
+    ("segment", "shape"), [("17.json", "{id}.json"), ("deadbeef.png", "{id}.png"), ("data.json", "data.json")]
+)
 def test_an_extension_survives(segment, shape):
     assert segment_shape(segment) == shape
 

@@ -52,7 +52,7 @@ def test_nothing_is_opened_before_the_first_line(tmp_path):
 
 
 def test_what_does_not_fit_is_dropped_and_counted(tmp_path):
-    os.symlink("/dev/full", tmp_path / "log")
+    (tmp_path / "log").symlink_to("/dev/full")
     writer = a_writer(tmp_path / "log", capacity=10 * len(line(0)))
     results = [writer.put(line(number)) for number in range(25)]
     assert results == [True] * 10 + [False] * 15
@@ -63,7 +63,7 @@ def test_what_does_not_fit_is_dropped_and_counted(tmp_path):
 
 def test_a_full_disk_is_reported_once_and_nothing_kept_is_lost(tmp_path):
     path, problems = tmp_path / "log", []
-    os.symlink("/dev/full", path)
+    path.symlink_to("/dev/full")
     writer = a_writer(path, on_problem=problems.append)
     for number in range(3):
         writer.put(line(number))
@@ -71,7 +71,7 @@ def test_a_full_disk_is_reported_once_and_nothing_kept_is_lost(tmp_path):
     for number in range(3, 6):
         writer.put(line(number))
     threading.Event().wait(0.05)
-    os.symlink(tmp_path / "room", tmp_path / "new")
+    (tmp_path / "new").symlink_to(tmp_path / "room")
     (tmp_path / "new").replace(path)
     eventually(lambda: writer.waiting_bytes == 0)
     assert (tmp_path / "room").read_bytes() == b"".join(map(line, range(6)))
@@ -160,7 +160,7 @@ def test_after_closing_lines_are_counted_as_lost(tmp_path):
 
 @pytest.mark.parametrize("size", [1, 100])
 def test_room_is_exact(tmp_path, size):
-    os.symlink("/dev/full", tmp_path / "log")
+    (tmp_path / "log").symlink_to("/dev/full")
     writer = a_writer(tmp_path / "log", capacity=size)
     assert writer.has_room(size)
     assert not writer.has_room(size + 1)
