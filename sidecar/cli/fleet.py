@@ -13,11 +13,12 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sidecar.cli.console import Failure
 from sidecar.cli.lifeline import adopt_orphans, guarded
 
 GRACE = 6.0  # seconds between SIGTERM and SIGKILL: the demo drains for 2 s, docker gives 10 s
@@ -44,6 +45,12 @@ class Member:
         return ""
 
 
+def fallen_words(member: Member) -> Failure:
+    """The error for a member that ended although nobody asked it to."""
+    words = member.last_words() or "It wrote nothing."
+    return Failure(f"{member.name} ended with code {member.exit_code}; its last words:", words)
+
+
 @dataclass(slots=True)
 class Fleet:
     """All members, from the first start to the last reaping. Use as a context manager: leaving it stops everybody."""
@@ -51,13 +58,17 @@ class Fleet:
     logs: Path
     grace: float = GRACE
     members: list[Member] = field(default_factory=list)
+    _ended: list[Member] = field(default_factory=list)
+    _not_ours: frozenset[int] = frozenset()  # whoever was below us before we began
 
     def __enter__(self) -> Fleet:
-        adopt_orphans()
+        self._not_ours = frozenset(descendants(os.getpid()))
+        adopt_orphans(True)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        adopt_orphans(False)
 
     def start(self, name: str, command: Sequence[str], env: Mapping[str, str] | None = None) -> Member:
         """Start a member, its output going to `<logs>/<name>.log`."""
@@ -75,9 +86,19 @@ class Fleet:
         self.members.append(member)
         return member
 
-    def fallen(self) -> Member | None:
-        """A member that has ended although nobody asked it to."""
-        return next((member for member in self.members if member.exit_code is not None), None)
+    def someone_left(self, on_end: Callable[[Member], None]) -> bool:
+        """Whether a service still runs; `on_end` hears once of each that ended well. Raises Failure for any other end.
+
+        The first member serves all others (it is the CA), so its end is never a good one.
+        """
+        for member in self.members:
+            if member.exit_code is None or member in self._ended:
+                continue
+            if member.exit_code != 0 or member is self.members[0]:
+                raise fallen_words(member)
+            self._ended.append(member)
+            on_end(member)
+        return len(self._ended) < len(self.members) - 1
 
     def stop(self) -> None:
         """End and reap everybody, politely first. Never raises; takes at most about `grace` seconds."""
@@ -93,24 +114,24 @@ class Fleet:
     def _kill_the_rest(self) -> None:
         """SIGKILL to every descendant, again and again until none is left: one may fork while we look."""
         for _ in range(200):
-            left = descendants(os.getpid())
+            left = set(descendants(os.getpid())) - self._not_ours
             for pid in left:
                 with suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
             for member in self.members:
                 member.process.poll()
-            _reap_orphans({member.process.pid for member in self.members if member.exit_code is None})
+            named = {member.process.pid for member in self.members if member.exit_code is None}
+            _reap(left - named)
             if not left:
                 return
             time.sleep(POLL)
 
 
-def _reap_orphans(but: set[int]) -> None:
-    """Collect ended children that are not ours by name: those we adopted. `but` are left to their own owner."""
-    for pid in descendants(os.getpid()):
-        if pid not in but:
-            with suppress(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)
+def _reap(adopted: set[int]) -> None:
+    """Collect those of these processes that have ended; who is not our own child is left to its parent."""
+    for pid in adopted:
+        with suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
 
 
 def descendants(ancestor: int) -> list[int]:

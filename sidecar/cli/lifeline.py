@@ -34,9 +34,9 @@ def prctl(option: int, value: int) -> bool:
         return False
 
 
-def adopt_orphans() -> bool:
-    """Become the parent of every descendant whose own parent dies, so that none escapes; whether the kernel can."""
-    return prctl(PR_SET_CHILD_SUBREAPER, 1)
+def adopt_orphans(adopt: bool) -> bool:
+    """Be the parent of every descendant whose own parent dies, so that none escapes; or no longer. Whether we can."""
+    return prctl(PR_SET_CHILD_SUBREAPER, int(adopt))
 
 
 def main() -> int:

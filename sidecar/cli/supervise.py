@@ -10,15 +10,20 @@ right only where we are not the terminal's foreground job. All other signals wer
     USR1, USR2   ignored          passed on                 ignored              ignored
 
 We then wait for the command to end, however long it takes: whoever sent the signal decides when to lose patience.
+
+The command is started by the main thread itself, never by one of trio's workers: the kernel's "parent has died" (see
+`lifeline`) means the thread that forked, and a worker of trio ends after ten idle seconds.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 
 import trio
 
@@ -47,7 +52,7 @@ class _Supervisor:
         self._serve, self._command, self._env = serve, command, env
         self._ready, self._drain, self._gone = trio.Event(), trio.Event(), trio.Event()
         self._error: BaseException | None = None
-        self._process: trio.Process | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._caught: int = 0  # the first signal that asked us to end
         self._everything = trio.CancelScope()
 
@@ -75,12 +80,11 @@ class _Supervisor:
         if not self._command:
             await _first_of(self._drain.wait, self._gone.wait)
             return Code.OK
-        self._process = await trio.lowlevel.open_process(guarded(self._command), env=self._env)
-        await _first_of(self._process.wait, self._gone.wait)
-        if self._process.returncode is None:
-            await _end(self._process)
-        status = self._process.returncode
-        assert status is not None
+        self._process = subprocess.Popen(guarded(self._command), env=self._env)  # noqa: ASYNC220 (see above)
+        await _first_of(partial(_ended, self._process), self._gone.wait)
+        status = self._process.poll()
+        if status is None:
+            status = await _end(self._process)
         return status if status >= 0 else 128 - status
 
     async def _sidecar(self) -> None:
@@ -97,7 +101,7 @@ class _Supervisor:
 
     def _take(self, number: signal.Signals) -> None:
         process = self._process
-        if process is not None and process.returncode is None:
+        if process is not None and process.poll() is None:
             if number not in FROM_KEYBOARD or not _is_foreground_job():
                 with suppress(ProcessLookupError):
                     process.send_signal(number)
@@ -121,13 +125,24 @@ async def _first_of(*waits: Callable[[], Awaitable[object]]) -> None:
             nursery.start_soon(wait, one)
 
 
-async def _end(process: trio.Process) -> None:
+async def _ended(process: subprocess.Popen[bytes]) -> int:
+    """Wait for the end of a process that is ours; returns its code as `Popen` has it."""
+    descriptor = os.pidfd_open(process.pid)  # Linux 5.3
+    try:
+        while (status := process.poll()) is None:
+            await trio.lowlevel.wait_readable(descriptor)
+    finally:
+        os.close(descriptor)
+    return status
+
+
+async def _end(process: subprocess.Popen[bytes]) -> int:
+    """End a process, politely first."""
     process.terminate()
     with trio.move_on_after(PATIENCE):
-        await process.wait()
-        return
+        return await _ended(process)
     process.kill()
-    await process.wait()
+    return await _ended(process)
 
 
 def _is_foreground_job() -> bool:

@@ -8,32 +8,29 @@ blocks of `_up`, which end the processes first and remove the folders after them
 
 from __future__ import annotations
 
-import secrets
 import shutil
 import signal
-import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
 
 from sidecar.admin import client
 from sidecar.cli.console import Code, Duration, Failure, output_option, print_json
-from sidecar.cli.fleet import Fleet, Member
+from sidecar.cli.fleet import Fleet
 from sidecar.cli.live import LiveTable, print_rows
 from sidecar.cli.plan import Plan, demo_plan, file_plan
 from sidecar.cli.preflight import check_ports, wanted_ports
 from sidecar.cli.rows import HopRow, Watcher
 from sidecar.cli.sidecars import Sidecar, run_dir_option
+from sidecar.cli.startup import Stop, nobody_there, say, start
 from sidecar.cli.workspace import Workspace
 from sidecar.demo.config import DEFAULT_BASE, DemoPorts, demo_yaml
 
-READY_WITHIN = 30.0  # seconds; a sidecar needs about one, but the machine may be busy
-TICK = 0.05  # seconds between looks while starting
+TICK = 0.05  # seconds between looks at signals and members
 REDRAW = 1.0  # seconds between readings of the admin sockets
 EXAMPLES = """\b
 Examples:
@@ -41,23 +38,6 @@ Examples:
   mesh up --port-base 27000
   mesh up --for 20s -o json
   mesh up --show-config > mesh.yaml && mesh up -f mesh.yaml"""
-
-
-@dataclass(slots=True)
-class Stop:
-    """Whether somebody asked us to end, and since when we run."""
-
-    asked: bool = False
-    started: float = field(default_factory=time.monotonic)
-
-    def __call__(self, number: int, frame: object) -> None:
-        """The signal handler."""
-        self.asked = True
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds since the start."""
-        return time.monotonic() - self.started
 
 
 @contextmanager
@@ -111,116 +91,21 @@ def _up(
 ) -> int:
     with Workspace(run_dir) as space:
         plan = demo_plan(base, space.folder) if file is None else file_plan(file)
-        _nobody_there(plan, run_dir)
+        nobody_there(plan, run_dir)
         check_ports(wanted_ports(plan.config, plan.ca), demo_base=plan.demo_base)
         space.claim(plan.config.services)
         with Fleet(space.folder / "logs") as fleet:
             echo = _LogTail(fleet) if logs else None
             watcher = Watcher([Sidecar(name, run_dir / f"{name}.sock") for name in plan.config.services])
-            if _start(plan, space, fleet, stop):
+            if start(plan, space, fleet, stop):
                 _try_next(plan, run_dir)
             rows = _watch(watcher, fleet, stop, seconds, echo, draw=not as_json)
             if as_json:
                 print_json(_document(plan, rows, stop))
             elif not sys.stdout.isatty():
                 print_rows(rows, time.time())
-    _say("stopped; nothing is left running")
+    say("stopped; nothing is left running")
     return Code.OK
-
-
-def _say(text: str) -> None:
-    click.echo(text, err=True)
-
-
-def _nobody_there(plan: Plan, run_dir: Path) -> None:
-    """Raise Failure where a sidecar of the same name answers already: its socket would be taken from it."""
-    for service in plan.config.services:
-        path = run_dir / f"{service}.sock"
-        with socket.socket(socket.AF_UNIX) as probe:
-            try:
-                probe.connect(str(path))
-            except OSError:
-                continue
-        raise Failure(
-            f"a sidecar of {service} is running already ({path}).",
-            "End that one first, or keep this mesh apart from it: mesh up --run-dir /tmp/other --port-base 27000",
-            Code.UNREACHABLE,
-        )
-
-
-# ---- start ---------------------------------------------------------------------------------------------------------
-
-
-def _start(plan: Plan, space: Workspace, fleet: Fleet, stop: Stop) -> bool:
-    """Start everything and wait until it is ready; False where we were asked to end before. Raises Failure."""
-    _prepare_ca(plan, space.folder)
-    ca = fleet.start("ca", plan.ca_command(space.folder))
-    members = {
-        service: fleet.start(service, plan.service_command(service, space.folder, space.run_dir))
-        for service in plan.config.services
-    }
-    _wait([ca], stop, lambda: ["the CA"] if not _listens(plan.ca.host, plan.ca.port) else [])
-    if not stop.asked:
-        domain = plan.config.trust_domain
-        _say(f"{stop.elapsed:5.1f} s  CA ready            https://{plan.ca}, trust domain {domain}")
-    waiting = {name: Sidecar(name, space.run_dir / f"{name}.sock") for name in members}
-    _wait([ca, *members.values()], stop, lambda: _still_starting(waiting, plan, stop))
-    return not stop.asked
-
-
-def _prepare_ca(plan: Plan, folder: Path) -> None:
-    from ca.bootstrap import prepare
-    from ca.entries import NewEntry
-
-    passphrase = secrets.token_urlsafe(32).encode()
-    secret = folder / "passphrase"
-    secret.touch(mode=0o600)
-    secret.write_bytes(passphrase)
-    entries = [NewEntry(service.identity, (service.name,)) for service in plan.config.services.values()]
-    prepare(folder / "ca", plan.config.trust_domain, passphrase, entries, str(plan.ca))
-
-
-def _listens(host: str, port: int) -> bool:
-    try:
-        with socket.create_connection((host, port), timeout=0.2):
-            return True
-    except OSError:
-        return False
-
-
-def _still_starting(waiting: dict[str, Sidecar], plan: Plan, stop: Stop) -> list[str]:
-    """Who is not ready yet; those who have become so are named on the terminal and taken off the list."""
-    for name, sidecar in list(waiting.items()):
-        if not sidecar.socket.exists():
-            continue
-        try:
-            state = sidecar.get("/status").get("state")
-        except Failure:
-            continue  # its socket is bound before it answers
-        if state == "ready":
-            del waiting[name]
-            _say(f"{stop.elapsed:5.1f} s  {name + ' ready':<18}  {plan.config.services[name].identity}")
-    return list(waiting)
-
-
-def _wait(members: list[Member], stop: Stop, missing: Callable[[], list[str]]) -> None:
-    """Return once nothing is missing, or we were asked to end. Raises Failure where a member falls or time runs out."""
-    deadline = time.monotonic() + READY_WITHIN
-    while not stop.asked and (names := missing()):
-        for member in members:
-            if member.exit_code is not None:
-                raise _fallen(member)
-        if time.monotonic() > deadline:
-            late = next((member for member in members if member.name in names), members[0])
-            raise Failure(
-                f"{', '.join(names)} not ready after {READY_WITHIN:.0f} s.", late.last_words(), Code.UNREACHABLE
-            )
-        time.sleep(TICK)
-
-
-def _fallen(member: Member) -> Failure:
-    words = member.last_words() or "It wrote nothing."
-    return Failure(f"{member.name} ended with code {member.exit_code}; its last words:", words)
 
 
 # ---- watch ---------------------------------------------------------------------------------------------------------
@@ -234,8 +119,8 @@ def _watch(
     next_reading = 0.0
     with LiveTable() if draw else _Undrawn() as table:
         while not stop.asked and (seconds is None or stop.elapsed < seconds):
-            if fallen := fleet.fallen():
-                raise _fallen(fallen)
+            if not fleet.someone_left(on_end=lambda member: say(f"{member.name} has ended")):
+                return rows
             if time.monotonic() >= next_reading:
                 rows = watcher.read(time.monotonic())
                 next_reading = time.monotonic() + REDRAW
@@ -269,7 +154,7 @@ class _LogTail:
                     if not line.endswith(b"\n"):
                         break
                     self._read[member.name] = self._read.get(member.name, 0) + len(line)
-                    _say(f"{member.name} | {line.decode(errors='replace').rstrip()}")
+                    say(f"{member.name} | {line.decode(errors='replace').rstrip()}")
 
 
 def _document(plan: Plan, rows: list[HopRow], stop: Stop) -> dict[str, object]:
@@ -302,10 +187,10 @@ def _try_next(plan: Plan, run_dir: Path) -> None:
         (f"{mesh} certs list{where}", "who holds what"),
     ]
     width = max(len(command) for command, _ in lines if len(command) < 64)
-    _say("\nTry in another terminal:")
+    say("\nTry in another terminal:")
     for command, meaning in lines:
-        _say(f"  {command:<{width}}  {meaning}")
-    _say(f"  config: {plan.file}    logs: {plan.file.parent / 'logs' if plan.demo_base is not None else '--logs'}\n")
+        say(f"  {command:<{width}}  {meaning}")
+    say(f"  config: {plan.file}    logs: {plan.file.parent / 'logs' if plan.demo_base is not None else '--logs'}\n")
 
 
 def _our_name() -> str:

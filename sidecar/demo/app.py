@@ -11,6 +11,7 @@ import http.client
 import itertools
 import json
 import signal
+import socket
 import sys
 import threading
 import time
@@ -54,6 +55,7 @@ class Handler(BaseHTTPRequestHandler):
     """Gives a request to the role's function and its answer back."""
 
     protocol_version = "HTTP/1.1"
+    wbufsize = 1 << 16  # head and body in one segment: in two, Nagle's algorithm and a delayed ACK cost 40 ms
     answer: Callable[[str, str, Any], Answer]
 
     def _serve(self) -> None:
@@ -130,6 +132,9 @@ def web(ports: DemoPorts) -> None:
     """Be the customers: read and place orders in a steady rhythm, and once a second try what is not allowed."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    _wait_until_open(
+        stop, ports.orders_app, ports.payments_app
+    )  # `mesh run` starts those once their sidecars are ready
     shop, forbidden = Client(ports.web_to_orders), Client(ports.web_to_payments)
     next_turn = time.monotonic()
     for turn in itertools.count():
@@ -142,6 +147,18 @@ def web(ports: DemoPorts) -> None:
         next_turn = max(next_turn + 1 / REQUESTS_PER_SECOND, time.monotonic() - 1)
         if stop.wait(max(0.0, next_turn - time.monotonic())):
             return
+
+
+def _wait_until_open(stop: threading.Event, *ports: int) -> None:
+    """Wait up to ten seconds for somebody to listen on each of these: customers come when the shop is open."""
+    deadline = time.monotonic() + 10
+    for port in ports:
+        while time.monotonic() < deadline and not stop.is_set():
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                stop.wait(0.02)
 
 
 def main() -> int:

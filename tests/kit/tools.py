@@ -23,7 +23,7 @@ def find(program: str) -> str | None:
 
 
 def need(program: str) -> str:
-    """The path of a program that this test talks to. Without it the test is skipped, and fails under MESH_REQUIRE_TOOLS=1."""
+    """The path of a program that this test talks to; without it a skip, or under MESH_REQUIRE_TOOLS=1 a failure."""
     path = find(program)
     if path is None:
         if os.environ.get("MESH_REQUIRE_TOOLS") == "1":

@@ -124,7 +124,7 @@ def test_schema_prints_what_the_reader_reads() -> None:
 
 def test_neither_verb_starts_trio() -> None:
     script = (
-        "import sys; import sidecar.cli.check, sidecar.cli.schema; import sidecar.config.load, sidecar.config.reference;"
-        " from sidecar.config.sentences import sentences; sys.exit('trio' in sys.modules)"
+        "import sys, sidecar.cli.check, sidecar.cli.schema, sidecar.config.load, sidecar.config.reference;"
+        "import sidecar.config.sentences; sys.exit('trio' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0

@@ -58,7 +58,8 @@ async def wait_for(path: Path) -> str:
 
 def announcing(path: Path, then: str) -> str:
     """Code that writes its pid once it is set up, and goes on."""
-    return f"import os, signal, sys, time, pathlib\n{then}\npathlib.Path({str(path)!r}).write_text(str(os.getpid()))\ntime.sleep(20)"
+    imports = "import os, pathlib, signal, sys, time"
+    return f"{imports}\n{then}\npathlib.Path({str(path)!r}).write_text(str(os.getpid()))\ntime.sleep(20)"
 
 
 @pytest.mark.parametrize("code", [0, 1, 7])

@@ -1,0 +1,242 @@
+"""`mesh status`, `explain` and `certs` against admin sockets: answers, refusals and exit codes."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from certs.errors import MeshError
+from sidecar.cli.root import run_command
+from tests.kit.identities import Authority, a_bundle, a_root, an_issuer, an_svid
+from tests.sidecar.cli.conftest import Start
+
+CONFIG = """\
+trust_domain: demo.mesh
+services:
+  web:
+    outbound: [{to: orders, listen: "127.0.0.1:17101"}]
+  orders:
+    inbound: [{name: http, port: 17443, app: "127.0.0.1:17201"}]
+    allow:
+      - {name: reads, from: web, method: GET, path: "/orders/{id}"}
+  payments: {}
+"""
+
+
+class Mesh:
+    """Runs the command in this process and keeps what it said."""
+
+    def __init__(self, run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.run_dir, self._capsys = run_dir, capsys
+
+    def __call__(self, *arguments: str) -> int:
+        code = run_command([*arguments, "--run-dir", str(self.run_dir)])
+        captured = self._capsys.readouterr()
+        self.out, self.err = captured.out, captured.err
+        return code
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def mesh(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> Mesh:
+    return Mesh(run_dir, capsys)
+
+
+# ---- status --------------------------------------------------------------------------------------------------------
+
+
+def test_nobody_running_is_exit_3_with_advice(mesh: Mesh) -> None:
+    assert mesh("status") == 3
+    assert "no sidecar is running here" in mesh.err
+    assert "mesh up" in mesh.err
+
+
+def test_a_service_that_does_not_run_is_named_with_those_that_do(mesh: Mesh, start: Start) -> None:
+    start("web")
+    assert mesh("status", "--service", "wbe") == 3
+    assert "no sidecar of 'wbe'" in mesh.err
+    assert "Running here: web." in mesh.err
+
+
+def test_ready_is_said_in_a_word_and_a_code(mesh: Mesh, start: Start) -> None:
+    start("web")
+    orders = start("orders")
+    assert (mesh("status", "--ready"), mesh.out) == (0, "ready\n")
+    orders.state = "starting"
+    assert (mesh("status", "--ready"), mesh.out) == (1, "orders is starting\n")
+    assert (mesh("status", "--ready", "--service", "web"), mesh.out) == (0, "ready\n")
+
+
+def test_a_dead_socket_does_not_hide_the_others(mesh: Mesh, start: Start) -> None:
+    start("web")
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(mesh.run_dir / "ghost.sock"))
+    assert mesh("status") == 3
+    assert "ready" in mesh.out
+    assert "unreachable" in mesh.out
+    assert mesh("status", "--ready") == 3
+
+
+def test_status_tells_identity_listeners_and_what_deserves_an_eye(mesh: Mesh, start: Start) -> None:
+    web = start("web")
+    web.identity |= {"ca_connected": False, "consecutive_failures": 4, "last_error": "connection refused",
+                     "clock_warning": "this machine's clock is 2 d ahead of the CA's; set it"}  # fmt: skip
+    assert mesh("status") == 0
+    for words in ("web", "127.0.0.1:17443", "CA out of reach", "4 failed renewals: connection refused", "2 d ahead"):
+        assert words in mesh.out
+    assert mesh("status", "-o", "json") == 0
+    assert mesh.json["services"][0]["policy"]["rules"] == 3
+
+
+def test_a_run_folder_that_others_may_write_to_is_refused(mesh: Mesh, start: Start) -> None:
+    start("web")
+    mesh.run_dir.chmod(0o777)
+    assert mesh("status") == 1
+    assert "writable by others" in mesh.err
+
+
+# ---- explain -------------------------------------------------------------------------------------------------------
+
+
+def test_a_decision_is_found_with_whichever_sidecar_made_it(mesh: Mesh, start: Start) -> None:
+    start("web")
+    start("orders").decisions["1f0c9a3b-2s"] = {
+        "id": "1f0c9a3b-2s", "at": "2026-01-01T00:00:00Z", "service": "orders", "verdict": "deny", "method": "GET",
+        "host": "orders", "path": "/x\x1b[2J", "caller": "spiffe://demo.mesh/ns/default/sa/web", "flag": "PD",
+        "destination": "spiffe://demo.mesh/ns/default/sa/orders", "status": 403, "error": "policy_denied",
+        "explained": {"happened": "The rules refuse it.", "todo": "Look below."}, "text": "deny: web GET /x\n",
+    }  # fmt: skip
+    assert mesh("explain", "1f0c9a3b-2s") == 1
+    for words in ("by the sidecar of orders", "web → orders", "403, flag PD", "The rules refuse it.", "deny: web GET"):
+        assert words in mesh.out
+    assert "\x1b" not in mesh.out  # the path is the caller's; it must not move our cursor
+
+
+def test_an_unknown_decision_says_where_else_to_ask(mesh: Mesh, start: Start) -> None:
+    start("web")
+    assert mesh("explain", "1f0c9a3b-zz") == 1
+    assert "no sidecar here knows the decision 1f0c9a3b-zz" in mesh.err
+    assert mesh("explain", "../status") == 2
+    assert "no decision id" in mesh.err
+
+
+def test_a_question_goes_to_the_called_service_as_asked(mesh: Mesh, start: Start) -> None:
+    orders = start("orders")
+    orders.answer = {"verdict": "permit", "text": "permit: fine\n"}
+    who, what = ("--from", "web", "--to", "orders"), ("--method", "get", "--path", "/orders/1", "--header", "x-a: b")
+    code = mesh("explain", *who, *what)
+    assert (code, mesh.out) == (0, "permit: fine\n")
+    assert orders.asked == [{"from": "web", "method": "GET", "path": "/orders/1", "headers": {"x-a": "b"}}]
+
+
+def test_a_question_that_makes_no_sense_is_a_usage_error(mesh: Mesh, start: Start) -> None:
+    start("orders").answer = MeshError("'*' is a pattern")
+    assert mesh("explain", "--from", "*", "--to", "orders") == 2
+    assert "'*' is a pattern" in mesh.err
+    assert mesh("explain", "--from", "web") == 2
+
+
+def test_a_file_answers_without_any_sidecar_and_names_the_smallest_change(mesh: Mesh, tmp_path: Path) -> None:
+    file = tmp_path / "mesh.yaml"
+    file.write_text(CONFIG)
+    asked = ("explain", "-f", str(file), "--to", "orders", "--path", "/orders/7", "--from")
+    assert mesh(*asked, "web") == 0
+    assert mesh(*asked, "payments", "-o", "json") == 1
+    answer = mesh.json
+    assert answer["nearest"]["differences"] == [{"field": "from", "wanted": "web", "seen": "payments"}]
+    assert "payments" in answer["changes"][0]["yaml"]
+    assert "declares no upstream 'orders'" in answer["note"]
+    assert "text" not in answer
+
+
+def test_a_path_with_two_readings_is_refused_before_any_rule(mesh: Mesh, tmp_path: Path) -> None:
+    file = tmp_path / "mesh.yaml"
+    file.write_text(CONFIG)
+    assert mesh("explain", "-f", str(file), "--from", "web", "--to", "orders", "--path", "/orders/../admin") == 1
+    assert "ambiguous_path" in mesh.out
+    assert "dot segments" in mesh.out
+
+
+def test_a_broken_file_shows_every_mistake_and_exits_2(mesh: Mesh, tmp_path: Path) -> None:
+    file = tmp_path / "mesh.yaml"
+    file.write_text(CONFIG.replace("method: GET", "metod: GET").replace("to: orders", "to: order"))
+    assert mesh("explain", "-f", str(file), "--from", "web", "--to", "orders") == 2
+    assert "mesh.yaml:4" in mesh.err
+    assert 'did you mean "method"?' in mesh.err
+
+
+# ---- certs ---------------------------------------------------------------------------------------------------------
+
+
+def test_certs_list_shows_who_holds_what(mesh: Mesh, start: Start) -> None:
+    start("web")
+    assert mesh("certs", "list") == 0
+    for words in ("spiffe://demo.mesh/ns/default/sa/web", "0a1b", "connected", "7"):
+        assert words in mesh.out
+    assert mesh("certs", "list", "-o", "json") == 0
+    assert mesh.json["certs"][0]["service"] == "web"
+
+
+def test_rotate_tells_the_new_serial_or_why_there_is_none(mesh: Mesh, start: Start) -> None:
+    web = start("web")
+    assert mesh("certs", "rotate", "web") == 0
+    assert "serial 0c0d" in mesh.out
+    web.rotated = MeshError("the CA is silent")
+    assert mesh("certs", "rotate", "web") == 1
+    assert "web keeps its certificate: the CA is silent" in mesh.err
+
+
+@pytest.fixture(scope="module")
+def root() -> Authority:
+    return a_root()
+
+
+def pem(*certificates: x509.Certificate) -> str:
+    return "".join(certificate.public_bytes(Encoding.PEM).decode() for certificate in certificates)
+
+
+def test_a_running_service_is_judged_by_its_own_bundle(mesh: Mesh, start: Start, root: Authority) -> None:
+    web = start("web")
+    svid = an_svid(an_issuer(root), "web")
+    web.certificates = {
+        "chain": [pem(each) for each in svid.chain],
+        "bundles": [{"trust_domain": "demo.mesh", "sequence": 1, "roots": pem(root.certificate)}],
+    }
+    assert mesh("certs", "verify", "web") == 0
+    assert mesh.out.count("ok  ") == 4
+    assert mesh("certs", "show", "web", "-o", "json") == 0
+    assert mesh.json["certificates"][0]["uris"] == ["spiffe://demo.mesh/ns/default/sa/web"]
+    web.certificates["bundles"] = [{"trust_domain": "demo.mesh", "sequence": 2, "roots": pem(a_root().certificate)}]
+    assert mesh("certs", "verify", "web", "-o", "json") == 1
+    assert [check["check"] for check in mesh.json["checks"] if not check["ok"]] == ["trust"]
+
+
+def test_a_file_is_judged_by_the_roots_that_are_named(mesh: Mesh, tmp_path: Path, root: Authority) -> None:
+    chain, roots, others = tmp_path / "web.crt", tmp_path / "roots.txt", tmp_path / "bundle.json"
+    chain.write_text(pem(*an_svid(an_issuer(root), "web").chain))
+    roots.write_text(pem(root.certificate))
+    others.write_bytes(a_bundle(a_root()).to_jwks())
+    assert mesh("certs", "verify", str(chain)) == 0
+    assert "not judged" in mesh.out
+    assert mesh("certs", "verify", str(chain), "--bundle", str(roots)) == 0
+    assert "not judged" not in mesh.out
+    assert mesh("certs", "verify", str(chain), "--bundle", str(others)) == 1
+    assert "unknown_root" in mesh.out
+
+
+def test_what_is_no_certificate_is_a_usage_error(mesh: Mesh, tmp_path: Path) -> None:
+    nonsense = tmp_path / "nonsense.crt"
+    nonsense.write_text("hello")
+    assert mesh("certs", "show", str(nonsense)) == 2
+    assert "no certificate in PEM" in mesh.err
+    assert mesh("certs", "show", str(tmp_path / "missing.crt")) == 2
+    assert "there is no file" in mesh.err
