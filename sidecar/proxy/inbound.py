@@ -65,6 +65,7 @@ class InboundSide:
         limits: Limits,
         recorder: Recorder,
         audit_accepts: Callable[[], bool],
+        paths_matter: bool = True,
     ) -> None:
         self.name = spec.name
         self.spec = spec
@@ -77,7 +78,9 @@ class InboundSide:
         self._rules = rules
         self._app = app
         self._audit_accepts = audit_accepts
-        self._leniency = _most_lenient(spec.routes)
+        # Where no rule and no route looks at paths, `;` cannot by-pass one (semantics S21).
+        self._without_route = Leniency(path_parameters=not paths_matter)
+        self._leniency = self._without_route | _most_lenient(spec.routes)
 
     def open_hop(self, caller: Caller, head: RequestHead | None, now: float) -> Hop:
         """A hop for this request, with nothing read yet but what cannot fail."""
@@ -144,7 +147,7 @@ class InboundSide:
             if (not route.methods or hop.method in route.methods) and route.path.matches(target.segments):
                 found = route
                 break
-        if not (_leniency(found) if found is not None else Leniency()).covers(target.needs):
+        if not (_leniency(found) if found is not None else self._without_route).covers(target.needs):
             raise AmbiguousPath("this path needs an unsafe_… option of its route, which it does not have")
         return found
 

@@ -87,6 +87,7 @@ class Proxy:
             limits=service.limits,
             recorder=self._recorder,
             audit_accepts=self._recorder.audit_accepts,
+            paths_matter=bool(spec.routes) or any(rule.paths for rule in (*service.allow, *service.deny)),
         )
 
     def _outbound_side(
