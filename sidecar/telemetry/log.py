@@ -52,6 +52,7 @@ class Log:
         self._lock = threading.Lock()
         self._writer = LineWriter("", capacity=_CAPACITY, name="log", fd=fd, batch_seconds=0.0)
         self._seen: dict[str, _Window] = {}
+        self._captured: list[tuple[logging.Logger, logging.Handler]] = []
 
     def debug(self, message: str, **fields: object) -> None:
         """For whoever looks into the sidecar's workings."""
@@ -95,16 +96,20 @@ class Log:
                     if window.held_back:
                         self._put("info", "a message was repeated", {"of": message, "repeated": window.held_back})
 
-    def capture(self, logger: str = "mesh") -> logging.Handler:
-        """Take in what libraries of ours write to this standard-library logger; returns the handler, to remove it."""
+    def capture(self, logger: str = "mesh") -> None:
+        """Take in, until `close`, what our own rooms write to this standard-library logger."""
         handler = _Handler(self)
         target = logging.getLogger(logger)
         target.addHandler(handler)
         target.propagate = False
-        return handler
+        self._captured.append((target, handler))
 
     def close(self, timeout: float = 1.0) -> None:
-        """Write what waits."""
+        """Write what waits, for at most `timeout` seconds; what is logged later is dropped."""
+        for target, handler in self._captured:
+            target.removeHandler(handler)
+            target.propagate = not target.handlers
+        self._captured.clear()
         self._writer.close(timeout)
 
     def _pass(self, message: str) -> int | None:

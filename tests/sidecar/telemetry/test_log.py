@@ -123,15 +123,15 @@ def test_reserved_names_cannot_be_overwritten():
 
 def test_the_standard_logger_of_our_rooms_is_taken_in():
     stage = Stage()
-    handler = stage.log.capture("mesh.test")
+    stage.log.capture("mesh.test")
     logger = logging.getLogger("mesh.test")
     logger.warning("refused: %s", "Bearer abcDEF123")
     try:
         raise RuntimeError("oh")
     except RuntimeError:
         logger.exception("a handler failed")
-    logger.removeHandler(handler)
     first, second = stage.lines()
+    assert (logger.handlers, logger.propagate) == ([], True), "given back"
     assert (first["message"], first["detail"]) == ("refused: %s", "refused: Bearer [redacted]")
     assert (second["level"], second["error"]) == ("error", "RuntimeError: oh")
 
