@@ -13,7 +13,6 @@ watch ends with the certificate that opened it; the sidecar opens another with i
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -107,9 +106,13 @@ class Watch:
         await channel.send(line.encode() + b"\n")
 
     async def _listen(self, channel: Channel) -> None:
-        async for line in _lines(channel):
-            ack = self._read_ack(line)
-            await self.store.call(self.store.store.acknowledge, [ack])
+        buffer = b""
+        while (piece := await channel.receive()) is not None:
+            *lines, buffer = (buffer + piece).split(b"\n")
+            if any(len(line) > MAX_LINE for line in (*lines, buffer)):
+                raise BadRequest(f"a line of the watch is longer than {MAX_LINE} bytes")
+            if acks := [self._read_ack(line) for line in lines if line.strip()]:
+                await self.store.call(self.store.store.acknowledge, acks)
 
     def _read_ack(self, line: bytes) -> Ack:
         """An acknowledgement of something we have said on this watch. Raises BadRequest."""
@@ -121,14 +124,3 @@ class Watch:
         if not isinstance(topic, str) or type(sequence) is not int or not 0 <= sequence <= self._sent.get(topic, -1):
             raise BadRequest("an acknowledgement of what was never sent")
         return Ack(self.watcher.spiffe_id.text, self.watcher.serial, topic, sequence, self.clock.wall())
-
-
-async def _lines(channel: Channel) -> AsyncIterator[bytes]:
-    buffer = b""
-    while (piece := await channel.receive()) is not None:
-        *lines, buffer = (buffer + piece).split(b"\n")
-        if len(buffer) > MAX_LINE or any(len(line) > MAX_LINE for line in lines):
-            raise BadRequest(f"a line of the watch is longer than {MAX_LINE} bytes")
-        for line in lines:
-            if line.strip():
-                yield line
