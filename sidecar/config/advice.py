@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from sidecar.config.assemble import Placed, View
@@ -15,11 +15,13 @@ KNOWN_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTION
 
 def advise(config: MeshConfig, views: Sequence[View], book: Book) -> None:
     """Note every warning in the book."""
+    by_name = {view.name: view for view in views}
+    known = {view.identity.text for view in views}
     for view in views:
         _reachable(view, book)
-        _upstreams(view, views, book)
+        _upstreams(view, by_name, book)
         for rule in (*view.allow, *view.deny):
-            _callers(rule, config, views, book)
+            _callers(rule, config, list(by_name), known, book)
             _methods(rule, book)
             _tcp(view, rule, book)
         for rule in view.allow:
@@ -34,8 +36,7 @@ def _reachable(view: View, book: Book) -> None:
         book.warn(view.path, "has rules but no inbound listener, so they are never asked", "add inbound:")
 
 
-def _upstreams(view: View, views: Sequence[View], book: Book) -> None:
-    by_name = {other.name: other for other in views}
+def _upstreams(view: View, by_name: Mapping[str, View], book: Book) -> None:
     for upstream in view.outbound:
         target = by_name.get(upstream.value.to)
         if target is None or not target.allow:
@@ -48,13 +49,14 @@ def _upstreams(view: View, views: Sequence[View], book: Book) -> None:
             book.warn(f"{upstream.path}.to", f"no rule of {target.name} allows {view.name} to call it", hint)
 
 
-def _callers(placed: Placed[Rule], config: MeshConfig, views: Sequence[View], book: Book) -> None:
+def _callers(
+    placed: Placed[Rule], config: MeshConfig, names: Sequence[str], known: Collection[str], book: Book
+) -> None:
     """A caller of our own trust domain that is nobody in this file may be a slip."""
-    names = [view.name for view in views]
     for index, pattern in enumerate(placed.value.callers):
         if pattern.trust_domain != config.trust_domain or pattern.exact is None:
             continue
-        if not any(pattern.matches(view.identity) for view in views):
+        if pattern.exact not in known:
             near = nearest(pattern.text.rpartition("/")[2], names)
             hint = f'did you mean "{near}"?' if near else ""
             listed = f"{placed.path}.from[{index}]"

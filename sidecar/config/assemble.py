@@ -15,8 +15,8 @@ from certs.errors import InvalidSpiffeId
 from certs.spiffe import SpiffeId, workload_id
 from sidecar.config import ports
 from sidecar.config.files import Collected
-from sidecar.config.kinds import Scope
 from sidecar.config.mistakes import Book, meant, nearest
+from sidecar.config.plain import Scope
 from sidecar.config.reader import Draft
 from sidecar.config.schema import Address, Effect, Health, Inbound, MeshConfig, Outbound, Rule, Service
 

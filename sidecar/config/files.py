@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from sidecar.config.document import Entries, decode, parse
-from sidecar.config.kinds import Scope
 from sidecar.config.mistakes import Book
+from sidecar.config.plain import Scope
 from sidecar.config.reader import Draft, read_record
 from sidecar.config.schema import MeshConfig, Where
 

@@ -13,9 +13,9 @@ from certs.spiffe import TrustDomain
 from sidecar.config.advice import advise
 from sidecar.config.assemble import assemble
 from sidecar.config.files import Disk, Memory, Shelf, collect
-from sidecar.config.kinds import Scope
 from sidecar.config.lint import lint
 from sidecar.config.mistakes import Book, ConfigErrors, Mistake, TooMany
+from sidecar.config.plain import Scope
 from sidecar.config.schema import MeshConfig, Where
 
 _ATTEMPTS = 3  # a second change within the milliseconds of reading is rare, a third is somebody writing without end

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import ClassVar
 
 from certs.errors import MeshError
 from sidecar.config.schema import Where
 
+MAX_CANDIDATES = 2000  # to compare a slip with; more would take seconds
 MAX_MISTAKES = 500  # a file that is not a config at all would otherwise be quoted back whole
 
 
@@ -66,10 +68,7 @@ class Book:
 
     def add(self, where: Where, path: str, message: str, hint: str = "") -> None:
         """Note a mistake. Raises TooMany at the last one that fits."""
-        mistake = Mistake(where, _printable(path), _printable(message), _printable(hint))
-        if mistake in self.mistakes[-20:]:
-            return
-        self.mistakes.append(mistake)
+        self.mistakes.append(Mistake(where, _printable(path), _printable(message), _printable(hint)))
         if len(self.mistakes) >= MAX_MISTAKES:
             self.mistakes.append(Mistake(where, "", f"{MAX_MISTAKES} mistakes so far; what follows was not read"))
             raise TooMany
@@ -99,10 +98,12 @@ def nearest(word: str, candidates: Iterable[str]) -> str | None:
     """The candidate that `word` is most likely a slip of, or None: at most one slip in three letters."""
     best: tuple[int, str] | None = None
     folded = word.lower().replace("-", "_")
-    for candidate in candidates:
+    for candidate in islice(candidates, MAX_CANDIDATES):
         target = candidate.lower().replace("-", "_")
         allowed = max(1, max(len(folded), len(target)) // 3)
         if abs(len(folded) - len(target)) > allowed or len(word) > 100:
+            continue
+        if len(set(folded) ^ set(target)) > 2 * allowed:  # a slip changes two letters at most
             continue
         distance = _slips(folded, target)
         if distance <= allowed and distance < len(target) and (best is None or distance < best[0]):

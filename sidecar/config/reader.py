@@ -28,8 +28,9 @@ from sidecar.config.fields import (
     Table,
     fields_of,
 )
-from sidecar.config.kinds import KINDS, BadValue, Kind, Scope
+from sidecar.config.kinds import KINDS, Kind
 from sidecar.config.mistakes import Book, meant, nearest
+from sidecar.config.plain import BadValue, Scope
 from sidecar.config.schema import MeshConfig, Service, Where
 from sidecar.patterns import HeaderPattern, PatternError
 

@@ -33,7 +33,7 @@ UPSTREAMS = [
         "{to: a, unmeshed: passthrough, identity: a/b, endpoints: '10.0.0.1:1'}", "unmeshed", "proves no identity",
         "remove identity",
     ),
-    ("{to: abroad, port: a, identity: a/b, endpoints: '10.0.0.1:1'}", "port", "only services of this file", "endpoints"),
+    ("{to: abroad, port: a, identity: a/b, endpoints: '10.0.0.1:1'}", "port", "only services of this", "endpoints"),
     ("{to: orders, unmeshed: passthrough}", "unmeshed", "would send it plaintext", ""),
     ("{to: orders, identity: mallory}", "identity", "orders in this file is spiffe://", "remove"),
     ("{to: orders, protocol: tcp}", "protocol", "speaks http", "remove"),

@@ -171,6 +171,13 @@ def test_identities_and_callers_are_read_in_the_services_own_namespace(everythin
     assert not web.matches(SpiffeId.parse("spiffe://demo.mesh/ns/shop/sa/web"))
 
 
+def test_an_identity_of_another_form_keeps_the_meshs_namespace() -> None:
+    text = HEAD + "services: {a: {identity: spiffe://demo.mesh/robots/a, allow: [{from: b}]}}\n"
+    service = load_text(text).services["a"]
+    assert service.identity.path == "/robots/a"
+    assert service.allow[0].callers[0].matches(SpiffeId.parse("spiffe://demo.mesh/ns/default/sa/b"))
+
+
 def test_an_upstream_is_completed_from_the_service_in_the_file(everything: MeshConfig) -> None:
     to_bills, abroad, old = everything.services["orders"].outbound
     assert to_bills.identity == everything.services["bills"].identity
@@ -183,7 +190,11 @@ def test_an_upstream_is_completed_from_the_service_in_the_file(everything: MeshC
 
 def test_rules_are_named_by_their_place_and_name_listeners_not_ports(everything: MeshConfig) -> None:
     orders = everything.services["orders"]
-    assert (orders.allow[0].name, orders.allow[0].effect, orders.allow[0].ports) == ("all-of-it", "allow", ("web", "web"))
+    assert (orders.allow[0].name, orders.allow[0].effect, orders.allow[0].ports) == (
+        "all-of-it",
+        "allow",
+        ("web", "web"),
+    )
     assert (orders.deny[0].name, orders.deny[0].effect, orders.deny[0].ports) == ("deny-1", "deny", ("raw",))
 
 
@@ -285,13 +296,31 @@ def test_mistakes_of_all_files_come_together(tmp_path: Path) -> None:
 def test_a_cycle_is_a_mistake(tmp_path: Path) -> None:
     main = write(tmp_path, mesh=HEAD + "include: a.yaml\n", a="include: b.yaml\n", b="include: a.yaml\n")
     (found,) = failing(main)
-    assert found.startswith("b.yaml:1:10: include[0]: a cycle: mesh.yaml includes a.yaml includes b.yaml includes a.yaml")
+    assert found.startswith(
+        "b.yaml:1:10: include[0]: a cycle: mesh.yaml includes a.yaml includes b.yaml includes a.yaml"
+    )
 
 
 def test_a_file_is_included_once_by_whatever_name(tmp_path: Path) -> None:
     main = write(tmp_path, mesh=HEAD + "include: [a.yaml, ./a.yaml, link.yaml]\n", a="services: {}\n")
     (tmp_path / "link.yaml").symlink_to("a.yaml")
     assert [each.split(": ")[0] for each in failing(main)] == ["mesh.yaml:2:19", "mesh.yaml:2:29"]
+
+
+def test_included_files_are_counted(tmp_path: Path) -> None:
+    main = write(
+        tmp_path, mesh=HEAD + "include: '*.yaml'\n", **{f"a{n}": "services: {}\n" for n in range(files.MAX_FILES)}
+    )
+    assert failing(main) == [f"mesh.yaml:2:10: include[0]: more than {files.MAX_FILES} files"]
+
+
+def test_a_file_that_vanishes_meanwhile_is_not_believed(tmp_path: Path) -> None:
+    disk = files.Disk()
+    path = write(tmp_path, mesh=HEAD)
+    disk.read(path)
+    assert disk.unchanged()
+    Path(path).unlink()
+    assert not disk.unchanged()
 
 
 def test_a_file_that_cannot_be_read_is_a_mistake_not_a_traceback(tmp_path: Path) -> None:

@@ -51,6 +51,8 @@ YAML = [
     ("trust_domain: !x demo\n", 1, 15, "a tag", "quote"),
     ("{[a]: b}\n", 1, 2, "a key has to be plain text", ""),
     ("a: [/x/{id}]\n", 1, 8, "flow sequence", '["/orders/{id}"]'),
+    ("a: [::1]:80\n", 1, 5, "flow node", ""),
+    ("a: [b] c\n", 1, 8, "expected <block end>", "quote values that begin with ["),
     ("a: @x\n", 1, 4, "cannot start any token", 'quote it: "@x"'),
     ("a: -\n b: 1\n", 1, 4, "sequence entries", 'quote a lone dash: "-"'),
     ("trust_domain: a\n---\ntrust_domain: b\n", 2, 1, "a second document", "one file"),
@@ -91,7 +93,7 @@ def test_a_byte_order_mark_and_crlf_are_no_mistakes() -> None:
 
 
 def test_tabs_inside_quotes_and_comments_are_fine() -> None:
-    text = service('run: "printf \'a\tb\'" # tab\there')
+    text = service("run: \"printf 'a\tb'\" # tab\there")
     assert load_text(text).services["web"].run == ("printf", "a\tb")
 
 
@@ -133,7 +135,11 @@ VALUES = [
     ("forward_proxy: :8080", 4, 20, "forward_proxy", "has no host", "127.0.0.1:8080?"),
     ("forward_proxy: ::1", 4, 20, "forward_proxy", "not host:port", "[::1]:8080"),
     ("forward_proxy: localhost", 4, 20, "forward_proxy", "not host:port", "localhost:8080"),
-    ("identity: a//b", 4, 15, "identity", "empty path segment", "namespace/service"),
+    ("identity: a//b", 4, 15, "identity", "is no identity", "namespace/service"),
+    ("identity: a/b/c", 4, 15, "identity", "is no identity", "namespace/service"),
+    ("identity: /a", 4, 15, "identity", "is no identity", "namespace/service"),
+    ("identity: '*'", 4, 15, "identity", "letters, digits", "namespace/service"),
+    ("identity: spiffe://demo.mesh/a/", 4, 15, "identity", "trailing slash", "namespace/service"),
     ("identity: https://a", 4, 15, "identity", "does not start with", "spiffe://"),
     ("timeouts: {connect: 5}", 4, 25, "timeouts.connect", "not a duration", "did you mean 5s?"),
     ("timeouts: {connect: 5 sec}", 4, 25, "timeouts.connect", "not a duration", "did you mean 5s?"),
@@ -163,6 +169,11 @@ VALUES = [
     ("tls: {unsafe_tls12: 'true'}", 4, 25, "tls.unsafe_tls12", "neither true nor false", "without quotes"),
     ("tls: {unsafe_tls12: True}", 4, 25, "tls.unsafe_tls12", "neither true nor false", "did you mean true?"),
     ("tls: {unsafe_tls12: 1}", 4, 25, "tls.unsafe_tls12", "neither true nor false", "true or false"),
+    ("access_log: {mode: [off]}", 4, 24, "access_log.mode", "found a list", "one of off"),
+    ("run: ''", 4, 10, "run", "is empty", "name a program"),
+    ("inbound: [{bind: localhost}]", 4, 22, "inbound[0].bind", "not an IP address", "127.0.0.1"),
+    ("inbound: [{name: " + "a" * 65 + "}]", 4, 22, "inbound[0].name", "65 characters", "at most 64"),
+    ("outbound: [{listen: '127.0.0.1:1'}]", 4, 16, "outbound[0].to", "is required", "A service of this file"),
     ("tls: yes", 4, 10, "tls", "expected a mapping", "unsafe_tls12"),
     ("tls:", 4, 9, "tls", "has no value", "{}"),
     ("inbound: {name: a}", 4, 14, "inbound", "expected a list", '"- "'),
@@ -237,6 +248,7 @@ TOP = [
     ("trust_domain: Demo\n", "trust_domain", "only a-z", 'did you mean "demo"?'),
     ("trust_domain: spiffe://demo.mesh\n", "trust_domain", "only a-z", 'did you mean "demo.mesh"?'),
     ("trust_domian: demo\n", "trust_domian", "unknown key", 'did you mean "trust_domain"?'),
+    ("trust_domain: A b\n", "trust_domain", "only a-z", ""),
     (HEAD + "namespace: a/b\n", "namespace", "not allowed", ""),
     (HEAD + "services: []\n", "services", "expected a mapping", ""),
     (HEAD + "services:\n", "services", "has no value", "{}"),
@@ -244,6 +256,12 @@ TOP = [
     (HEAD + "services:\n  no: {}\n", "services.no", "take no for a boolean", 'quote it: "no"'),
     (HEAD + "services:\n  web:\n", "services.web", "has no value", "{}"),
     (HEAD + "services:\n  web: 5\n", "services.web", "expected a mapping", "its keys are identity"),
+    (
+        f"trust_domain: {'a' * 200}\nnamespace: x\nservices: {{{'b' * 64}: {{}}}}\n",
+        f"services.{'b' * 64}",
+        "64 char",
+        "",
+    ),
     (HEAD + "ca: {address: ca.example.org}\n", "ca.address", "not host:port", "ca.example.org:8080"),
     (HEAD + "defaults: {timeout: {}}\n", "defaults.timeout", "unknown key", 'did you mean "timeouts"?'),
 ]

@@ -38,7 +38,5 @@ def test_a_service_without_rules_is_said_to_be_closed() -> None:
 
 
 def test_denials_are_read_first_as_they_are_judged() -> None:
-    config = load_text(
-        f"{HEAD}  a: {{inbound: [{{app: '127.0.0.1:1'}}], allow: [{{from: b}}], deny: [{{from: c}}]}}\n"
-    )
+    config = load_text(f"{HEAD}  a: {{inbound: [{{app: '127.0.0.1:1'}}], allow: [{{from: b}}], deny: [{{from: c}}]}}\n")
     assert sentences(config) == ["a: c may not call anything", "a: b may call anything"]
