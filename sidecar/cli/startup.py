@@ -23,6 +23,7 @@ from sidecar.cli.workspace import Workspace
 
 READY_WITHIN = 30.0  # seconds; a sidecar needs about one, but the machine may be busy
 TICK = 0.05  # seconds between looks
+CA_READY = b"ca ready on "  # what `mesh ca serve` prints once it listens
 
 
 @dataclass(slots=True)
@@ -71,7 +72,7 @@ def start(plan: Plan, space: Workspace, fleet: Fleet, stop: Stop) -> bool:
         service: fleet.start(service, plan.service_command(service, space.folder, space.run_dir))
         for service in plan.config.services
     }
-    _wait([ca], stop, lambda: ["the CA"] if not _listens(plan.ca.host, plan.ca.port) else [])
+    _wait([ca], stop, lambda: [] if CA_READY in ca.log.read_bytes() else [ca.name])
     if not stop.asked:
         domain = plan.config.trust_domain
         say(f"{stop.elapsed:5.1f} s  CA ready            https://{plan.ca}, trust domain {domain}")
@@ -90,14 +91,6 @@ def _prepare_ca(plan: Plan, folder: Path) -> None:
     secret.write_bytes(passphrase)
     entries = [NewEntry(service.identity, (service.name,)) for service in plan.config.services.values()]
     prepare(folder / "ca", plan.config.trust_domain, passphrase, entries, str(plan.ca))
-
-
-def _listens(host: str, port: int) -> bool:
-    try:
-        with socket.create_connection((host, port), timeout=0.2):
-            return True
-    except OSError:
-        return False
 
 
 def _still_starting(waiting: dict[str, Sidecar], plan: Plan, stop: Stop) -> list[str]:

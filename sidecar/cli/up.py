@@ -118,9 +118,9 @@ def _watch(
     rows: list[HopRow] = []
     next_reading = 0.0
     with LiveTable() if draw else _Undrawn() as table:
-        while not stop.asked and (seconds is None or stop.elapsed < seconds):
-            if not fleet.someone_left(on_end=lambda member: say(f"{member.name} has ended")):
-                return rows
+        while fleet.someone_left(on_end=lambda member: say(f"{member.name} has ended")):
+            if stop.asked or (seconds is not None and stop.elapsed >= seconds):
+                return watcher.read(time.monotonic()) or rows
             if time.monotonic() >= next_reading:
                 rows = watcher.read(time.monotonic())
                 next_reading = time.monotonic() + REDRAW
@@ -128,7 +128,7 @@ def _watch(
             if echo is not None:
                 echo.print_new()
             time.sleep(TICK)
-        return watcher.read(time.monotonic()) or rows
+        return rows
 
 
 class _Undrawn(LiveTable):

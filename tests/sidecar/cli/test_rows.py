@@ -19,7 +19,8 @@ def a_row(**changes: Any) -> dict[str, Any]:
     return {
         "direction": "inbound", "from": WEB, "to": ORDERS, "route": "/orders/{id}", "verdict": "permit",
         "rule": "reads", "flag": "-", "requests": 10, "failures": 0, "p50_ms": 1.25, "p99_ms": 9.5,
-        "tls_version": "TLSv1.3", "tls_group": "X25519MLKEM768", "peer_not_after": "1970-01-01T00:03:20Z", "last_seen": "1970-01-01T00:00:00Z",
+        "tls_version": "TLSv1.3", "tls_group": "X25519MLKEM768", "peer_not_after": "1970-01-01T00:03:20Z",
+        "last_seen": "1970-01-01T00:00:00Z",
     } | changes  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The whole demo as a newcomer runs it: real processes, one JSON document, a refusal explained, and nothing left behind."""
+"""The demo as a newcomer runs it: real processes, one JSON document, a refusal explained, nothing left behind."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,11 @@ MESH = [sys.executable, "-P", "-m", "sidecar.cli"]
 FIRST_ROW_WITHIN = 5.0  # seconds, once set up: the issue's bar
 
 
+def all_free(base: int) -> bool:
+    wanted = wanted_ports(load_text(demo_yaml(base)), Address("127.0.0.1", DemoPorts(base).ca))
+    return all(why_not(want.host, want.port) is None for want in wanted)
+
+
 class Place:
     """A machine of its own, as far as `mesh` can tell: folders that are empty, and a port base that is free."""
 
@@ -35,13 +39,14 @@ class Place:
         self.folder, self.base = folder, base
         self.run_dir, self.temporary = folder / "run", folder / "tmp"
         self.temporary.mkdir()
-        self.env = {**os.environ, "MESH_RUN_DIR": str(self.run_dir), "TMPDIR": str(self.temporary), "PYTHONPATH": str(HERE)}
-        self.env.pop("PYTHONWARNINGS", None)
+        ours = {"MESH_RUN_DIR": str(self.run_dir), "TMPDIR": str(self.temporary), "PYTHONPATH": str(HERE)}
+        self.env = {**os.environ, **ours}
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [*MESH, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.env, cwd=self.folder
-        )
+            [*MESH, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=self.env, cwd=self.folder,
+        )  # fmt: skip
 
     def mesh(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -62,12 +67,14 @@ class Place:
             time.sleep(0.05)
         raise AssertionError("not ready in time")
 
+    def serials(self) -> dict[str, str]:
+        listed = json.loads(self.mesh("certs", "list", "-o", "json").stdout)
+        return {each["service"]: each["serial"] for each in listed["certs"]}
+
     def assert_nothing_left(self) -> None:
         assert list(self.temporary.iterdir()) == []
         assert not self.run_dir.exists()
-        config = load_text(demo_yaml(self.base))
-        for want in wanted_ports(config, Address("127.0.0.1", DemoPorts(self.base).ca)):
-            assert why_not(want.host, want.port) is None, want
+        assert all_free(self.base)
         assert [pid for pid in descendants(os.getpid()) if b"sidecar" in command_line(pid)] == []
 
 
@@ -85,12 +92,8 @@ def stop(process: subprocess.Popen[str], number: int = signal.SIGINT) -> tuple[i
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    base = next(
-        base for base in range(30000, 60000, 1000)
-        if all(why_not(want.host, want.port) is None for want in wanted_ports(load_text(demo_yaml(base)), Address("127.0.0.1", base + 12)))
-    )  # fmt: skip
-    yield Place(tmp_path, base)
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path, next(base for base in range(33000, 60000, 1000) if all_free(base)))
 
 
 def test_mesh_up_for_a_while_prints_one_document_and_leaves_nothing(place: Place) -> None:
@@ -139,9 +142,9 @@ def test_a_refusal_is_explained_by_its_id_and_the_whole_mesh_can_be_looked_at(pl
         assert (asked.returncode, json.loads(asked.stdout)["rule"]) == (0, "shop-reads")
         assert raw_get(ports.web_to_orders, "/orders/7").startswith("HTTP/1.1 200 ")
         assert place.mesh("status", "--ready").stdout == "ready\n"
-        before = {each["service"]: each["serial"] for each in json.loads(place.mesh("certs", "list", "-o", "json").stdout)["certs"]}
+        before = place.serials()
         assert place.mesh("certs", "rotate", "orders").returncode == 0
-        after = {each["service"]: each["serial"] for each in json.loads(place.mesh("certs", "list", "-o", "json").stdout)["certs"]}
+        after = place.serials()
         assert {service for service in before if before[service] != after[service]} == {"orders"}
         assert place.mesh("certs", "verify", "orders").returncode == 0
     finally:
@@ -165,7 +168,7 @@ def test_whatever_ends_it_early_leaves_nothing(place: Place, number: int) -> Non
 def test_a_kill_leaves_no_process_and_the_next_one_clears_the_folder(place: Place) -> None:
     process = place.up()
     place.wait_ready(process)
-    below = [pid for pid in descendants(process.pid)]
+    below = descendants(process.pid)
     assert len(below) >= 7  # the CA, three sidecars, three applications
     process.kill()
     process.communicate(timeout=20)
@@ -208,14 +211,15 @@ def test_a_second_mesh_in_the_same_place_is_turned_away(place: Place) -> None:
 def test_your_own_services_run_from_your_own_file(place: Place) -> None:
     """The demo's config as a file, with a service that ends well and one whose command is not there."""
     file = place.folder / "mesh.yaml"
-    file.write_text(demo_yaml(place.base) + '  batch:\n    run: ["true"]\n    health: {listen: "127.0.0.1:%d"}\n' % (place.base + 99))
-    done = place.mesh("up", "-f", "mesh.yaml", "--for", "4s")
+    batch = f'  batch:\n    run: ["true"]\n    health: {{listen: "127.0.0.1:{place.base + 99}"}}\n'
+    file.write_text(demo_yaml(place.base) + batch)
+    done = place.mesh("up", "-f", "mesh.yaml", "--for", "6s")
     assert done.returncode == 0, done.stderr
     assert "batch has ended" in done.stderr
     assert "orders-charge" in done.stdout
     place.assert_nothing_left()
     file.write_text(file.read_text().replace('["true"]', '["no-such-program"]'))
-    done = place.mesh("up", "-f", "mesh.yaml", "--for", "4s")
+    done = place.mesh("up", "-f", "mesh.yaml", "--for", "6s")
     assert done.returncode == 1
     assert "batch ended with code 127" in done.stderr
     assert "there is no program 'no-such-program'" in done.stderr
