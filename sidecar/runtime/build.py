@@ -64,12 +64,12 @@ class Proxy:
         service = self.service
         for listener in service.inbound:
             self._inbound.append((listener, self._inbound_side(listener)))
-        by_name = {spec.to: self._upstream(spec) for spec in service.outbound}
+        by_name = {spec.name: self._upstream(spec) for spec in service.outbound}
         by_host = {upstream.host: upstream for upstream in by_name.values()}
         for spec in service.outbound:
             if spec.listen is not None:
-                side = self._outbound_side(spec.to, spec.listen, by_host, by_name[spec.to])
-                self._outbound.append((spec.to, spec.protocol, spec.listen, side))
+                side = self._outbound_side(spec.name, spec.listen, by_host, by_name[spec.name])
+                self._outbound.append((spec.name, spec.protocol, spec.listen, side))
         if service.forward_proxy is not None:
             side = self._outbound_side("forward_proxy", service.forward_proxy, by_host, None)
             self._outbound.append(("forward_proxy", "http", service.forward_proxy, side))
@@ -108,7 +108,7 @@ class Proxy:
 
     def _upstream(self, spec: Outbound) -> Upstream:
         gate = self._gate if spec.unmeshed == "refuse" else None
-        return self._new_upstream(spec.to, spec.host or spec.to, spec.protocol, spec.endpoints, spec, gate)
+        return self._new_upstream(spec.name, spec.host, spec.protocol, spec.endpoints, spec, gate)
 
     def _new_upstream(
         self,
