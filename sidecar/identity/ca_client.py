@@ -253,7 +253,7 @@ async def _blame_clock(error: CaUntrusted, address: str, trust: Trust, clock: Cl
     try:
         skew = await _measure(address, trust, clock, dial)
     except MeshError:
-        return CaUntrusted(error.reason, f"{error.detail}; check the clock of this machine and of the CA")
+        return error  # it speaks of the clock already
     if abs(skew) <= CLOCK_TOLERANCE:
         return CaUntrusted(error.reason, f"{error.detail}; our clock and the CA's agree, so the CA must renew", skew)
     return CaUntrusted("clock", f"{error.detail}; {describe_skew(skew)}", skew)
