@@ -13,7 +13,7 @@ import trio
 
 from sidecar.net.http_server import HttpLimits, Request, Response, serve_http
 from sidecar.telemetry.log import Log
-from sidecar.telemetry.metrics import Metrics
+from sidecar.telemetry.metrics import CONTENT_TYPE, Metrics
 
 MAX_CONNECTIONS = 128
 _LIMITS = HttpLimits(body_bytes=0, idle_seconds=30.0)
@@ -41,7 +41,7 @@ class HealthApi:
             case "/readyz":
                 return self._readiness()
             case "/metrics":
-                return await self._scrape(request)
+                return await self._scrape()
         return Response.error(404, "not_found", "/livez, /readyz or /metrics")
 
     def _readiness(self) -> Response:
@@ -51,12 +51,11 @@ class HealthApi:
             return Response(503, (_TEXT, _NO_STORE), text.encode())
         return Response(200, (_TEXT, _NO_STORE), b"ready\n")
 
-    async def _scrape(self, request: Request) -> Response:
+    async def _scrape(self) -> Response:
         """All metrics, rendered in a thread, one scrape at a time, so that many series hold up no hop."""
         self._metrics.counter("mesh_ready").set(0 if self._not_ready() else 1)
-        accept = (request.header(b"accept") or b"").decode("latin-1")
-        body, content_type = await trio.to_thread.run_sync(self._metrics.render, accept, limiter=self._scrapes)
-        return Response(200, ((b"content-type", content_type.encode()), _NO_STORE), body)
+        body = await trio.to_thread.run_sync(self._metrics.render, limiter=self._scrapes)
+        return Response(200, ((b"content-type", CONTENT_TYPE.encode()), _NO_STORE), body)
 
 
 async def serve_health(

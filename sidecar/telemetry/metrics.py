@@ -12,11 +12,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from typing import Literal, Protocol
 
-from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
 from sidecar.hop import Direction, Hop, TlsInfo
 from sidecar.telemetry import outcome
@@ -30,10 +26,15 @@ from sidecar.telemetry.series import (
     HistogramFamily,
     Kind,
     LabelValues,
+    header,
+    label_text,
+    sample,
 )
 
 # In seconds, in the spirit of Envoy's and Linkerd's: a mesh hop takes well under a millisecond, a stream minutes.
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 300.0)
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 LABELS: dict[str, tuple[Literal["closed", "open"], str]] = {
     "direction": ("closed", "`inbound` or `outbound`, seen from the application"),
@@ -156,14 +157,15 @@ class IdentityView(Protocol):
 class HopSeries:
     """The five metrics of a hop for one label set."""
 
-    __slots__ = ("duration", "first_byte", "received", "requests", "sent", "used")
+    __slots__ = ("duration", "first_byte", "labels", "received", "requests", "sent", "used")
 
-    def __init__(self) -> None:
+    def __init__(self, labels: str) -> None:
+        self.labels = labels
         self.requests = 0
         self.received = 0
         self.sent = 0
-        self.first_byte = HistogramCell(SECONDS)
-        self.duration = HistogramCell(SECONDS)
+        self.first_byte = HistogramCell(labels, SECONDS)
+        self.duration = HistogramCell(labels, SECONDS)
         self.used = 0.0  # monotonic seconds
 
     def add(self, hop: Hop, seconds: float) -> None:
@@ -183,7 +185,7 @@ class HopSeries:
         self.used = hop.ended
 
 
-class Metrics(Collector):
+class Metrics:
     """All metrics of one sidecar. One thread counts; `render` may run in another."""
 
     def __init__(self, version: str = "") -> None:
@@ -196,9 +198,8 @@ class Metrics(Collector):
         self._hops: dict[LabelValues, HopSeries] = {}
         self._hop_cap = Cap(HOP_METRICS[0], CLOSED, self._count_dropped)
         self._refreshers: list[Callable[[Metrics], None]] = []
-        self.registry = CollectorRegistry(auto_describe=False)
-        self.registry.register(self)
-        ProcessCollector(registry=self.registry)
+        self._process = CollectorRegistry(auto_describe=False)
+        ProcessCollector(registry=self._process)
         if version:
             self.counter("mesh_build_info").set(1, (version,))
 
@@ -219,7 +220,7 @@ class Metrics(Collector):
             labels = self._hop_cap.admit(labels, len(self._hops))
             found = self._hops.get(labels)
             if found is None:
-                found = self._hops[labels] = HopSeries()
+                found = self._hops[labels] = HopSeries(label_text(HOP_LABELS, labels))
         return found
 
     def observe(self, hop: Hop) -> None:
@@ -294,18 +295,14 @@ class Metrics(Collector):
         """Have this called before each scrape, to set gauges that nobody pushes."""
         self._refreshers.append(refresh)
 
-    def render(self, accept: str = "") -> tuple[bytes, str]:
-        """All metrics as text, and its content type: Prometheus' format, or OpenMetrics where `accept` asks for it."""
+    def render(self) -> bytes:
+        """All metrics as Prometheus text, of type CONTENT_TYPE."""
         for refresh in self._refreshers:
             refresh(self)
-        encode, content_type = choose_encoder(accept)
-        return encode(self.registry), content_type
-
-    def collect(self) -> Iterable[Metric]:
-        """Every metric, for prometheus_client."""
-        yield from self._collect_hops()
+        lines = [*self._hop_lines()]
         for family in self._families.values():
-            yield from family.collect()
+            lines.extend(family.lines())
+        return "".join(lines).encode() + generate_latest(self._process)
 
     def sweep(self, now: float) -> int:
         """Forget label sets that were idle for ten minutes at monotonic `now`; returns how many went."""
@@ -314,20 +311,21 @@ class Metrics(Collector):
             del self._hops[labels]
         return len(idle) + sum(family.sweep(now) for family in self._families.values())
 
-    def _collect_hops(self) -> Iterable[Metric]:
+    def _hop_lines(self) -> Iterable[str]:
         requests, first_byte, duration, received, sent = HOP_METRICS
-        series = list(self._hops.items())
-        for definition, attribute in ((requests, "requests"), (received, "received"), (sent, "sent")):
-            counter = CounterMetricFamily(definition.name, definition.doc, labels=definition.labels)
-            for labels, each in series:
-                counter.add_metric(labels, getattr(each, attribute))
-            yield counter
-        for definition, attribute in ((first_byte, "first_byte"), (duration, "duration")):
-            histogram = HistogramMetricFamily(definition.name, definition.doc, labels=definition.labels)
-            for labels, each in series:
-                cell: HistogramCell = getattr(each, attribute)
-                histogram.add_metric(labels, cell.buckets(), cell.total)
-            yield histogram
+        series = list(self._hops.values())
+        yield header(requests)
+        yield from (sample(requests.name, each.labels, each.requests) for each in series)
+        yield header(received)
+        yield from (sample(received.name, each.labels, each.received) for each in series)
+        yield header(sent)
+        yield from (sample(sent.name, each.labels, each.sent) for each in series)
+        yield header(first_byte)
+        for each in series:
+            yield from each.first_byte.lines(first_byte.name)
+        yield header(duration)
+        for each in series:
+            yield from each.duration.lines(duration.name)
 
     def _count_dropped(self, name: str) -> None:
         self.dropped.add((name,))
@@ -346,8 +344,8 @@ def markdown() -> str:
         "",
         "Printed from `sidecar/telemetry/metrics.py` by `python -m sidecar.telemetry.metrics`; do not edit.",
         "",
-        "Served as Prometheus text (or OpenMetrics, where asked for) at `/metrics` of the health port. Besides these",
-        "there are the usual `process_*` metrics. Labels come from configuration or from verified identities, never",
+        "Served as Prometheus text (0.0.4) at `/metrics` of the health port. Besides these there are the usual",
+        "`process_*` metrics. Labels come from configuration or from verified identities, never",
         "from request bytes. A metric that reaches its limit of label sets counts further ones with `other` in every",
         "open label and adds to `mesh_metric_series_dropped_total`; label sets of expiring metrics go after ten",
         "minutes without use.",

@@ -1,9 +1,10 @@
 """Metric series as plain objects: a dict of cells for each metric, capped, expiring, and made text only when scraped.
 
-prometheus_client's own children take a lock and walk their buckets at each observation. A sidecar has one thread that
-counts, so a cell here is an object with integer slots; prometheus_client sees it only when somebody scrapes, through
-the custom-collector interface. A scrape may run in another thread: it copies dicts with one C call and reads
-integers, so the worst it can see is a hop counted in one metric and not yet in the next.
+prometheus_client's own children take a lock and walk their buckets at each observation, and it needs a millisecond to
+print what one kind of hop counts. A sidecar has one thread that counts, so a cell here is an object with integer slots
+that knows its label text, and printing it is a few format strings (Prometheus text format 0.0.4). A scrape may run in
+another thread: it copies dicts with one C call and reads integers, so the worst it can see is a hop counted in one
+metric and not yet in the next.
 
 No metric may grow without end. A metric has at most `cap` label sets; past it every open label becomes `other`,
 closed labels keep their value, and the hop is still counted. A label set that nobody touched for ten minutes goes (as
@@ -15,10 +16,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
-
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-from prometheus_client.metrics_core import Metric
 
 Kind = Literal["counter", "gauge", "histogram"]
 LabelValues = tuple[str, ...]
@@ -43,19 +42,25 @@ class Definition:
 class Cell:
     """The number behind one label set of a counter or gauge."""
 
-    __slots__ = ("used", "value")
+    __slots__ = ("labels", "used", "value")
 
-    def __init__(self) -> None:
+    def __init__(self, labels: str) -> None:
+        self.labels = labels  # as `label_text` makes it
         self.value: float = 0
         self.used = 0.0  # monotonic seconds
+
+    def lines(self, name: str) -> Iterable[str]:
+        """The sample, as text."""
+        yield sample(name, self.labels, self.value)
 
 
 class HistogramCell:
     """The counts behind one label set of a histogram; `counts[-1]` is what was over the last bound."""
 
-    __slots__ = ("bounds", "counts", "total", "used")
+    __slots__ = ("bounds", "counts", "labels", "total", "used")
 
-    def __init__(self, bounds: tuple[float, ...]) -> None:
+    def __init__(self, labels: str, bounds: tuple[float, ...]) -> None:
+        self.labels = labels
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
@@ -67,14 +72,40 @@ class HistogramCell:
         self.total += value
         self.used = now
 
-    def buckets(self) -> list[tuple[str, float]]:
-        """The cumulative buckets, as Prometheus wants them: (upper bound, count)."""
+    def lines(self, name: str) -> Iterable[str]:
+        """The cumulative buckets, count and sum, as text."""
+        before = f"{name}_bucket{{{self.labels}," if self.labels else f"{name}_bucket{{"
         cumulative = 0
-        result: list[tuple[str, float]] = []
-        for bound, count in zip((*self.bounds, None), list(self.counts), strict=True):
+        for bound, count in zip(_bound_texts(self.bounds), self.counts.copy(), strict=True):
             cumulative += count
-            result.append(("+Inf" if bound is None else repr(float(bound)), cumulative))
-        return result
+            yield f'{before}le="{bound}"}} {cumulative}\n'
+        yield sample(f"{name}_count", self.labels, cumulative)
+        yield sample(f"{name}_sum", self.labels, self.total)
+
+
+def sample(name: str, labels: str, value: float) -> str:
+    """One line of a scrape."""
+    return f"{name}{{{labels}}} {value}\n" if labels else f"{name} {value}\n"
+
+
+def header(definition: Definition) -> str:
+    """What stands before a metric's samples."""
+    doc = definition.doc.replace("\\", r"\\").replace("\n", r"\n")
+    return f"# HELP {definition.name} {doc}\n# TYPE {definition.name} {definition.kind}\n"
+
+
+def label_text(names: tuple[str, ...], values: LabelValues) -> str:
+    """Labels as they stand between the braces, values escaped."""
+    return ",".join(f'{name}="{_escaped(value)}"' for name, value in zip(names, values, strict=True))
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+
+
+@lru_cache
+def _bound_texts(bounds: tuple[float, ...]) -> tuple[str, ...]:
+    return (*(repr(float(bound)) for bound in bounds), "+Inf")
 
 
 class Cap:
@@ -110,7 +141,7 @@ class Family:
             labels = self._cap.admit(labels, len(self._cells))
             cell = self._cells.get(labels)
             if cell is None:
-                cell = self._cells[labels] = Cell()
+                cell = self._cells[labels] = Cell(label_text(self.definition.labels, labels))
         return cell
 
     def add(self, labels: LabelValues = (), amount: float = 1, now: float = 0.0) -> None:
@@ -127,13 +158,11 @@ class Family:
         """Forget label sets idle for IDLE_SECONDS at monotonic `now`; returns how many went."""
         return forget_idle(self._cells, now) if self.definition.expires else 0
 
-    def collect(self) -> Iterable[Metric]:
-        """This metric as prometheus_client wants it."""
-        make = CounterMetricFamily if self.definition.kind == "counter" else GaugeMetricFamily
-        family = make(self.definition.name, self.definition.doc, labels=self.definition.labels)
-        for labels, cell in list(self._cells.items()):
-            family.add_metric(labels, cell.value)
-        yield family
+    def lines(self) -> Iterable[str]:
+        """This metric as text."""
+        yield header(self.definition)
+        for cell in list(self._cells.values()):
+            yield from cell.lines(self.definition.name)
 
     def __len__(self) -> int:
         return len(self._cells)
@@ -152,19 +181,21 @@ class HistogramFamily:
         cell = self._cells.get(labels)
         if cell is None:
             labels = self._cap.admit(labels, len(self._cells))
-            cell = self._cells.setdefault(labels, HistogramCell(self.definition.buckets))
+            cell = self._cells.get(labels)
+            if cell is None:
+                text = label_text(self.definition.labels, labels)
+                cell = self._cells[labels] = HistogramCell(text, self.definition.buckets)
         cell.observe(value, now)
 
     def sweep(self, now: float) -> int:
         """Forget idle label sets; returns how many went."""
         return forget_idle(self._cells, now) if self.definition.expires else 0
 
-    def collect(self) -> Iterable[Metric]:
-        """This metric as prometheus_client wants it."""
-        family = HistogramMetricFamily(self.definition.name, self.definition.doc, labels=self.definition.labels)
-        for labels, cell in list(self._cells.items()):
-            family.add_metric(labels, cell.buckets(), cell.total)
-        yield family
+    def lines(self) -> Iterable[str]:
+        """This metric as text."""
+        yield header(self.definition)
+        for cell in list(self._cells.values()):
+            yield from cell.lines(self.definition.name)
 
     def __len__(self) -> int:
         return len(self._cells)

@@ -74,26 +74,23 @@ def test_ready_only_without_reasons(stage):
             503,
             "not ready: no identity yet\nnot ready: listener http is not open\n",
         )
-        assert "mesh_ready 0.0" in (await stage.ask("GET /metrics"))[2]
+        assert "mesh_ready 0\n" in (await stage.ask("GET /metrics"))[2]
         stage.reasons = []
         assert (await stage.ask("GET /readyz"))[::2] == (200, "ready\n")
-        assert "mesh_ready 1.0" in (await stage.ask("GET /metrics"))[2]
+        assert "mesh_ready 1\n" in (await stage.ask("GET /metrics"))[2]
 
     stage.play(scene)
 
 
-def test_metrics_in_both_formats(stage):
+def test_metrics(stage):
     stage.metrics.observe(a_hop())
 
     async def scene() -> None:
-        status, head, body = await stage.ask("GET /metrics")
-        assert status == 200
-        assert "content-type: text/plain; version=" in head
-        assert 'mesh_requests_total{destination="spiffe://demo.mesh/ns/default/sa/orders"' in body
-        assert "process_cpu_seconds_total" in body
         status, head, body = await stage.ask("GET /metrics", "accept: application/openmetrics-text;version=1.0.0\r\n")
-        assert "content-type: application/openmetrics-text" in head
-        assert body.endswith("# EOF\n")
+        assert status == 200
+        assert "content-type: text/plain; version=0.0.4; charset=utf-8" in head
+        assert 'mesh_requests_total{direction="inbound",source="spiffe://demo.mesh/ns/default/sa/web"' in body
+        assert "process_cpu_seconds_total" in body
 
     stage.play(scene)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -17,7 +18,7 @@ from tests.kit.hops import A_TLS, DEMO, ORDERS, WEB, a_hop, a_tcp_hop
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    text, _ = metrics.render()
+    text = metrics.render()
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(text.decode())
@@ -97,7 +98,7 @@ def test_no_byte_that_a_caller_chose_becomes_a_label():
             error=PolicyDenied("evil"),
         )
     )
-    text, _ = metrics.render()
+    text = metrics.render()
     assert b"evil" not in text.lower()
     assert b"secret-path" not in text
 
@@ -173,10 +174,25 @@ def test_identity_gauges():
     assert value(metrics, "mesh_build_info", version="1.2.3") == 1
 
 
-def test_openmetrics_where_asked_for():
-    text, content_type = Metrics().render("application/openmetrics-text; version=1.0.0")
-    assert content_type.startswith("application/openmetrics-text")
-    assert text.endswith(b"# EOF\n")
+def test_every_sample_survives_the_parser_whatever_its_label():
+    metrics = Metrics()
+    rule = 'a "rule"\\ with\n everything'
+    metrics.observe(a_hop(error=PolicyDenied(), rule=rule))
+    assert value(metrics, "mesh_refusals_total", rule=rule) == 1
+    text = metrics.render()
+    assert text.endswith(b"\n")
+    families = {family.name for family in text_string_to_metric_families(text.decode())}
+    assert {each.name.removesuffix("_total") for each in (*m.HOP_METRICS, *m.DEFINITIONS)} <= families
+    assert "process_cpu_seconds" in families
+
+
+def test_a_full_scrape_stays_cheap():
+    metrics = Metrics()
+    for number in range(m.HOP_CAP):
+        metrics.observe(a_hop(peer=DEMO.id("ns", "default", "sa", f"s{number}")))
+    started = time.perf_counter()
+    metrics.render()
+    assert time.perf_counter() - started < 0.5, "it was 1 s with prometheus_client's own printing"
 
 
 def test_an_unknown_metric_is_a_mistake():
