@@ -261,7 +261,7 @@ class Driver:
         self.clock = clock
         self.now = clock.monotonic()
         self.ready: deque[Task] = deque()
-        self.tasks: set[Task] = set()
+        self.tasks: dict[Task, None] = {}  # in the order they began: what a driver does must not hang on addresses
         self.current: Task | None = None
         self._timers: list[tuple[float, int, Task]] = []
         self._timer_count = 0
@@ -287,7 +287,7 @@ class Driver:
             if parent.children is None:
                 parent.children = []
             parent.children.append(task)
-        self.tasks.add(task)
+        self.tasks[task] = None
         task.wake()
         return task
 
@@ -358,9 +358,9 @@ class Driver:
             return
         task.happened = True
         task.error = error
-        self.tasks.discard(task)
+        self.tasks.pop(task, None)
         if task.children:
-            for child in task.children:
+            for child in list(task.children):  # each takes itself off the list
                 child.cancel()
         parent = task.parent
         if parent is not None and parent.children is not None and task in parent.children:

@@ -20,7 +20,7 @@ from OpenSSL import SSL
 from sidecar.hop import TlsInfo
 from sidecar.net.port import Wire, WireBroken
 from sidecar.net.tls_errors import tls_error
-from sidecar.net.wires import EpollWire, Watched
+from sidecar.net.wires import EpollWire
 
 if TYPE_CHECKING:
     from sidecar.net.wires import SocketWire
@@ -146,7 +146,7 @@ class TlsWire(EpollWire):
                     self.connection.shutdown()
                 except (SSL.Error, OSError):
                     pass
-            Watched.close(self)
+            EpollWire.close(self)
 
     def _broken(self, error: Exception) -> WireBroken:
         if isinstance(error, SSL.SysCallError) and error.args[0] > 0:

@@ -144,6 +144,14 @@ class EpollWire(Watched):
         if on_stir is not None and not self.interest & READ:
             self._want(self.interest | READ)
 
+    def close(self) -> None:
+        """Close; whoever of ours still waits for this wire is told."""
+        if not self.closed:
+            Watched.close(self)
+            for task in (self.reader, self.writer):
+                if task is not None:
+                    task.wake()
+
     def abort(self) -> None:
         """Close with a reset."""
         if not self.closed:
@@ -151,7 +159,7 @@ class EpollWire(Watched):
                 self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
             except OSError:
                 pass
-            Watched.close(self)
+            EpollWire.close(self)
 
     def peer_address(self) -> tuple[str, int]:
         """The other side's IP address and port; empty where it has gone or has none."""
