@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ca.config import ENROLMENT_DIR, SETTINGS_FILE, STORE_FILE, CaSettings, load_settings
 from ca.create import create_ca
 from ca.enrolling import file_name, grant_key, register
-from ca.entries import NewEntry, check_entry
+from ca.entries import Entry, NewEntry, check_entry
 from ca.errors import DamagedCa
 from ca.health import ISSUER_WARNING
-from ca.roots import load_issuer, renew_issuer
+from ca.roots import load_bundle, load_issuer, renew_issuer
 from ca.store.base import Store
 from ca.store.sqlite import SqliteStore
-from certs.enrolment import check_address
+from certs.enrolment import Enrolment, EnrolmentKey, InvalidEnrolment, check_address
+from certs.errors import PrivateFileUnavailable
 from certs.spiffe import SpiffeId, TrustDomain
-from certs.store import ensure_private_dir
+from certs.store import ensure_private_dir, write_private
 
 
 def prepare(
@@ -31,9 +33,9 @@ def prepare(
     """Make a CA with these entries and an enrolment-key file for each (`enrolment_file`), or complete the one there is.
 
     An existing CA keeps its keys and entries; what is missing is added, an entry whose DNS names or lifetime changed is
-    replaced, an issuing CA in its last days is renewed. Raises InvalidEntry, DamagedCa (another trust domain),
-    IssuerUnusable (the root is at its end), KeyUnavailable (wrong passphrase), CaExists (the directory holds something
-    else). Blocks on disk, for about 50 ms.
+    replaced, an issuing CA in its last days is renewed, files learn a new address. Raises InvalidEntry, DamagedCa
+    (another trust domain), IssuerUnusable (the root is at its end), KeyUnavailable (wrong passphrase), CaExists (the
+    directory holds something else). Blocks on disk, for about 50 ms.
     """
     moment = time.time() if now is None else now
     check_address(ca_address)
@@ -70,6 +72,8 @@ def _complete(
         issuer = load_issuer(directory, store, passphrase)
         if issuer.not_after - now < ISSUER_WARNING:
             renew_issuer(directory, store, trust_domain, passphrase, now)
+        if settings.address != ca_address:
+            write_private(directory / SETTINGS_FILE, replace(settings, address=ca_address).to_json())
         ensure_private_dir(directory / ENROLMENT_DIR)
         _furnish(directory / ENROLMENT_DIR, store, trust_domain, entries, ca_address, now)
     finally:
@@ -85,9 +89,23 @@ def _furnish(
         if entry is not None and (entry.dns_names, entry.ttl) != (new.dns_names, new.ttl):
             store.remove_entry(entry.id, now)
             entry = None
-        fresh = entry is None
         if entry is None:
             entry = register(store, trust_domain, new, now)
         path = folder / file_name(entry.spiffe_id)
-        if fresh or not path.exists():
+        if not _refresh(path, store, entry, ca_address):
             grant_key(store, entry, ca_address, now).save(path)
+
+
+def _refresh(path: Path, store: Store, entry: Entry, ca_address: str) -> bool:
+    """Bring address and roots of an existing file up to date; false where its key is not a live one of this entry."""
+    try:
+        file = Enrolment.load(path)
+    except (InvalidEnrolment, PrivateFileUnavailable):
+        return False
+    live = {key.public_bytes for key in store.keys(entry.id) if key.revoked_at is None}
+    if file.entry != entry.id or not isinstance(file.proof, EnrolmentKey) or file.proof.public_bytes not in live:
+        return False
+    roots = load_bundle(store, entry.spiffe_id.trust_domain).root_hashes()
+    if (file.ca_address, file.root_sha256) != (ca_address, roots):
+        replace(file, ca_address=ca_address, root_sha256=roots).save(path)
+    return True

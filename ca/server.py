@@ -38,11 +38,12 @@ from certs.svid import X509Svid
 from certs.verify import verify_chain
 from sidecar.net.clock import Clock, SystemClock
 from sidecar.net.contexts import make_context
-from sidecar.net.http_server import serve_https
+from sidecar.net.http_server import HttpLimits, serve_https
 from sidecar.net.tls_stream import TlsStream
 
 WARN_EVERY = 3600.0  # seconds between two rounds of warnings in the log
 ALPN = (b"http/1.1",)
+LIMITS = HttpLimits(body_bytes=64 * 1024)  # the largest request, a CSR with a proof, is under 24 KiB
 
 _log = logging.getLogger("mesh.ca")
 _dice = random.SystemRandom().random
@@ -117,6 +118,7 @@ class CaServer:
                 api.handle,
                 identify=self._identify,
                 duplex=api.duplex,
+                limits=LIMITS,
                 handshake_seconds=self.config.handshake_timeout,
             )
         finally:

@@ -186,7 +186,13 @@ def test_prepare_completes_what_is_there(tmp_path: Path) -> None:
     first = Enrolment.load(enrolment_file(directory, ORDERS.spiffe_id))
     prepare(directory, DEMO, PASS, [ORDERS, WEB], ADDRESS, NOW)
     assert Enrolment.load(enrolment_file(directory, ORDERS.spiffe_id)) == first
+    prepare(directory, DEMO, PASS, [ORDERS], "127.0.0.1:17013", NOW)
+    moved = Enrolment.load(enrolment_file(directory, ORDERS.spiffe_id))
+    assert moved == replace(first, ca_address="127.0.0.1:17013")
+    assert load_settings(directory).address == "127.0.0.1:17013"
+    enrolment_file(directory, WEB.spiffe_id).write_text("damaged")
     prepare(directory, DEMO, PASS, [replace(ORDERS, ttl=3600.0), WEB], ADDRESS, NOW)
+    assert Enrolment.load(enrolment_file(directory, WEB.spiffe_id)).spiffe_id == WEB.spiffe_id
     assert Enrolment.load(enrolment_file(directory, ORDERS.spiffe_id)).entry != first.entry
     store = opened(directory)
     assert {(entry.spiffe_id, entry.ttl) for entry in store.entries()} == {

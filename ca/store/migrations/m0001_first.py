@@ -8,7 +8,7 @@ CREATE TABLE entries (
     ttl        REAL NOT NULL,
     created_at REAL NOT NULL,
     removed_at REAL
-) STRICT;
+);
 CREATE UNIQUE INDEX one_live_entry ON entries (spiffe_id) WHERE removed_at IS NULL;
 
 CREATE TABLE enrolment_keys (
@@ -18,7 +18,7 @@ CREATE TABLE enrolment_keys (
     created_at   REAL NOT NULL,
     revoked_at   REAL,
     origin       TEXT NOT NULL
-) STRICT;
+);
 CREATE INDEX keys_of_entry ON enrolment_keys (entry);
 
 CREATE TABLE join_tokens (
@@ -27,7 +27,7 @@ CREATE TABLE join_tokens (
     created_at   REAL NOT NULL,
     expires_at   REAL NOT NULL,
     used_at      REAL
-) STRICT;
+);
 CREATE TRIGGER a_token_is_spent_once BEFORE UPDATE OF used_at ON join_tokens WHEN OLD.used_at IS NOT NULL
 BEGIN SELECT RAISE (ABORT, 'a join token is spent once'); END;
 
@@ -44,7 +44,7 @@ CREATE TABLE issuances (
     proof_detail       TEXT NOT NULL,
     issuer_serial      TEXT NOT NULL,
     certificate_sha256 TEXT NOT NULL
-) STRICT;
+);
 CREATE INDEX issuances_of_entry ON issuances (entry);
 CREATE TRIGGER issuances_never_change BEFORE UPDATE ON issuances
 BEGIN SELECT RAISE (ABORT, 'the issuance log is append-only'); END;
@@ -60,7 +60,7 @@ CREATE TABLE slots (
     state           TEXT NOT NULL CHECK (state IN ('prepared', 'active', 'retiring', 'gone')),
     certificate_der BLOB NOT NULL,
     created_at      REAL NOT NULL
-) STRICT;
+);
 CREATE UNIQUE INDEX one_active_slot ON slots (kind) WHERE state = 'active';
 
 CREATE TABLE acks (
@@ -70,8 +70,8 @@ CREATE TABLE acks (
     sequence  INTEGER NOT NULL,
     at        REAL NOT NULL,
     PRIMARY KEY (serial, topic)
-) STRICT, WITHOUT ROWID;
+) WITHOUT ROWID;
 
-CREATE TABLE numbers (name TEXT PRIMARY KEY, value REAL NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE numbers (name TEXT PRIMARY KEY, value REAL NOT NULL) WITHOUT ROWID;
 INSERT INTO numbers VALUES ('bundle_sequence', 0), ('last_check', 0);
 """
