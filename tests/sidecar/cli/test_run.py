@@ -22,7 +22,11 @@ HERE = Path(__file__).resolve().parents[3]
 MESH = [sys.executable, "-P", "-m", "sidecar.cli"]
 DOMAIN = TrustDomain.parse("demo.mesh")
 TWO = "trust_domain: demo.mesh\nservices:\n  web: {health: {listen: off}}\n  orders: {health: {listen: off}}\n"
-ONE = "trust_domain: demo.mesh\nservices:\n  web: {health: {listen: off}, env: {GREETING: hello}, run: [sh, -c, exit 6]}\n"
+ONE = """\
+trust_domain: demo.mesh
+services:
+  web: {health: {listen: off}, env: {GREETING: hello}, run: [sh, -c, exit 6]}
+"""
 
 
 @pytest.fixture
@@ -76,8 +80,9 @@ class Machine:
         self.enrolment = enrolment_file(folder / "ca", entry.spiffe_id)
 
     def ca(self) -> subprocess.Popen[bytes]:
-        command = ["ca", "serve", "--dir", str(self.folder / "ca"), "--passphrase-file", str(self.folder / "passphrase")]
-        return subprocess.Popen([*MESH, *command], env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        serve = ["ca", "serve", "--dir", str(self.folder / "ca")]
+        secret = ["--passphrase-file", str(self.folder / "passphrase")]
+        return subprocess.Popen([*MESH, *serve, *secret], env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def run(self, *arguments: str) -> subprocess.Popen[str]:
         state = str(self.folder / "state")
@@ -105,7 +110,8 @@ def test_a_command_lives_inside_a_real_sidecar(machine: Machine) -> None:
         alone = machine.run()
         while not (machine.folder / "run" / "web.sock").exists():
             time.sleep(0.02)
-        while subprocess.run([*MESH, "status", "--ready"], env=machine.env, capture_output=True, check=False).returncode:
+        ready = [*MESH, "status", "--ready"]
+        while subprocess.run(ready, env=machine.env, capture_output=True, check=False).returncode:
             assert alone.poll() is None
         alone.send_signal(signal.SIGTERM)
         alone.communicate(timeout=40)
