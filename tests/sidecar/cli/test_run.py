@@ -82,7 +82,8 @@ class Machine:
     def ca(self) -> subprocess.Popen[bytes]:
         serve = ["ca", "serve", "--dir", str(self.folder / "ca")]
         secret = ["--passphrase-file", str(self.folder / "passphrase")]
-        return subprocess.Popen([*MESH, *serve, *secret], env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        quiet = subprocess.DEVNULL
+        return subprocess.Popen([*MESH, *serve, *secret], env=self.env, stdout=quiet, stderr=quiet)
 
     def run(self, *arguments: str) -> subprocess.Popen[str]:
         state = str(self.folder / "state")
