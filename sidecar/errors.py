@@ -10,9 +10,12 @@ and TH (throttled).
 from __future__ import annotations
 
 from enum import Enum
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from certs.errors import MeshError
+
+if TYPE_CHECKING:
+    from certs.spiffe import SpiffeId
 
 
 class Fault(Enum):
@@ -139,15 +142,19 @@ class LoopDetected(HopError):
 
 
 class IdentityRefused(HopError):
-    """The other end did not prove an identity we accept. `reason` is short and stable."""
+    """The other end did not prove an identity we accept. `reason` is short and stable.
+
+    `presented` is the SPIFFE ID on a certificate whose chain held, although it was refused.
+    """
 
     name = "identity_refused"
     fault = Fault.DOWNSTREAM
     flag = "ID"
 
-    def __init__(self, reason: str, detail: str = "") -> None:
+    def __init__(self, reason: str, detail: str = "", presented: SpiffeId | None = None) -> None:
         super().__init__(detail or reason)
         self.reason = reason
+        self.presented = presented
 
 
 class PeerIdentityMismatch(HopError):

@@ -184,7 +184,9 @@ class MtlsGate:
             identity = check_leaf(leaf)
             bundles = generation.bundles
             if bundles.of(identity.trust_domain) is None:
-                raise IdentityRefused("wrong_trust_domain", f"{identity} is of a trust domain that we do not know")
+                raise IdentityRefused(
+                    "wrong_trust_domain", f"{identity} is of a trust domain that we do not know", identity
+                )
             for issuer in chain[1:-1]:
                 check_signer(issuer, identity)
             if len(bundles) > 1:  # the store was the union: find the path again, in the peer's own domain (D18)
@@ -197,9 +199,11 @@ class MtlsGate:
             raise IdentityRefused("invalid_spiffe_id", str(error)) from None
         facts = wire.facts(leaf)
         if wall > facts.not_after:
-            raise IdentityRefused("expired", f"the certificate of {identity} has expired; check both clocks")
+            raise IdentityRefused("expired", f"the certificate of {identity} has expired; check both clocks", identity)
         if wall < leaf.not_valid_before_utc.timestamp():
-            raise IdentityRefused("not_yet_valid", f"the certificate of {identity} is not valid yet; check both clocks")
+            raise IdentityRefused(
+                "not_yet_valid", f"the certificate of {identity} is not valid yet; check both clocks", identity
+            )
         return Peer(identity, facts, hashlib.sha256(leaf.public_bytes(Encoding.DER)).hexdigest())
 
 

@@ -142,7 +142,7 @@ class Proxy:
         bound: list[tuple[Direction, socket.socket, Callable[[SocketWire], Coroutine[Any, Any, None]], str]] = []
         try:
             for spec, inbound in self._inbound:
-                sock = bind(Address(self._bind_address(spec), spec.port))
+                sock = bind(Address(spec.bind, spec.port))
                 bound.append(("inbound", sock, _inbound_handler(self, spec, inbound), spec.name))
             for name, protocol, address, outbound in self._outbound:
                 bound.append(("outbound", bind(address), _outbound_handler(self, name, protocol, outbound), name))
@@ -153,14 +153,6 @@ class Proxy:
         for direction, sock, handler, name in bound:
             acceptor = self._reactor.listen(sock, self._on_wire(direction, name, handler))
             self._acceptors[direction].append(acceptor)
-
-    def _bind_address(self, spec: Inbound) -> str:
-        if spec.bind:
-            return spec.bind
-        try:
-            return str(ip_address(self.service.address))
-        except ValueError:
-            return "::" if socket.has_dualstack_ipv6() else "0.0.0.0"  # noqa: S104 - mTLS guards it
 
     def _on_wire(
         self, direction: Direction, name: str, handler: Callable[[SocketWire], Coroutine[Any, Any, None]]
@@ -206,6 +198,7 @@ class Proxy:
             self._recorder.handshake(
                 Handshake(
                     "inbound", spec.name, ok=False, source=source, reason=reason, detail=error.detail,
+                    peer=error.presented if isinstance(error, IdentityRefused) else None,
                     seconds=reactor.now - began,
                 )
             )  # fmt: skip
@@ -245,7 +238,7 @@ class Proxy:
     def listeners(self) -> list[dict[str, str]]:
         """Where we listen, for `mesh status`."""
         rows = [
-            {"name": spec.name, "address": str(Address(self._bind_address(spec), spec.port)), "protocol": spec.protocol,
+            {"name": spec.name, "address": str(Address(spec.bind, spec.port)), "protocol": spec.protocol,
              "direction": "inbound"}
             for spec, _ in self._inbound
         ]  # fmt: skip
