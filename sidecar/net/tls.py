@@ -46,7 +46,7 @@ class AlertReceived(TlsBroken):
 class TlsWire(EpollWire):
     """A TLS connection on a socket. Takes the plain wire's socket over."""
 
-    __slots__ = ("connection", "established", "finished")
+    __slots__ = ("connection", "ended", "established", "finished")
 
     def __init__(self, plain: SocketWire, context: SSL.Context, *, server: bool, server_name: str = "") -> None:
         reactor, sock = plain.reactor, plain.sock
@@ -55,6 +55,7 @@ class TlsWire(EpollWire):
         self.connection = SSL.Connection(context, sock)
         self.established = False
         self.finished = False  # our close_notify has been sent
+        self.ended = False  # theirs has been read; what follows it on the socket is no longer for us
         if server:
             self.connection.set_accept_state()
         else:
@@ -86,6 +87,8 @@ class TlsWire(EpollWire):
         assert beside is None or isinstance(beside, EpollWire)
         reactor = self.reactor
         connection = self.connection
+        if self.ended:
+            return b""
         while True:
             await self._readable(beside)
             if self.closed:
@@ -95,6 +98,7 @@ class TlsWire(EpollWire):
             except SSL.WantReadError:
                 continue
             except SSL.ZeroReturnError:
+                self.ended = True
                 return b""
             except SSL.WantWriteError:
                 await self._writable()
