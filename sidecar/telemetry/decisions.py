@@ -20,6 +20,7 @@ from sidecar.telemetry import outcome, redact
 from sidecar.telemetry.clock import rfc3339
 
 RING = 10_000
+HANDSHAKE_RING = 1_000  # needs no identity to fill, so it has a ring of its own and pushes out no hop
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _MAX_SEGMENTS = 64
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-z]{1,13}\Z")
@@ -125,7 +126,7 @@ class Decision:
 
 
 class Decisions:
-    """A ring of decisions, found by id."""
+    """Two rings of decisions, found by id: hops, and failed handshakes, which strangers can cause at will."""
 
     def __init__(self, instance: str, size: int = RING) -> None:
         if not re.fullmatch(r"[0-9a-f]{8}", instance):
@@ -133,7 +134,8 @@ class Decisions:
         self.instance = instance
         self._size = size
         self._counter = 0
-        self._ring: OrderedDict[str, Decision] = OrderedDict()
+        self._hops: OrderedDict[str, Decision] = OrderedDict()
+        self._handshakes: OrderedDict[str, Decision] = OrderedDict()
 
     def new_id(self) -> str:
         """An id that nobody else has, in this process or (by its first half) any other."""
@@ -141,14 +143,15 @@ class Decisions:
         return f"{self.instance}-{base36(self._counter)}"
 
     def keep(self, decision: Decision) -> None:
-        """Remember a decision; the oldest makes room."""
-        self._ring[decision.id] = decision
-        if len(self._ring) > self._size:
-            self._ring.popitem(last=False)
+        """Remember a decision; the oldest of its kind makes room."""
+        ring, size = (self._hops, self._size) if decision.kind == "hop" else (self._handshakes, HANDSHAKE_RING)
+        ring[decision.id] = decision
+        if len(ring) > size:
+            ring.popitem(last=False)
 
     def find(self, decision_id: str) -> Decision | None:
         """The decision of this id; None where it was never kept or has left the ring."""
-        return self._ring.get(decision_id)
+        return self._hops.get(decision_id) or self._handshakes.get(decision_id)
 
     def lookup(self, decision_id: str) -> dict[str, Any] | None:
         """The same as JSON-ready values."""
@@ -156,7 +159,7 @@ class Decisions:
         return decision.to_json() if decision is not None else None
 
     def __len__(self) -> int:
-        return len(self._ring)
+        return len(self._hops) + len(self._handshakes)
 
 
 def is_decision_id(value: str) -> bool:

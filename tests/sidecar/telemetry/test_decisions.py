@@ -9,7 +9,7 @@ import pytest
 
 from sidecar.errors import IdentityRefused, PolicyDenied
 from sidecar.hop import ShadowVerdict
-from sidecar.telemetry.decisions import Decision, Decisions, base36, is_decision_id
+from sidecar.telemetry.decisions import HANDSHAKE_RING, Decision, Decisions, base36, is_decision_id
 from tests.kit.hops import WEB, a_hop
 
 NOW = 1_700_000_000.0
@@ -118,3 +118,14 @@ def test_a_hop_of_nobody_survives_the_round():
 
 def test_ids_look_random_enough_to_be_opaque():
     assert re.fullmatch(r"[0-9a-f]{8}-[0-9a-z]+", Decisions("deadbeef").new_id())
+
+
+def test_a_flood_of_failed_handshakes_pushes_out_no_hop():
+    decisions = Decisions("0123abcd", size=10)
+    for number in range(3):
+        decisions.keep(Decision(f"0123abcd-{number}", "hop", 0.0, "inbound", "http"))
+    for number in range(5000):
+        decisions.keep(Decision(f"0123abcd-h{number}", "handshake", 0.0, "inbound", "http"))
+    assert decisions.find("0123abcd-0") is not None
+    assert decisions.find("0123abcd-h0") is None
+    assert len(decisions) == 3 + HANDSHAKE_RING
