@@ -124,6 +124,10 @@ class Port(Protocol):
         """Seconds since the epoch."""
         ...
 
+    def read_clock(self) -> float:
+        """Bring `now` up to date, and return it: for what is measured rather than waited for."""
+        ...
+
     def deadline(self, at: float) -> None:
         """Raise Expired in the current task at this monotonic time; NEVER takes the deadline away."""
         ...
@@ -272,6 +276,11 @@ class Driver:
     def wall(self) -> float:
         """Seconds since the epoch."""
         return self.clock.wall()
+
+    def read_clock(self) -> float:
+        """Bring `now` up to date, and return it."""
+        self.now = now = self.clock.monotonic()
+        return now
 
     def deadline(self, at: float) -> None:
         """Raise Expired in the current task at this monotonic time."""

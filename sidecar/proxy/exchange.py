@@ -307,7 +307,7 @@ class Exchange:
         if side.draining:
             headers.append((b"connection", b"close"))
         hop.status = response.status
-        hop.first_byte = port.now
+        hop.first_byte = port.read_clock()
         pieces = [self._codec.send_head(ResponseHead(response.status, headers, response.reason))]
         self.answered = True
         size = 0

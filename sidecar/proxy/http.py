@@ -137,7 +137,7 @@ class HttpConnection:
     # ---- the end of a hop ------------------------------------------------------------------------------------------
 
     def _record(self, hop: Hop) -> None:
-        hop.ended = self._port.now
+        hop.ended = self._port.read_clock()
         self._side.recorder.observe(hop)
 
     async def _refuse(self, hop: Hop, error: HopError, head: RequestHead | None, *, answered: bool = False) -> bool:

@@ -189,7 +189,7 @@ class InboundSide:
         except Exception as error:  # noqa: BLE001 - a fault of ours ends this connection, not the sidecar
             hop.error = InternalError(f"{type(error).__name__}: {error}")
         finally:
-            finish_tcp(hop, wire, connection.wire if connection is not None else None, port.now, self.recorder)
+            finish_tcp(hop, wire, connection.wire if connection is not None else None, port.read_clock(), self.recorder)
 
 
 def finish_tcp(hop: Hop, wire: Wire, upstream: Wire | None, now: float, recorder: Recorder) -> None:
