@@ -77,15 +77,18 @@ class Pool:
 
     def _reuse(self, max_idle: float) -> Connection | None:
         """The connection that came back last, if it is young enough; the others are older still."""
-        if not self._idle:
-            return None
-        connection = self._idle[-1]
-        if self._port.now - connection.idle_since >= min(max_idle, self._idle_limit):
-            return None
-        self._idle.pop()
-        connection.wire.rest(None)
-        connection.reused = True
-        return connection
+        while self._idle:
+            connection = self._idle[-1]
+            if self._port.now - connection.idle_since >= min(max_idle, self._idle_limit):
+                return None
+            if connection.peer is not None and self._port.wall() >= connection.peer.tls.not_after:
+                self._close_idle(connection)  # no request rests on a certificate that has ended
+                continue
+            self._idle.pop()
+            connection.wire.rest(None)
+            connection.reused = True
+            return connection
+        return None
 
     def give(self, connection: Connection) -> None:
         """Take back a connection on which an exchange has ended well."""
