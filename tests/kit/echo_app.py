@@ -1,7 +1,7 @@
 """A plain HTTP/1.1 application for tests: `python echo_app.py PORT`. It tells what reached it, to the byte.
 
     any path           200 and JSON: method, target, version, headers, length and sha256 of the body
-    /echo/NONCE        the same bytes back, with x-path and x-nonce telling what path and header came with them
+    /echo/NONCE        the same bytes back (for GET the path's), with x-path and x-nonce telling what came with them
     /status/N          that status
     /slow/SECONDS      the answer comes so much later
     /drip/N            N pieces of 4 bytes, chunked, a tenth of a second apart
@@ -48,7 +48,8 @@ async def one(reader: StreamReader, writer: StreamWriter) -> bool:
     status, extra = 200, [("content-type", "application/json")]
     answer = body
     if path == "echo":
-        extra = [("x-path", argument), ("x-nonce", known.get("x-nonce", ""))]
+        extra = [("x-method", method), ("x-path", argument), ("x-nonce", known.get("x-nonce", ""))]
+        answer = body if method != "GET" else f"<{argument:<30}>".encode()
     elif path == "bytes":
         return await send_bytes(writer, int(argument))
     elif path == "drip":
