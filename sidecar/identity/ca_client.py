@@ -40,6 +40,7 @@ CONNECT_SECONDS = 2.0  # D8
 HANDSHAKE_SECONDS = 5.0  # D8
 ANSWER_SECONDS = 15.0  # D8: response head after the request's end; our answers are one piece
 LONGEST_RETRY_AFTER = 3600.0  # an answer that asks for more is cut to this
+ALPN = (b"http/1.1",)
 _TIME_REASONS = ("expired", "not_yet_valid")
 
 Dial = Callable[[str], Awaitable[trio.abc.Stream]]
@@ -232,8 +233,8 @@ async def _handshake(address: str, trust: Trust, svid: X509Svid | None, clock: C
 
 def _context(trust: Trust, svid: X509Svid | None, now: float) -> SSL.Context:
     if trust.bundle is None:  # first contact: judged by its pins as soon as the handshake is over; we show nothing
-        return make_context(None, (), server=False, verify="none")
-    return make_context(svid, trust.bundle.roots, server=False, verify="require", now=now)
+        return make_context(None, (), server=False, verify="none", alpn=ALPN)
+    return make_context(svid, trust.bundle.roots, server=False, verify="require", alpn=ALPN, now=now)
 
 
 def _check_ca(chain: tuple[x509.Certificate, ...], trust: Trust, now: float) -> None:

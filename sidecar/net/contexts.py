@@ -9,7 +9,7 @@ No session ever resumes: tickets are off, and no session is kept. OpenSSL may st
 number of tickets cannot be set through pyOpenSSL); it names a session that nobody remembers.
 
 The verify callback decides nothing. It writes down OpenSSL's reason, which the error queue does not tell ("certificate
-verify failed" is all it says), so that a refusal can be explained. It costs about 3 µs per certificate of a chain.
+verify failed" is all it says), so that a refusal can be explained. What it costs drowns in the noise of a handshake.
 """
 
 from __future__ import annotations

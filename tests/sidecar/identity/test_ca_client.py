@@ -134,6 +134,26 @@ def test_a_stranger_is_never_asked_for_the_time() -> None:
     with_ca(story, root=other, issuer=an_issuer(other), own_life=(NOW - 2 * DAY, NOW - DAY))
 
 
+def test_who_answers_the_question_about_the_time_must_prove_itself_too() -> None:
+    """The CA is out of date, and somebody else gets between before we ask: his clock is not listened to."""
+    other = a_root()
+
+    @in_virtual_time
+    async def story() -> None:
+        async with trio.open_nursery() as nursery:
+            ca = FakeCa(nursery, own_life=(NOW - DAY / 2, NOW - DAY / 4))
+            stranger = FakeCa(nursery, root=other, issuer=an_issuer(other))
+            stranger.clock.jump(5 * DAY)
+            dials = [ca.dial, stranger.dial]
+            with pytest.raises(CaUntrusted) as caught:
+                await connect(ADDRESS, PINNED, None, TestClock(NOW), lambda address: dials.pop(0)(address))
+            assert (caught.value.reason, caught.value.skew) == ("expired", None)
+            assert stranger.seen == []
+            nursery.cancel_scope.cancel()
+
+    story()
+
+
 def test_nobody_there() -> None:
     async def story(ca: FakeCa) -> None:
         with pytest.raises(CaUnreachable, match=r"cannot reach the CA at ca\.test:17012: connection refused"):
