@@ -22,12 +22,13 @@ from cryptography import x509
 from OpenSSL import SSL
 
 from certs.bundle import BundleSet, TrustBundle
-from certs.errors import IdentityError, InvalidSvid, MeshError, UntrustedSvid
+from certs.errors import IdentityError, MeshError, UntrustedSvid
 from certs.keys import PrivateKey
 from certs.spiffe import SpiffeId, TrustDomain, ca_id
 from certs.svid import X509Svid
 from certs.verify import verify_chain, verify_pinned
-from sidecar.identity.errors import BadAnswer, CaBusy, CaRefused, CaUnreachable, CaUntrusted
+from sidecar.identity.answers import Issued, parse_bundle, parse_issued, parse_refusal, parse_time
+from sidecar.identity.errors import BadAnswer, CaRefused, CaUnreachable, CaUntrusted
 from sidecar.identity.status import CLOCK_TOLERANCE, describe_skew
 from sidecar.net.clock import Clock
 from sidecar.net.contexts import make_context
@@ -39,7 +40,6 @@ from sidecar.net.tls_stream import TlsStream
 CONNECT_SECONDS = 2.0  # D8
 HANDSHAKE_SECONDS = 5.0  # D8
 ANSWER_SECONDS = 15.0  # D8: response head after the request's end; our answers are one piece
-LONGEST_RETRY_AFTER = 3600.0  # an answer that asks for more is cut to this
 ALPN = (b"http/1.1",)
 _TIME_REASONS = ("expired", "not_yet_valid")
 
@@ -59,15 +59,6 @@ class Trust:
         if self.bundle is not None:
             return verify_chain(chain, BundleSet((self.bundle,)), now)
         return verify_pinned(chain, self.pins, self.trust_domain, now)
-
-
-@dataclass(frozen=True, slots=True)
-class Issued:
-    """What a successful enrolment or renewal brings."""
-
-    svid: X509Svid
-    bundle: TrustBundle
-    ca_now: float
 
 
 async def dial_tcp(address: str) -> trio.abc.Stream:
@@ -100,7 +91,7 @@ class CaSession:
 
     async def time(self) -> float:
         """The CA's wall clock."""
-        return _number(await self._call("GET", "/v1/time"), "now")
+        return parse_time((await self._call("GET", "/v1/time")).get("now"))
 
     async def skew(self, clock: Clock) -> float:
         """Our clock minus the CA's, to half the time that the question took."""
@@ -111,7 +102,7 @@ class CaSession:
     async def bundle(self) -> TrustBundle:
         """The trust bundle."""
         answer = await self._exchange("GET", "/v1/bundle", None)
-        return _bundle(self.trust_domain, answer.body)
+        return parse_bundle(self.trust_domain, answer.body)
 
     async def challenge(self, entry: str) -> str:
         """A nonce for an enrolment key to sign; good once and for a minute."""
@@ -123,18 +114,18 @@ class CaSession:
     async def enrol(self, csr: bytes, proof: dict[str, Any], key: PrivateKey, expected: SpiffeId) -> Issued:
         """Ask for a certificate with this proof of who we are."""
         answer = await self._call("POST", "/v1/enrol", {"csr": _b64(csr), "proof": proof})
-        return self._issued(answer, key, expected)
+        return parse_issued(answer, key, expected)
 
     async def renew(self, csr: bytes, key: PrivateKey, expected: SpiffeId) -> Issued:
         """Ask for a certificate with the one that this connection shows."""
-        return self._issued(await self._call("POST", "/v1/renew", {"csr": _b64(csr)}), key, expected)
+        return parse_issued(await self._call("POST", "/v1/renew", {"csr": _b64(csr)}), key, expected)
 
     async def watch(self) -> Duplex:
         """Open the watch."""
         with _patience(self._address):
             opened = await self._http.duplex("POST", "/v1/watch", ((b"content-type", b"application/x-ndjson"),))
         if isinstance(opened, Answer):
-            raise _refusal(opened)
+            raise parse_refusal(opened)
         return opened
 
     async def aclose(self) -> None:
@@ -159,24 +150,8 @@ class CaSession:
         with _patience(self._address):
             answer = await self._http.request(method, path, b"" if body is None else _json(body), (JSON,))
         if answer.status != 200:
-            raise _refusal(answer)
+            raise parse_refusal(answer)
         return answer
-
-    def _issued(self, answer: dict[str, Any], key: PrivateKey, expected: SpiffeId) -> Issued:
-        """Take nothing on faith: the certificate must be ours, for our key, and hold under the bundle beside it."""
-        pem, jwks = answer.get("svid"), answer.get("bundle")
-        if not isinstance(pem, str) or not isinstance(jwks, dict):
-            raise BadAnswer("the CA's answer lacks `svid` or `bundle`")
-        now = _number(answer, "now")
-        bundle = _bundle(self.trust_domain, _json(jwks))
-        try:
-            svid = X509Svid.parse(pem.encode(), key)
-            if svid.spiffe_id != expected:
-                raise BadAnswer(f"the CA issued {svid.spiffe_id}; we are {expected}")
-            verify_chain(svid.chain, BundleSet((bundle,)), now)
-        except (InvalidSvid, UntrustedSvid) as error:
-            raise BadAnswer(f"the CA issued a certificate that does not hold: {error}") from error
-        return Issued(svid, bundle, now)
 
 
 @contextmanager
@@ -199,6 +174,9 @@ async def _connect(address: str, trust: Trust, svid: X509Svid | None, clock: Clo
     stream = await _handshake(address, trust, svid, clock, dial)
     try:
         _check_ca(stream.peer_chain(), trust, clock.wall())
+    except TlsError as error:
+        await trio.aclose_forcefully(stream)
+        raise CaUntrusted(error.reason, f"not our CA: {error}") from error
     except BaseException:
         await trio.aclose_forcefully(stream)
         raise
@@ -270,37 +248,6 @@ async def _measure(address: str, trust: Trust, clock: Clock, dial: Dial) -> floa
         latest = min(certificate.not_valid_after_utc for certificate in chain)
         _check_ca(chain, trust, latest.timestamp() - 1)
         return await session.skew(clock)
-
-
-def _refusal(answer: Answer) -> CaBusy | CaRefused:
-    if answer.status == 429:
-        return CaBusy(_retry_after(answer.header(b"retry-after")))
-    try:
-        document = answer.json()
-    except BadJson:
-        document = {}
-    return CaRefused(answer.status, str(document.get("error", "error")), str(document.get("detail", "no reason given")))
-
-
-def _retry_after(value: bytes | None) -> float:
-    """Seconds from a Retry-After of the form `delay-seconds` (RFC 9110 section 10.2.3); 1 where it is unusable."""
-    if value is None or not value.isdigit():
-        return 1.0
-    return min(max(float(value), 1.0), LONGEST_RETRY_AFTER)
-
-
-def _bundle(trust_domain: TrustDomain, data: bytes) -> TrustBundle:
-    try:
-        return TrustBundle.parse_jwks(trust_domain, data)
-    except IdentityError as error:
-        raise BadAnswer(f"the CA's trust bundle: {error}") from error
-
-
-def _number(document: dict[str, Any], name: str) -> float:
-    value = document.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise BadAnswer(f"the CA's answer has no number `{name}`")
-    return float(value)
 
 
 def _json(value: Any) -> bytes:

@@ -22,7 +22,8 @@ from certs.csr import make_csr
 from certs.enrolment import Enrolment, EnrolmentKey, JoinToken
 from certs.errors import PrivateFileUnavailable
 from certs.keys import new_key
-from sidecar.identity.ca_client import CaSession, Issued
+from sidecar.identity.answers import Issued
+from sidecar.identity.ca_client import CaSession
 from sidecar.identity.errors import CaRefused
 from sidecar.identity.state import KeptKey, StateFolder, token_hash
 

@@ -33,7 +33,8 @@ from certs.errors import MeshError, NothingYet
 from certs.rotation import RECHECK_SECONDS, Renewal, backoff, retry_wait
 from certs.source import Source
 from certs.svid import X509Svid
-from sidecar.identity.ca_client import CaSession, Dial, Issued, Trust, connect, dial_tcp
+from sidecar.identity.answers import Issued
+from sidecar.identity.ca_client import CaSession, Dial, Trust, connect, dial_tcp
 from sidecar.identity.enrol import enrol, in_thread, renew
 from sidecar.identity.errors import BadAnswer, CaBusy, CaRefused, CaUnreachable, CaUntrusted
 from sidecar.identity.state import StateFolder
@@ -122,7 +123,7 @@ class Rotator:
                 wait = busy.retry_after * (1 + 0.1 * self._dice())  # never earlier; a little later, not all at once
                 self._say(last_error=str(busy), next_renewal_at=self._clock.wall() + wait)
                 await self._pause(wait)
-            except (MeshError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - no surprise may take down a sidecar with a valid certificate
                 failures += 1
                 await self._rest_after(error, failures)
             else:
@@ -170,8 +171,8 @@ class Rotator:
         svid = self._valid_svid()
         now = self._clock.wall()
         wait = retry_wait(failures - 1, self._dice(), now, None if svid is None else svid.not_after)
-        self._say(consecutive_failures=failures, last_error=str(error), next_renewal_at=now + wait)
-        _log.warning("no certificate, try %d: %s", failures, error)
+        self._say(consecutive_failures=failures, last_error=_describe(error), next_renewal_at=now + wait)
+        _log.warning("no certificate, try %d: %s", failures, _describe(error), exc_info=_surprise(error))
         await self._pause(wait)
 
     async def _rest_until_due(self, issued: Issued) -> None:
@@ -217,9 +218,9 @@ class Rotator:
             number = await self._svids.wait_past(0)
             try:
                 await self._watch_once(number, heard)
-            except (MeshError, OSError) as error:
-                self._say(watch_error=str(error))
-                _log.info("the watch is not connected: %s", error)
+            except Exception as error:  # noqa: BLE001 - as above
+                self._say(watch_error=_describe(error))
+                _log.info("the watch is not connected: %s", _describe(error), exc_info=_surprise(error))
                 wait = backoff(failures, self._dice())
                 failures += 1
                 with trio.move_on_after(wait):  # a new certificate is a reason to try at once
@@ -232,7 +233,7 @@ class Rotator:
             nursery.start_soon(self._cancel_when_renewed, number, nursery.cancel_scope)
             try:
                 await self._follow(heard)
-            except (MeshError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - raised again outside, so that it comes as itself, in no group
                 failure = error
             nursery.cancel_scope.cancel()
         if failure is not None:
@@ -312,3 +313,12 @@ class Rotator:
         if known != self._known:
             self._known = known
             self._status.publish(known)
+
+
+def _surprise(error: Exception) -> Exception | None:
+    """The error, where nobody foresaw it, so that the log shows where it came from."""
+    return None if isinstance(error, MeshError | OSError) else error
+
+
+def _describe(error: Exception) -> str:
+    return str(error) if _surprise(error) is None else f"a fault of this sidecar: {error!r}"

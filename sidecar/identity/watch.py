@@ -17,8 +17,8 @@ from typing import Any
 import trio
 
 from certs.bundle import TrustBundle
-from certs.errors import IdentityError
 from certs.spiffe import TrustDomain
+from sidecar.identity.answers import parse_bundle, parse_time
 from sidecar.identity.errors import BadAnswer, CaUnreachable
 from sidecar.net.clock import Clock
 from sidecar.net.http_client import BadHttp, Duplex
@@ -86,16 +86,9 @@ class Watch:
                 pass  # a topic of a later version: not ours to judge
 
     async def _take_bundle(self, message: dict[str, Any]) -> None:
-        try:
-            bundle = TrustBundle.parse_jwks(self._trust_domain, json.dumps(message.get("bundle")).encode())
-        except IdentityError as error:
-            raise BadAnswer(f"the watch brought a bundle that cannot be read: {error}") from error
-        await self._on_bundle(bundle)
+        await self._on_bundle(parse_bundle(self._trust_domain, json.dumps(message.get("bundle")).encode()))
         with trio.fail_after(SEND_SECONDS):
             await self._duplex.send(json.dumps({"ack": "bundle", "sequence": message.get("sequence")}).encode() + b"\n")
 
     def _take_time(self, message: dict[str, Any], arrived: float) -> None:
-        theirs = message.get("now")
-        if isinstance(theirs, bool) or not isinstance(theirs, int | float):
-            raise BadAnswer("the watch brought a time that is no number")
-        self._on_skew(arrived - theirs)
+        self._on_skew(arrived - parse_time(message.get("now")))

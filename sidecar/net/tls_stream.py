@@ -130,9 +130,12 @@ class TlsStream(trio.abc.Stream):
             await self.transport.aclose()
 
     def peer_chain(self) -> tuple[x509.Certificate, ...]:
-        """The certificates that the peer sent, leaf first; empty where it sent none."""
-        chain = self._connection.get_peer_cert_chain(as_cryptography=True) or []
-        leaf = self._connection.get_peer_certificate(as_cryptography=True)
+        """The certificates that the peer sent, leaf first; empty where it sent none. Raises TlsError (`malformed`)."""
+        try:
+            chain = self._connection.get_peer_cert_chain(as_cryptography=True) or []
+            leaf = self._connection.get_peer_certificate(as_cryptography=True)
+        except (ValueError, x509.InvalidVersion) as error:  # OpenSSL reads some certificates that cryptography will not
+            raise TlsError("malformed", f"the peer shows a certificate that cannot be read: {error}") from error
         if leaf is not None and (not chain or chain[0] != leaf):
             chain.insert(0, leaf)  # OpenSSL leaves the leaf out of this list where the peer is a client
         return tuple(chain)

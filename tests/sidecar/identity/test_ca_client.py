@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 import trio
+from cryptography.hazmat.primitives.serialization import Encoding
+from OpenSSL import SSL, crypto
 from trio.testing import memory_stream_pair
 
 from certs.csr import make_csr
@@ -16,6 +19,7 @@ from sidecar.identity.ca_client import Trust, connect
 from sidecar.identity.errors import BadAnswer, CaBusy, CaRefused, CaUnreachable, CaUntrusted
 from sidecar.net.clock import TestClock
 from sidecar.net.http_server import Response
+from sidecar.net.tls_stream import TlsStream
 from tests.kit.fake_ca import ISSUER, ROOT, TRUST_DOMAIN, WEB, FakeCa
 from tests.kit.identities import DAY, NOW, a_bundle, a_root, an_issuer, an_svid
 from tests.kit.trio_time import in_virtual_time
@@ -154,6 +158,27 @@ def test_who_answers_the_question_about_the_time_must_prove_itself_too() -> None
     story()
 
 
+@in_virtual_time
+async def test_a_certificate_that_cannot_be_read_proves_nothing() -> None:
+    svid = an_svid(ISSUER, "spiffe://demo.mesh/mesh/ca")
+    der = svid.leaf.public_bytes(Encoding.DER).replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x04", 1)  # X.509 v5
+    context = SSL.Context(SSL.TLS_METHOD)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pyOpenSSL would rather have a certificate that cryptography can read
+        context.use_certificate(crypto.load_certificate(crypto.FILETYPE_ASN1, der))
+    context.use_privatekey(svid.key)
+    async with trio.open_nursery() as nursery:
+
+        async def dial(_: str) -> trio.abc.Stream:
+            mine, theirs = memory_stream_pair()
+            nursery.start_soon(TlsStream(theirs, context, server=True).do_handshake)
+            return mine
+
+        with pytest.raises(CaUntrusted, match="cannot be read") as caught:
+            await connect(ADDRESS, PINNED, None, TestClock(NOW), dial)
+    assert caught.value.reason == "malformed"
+
+
 def test_nobody_there() -> None:
     async def story(ca: FakeCa) -> None:
         with pytest.raises(CaUnreachable, match=r"cannot reach the CA at ca\.test:17012: connection refused"):
@@ -241,7 +266,10 @@ BAD_ANSWERS: list[tuple[Callable[[FakeCa], Response], str]] = [
     (lambda _: Response(200, body=b"<html>"), "not JSON"),
     (lambda _: Response(500, body=b"<html>"), "no reason given"),
     (lambda _: Response.of_json(200, {}), "lacks"),
-    (bad({"now": "noon"}), "no number `now`"),
+    (bad({"now": "noon"}), "names no time"),
+    (bad({"now": 1e300}), "names no time"),
+    (bad({"now": float("inf")}), "names no time"),
+    (bad({"now": -1}), "names no time"),
     (bad({"bundle": {"keys": 1}}), "trust bundle"),
     (bad({"svid": "junk"}), "does not hold"),
     (bad({}), "another key"),

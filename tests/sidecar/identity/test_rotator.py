@@ -441,6 +441,25 @@ def test_a_root_that_left_the_kept_bundle_stays_out_though_it_is_pinned(with_ca:
     with_ca(story)
 
 
+def test_a_surprise_is_a_failure_like_any_other(with_ca: Run) -> None:
+    async def story(ca: FakeCa, folder: Path) -> None:
+        dial, surprises = ca.dial, [ValueError("surprise"), RuntimeError("another")]
+
+        async def surprising(address: str) -> trio.abc.Stream:
+            if surprises:
+                raise surprises.pop()
+            return await dial(address)
+
+        ca.dial = surprising  # type: ignore[method-assign]
+        life = Life(ca, folder)
+        await trio.sleep(0.1)
+        assert "a fault of this sidecar" in life.now.last_error
+        await life.identity()
+        assert life.now.consecutive_failures == 0
+
+    with_ca(story)
+
+
 def test_damaged_state_is_named_and_tried_again(with_ca: Run) -> None:
     async def story(ca: FakeCa, folder: Path) -> None:
         bundle = folder / "web-1.bundle.json"

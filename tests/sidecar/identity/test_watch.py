@@ -180,8 +180,10 @@ BAD: list[tuple[bytes, str]] = [
     (b"[]\n", "not a JSON object"),
     (b'{"topic":"bundle","sequence":1}\n', "cannot be read"),
     (b'{"topic":"bundle","sequence":1,"bundle":{"keys":[{"use":"x509-svid","kty":"EC"}]}}\n', "cannot be read"),
-    (b'{"topic":"time","now":"noon"}\n', "no number"),
-    (b'{"topic":"time","now":true}\n', "no number"),
+    (b'{"topic":"time","now":"noon"}\n', "names no time"),
+    (b'{"topic":"time","now":true}\n', "names no time"),
+    (b'{"topic":"time","now":1' + b"0" * 400 + b"}\n", "names no time"),
+    (b'{"topic":"time","now":NaN}\n', "names no time"),
     (b"x" * (MAX_LINE_BYTES + 70_000), "longer than"),
 ]
 
