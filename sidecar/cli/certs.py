@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from certs.bundle import BundleSet
 
+ROTATE_PATIENCE = 20.0  # seconds; the sidecar gives up after 15: ten between two renewals, and the CA's answer
 COLUMNS = ("service", "SPIFFE ID", "serial", "remains", "next renewal", "bundle", "CA")
 
 
@@ -131,7 +132,7 @@ def verify(target: str, bundle: Path | None, run_dir: Path | None, output: str) 
 @output_option
 def rotate(service: str, run_dir: Path | None, output: str) -> int:
     """Give a running service a new key and certificate now; nothing that is under way is interrupted."""
-    status, document = one(run_dir, service).ask("POST", "/certs/rotate")
+    status, document = one(run_dir, service).ask("POST", "/certs/rotate", timeout=ROTATE_PATIENCE)
     if status != 200:
         detail = str(document.get("detail") or f"the sidecar answers {status}")
         raise Failure(f"{service} keeps its certificate: {detail}", "`mesh status` tells whether the CA is in reach.")

@@ -32,10 +32,12 @@ class Sidecar:
     service: str
     socket: Path
 
-    def ask(self, method: str, path: str, body: object = None) -> tuple[int, dict[str, Any]]:
-        """One exchange: status and document. Raises Failure where nobody answers."""
+    def ask(
+        self, method: str, path: str, body: object = None, *, timeout: float = 10.0
+    ) -> tuple[int, dict[str, Any]]:
+        """One exchange: status and document. Raises Failure where nobody answers within so many seconds."""
         try:
-            return client.call(self.socket, method, path, body)
+            return client.call(self.socket, method, path, body, timeout=timeout)
         except client.NoSidecar as error:
             raise Failure(
                 f"the sidecar of {self.service} does not answer ({error}).",

@@ -107,12 +107,16 @@ class Inspector:
         return {"state": self._worker.state, "in_flight": proxy.in_flight if proxy is not None else 0}
 
     async def rotate(self) -> dict[str, Any]:
-        """Fetch a new certificate now. Raises RotationFailed."""
+        """Fetch a new certificate now. Raises RotationFailed, as soon as a try has failed."""
         worker = self._worker
-        number = worker.svids.number
+        number, heard = worker.svids.number, worker.identity_status.number
+        failures = worker.identity_status.current.consecutive_failures
         worker.renew_soon()
         with trio.move_on_after(ROTATE_SECONDS):
-            await worker.svids.wait_past(number)
+            while worker.svids.number == number:
+                heard = await worker.identity_status.wait_past(heard)
+                if worker.identity_status.current.consecutive_failures > failures:
+                    raise RotationFailed(worker.identity_status.current.last_error)
             svid = worker.svids.current
             return {"service": worker.service.name, "serial": svid.serial, "not_after": svid.not_after}
         status = worker.identity_status.current
