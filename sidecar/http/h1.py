@@ -25,14 +25,15 @@ from sidecar.errors import (
     UpstreamProtocolViolation,
 )
 from sidecar.hop import Headers
+from sidecar.http.chunks import FIELD as _FIELD
+from sidecar.http.chunks import TOKEN as _TOKEN
+from sidecar.http.chunks import ChunkGuard
 from sidecar.http.headers import FORBIDDEN_TRAILERS, SINGLETONS, first, tokens
 from sidecar.http.message import CLOSED, NEED_DATA, SWITCHED, Data, End, HttpEvent, RequestHead, ResponseHead
 
-_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_TOKEN_BYTE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z\r]")
+_TOKEN_START = re.compile(_TOKEN)
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/(1\.[01])\Z")
 _STATUS_LINE = re.compile(rb"HTTP/(1\.[01]) ([1-9][0-9]{2})(?: ([^\x00-\x08\x0a-\x1f\x7f]*))?\Z")
-_FIELD = re.compile(rb"(" + _TOKEN + rb"):[ \t]*+([^\x00-\x08\x0a-\x1f\x7f]*)\Z")
 _DIGITS = re.compile(rb"[0-9]{1,18}\Z")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _END_OF_HEAD = b"\r\n\r\n"
@@ -76,7 +77,7 @@ def _cut_head(raw: bytearray, limit: int) -> list[bytes] | None:
     """Take a whole head off the front, as lines without their CRLF; None while it is not complete."""
     end = raw.find(_END_OF_HEAD)
     if end < 0:
-        if len(raw) > limit:
+        if len(raw) > limit + 3:  # three bytes of the empty line may be here already
             raise HeadTooLarge(f"the head is over {limit} bytes")
         _no_bare_line_end(raw)
         return None
@@ -109,6 +110,8 @@ class _H1:
         self._raw = bytearray()
         self._eof = False
         self._h11: h11.Connection | None = None
+        self._guard: ChunkGuard | None = None  # of the chunked body that is being read
+        self._takes_trailers = False  # whether the framing of our own message has room for them
 
     @property
     def _connection(self) -> h11.Connection:
@@ -129,12 +132,19 @@ class _H1:
 
     def send_end(self, trailers: Headers | tuple[()] = ()) -> bytes:
         """End our message. Trailers are dropped where the framing has no room for them."""
-        try:
-            return self._send(h11.EndOfMessage(headers=list(trailers)))
-        except h11.LocalProtocolError:
-            if not trailers:
-                raise
-            return self._send(h11.EndOfMessage())
+        return self._send(h11.EndOfMessage(headers=list(trailers) if self._takes_trailers else []))
+
+    def _show(self, data: bytes) -> None:
+        """Show body bytes to h11, as far as they are beyond doubt."""
+        if self._guard is None:
+            self._connection.receive_data(data)
+        elif self._guard.error is None:
+            good = self._guard.check(data)
+            if good or not data:
+                self._connection.receive_data(data[:good])
+
+    def _begin_body(self, chunked: bool) -> None:
+        self._guard = ChunkGuard(self._head_bytes, self._head_lines) if chunked else None
 
     @property
     def reusable(self) -> bool:
@@ -163,6 +173,8 @@ class _H1:
                     raise ProtocolViolation(f"the trailer {name.decode('latin-1')} is not allowed")
             return End(trailers)
         if event is h11.NEED_DATA:
+            if self._guard is not None and self._guard.error is not None:
+                raise self._guard.error
             return NEED_DATA
         if event is h11.PAUSED:
             return SWITCHED
@@ -172,10 +184,15 @@ class _H1:
 class H1Server(_H1):
     """Reads requests and writes responses: our side toward a downstream."""
 
+    def __init__(self, head_bytes: int, head_lines: int) -> None:
+        super().__init__(head_bytes, head_lines)
+        self._skipped = False  # the one empty line before a request
+        self._method = b""
+
     def receive(self, data: bytes) -> None:
         """Take bytes from the wire; `b""` is the end of the stream."""
         if self._h11 is not None:
-            self._h11.receive_data(data)
+            self._show(data)
         elif data:
             self._raw += data
         else:
@@ -199,13 +216,14 @@ class H1Server(_H1):
         return self._body_event(event)
 
     def _next_head(self) -> HttpEvent:
-        if self._raw[:2] == b"\r\n":  # RFC 9112 section 2.2: one empty line before a request is forgiven
-            del self._raw[:2]
-        if self._raw[:1] == b"\x16":
-            raise ProtocolViolation("this is TLS; speak plain HTTP here, the sidecar adds the TLS")
-        if self._raw and not _TOKEN_BYTE.match(self._raw):
-            raise ProtocolViolation("this is not HTTP/1")
-        lines = _cut_head(self._raw, self._head_bytes)
+        lines = None
+        if self._raw != b"\r":
+            if self._raw[:2] == b"\r\n" and not self._skipped:  # RFC 9112 section 2.2: one empty line is forgiven
+                del self._raw[:2]
+                self._skipped = True
+            if self._raw and not _TOKEN_START.match(self._raw):
+                raise _not_http(self._raw)
+            lines = _cut_head(self._raw, self._head_bytes)
         if lines is None:
             if not self._eof:
                 return NEED_DATA
@@ -218,11 +236,12 @@ class H1Server(_H1):
         try:
             connection.receive_data(bytes(self._raw[:size]))
             request = connection.next_event()
+            self._begin_body(head.body and head.length is None)
             rest = bytes(self._raw[size:])
             if rest:
-                connection.receive_data(rest)
+                self._show(rest)
             if self._eof:
-                connection.receive_data(b"")
+                self._show(b"")
         except h11.RemoteProtocolError as error:
             raise ProtocolViolation(str(error)) from None
         self._raw = bytearray()
@@ -240,6 +259,7 @@ class H1Server(_H1):
             raise HostMismatch("the Host header is missing")
         head = RequestHead(method, target, headers, version)
         _read_framing(head)
+        self._method = method
         return head
 
     def refuse_next(self) -> None:
@@ -253,7 +273,11 @@ class H1Server(_H1):
             return self._send(
                 h11.InformationalResponse(status_code=head.status, headers=head.headers, reason=head.reason)
             )
-        return self._send(h11.Response(status_code=head.status, headers=head.headers, reason=head.reason))
+        data = self._send(h11.Response(status_code=head.status, headers=head.headers, reason=head.reason))
+        self._takes_trailers = (
+            self._method != b"HEAD" and head.status not in (204, 304) and b"\r\nTransfer-Encoding: chunked\r\n" in data
+        )
+        return data
 
     @property
     def wants_continue(self) -> bool:
@@ -264,7 +288,17 @@ class H1Server(_H1):
         """Get ready for the next request on this connection."""
         self._raw = bytearray(self.trailing())
         self._eof = self._eof or self._connection.trailing_data[1]
-        self._h11 = None
+        self._h11 = self._guard = None
+        self._skipped = self._takes_trailers = False
+        self._method = b""
+
+
+def _not_http(raw: bytearray) -> ProtocolViolation:
+    if raw[:1] != b"\x16":  # the content type of a TLS handshake record
+        return ProtocolViolation("this is not HTTP/1")
+    error = ProtocolViolation("this is TLS where plain HTTP is spoken")
+    error.hint = "speak plain HTTP to the proxy (http://, not https://); the sidecar adds the TLS"
+    return error
 
 
 def _read_framing(head: RequestHead) -> None:
@@ -295,12 +329,16 @@ class H1Client(_H1):
     def __init__(self, head_bytes: int, head_lines: int) -> None:
         super().__init__(head_bytes, head_lines)
         self._in_head = True
+        self._to_head = False  # whether the request is a HEAD
 
     def begin(self, head: RequestHead) -> bytes:
         """Start an exchange and serialise its request head."""
         self._h11 = self._new_h11(h11.CLIENT)
         self._in_head = True
         self._eof = False
+        self._guard = None
+        self._to_head = head.method == b"HEAD"
+        self._takes_trailers = first(head.headers, b"transfer-encoding") is not None
         return self._send(h11.Request(method=head.method, target=head.target, headers=head.headers))
 
     def receive(self, data: bytes) -> None:
@@ -311,7 +349,7 @@ class H1Client(_H1):
             else:
                 self._eof = True
         else:
-            self._connection.receive_data(data)
+            self._show(data)
 
     def next_event(self) -> HttpEvent:
         """The next event. Raises UpstreamProtocolViolation or UpstreamClosed."""
@@ -342,14 +380,25 @@ class H1Client(_H1):
         del self._raw[:size]
         if isinstance(event, h11.Response) or head.status == 101:
             self._in_head = False
+            self._begin_body(self._is_chunked(head))
             rest, self._raw = bytes(self._raw), bytearray()
             if rest:
-                connection.receive_data(rest)
+                self._show(rest)
             if self._eof:
-                connection.receive_data(b"")
+                self._show(b"")
         elif not isinstance(event, h11.InformationalResponse):
             raise UpstreamProtocolViolation("the response head cannot be read")
         return head
+
+    def _is_chunked(self, head: ResponseHead) -> bool:
+        """Whether a chunked body follows this response head; to HEAD, and after 204 and 304, none does."""
+        return (
+            head.status >= 200
+            and head.status not in (204, 304)
+            and self._connection.their_state is h11.SEND_BODY
+            and first(head.headers, b"transfer-encoding") is not None
+            and not self._to_head
+        )
 
     def _read_response(self, lines: list[bytes]) -> ResponseHead:
         match = _STATUS_LINE.match(lines[0])

@@ -151,7 +151,11 @@ class Pool:
         self._port.deadline(give_up)
         try:
             await self._port.wait(place)
-        except Expired:
+        except BaseException as error:
+            if place.happened:  # it was ours, and we leave without it
+                self._call_next()
+            if not isinstance(error, Expired):
+                raise
             raise Overflow(f"no place in the pool of {self._limit} within {self._pending:g} s (limits.pool)") from None
         finally:
             if place in self._waiting:

@@ -17,7 +17,6 @@ after the handshake: flag ID, and nothing is sent again (decision D18).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from sidecar.errors import (
@@ -26,18 +25,19 @@ from sidecar.errors import (
     DownstreamIdle,
     HopError,
     PeerIdentityMismatch,
+    ProtocolViolation,
     ResponseTimeout,
     UpstreamClosed,
     UpstreamIdle,
     UpstreamProtocolViolation,
     UpstreamReset,
 )
-from sidecar.http.headers import first, tokens
+from sidecar.http.headers import first, tokens, without_reserved
 from sidecar.http.message import NEED_DATA, Data, End, RequestHead, ResponseHead
 from sidecar.net.pool import FRESH, YOUNG
 from sidecar.net.port import NEVER, Expired, PeerGone, Task, WireBroken
 from sidecar.net.tls import AlertReceived
-from sidecar.proxy.tcp import tunnel
+from sidecar.proxy.tcp import end_of, tunnel
 
 if TYPE_CHECKING:
     from sidecar.hop import Headers, Hop
@@ -49,7 +49,8 @@ if TYPE_CHECKING:
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"))  # RFC 9110 section 9.2.2
 REPLAY_BYTES = 64 * 1024  # Linkerd's limit for the same purpose
 FLUSH_BYTES = 64 * 1024
-HALF_CLOSE_GRACE = 1.0  # seconds that a downstream which has sent FIN still gets its answer; see docs/protocols.md
+HALF_CLOSE_GRACE = 1.0  # seconds that we wait for more of an answer once the downstream has sent FIN
+INFORMATIONAL_LIMIT = 32  # 1xx responses to one request; Go's client stops at 5, nobody is known to send more than 2
 
 
 class Exchange:
@@ -71,6 +72,7 @@ class Exchange:
         self._trailers: Headers = []
         self._upload_failed = False
         self._wrote = False  # whether any byte of the request may have reached the upstream
+        self._half_closed = False  # the downstream has sent FIN
         self.answered = False  # whether the final response head has been sent downstream
 
     async def run(self) -> bool:
@@ -88,8 +90,9 @@ class Exchange:
             pool.discard(connection)
             raise
         early = not self._request_ended
+        whole = not early and not self._upload_failed and (self._pump is None or self._pump.happened)
         self._stop_pump()
-        if connection.codec.clean and not early and not self._upload_failed:
+        if connection.codec.clean and whole:  # a request that is still on its way would be read as the next one's head
             pool.give(connection)
         else:
             pool.discard(connection)
@@ -125,8 +128,8 @@ class Exchange:
     def _choose_age(self, resendable: bool) -> float:
         if not resendable:
             return YOUNG
-        if self._head.body and (self._head.length or 0) > REPLAY_BYTES:
-            return FRESH  # it could not be replayed whole
+        if self._head.body and (self._head.length is None or self._head.length > REPLAY_BYTES):
+            return FRESH  # perhaps it could not be replayed whole
         return NEVER
 
     def _may_send_again(self, resendable: bool) -> bool:
@@ -175,7 +178,7 @@ class Exchange:
 
     async def _final_head(self, connection: Connection) -> ResponseHead:
         codec = connection.codec
-        watch: Wire | None = self._wire
+        informational = 0
         while True:
             event = codec.next_event()
             if isinstance(event, ResponseHead):
@@ -184,37 +187,51 @@ class Exchange:
                     return event
                 if event.status >= 200:
                     return event
+                informational += 1
+                if informational > INFORMATIONAL_LIMIT:
+                    raise UpstreamProtocolViolation(f"more than {INFORMATIONAL_LIMIT} informational responses")
                 await self._relay_informational(event)
             elif event is NEED_DATA:
                 try:
-                    codec.receive(await connection.wire.read(watch))
-                except PeerGone as gone:
-                    if gone.reset:
-                        raise DownstreamGone from None
-                    watch = None
-                    if not self._head.body or self._request_ended:
-                        await self._grace(codec.receive, connection.wire)
+                    codec.receive(await self._read_answer(connection.wire))
                 except WireBroken as error:
                     raise self._upstream_broke(error, connection) from None
             else:
                 raise UpstreamProtocolViolation("the upstream ended its answer without a head")
 
-    async def _grace(self, receive: Callable[[bytes], None], wire: Wire) -> None:
-        """The downstream has sent FIN: it has left, or has half-closed. Give it a moment, not more."""
-        self._port.deadline(self._port.now + HALF_CLOSE_GRACE)
+    async def _read_answer(self, upstream: Wire) -> bytes:
+        """More from the upstream, with the downstream in view: nobody works for a caller who has left.
+
+        A reset says so. A FIN may also come from one who has half-closed and wants the answer: it gets a moment, not
+        more, unless its request is still being read. Raises WireBroken for the upstream, DownstreamGone, Expired.
+        """
+        if not self._half_closed:
+            try:
+                return await upstream.read(self._wire)
+            except PeerGone as gone:
+                if gone.reset:
+                    raise DownstreamGone from None
+                self._half_closed = True
+        if not self._request_ended:
+            return await upstream.read()
+        task = self._port.current
+        assert task is not None
+        task.deadline = min(task.deadline, self._port.now + HALF_CLOSE_GRACE)
         try:
-            receive(await wire.read())
+            return await upstream.read()
         except Expired:
             raise DownstreamGone from None
-        self._port.deadline(self._port.now + self._side.timeouts.response_head)
 
     async def _relay_informational(self, head: ResponseHead) -> None:
         if self._head.version == b"1.0":
             return  # RFC 9110 section 15.2
         if head.status == 100 and not self._codec.wants_continue:
             return
-        headers = self._side.response_headers(self._hop, head, self._plan.upstream)
-        await self._wire.write(self._codec.send_head(ResponseHead(head.status, headers, head.reason)))
+        headers = self._headers_for_downstream(head)
+        try:
+            await self._wire.write(self._codec.send_head(ResponseHead(head.status, headers, head.reason)))
+        except WireBroken:
+            raise DownstreamGone from None
 
     def _upstream_broke(self, error: WireBroken, connection: Connection) -> HopError:
         name = self._plan.upstream.name
@@ -246,9 +263,9 @@ class Exchange:
                         pieces.append(connection.codec.send_data(event.data))
                 elif isinstance(event, End):
                     self._request_ended = True
-                    self._trailers = event.trailers
+                    self._trailers = without_reserved(event.trailers)
                     if not self._upload_failed:
-                        pieces.append(connection.codec.send_end(event.trailers))
+                        pieces.append(connection.codec.send_end(self._trailers))
                     break
                 else:
                     break
@@ -303,7 +320,7 @@ class Exchange:
 
     async def _relay(self, connection: Connection, response: ResponseHead) -> None:
         port, side, hop, codec = self._port, self._side, self._hop, connection.codec
-        headers = side.response_headers(hop, response, self._plan.upstream)
+        headers = self._headers_for_downstream(response)
         if side.draining:
             headers.append((b"connection", b"close"))
         hop.status = response.status
@@ -320,7 +337,7 @@ class Exchange:
                 if size < FLUSH_BYTES:
                     continue
             elif isinstance(event, End):
-                pieces.append(self._codec.send_end(event.trailers))
+                pieces.append(self._codec.send_end(without_reserved(event.trailers)))
                 await self._send(pieces)
                 return
             elif event is not NEED_DATA:
@@ -330,11 +347,21 @@ class Exchange:
                 pieces, size = [], 0
             if event is NEED_DATA:
                 port.deadline(port.now + side.timeouts.idle)
-                codec.receive(await self._guarded(connection.wire.read))
+                codec.receive(await self._read_body(connection.wire))
 
-    async def _guarded(self, read: Callable[[], Awaitable[bytes]]) -> bytes:
+    def _headers_for_downstream(self, head: ResponseHead) -> Headers:
+        """What the downstream may see of a response head. Raises UpstreamProtocolViolation."""
         try:
-            return await read()
+            headers = self._side.response_headers(self._hop, head, self._plan.upstream)
+        except ProtocolViolation as error:
+            raise UpstreamProtocolViolation(f"response: {error}") from None
+        if head.status < 200 or head.status == 204:  # RFC 9110 section 8.6: they have no content, and no length of it
+            headers = [field for field in headers if field[0] != b"content-length"]
+        return headers
+
+    async def _read_body(self, upstream: Wire) -> bytes:
+        try:
+            return await self._read_answer(upstream)
         except WireBroken as error:
             raise UpstreamReset(f"the upstream broke off its answer: {error}") from None
         except Expired:
@@ -359,7 +386,7 @@ class Exchange:
 
     async def _switch(self, connection: Connection, response: ResponseHead) -> None:
         """The upstream agrees to another protocol: from here on bytes are moved, not read."""
-        headers = self._side.response_headers(self._hop, response, self._plan.upstream)
+        headers = self._headers_for_downstream(response)
         upgrade = first(response.headers, b"upgrade") or b""
         headers += [(b"connection", b"upgrade"), (b"upgrade", upgrade)]
         self._hop.status = 101
@@ -367,7 +394,7 @@ class Exchange:
         self.answered = True
         head = self._codec.send_head(ResponseHead(101, headers, response.reason))
         await self._send([head + connection.codec.trailing()])
-        early = self._codec.trailing()
-        if early:
-            await connection.wire.write(early)
-        await tunnel(self._port, self._wire, connection.wire, self._hop, idle=NEVER)
+        port, hop = self._port, self._hop
+        await tunnel(
+            port, self._wire, connection.wire, hop, idle=NEVER, until=end_of(hop, port), early=self._codec.trailing()
+        )

@@ -8,10 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sidecar.errors import DownstreamGone, HopError, IdentityRefused, InternalError, ProtocolViolation, RequestTimeout
+from sidecar.errors import (
+    DownstreamGone,
+    Draining,
+    HopError,
+    IdentityRefused,
+    InternalError,
+    ProtocolViolation,
+    RequestTimeout,
+)
 from sidecar.http.h1 import H1Server
 from sidecar.http.message import CLOSED, NEED_DATA, Data, End, RequestHead
-from sidecar.net.port import Expired, WireBroken
+from sidecar.net.port import Cancelled, Expired, WireBroken
 from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.respond import refusal, status_of
 
@@ -53,7 +61,7 @@ class HttpConnection:
 
     def drain(self) -> None:
         """Close now if idle; else the answer in flight will say `Connection: close`."""
-        if self.idle and self._task is not None:
+        if self.idle and self._codec.idle and self._task is not None:
             self._task.cancel()
 
     async def _serve_one(self, first: bool) -> bool:
@@ -62,8 +70,8 @@ class HttpConnection:
         try:
             head = await self._read_head(first)
         except HopError as error:
-            hop = side.open_hop(self._caller, None, port.now)
-            await self._refuse(hop, error, None)
+            self.idle = False
+            await self._refuse(side.open_hop(self._caller, None, port.now), error, None)
             return False
         except WireBroken:
             return False
@@ -75,19 +83,24 @@ class HttpConnection:
         try:
             self._check_identity()
             plan = side.admit(hop, self._caller, head, port.wall())
-            if plan.connect:
-                return await self._connect(hop, plan)
             if not head.body:
                 self._codec.next_event()  # its End, which h11 wants to have said
-            exchange = Exchange(port, side, hop, head, plan, self._wire, self._codec)
-            again = await exchange.run()
-            self._record(hop)
+            if plan.connect is None:
+                exchange = Exchange(port, side, hop, head, plan, self._wire, self._codec)
+                again = await exchange.run()
+                self._record(hop)
         except HopError as error:
             return await self._refuse(hop, error, head, answered=exchange is not None and exchange.answered)
-        except WireBroken:
-            return await self._refuse(hop, DownstreamGone(), head, answered=True)
+        except Cancelled:
+            hop.error = Draining("the sidecar has ended")
+            hop.decision_id = hop.decision_id or side.recorder.decision_id()
+            self._record(hop)
+            raise
         except Exception as error:  # noqa: BLE001 - a fault of ours ends this connection, not the sidecar
-            return await self._refuse(hop, InternalError(f"{type(error).__name__}: {error}"), head, answered=True)
+            fault = InternalError(f"{type(error).__name__}: {error}")
+            return await self._refuse(hop, fault, head, answered=exchange is not None and exchange.answered)
+        if plan.connect is not None:
+            return await self._connect(hop, plan)
         if not again or side.draining:
             await self._close_in_stages()
             return False
@@ -126,11 +139,15 @@ class HttpConnection:
             raise IdentityRefused("expired", f"the certificate of {peer.id} has expired since the connection began")
 
     async def _connect(self, hop: Hop, plan: Plan) -> bool:
-        """CONNECT through the forward proxy: the rest of the connection belongs to that upstream."""
+        """CONNECT through the forward proxy: the rest of the connection belongs to that upstream.
+
+        What then crosses is recorded, as the hops of that upstream's protocol; the CONNECT itself only where it fails.
+        """
         assert plan.connect is not None
-        self._codec.next_event()
-        hop.status = 200
-        await self._wire.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        try:
+            await self._wire.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        except WireBroken:
+            return await self._refuse(hop, DownstreamGone(), None)
         await plan.connect(self._port, self._wire, self._caller, hop, self._codec.trailing())
         return False
 
@@ -156,6 +173,9 @@ class HttpConnection:
         try:
             return await self._answer(hop, error, head)
         except (WireBroken, Expired, HopError):
+            return False
+        except Exception:  # noqa: BLE001 - no answer can be made any more, and the hop has been recorded
+            self._wire.abort()
             return False
 
     async def _answer(self, hop: Hop, error: HopError, head: RequestHead | None) -> bool:

@@ -19,6 +19,7 @@ from sidecar.errors import (
     AmbiguousPath,
     AuditFull,
     BodyTooLarge,
+    Draining,
     HopError,
     InternalError,
     LoopDetected,
@@ -29,8 +30,9 @@ from sidecar.hop import Deny, Headers, Hop
 from sidecar.http.canonical import Leniency, Target, canonical_target, request_host
 from sidecar.http.headers import XFCC, end_to_end, first, tokens, without_reserved
 from sidecar.http.message import RequestHead, ResponseHead
+from sidecar.net.port import Cancelled
 from sidecar.proxy.side import Caller, Plan
-from sidecar.proxy.tcp import tunnel
+from sidecar.proxy.tcp import end_of, tunnel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,6 +125,8 @@ class InboundSide:
         if route is not None:
             _check_route(route, head)
         headers = outgoing_headers(head)
+        if first(headers, b"host") is None:  # only in HTTP/1.0; what we send on is 1.1 and must have one
+            headers.insert(0, (b"host", self._app.authority))
         assert caller.peer is not None
         headers.append((XFCC, self._client_cert(caller.peer, head.headers)))
         headers.append((VIA, b",".join((*via, self._instance))))
@@ -174,18 +178,18 @@ class InboundSide:
     async def serve_tcp(self, port: Port, wire: Wire, caller: Caller) -> None:
         """Judge a raw connection, then move its bytes to the application."""
         hop = self._hop(caller, "tcp", port.now)
-        peer = caller.peer
-        assert peer is not None
         connection = None
         try:
             self._authorize(hop, port.wall())
             hop.attempts = 1
             connection = await self._app.connect()
             hop.endpoint = connection.endpoint
-            until = port.now + max(0.0, peer.tls.not_after - port.wall())
-            await tunnel(port, wire, connection.wire, hop, idle=self.timeouts.tcp_idle, until=until)
+            await tunnel(port, wire, connection.wire, hop, idle=self.timeouts.tcp_idle, until=end_of(hop, port))
         except HopError as error:
             hop.error = error
+        except Cancelled:
+            hop.error = Draining("the sidecar has ended")
+            raise
         except Exception as error:  # noqa: BLE001 - a fault of ours ends this connection, not the sidecar
             hop.error = InternalError(f"{type(error).__name__}: {error}")
         finally:

@@ -17,16 +17,26 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from sidecar.errors import CrossSite, HopError, InternalError, LoopDetected, UndeclaredUpstream, UnsupportedFeature
+from sidecar.errors import (
+    CrossSite,
+    Draining,
+    HopError,
+    InternalError,
+    LoopDetected,
+    ProtocolViolation,
+    UndeclaredUpstream,
+    UnsupportedFeature,
+)
 from sidecar.hop import Headers, Hop
 from sidecar.http.canonical import Target, opaque_target, request_host
 from sidecar.http.headers import end_to_end, first, without_reserved
 from sidecar.http.message import RequestHead, ResponseHead
+from sidecar.net.port import Cancelled
 from sidecar.proxy.http import HttpConnection
 from sidecar.proxy.inbound import VIA, _via, finish_tcp, outgoing_headers
 from sidecar.proxy.respond import peer_refused
 from sidecar.proxy.side import Caller, Plan
-from sidecar.proxy.tcp import tunnel
+from sidecar.proxy.tcp import end_of, tunnel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -107,6 +117,8 @@ class OutboundSide:
         hop.listener = upstream.name
         hop.destination = upstream.identity
         if target.form == "authority":
+            if head.body:
+                raise ProtocolViolation("a CONNECT with a body: what follows it is the tunnel (RFC 9110 section 9.3.6)")
             return Plan(upstream, b"", [], connect=self._tunnel_to(upstream))
         if upstream.protocol != "http":
             raise UnsupportedFeature(f"{upstream.name} is raw TCP; reach it by CONNECT or by its own listener")
@@ -175,16 +187,15 @@ class OutboundSide:
             hop.attempts = 1
             connection = await self._only.connect()
             hop.endpoint = connection.endpoint
-            until = float("inf")
             if connection.peer is not None:
                 hop.tls = connection.peer.tls
-                until = port.now + max(0.0, connection.peer.tls.not_after - port.wall())
-            if early:
-                hop.received_bytes += len(early)
-                await connection.wire.write(early)
-            await tunnel(port, wire, connection.wire, hop, idle=self.timeouts.tcp_idle, until=until)
+            until = end_of(hop, port)
+            await tunnel(port, wire, connection.wire, hop, idle=self.timeouts.tcp_idle, until=until, early=early)
         except HopError as error:
             hop.error = error
+        except Cancelled:
+            hop.error = Draining("the sidecar has ended")
+            raise
         except Exception as error:  # noqa: BLE001 - a fault of ours ends this connection, not the sidecar
             hop.error = InternalError(f"{type(error).__name__}: {error}")
         finally:

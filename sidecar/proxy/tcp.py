@@ -39,17 +39,37 @@ class _Activity:
             raise DownstreamIdle(f"no byte in either direction for {self.idle:g} s (timeouts.tcp_idle)")
 
 
-async def tunnel(port: Port, downstream: Wire, upstream: Wire, hop: Hop, *, idle: float, until: float = NEVER) -> None:
-    """Move bytes both ways until both have ended.
+def end_of(hop: Hop, port: Port) -> float:
+    """The monotonic time at which the certificate ends that this hop rests on; NEVER where it rests on none."""
+    return NEVER if hop.tls is None else port.now + max(0.0, hop.tls.not_after - port.wall())
+
+
+async def tunnel(
+    port: Port,
+    downstream: Wire,
+    upstream: Wire,
+    hop: Hop,
+    *,
+    idle: float,
+    until: float = NEVER,
+    early: bytes = b"",
+) -> None:
+    """Move bytes both ways until both have ended; `early` has been read from the downstream already.
 
     Raises HopError where one side breaks, nothing moves for `idle` seconds, or at `until` (monotonic): the end of the
     certificate that the connection rests on (decision D17).
     """
     activity = _Activity(port.now, idle, until)
     answer = port.spawn(_pump(port, upstream, downstream, hop, activity, from_downstream=False))
-    await _pump(port, downstream, upstream, hop, activity, from_downstream=True)
-    port.deadline(NEVER)
-    await port.wait(answer)
+    try:
+        if early:
+            hop.received_bytes += len(early)
+            await _push(port, upstream, early, activity, to_downstream=False)
+        await _pump(port, downstream, upstream, hop, activity, from_downstream=True)
+        port.deadline(NEVER)
+        await port.wait(answer)
+    finally:
+        answer.cancel()
 
 
 async def _pump(port: Port, source: Wire, sink: Wire, hop: Hop, activity: _Activity, *, from_downstream: bool) -> None:
@@ -64,7 +84,7 @@ async def _pump(port: Port, source: Wire, sink: Wire, hop: Hop, activity: _Activ
             raise _broke(from_downstream, error) from None
         activity.at = port.now
         if not data:
-            await sink.finish()
+            await _push(port, sink, b"", activity, to_downstream=not from_downstream)
             return
         if from_downstream:
             hop.received_bytes += len(data)
@@ -76,9 +96,13 @@ async def _pump(port: Port, source: Wire, sink: Wire, hop: Hop, activity: _Activ
 
 
 async def _push(port: Port, sink: Wire, data: bytes, activity: _Activity, *, to_downstream: bool) -> None:
+    """Pass bytes on, or with none the end."""
     try:
         port.deadline(min(port.now + activity.idle, activity.until))
-        await sink.write(data)
+        if data:
+            await sink.write(data)
+        else:
+            await sink.finish()
     except Expired:
         activity.check(port.now)
         raise DownstreamIdle(f"the reader took no byte for {activity.idle:g} s (timeouts.tcp_idle)") from None
