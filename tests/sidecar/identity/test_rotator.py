@@ -253,6 +253,22 @@ def test_a_busy_ca_at_renewal_does_not_make_us_show_the_key(with_ca: Run) -> Non
     with_ca(story)
 
 
+def test_a_busy_ca_is_obeyed_even_past_the_end_of_the_certificate(with_ca: Run) -> None:
+    async def story(ca: FakeCa, folder: Path) -> None:
+        ca.ttl = 100.0
+        life = Life(ca, folder, dice=0.0)
+        await life.identity()
+        ca.answers["/v1/renew"] = lambda _: Response.error(429, "busy", "", ((b"retry-after", b"1000"),))
+        await trio.sleep(46)
+        ca.seen.clear()
+        await trio.sleep(998)
+        assert not {"/v1/renew", "/v1/enrol", "/v1/challenge"} & set(ca.paths())
+        await life.svids.wait_past(1)
+        assert life.obtained[-1] == pytest.approx(1045, abs=1)
+
+    with_ca(story)
+
+
 def test_a_renewal_can_be_asked_for_but_never_two_within_ten_seconds(with_ca: Run) -> None:
     async def story(ca: FakeCa, folder: Path) -> None:
         life = Life(ca, folder)
