@@ -3,8 +3,8 @@
 Pure code raises or returns these and knows nothing of HTTP; `sidecar.proxy.respond` alone turns them into answers. The
 message of an error is for the operator's log and `mesh explain`; nothing of it ever reaches a peer.
 
-`flag` is Envoy's response-flag vocabulary, to which we add PD (policy denied), ID (identity failure), SV (schema or size)
-and TH (throttled).
+`flag` is Envoy's response-flag vocabulary, to which we add PD (policy denied), ID (identity failure), SV (schema or
+size) and TH (throttled).
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ class HopError(MeshError):
     fault: ClassVar[Fault] = Fault.OURS
     retry: ClassVar[Retry] = Retry.NEVER
     flag: ClassVar[str] = "-"
+    endpoint: str = ""  # "host:port" that was tried, where the hop failed on the way there
+    hint: str = ""  # what our own application may be told to do about it; never leaves the machine
 
     def __init__(self, detail: str = "") -> None:
         super().__init__(detail or (self.__doc__ or "").splitlines()[0])
@@ -158,15 +160,19 @@ class IdentityRefused(HopError):
 
 
 class PeerIdentityMismatch(HopError):
-    """The upstream proved an identity other than the one declared for it, or none we trust."""
+    """The upstream proved an identity other than the one declared for it, or none we trust.
+
+    `presented` is the SPIFFE ID that it did prove, or that stands on a certificate whose chain held.
+    """
 
     name = "peer_identity"
     fault = Fault.UPSTREAM
     flag = "ID"
 
-    def __init__(self, reason: str, detail: str = "") -> None:
+    def __init__(self, reason: str, detail: str = "", presented: SpiffeId | None = None) -> None:
         super().__init__(detail or reason)
         self.reason = reason
+        self.presented = presented
 
 
 class NoIdentity(HopError):
@@ -217,9 +223,13 @@ class ConnectFailed(HopError):
 
 
 class HandshakeFailed(ConnectFailed):
-    """The TLS handshake with the upstream failed."""
+    """The TLS handshake with the upstream failed, and not by anybody's identity. `reason` is short and stable."""
 
     name = "handshake_failed"
+
+    def __init__(self, detail: str = "", reason: str = "tls") -> None:
+        super().__init__(detail)
+        self.reason = reason
 
 
 class UpstreamClosed(HopError):

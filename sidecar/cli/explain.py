@@ -124,16 +124,21 @@ def _from_sidecar(run_dir: Path | None, called: str, question: dict[str, Any]) -
 def _decision(decision_id: str, run_dir: Path | None) -> dict[str, Any]:
     """Ask everybody: the id names a process, not a service. One that does not answer is no obstacle."""
     silent: list[str] = []
+    hearsay: dict[str, Any] | None = None  # of a caller's sidecar, which knows the id and the answer, not the reasons
     for sidecar in some(run_dir):
         try:
             status, document = sidecar.ask("GET", f"/decisions/{quote(decision_id, safe='')}")
         except Failure:
             silent.append(sidecar.service)
             continue
-        if status == 200:
+        if status == 200 and document.get("decided_here", True):
             return document
+        if status == 200:
+            hearsay = document
         if status == 400:
             raise Failure(f"{decision_id!r} is no decision id.", str(document.get("detail", "")), Code.USAGE)
+    if hearsay is not None:
+        return hearsay
     missing = f" These did not answer: {', '.join(silent)}." if silent else ""
     raise Failure(
         f"no sidecar here knows the decision {decision_id}.",
@@ -155,15 +160,26 @@ def _show(document: dict[str, Any]) -> None:
 
 
 def _show_facts(hop: dict[str, Any]) -> None:
-    caller, called = str(hop.get("caller") or hop.get("presented") or ""), str(hop.get("destination") or "")
+    caller, called = str(hop.get("caller") or ""), str(hop.get("destination") or "")
+    inbound = hop.get("direction") == "inbound"
+    far = ("from", hop.get("source")) if inbound else ("to", hop.get("endpoint"))
+    where = [f"{hop.get('direction', '')} on {hop.get('listener', '')}", " ".join(map(str, far)) if far[1] else ""]
     request = f"{hop.get('method') or ''} {hop.get('host') or ''}{hop.get('path') or ''}".strip()
-    outcome = f"flag {hop.get('flag', '-')}, {hop.get('error') or 'no error'}"
+    reason = f" ({hop['reason']})" if hop.get("reason") else ""
+    outcome = f"flag {hop.get('flag', '-')}, {hop.get('error') or 'no error'}{reason}"
     print_facts([
         ("decision", f"{hop['id']}, by the sidecar of {hop.get('service', '?')} at {hop.get('at', '')}"),
-        ("hop", f"{short(caller)} → {short(called)}, {hop.get('direction', '')} on {hop.get('listener', '')}"),
+        ("hop", f"{_who(caller, called)} → {_who(called, caller)}, {', '.join(filter(None, where))}"),
+        ("shown", _safe(hop.get("presented"))),
         ("request", _safe(request)),
         ("outcome", f"{hop.get('status') or 'closed'}, {outcome}"),
     ])  # fmt: skip
+
+
+def _who(identity: str, other: str) -> str:
+    """A SPIFFE ID as short as it is clear: with its trust domain where the other end is of another one."""
+    domain, known = (each.removeprefix("spiffe://").partition("/")[0] for each in (identity, other))
+    return _safe(identity) if identity and other and domain != known else short(identity)
 
 
 def _safe(text: object) -> str:

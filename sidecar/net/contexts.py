@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
 from cryptography import x509
@@ -36,7 +36,17 @@ _MODES = {
     "optional": SSL.VERIFY_PEER,
     "none": SSL.VERIFY_NONE,
 }
-_verify_errors: WeakKeyDictionary[SSL.Connection, int] = WeakKeyDictionary()
+
+
+class VerifyFailure(NamedTuple):
+    """Why OpenSSL refused the peer's chain, and which certificate of it."""
+
+    number: int  # X509_V_ERR_*
+    depth: int  # 0 is the leaf
+    certificate: x509.Certificate | None  # None where only OpenSSL can read it
+
+
+_verify_failures: WeakKeyDictionary[SSL.Connection, VerifyFailure] = WeakKeyDictionary()
 
 
 class NoCommonProtocol(SSL.Error):
@@ -73,7 +83,7 @@ def make_context(
     context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS | NO_AUTO_CHAIN)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF | SSL.SESS_CACHE_NO_INTERNAL)
-    context.set_verify(_MODES[verify], _note_verify_error)
+    context.set_verify(_MODES[verify], _note_verify_failure)
     context.set_verify_depth(MAX_CHAIN)
     _trust(context, roots, now)
     if svid is not None:
@@ -83,9 +93,9 @@ def make_context(
     return context
 
 
-def verify_error(connection: SSL.Connection) -> int:
-    """OpenSSL's number for why the peer's chain was refused on this connection; 0 where it was not."""
-    return _verify_errors.get(connection, 0)
+def verify_failure(connection: SSL.Connection) -> VerifyFailure | None:
+    """Why OpenSSL refused the peer's chain on this connection; None where it did not."""
+    return _verify_failures.get(connection)
 
 
 def _trust(context: SSL.Context, roots: Sequence[x509.Certificate], now: float | None) -> None:
@@ -118,7 +128,13 @@ def _negotiate(context: SSL.Context, alpn: tuple[bytes, ...], server: bool) -> N
     context.set_alpn_select_callback(select)
 
 
-def _note_verify_error(connection: SSL.Connection, _: crypto.X509, number: int, __: int, ok: int) -> bool:
+def _note_verify_failure(
+    connection: SSL.Connection, certificate: crypto.X509, number: int, depth: int, ok: int
+) -> bool:
     if not ok:
-        _verify_errors[connection] = number
+        try:
+            readable = certificate.to_cryptography()
+        except (ValueError, x509.InvalidVersion):
+            readable = None
+        _verify_failures[connection] = VerifyFailure(number, depth, readable)
     return bool(ok)

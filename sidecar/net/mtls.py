@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs.bundle import BundleSet
@@ -37,6 +38,15 @@ if TYPE_CHECKING:
     from certs.spiffe import SpiffeId
 
 ALPN_HTTP = (b"http/1.1",)
+# Alerts by which an upstream refuses our certificate, and findings of ours that are not about its; what else fails in
+# a handshake is an identity that we refuse, or a road that leads nowhere.
+_ALERTS_ABOUT_US = frozenset((
+    "expired", "unknown_ca", "bad_certificate", "no_certificate", "unsupported_certificate", "certificate_revoked",
+    "certificate_unknown", "access_denied",
+))  # fmt: skip
+_FINDINGS_ABOUT_THE_ROAD = frozenset((
+    "plaintext", "truncated", "closed", "protocol_version", "alpn", "handshake_failure", "tls",
+))  # fmt: skip
 REFUSED_LINGER = 1.0  # seconds that a refused peer has to read our alert
 
 
@@ -129,6 +139,8 @@ class MtlsGate:
             port.deadline(port.now + within)
             try:
                 await secure.handshake()
+            except AlertReceived as error:
+                raise IdentityRefused(f"alert_{error.reason}", error.detail) from None
             except TlsBroken as error:
                 await _let_alert_through(port, secure)
                 raise IdentityRefused(error.reason, error.detail) from None
@@ -153,22 +165,20 @@ class MtlsGate:
             port.deadline(port.now + within)
             try:
                 await secure.handshake()
-            except AlertReceived as error:
-                raise PeerIdentityMismatch(f"alert_{error.reason}", error.detail) from None
             except TlsBroken as error:
-                if error.reason in ("plaintext", "truncated", "protocol_version", "tls"):
-                    raise HandshakeFailed(error.detail) from None
-                raise PeerIdentityMismatch(error.reason, error.detail) from None
+                raise _failed(error) from None
             except Expired:
-                raise HandshakeFailed(f"no handshake within {within:g} s") from None
+                raise HandshakeFailed(f"no handshake within {within:g} s", "handshake_timeout") from None
             except WireBroken as error:
-                raise HandshakeFailed(f"the upstream left during the handshake: {error}") from None
+                raise HandshakeFailed(f"the upstream left during the handshake: {error}", "reset") from None
             try:
                 peer = self._peer(secure, generation, port.wall())
             except IdentityRefused as error:
-                raise PeerIdentityMismatch(error.reason, str(error)) from None
+                raise PeerIdentityMismatch(error.reason, str(error), error.presented) from None
             if peer.id != expected:
-                raise PeerIdentityMismatch("other_identity", f"the upstream is {peer.id}, expected {expected}")
+                raise PeerIdentityMismatch(
+                    "other_identity", f"expected {expected}, got {peer.id}", presented=peer.id
+                )
             return secure, peer
         except BaseException:
             secure.close()
@@ -176,7 +186,10 @@ class MtlsGate:
 
     def _peer(self, wire: TlsWire, generation: _Generation, wall: float) -> Peer:
         """Who the other side is. Raises IdentityRefused."""
-        chain = wire.peer_chain()
+        try:
+            chain = wire.peer_chain()
+        except (ValueError, x509.InvalidVersion) as error:  # OpenSSL is the more lenient reader of the two
+            raise IdentityRefused("malformed", f"the peer's certificate cannot be read: {error}") from None
         if not chain:
             raise IdentityRefused("no_certificate", "the peer showed no certificate")
         leaf = chain[0]
@@ -205,6 +218,15 @@ class MtlsGate:
                 "not_yet_valid", f"the certificate of {identity} is not valid yet; check both clocks", identity
             )
         return Peer(identity, facts, hashlib.sha256(leaf.public_bytes(Encoding.DER)).hexdigest())
+
+
+def _failed(error: TlsBroken) -> PeerIdentityMismatch | HandshakeFailed:
+    """Whether a handshake of ours failed by an identity or on the way to one."""
+    alert = isinstance(error, AlertReceived)
+    reason = f"alert_{error.reason}" if alert else error.reason
+    if error.reason in _ALERTS_ABOUT_US if alert else error.reason not in _FINDINGS_ABOUT_THE_ROAD:
+        return PeerIdentityMismatch(reason, error.detail)
+    return HandshakeFailed(error.detail, reason)
 
 
 async def _let_alert_through(port: Port, wire: TlsWire) -> None:

@@ -12,24 +12,28 @@ from typing import ClassVar, Final
 import trio
 from OpenSSL import SSL
 
-from certs.errors import MeshError
-from sidecar.net.contexts import verify_error
+from certs.errors import InvalidSpiffeId, InvalidSvid, MeshError
+from certs.svid import check_leaf
+from sidecar.net.contexts import VerifyFailure, verify_failure
 
-# X509_V_ERR_* of OpenSSL's x509_vfy.h → (short reason, what it means to an operator).
+# X509_V_ERR_* of OpenSSL's x509_vfy.h → (short reason, what it means to an operator). In the words, {whose} stands for
+# the certificate that it is about, {claim} for what that says of itself.
 _VERIFY: Final[dict[int, tuple[str, str]]] = {
     7: ("bad_chain", "a signature in the peer's certificate chain does not hold"),
-    9: ("not_yet_valid", "the peer's certificate is not valid yet; check the clocks of both machines"),
-    10: ("expired", "the peer's certificate has expired; check its renewal and the clocks of both machines"),
-    18: ("unknown_ca", "the peer's certificate is self-signed"),
-    19: ("unknown_ca", "the peer's chain ends in a root that is not in our trust bundle"),
-    20: ("unknown_ca", "the peer's chain leads to no root in our trust bundle"),
-    21: ("unknown_ca", "the peer's certificate leads to no root in our trust bundle"),
+    9: ("not_yet_valid", "{whose} is not valid before {begin}{claim}; check the clocks of both machines"),
+    10: ("expired", "{whose} expired at {end}{claim}; check its renewal and the clocks of both machines"),
+    18: ("unknown_ca", "the peer's certificate is self-signed{claim}"),
+    19: ("unknown_ca", "the peer's chain ends in a root that is not in our trust bundle: {issuer}"),
+    20: ("unknown_ca", "the peer's chain leads to no root in our trust bundle; its last issuer is {issuer}"),
+    21: ("unknown_ca", "the peer's certificate leads to no root in our trust bundle; its issuer is {issuer}"),
     22: ("bad_chain", "the peer's certificate chain is too long"),
     24: ("bad_chain", "a certificate in the peer's chain is not a CA, yet it signs"),
-    26: ("bad_chain", "the peer's certificate is not meant for this side of TLS (extended key usage)"),
+    26: ("bad_chain", "{whose} is not meant for this side of TLS (key usage)"),
     32: ("bad_chain", "a CA in the peer's chain may not sign certificates (key usage)"),
     79: ("bad_chain", "a certificate in the peer's chain is not a CA, yet it signs"),
 }
+PURPOSE: Final = 26  # X509_V_ERR_INVALID_PURPOSE
+_MAX_NAME: Final = 100  # characters of a name that a stranger wrote into a certificate
 
 # The word after "alert" → (short reason, what the peer means by it); RFC 8446 section 6.2.
 _ALERTS: Final[dict[str, tuple[str, str]]] = {
@@ -85,13 +89,34 @@ def tls_error(error: SSL.Error, connection: SSL.Connection) -> TlsError:
     if found:
         short, meaning = _ALERTS.get(alert, (alert.replace(" ", "_"), f"the peer refused with the TLS alert {alert!r}"))
         return TlsError(short, f"{meaning} (TLS alert: {alert})", alert)
-    if "certificate verify failed" in reason and (number := verify_error(connection)):
-        short, meaning = _VERIFY.get(number, ("bad_chain", f"the peer's chain was refused (X509_V_ERR {number})"))
-        return TlsError(short, meaning)
+    if "certificate verify failed" in reason and (failure := verify_failure(connection)) is not None:
+        return TlsError(*_refused_chain(failure))
     for part, (short, meaning) in _FINDINGS:
         if part in reason:
             return TlsError(short, f"{meaning} (OpenSSL: {reason})")
     return TlsError("tls", f"TLS failed: {reason or type(error).__name__}")
+
+
+def _refused_chain(failure: VerifyFailure) -> tuple[str, str]:
+    """The short reason and the words for a chain that OpenSSL refused, with the certificate's own dates and names."""
+    number, depth, certificate = failure
+    short, meaning = _VERIFY.get(number, ("bad_chain", f"the peer's chain was refused (X509_V_ERR {number})"))
+    if certificate is None:
+        return "malformed", "the peer's chain holds a certificate that cannot be read"
+    claim = ""
+    if depth == 0:
+        try:
+            claim = f" (it claims to be {check_leaf(certificate)})"
+        except (InvalidSvid, InvalidSpiffeId) as error:
+            if number == PURPOSE:  # OpenSSL says that something is wrong, and we know what
+                return getattr(error, "rule", "invalid_spiffe_id"), str(error)
+    return short, meaning.format(
+        whose="the peer's certificate" if depth == 0 else "a CA certificate in the peer's chain",
+        claim=claim,
+        begin=f"{certificate.not_valid_before_utc:%Y-%m-%dT%H:%M:%SZ}",
+        end=f"{certificate.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}",
+        issuer=repr(certificate.issuer.rfc4514_string()[:_MAX_NAME]),
+    )
 
 
 def _queue(error: SSL.Error) -> str:

@@ -215,7 +215,7 @@ IDENTITY: Final[dict[str, Reason]] = {
     ),
     "protocol_version": Reason(
         "The other end does not offer TLS 1.3, for example only TLS 1.2: {detail}.",
-        "Bring the client up to date. `tls.unsafe_tls12` accepts TLS 1.2 with AEAD suites until then.",
+        "Bring that end up to date. `tls.unsafe_tls12` accepts TLS 1.2 with AEAD suites until then.",
     ),
     "plaintext": Reason(
         "Plaintext, or something else that is not TLS, arrived on an mTLS port: {detail}.",
@@ -285,7 +285,8 @@ def reason_of(error: HopError, **facts: Any) -> Reason:
 def _identity(reason: str) -> Reason | None:
     short = reason.removeprefix("alert_")
     if short != reason and short not in _EITHER_END:  # the other end judged our certificate, and told us with an alert
-        return IDENTITY["bad_certificate"]
+        todo = IDENTITY["unknown_root" if short == "unknown_ca" else "bad_certificate"].todo
+        return Reason(IDENTITY["bad_certificate"].happened, todo)
     if short in _PROFILE:
         return IDENTITY["invalid_svid"]
     return IDENTITY.get(_SAME.get(short, short))

@@ -68,6 +68,11 @@ class Upstream:
         return ""
 
     @property
+    def authority(self) -> bytes:
+        """What to put into Host where a caller has named none."""
+        return str(self.endpoints[0] if self.endpoints else self.host).encode("ascii")
+
+    @property
     def meshed(self) -> bool:
         """Whether the hop to it is mTLS."""
         return self._gate is not None
@@ -82,6 +87,7 @@ class Upstream:
             raise NoHealthyUpstream(f"{self.name} has no endpoint")
         self._turn += 1
         problems: list[ConnectFailed] = []
+        endpoint = self.endpoints[0]
         for offset in range(count):
             endpoint = self.endpoints[(self._turn + offset) % count]
             generation = self._gate.generation if self._gate is not None else 0
@@ -89,27 +95,38 @@ class Upstream:
                 wire, peer = await self._connect_to(endpoint)
             except ConnectFailed as error:
                 problems.append(error)
+            except PeerIdentityMismatch as error:
+                error.endpoint = str(endpoint)
+                raise
             else:
                 codec = H1Client(self._limits.head_bytes, self._limits.head_lines)
                 return Connection(wire, codec, peer, str(endpoint), generation)
-        if count == 1:
-            raise problems[0]
-        raise ConnectFailed(f"no endpoint of {self.name} can be reached: " + "; ".join(map(str, problems)))
+        failure = problems[0]
+        if count > 1:
+            failure = ConnectFailed(f"no endpoint of {self.name} can be reached: " + "; ".join(map(str, problems)))
+        failure.endpoint = str(endpoint)
+        raise failure
 
     async def _connect_to(self, endpoint: Address) -> tuple[Wire, Peer | None]:
         port = self._port
+        if self._gate is not None:
+            self._gate.check_ready(port.wall())
         port.deadline(port.now + self._timeouts.connect)
         try:
             wire = await port.dial(endpoint.host, endpoint.port)
         except Unreachable as error:
-            raise ConnectFailed(f"{self.name}: {error}") from None
+            raise ConnectFailed(str(error)) from None
         except Expired:
-            raise ConnectFailed(f"{self.name}: {endpoint} did not answer within {self._timeouts.connect:g} s") from None
+            raise ConnectFailed(f"{endpoint} did not answer within {self._timeouts.connect:g} s") from None
         if self._gate is None:
             return wire, None
-        return await self._secure(wire, self._gate)
+        try:
+            return await self._secure(wire, self._gate, endpoint)
+        except BaseException:
+            wire.close()  # a gate that had no identity to show has not taken it over
+            raise
 
-    async def _secure(self, wire: Wire, gate: Gate) -> tuple[Wire, Peer]:
+    async def _secure(self, wire: Wire, gate: Gate, endpoint: Address) -> tuple[Wire, Peer]:
         assert self.identity is not None
         port = self._port
         began = port.now
@@ -123,11 +140,11 @@ class Upstream:
                 within=self._timeouts.handshake,
             )
         except (HandshakeFailed, PeerIdentityMismatch) as error:
-            reason = error.reason if isinstance(error, PeerIdentityMismatch) else "handshake"
             self._on_handshake(
                 Handshake(
-                    "outbound", self.name, ok=False, expected=self.identity, reason=reason,
-                    detail=error.detail, seconds=port.now - began,
+                    "outbound", self.name, ok=False, expected=self.identity, reason=error.reason, error=error,
+                    detail=error.detail, seconds=port.now - began, endpoint=str(endpoint),
+                    peer=error.presented if isinstance(error, PeerIdentityMismatch) else None,
                 )
             )  # fmt: skip
             raise

@@ -197,7 +197,7 @@ class Proxy:
             reason = error.reason if isinstance(error, IdentityRefused) else error.name
             self._recorder.handshake(
                 Handshake(
-                    "inbound", spec.name, ok=False, source=source, reason=reason, detail=error.detail,
+                    "inbound", spec.name, ok=False, source=source, reason=reason, detail=error.detail, error=error,
                     peer=error.presented if isinstance(error, IdentityRefused) else None,
                     seconds=reactor.now - began,
                 )

@@ -14,11 +14,12 @@ from certs.svid import check_leaf
 from sidecar.errors import HopError
 from sidecar.policy.explain import explain
 from sidecar.policy.question import hop_of
-from sidecar.policy.reasons import reason_for, reason_of
+from sidecar.policy.reasons import Reason, reason_for, reason_of
 from sidecar.telemetry.clock import rfc3339
 
 if TYPE_CHECKING:
     from sidecar.runtime.worker import Worker
+    from sidecar.telemetry.decisions import Decision
 
 ROTATE_SECONDS = 15.0  # how long `mesh certs rotate` waits for the new certificate
 
@@ -68,14 +69,16 @@ class Inspector:
         if found is None:
             return None
         answer = found.to_json() | {"service": worker.service.name}
+        answer["decided_here"] = decision_id.startswith(f"{worker.instance}-")
+        if found.kind == "handshake":  # one end of it is us
+            answer["caller" if found.direction == "outbound" else "destination"] = worker.service.identity.text
         if found.error:
-            facts = {
-                "peer": found.destination,
-                "caller": found.caller,
-                "detail": found.detail,
-                "listener": found.listener,
-            }
-            answer["explained"] = reason_for(found.error, found.reason, **facts).to_json()
+            answer["explained"] = _reason(found).to_json()
+        elif not answer["decided_here"]:
+            answer["explained"] = Reason(
+                f"The sidecar of {found.listener} refused it, and its reasons do not leave its machine.",
+                f"Ask there: mesh explain {decision_id}",
+            ).to_json()
         judged = found.kind == "hop" and found.direction == "inbound" and found.error in ("", "policy_denied")
         if judged and worker.proxy is not None:
             explanation = explain(worker.proxy.rules, found.to_hop(), worker.clock.wall())
@@ -149,3 +152,19 @@ class Inspector:
                 for bundle in worker.bundles.current
             ]  # fmt: skip
         return answer
+
+
+def _reason(decision: Decision) -> Reason:
+    """What happened and what to do, with the facts of this decision."""
+    outbound = decision.direction == "outbound"
+    return reason_for(
+        decision.error,
+        decision.reason,
+        detail=decision.detail,
+        caller=decision.caller,
+        upstream=decision.listener if outbound else f"the application behind {decision.listener}",
+        endpoint=decision.endpoint,
+        listener=decision.listener,
+        host=decision.host,
+        rule=decision.rule,
+    )

@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Literal
 
 from certs.spiffe import SpiffeId
-from sidecar.errors import HopError, IdentityRefused, PeerIdentityMismatch
+from sidecar.errors import HandshakeFailed, HopError, IdentityRefused, PeerIdentityMismatch
 from sidecar.hop import Direction, Hop, HopProtocol
 from sidecar.telemetry import outcome, redact
 from sidecar.telemetry.clock import rfc3339
@@ -178,8 +178,8 @@ def base36(number: int) -> str:
 
 
 def reason_of(error: HopError | None) -> str:
-    """The short reason that an identity error carries; empty for any other."""
-    return error.reason if isinstance(error, IdentityRefused | PeerIdentityMismatch) else ""
+    """The short reason that a failed handshake's error carries; empty for any other."""
+    return error.reason if isinstance(error, IdentityRefused | PeerIdentityMismatch | HandshakeFailed) else ""
 
 
 def _bounded(segments: tuple[str, ...]) -> tuple[str, ...]:

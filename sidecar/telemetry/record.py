@@ -19,6 +19,7 @@ from ipaddress import IPv4Address, IPv6Address
 import trio
 
 from certs.spiffe import SpiffeId
+from sidecar.errors import HopError
 from sidecar.hop import Direction, Hop, TlsInfo
 from sidecar.net.clock import Clock, SystemClock
 from sidecar.telemetry import outcome, redact
@@ -48,6 +49,8 @@ class Handshake:
     tls: TlsInfo | None = None
     seconds: float = 0.0
     detail: str = ""  # for the operator, where not ok
+    error: HopError | None = None  # what it came to, where not ok; None stands for an identity that was refused
+    endpoint: str = ""  # outbound: "host:port"
     expected: SpiffeId | None = None  # outbound: the declared identity
 
 
@@ -110,6 +113,8 @@ class Recorder:
         seconds = hop.ended - hop.started
         found[0].add(hop, seconds)
         found[1].add(hop, seconds, now)
+        if error is not None and not hop.endpoint:
+            hop.endpoint = error.endpoint
         if error is not None or hop.shadow:
             self.metrics.observe_rare(hop)
         access_log = self.access_log
@@ -162,6 +167,7 @@ class Recorder:
                 source=it.source,
                 peer=it.peer,
                 expected=it.expected,
+                endpoint=it.endpoint or None,
                 reason=it.reason,
                 detail=it.detail,
                 decision_id=decision_id,
@@ -176,14 +182,15 @@ class Recorder:
             at=now,
             direction=it.direction,
             listener=it.listener,
-            caller=it.peer.text if it.peer is not None and inbound else "",
+            caller="",  # nobody was let in; whom the other end claimed or proved to be is `presented`
             destination=it.expected.text if it.expected is not None else "",
             presented=it.peer.text if it.peer is not None else "",
             source=str(it.source) if it.source is not None else "",
-            error="identity_refused" if inbound else "peer_identity",
+            error=it.error.name if it.error is not None else "identity_refused" if inbound else "peer_identity",
             reason=redact.text(it.reason, 64),
             detail=redact.text(it.detail),
-            flag="ID",
+            flag=it.error.flag if it.error is not None else "ID",
+            endpoint=it.endpoint,
         )
         self.decisions.keep(decision)
         return decision.id
