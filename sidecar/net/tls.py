@@ -171,8 +171,14 @@ class TlsWire(EpollWire):
     # ---- what the handshake found -------------------------------------------------------------------------------
 
     def peer_chain(self) -> list[x509.Certificate]:
-        """The path that OpenSSL found, from the other side's leaf to one of our roots; empty where it showed none."""
-        return self.connection.get_verified_chain(as_cryptography=True) or []
+        """The path that OpenSSL found, from the other side's leaf to one of our roots; empty where it showed none.
+
+        Raises TlsBroken for a certificate that OpenSSL accepts and `cryptography` cannot read.
+        """
+        try:
+            return self.connection.get_verified_chain(as_cryptography=True) or []
+        except (ValueError, x509.InvalidVersion) as error:
+            raise TlsBroken("malformed", f"a certificate of the other side cannot be read: {error}") from None
 
     def facts(self, leaf: x509.Certificate) -> TlsInfo:
         """What the handshake agreed on."""
