@@ -171,6 +171,7 @@ class Stranger:
     port: int
     context: SSL.Context | None  # None: plain TCP
     serve: Callable[[Any], None] = answer_ok
+    drain: bool = False  # after a failed handshake let the alert arrive: send FIN, and read to the end
     connections: int = 0
     handshakes: int = 0
     failures: list[str] = field(default_factory=list)
@@ -206,6 +207,11 @@ class Stranger:
                 self.serve(connection)
             except SSL.Error as error:
                 self.failures.append(" ".join(_why(error)))
+                if self.drain:
+                    with suppress(OSError):
+                        sock.shutdown(socket.SHUT_WR)
+                        while sock.recv(65536):
+                            pass
             except OSError as error:
                 self.failures.append(str(error))
             finally:
