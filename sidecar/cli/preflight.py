@@ -16,6 +16,7 @@ from sidecar.config.schema import Address, MeshConfig, Service
 from sidecar.demo.config import DEFAULT_BASE
 
 BASE_STEP = 1000
+EPHEMERAL = 32000  # from 32768 on Linux gives ports to outgoing connections (ip(7), ip_local_port_range)
 HIGHEST_BASE = 64000  # the demo's highest port is its base + 445
 
 
@@ -104,8 +105,9 @@ def _sentence(want: Wanted, error: OSError) -> str:
 
 
 def _free_base(wanted: Sequence[Wanted], base: int) -> int:
-    """The next base, in thousands, with all of the demo's ports free."""
-    for candidate in chain(range(27000, HIGHEST_BASE, BASE_STEP), range(DEFAULT_BASE, 27000, BASE_STEP)):
+    """The next base, in thousands, with all of the demo's ports free; outgoing connections' own ports come last."""
+    below = chain(range(27000, EPHEMERAL, BASE_STEP), range(DEFAULT_BASE, 27000, BASE_STEP))
+    for candidate in chain(below, range(33000, HIGHEST_BASE, BASE_STEP)):
         if candidate != base and all(why_not(want.host, want.port - base + candidate) is None for want in wanted):
             return candidate
     return 27000

@@ -39,7 +39,7 @@ class Shell:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.base = next(base for base in range(45000, 60000, 1000) if all_free(base))
+        self.base = next(base for base in range(19000, 31000, 1000) if all_free(base))
         programs = folder / "bin"
         programs.mkdir()
         mesh = programs / "mesh"

@@ -71,7 +71,7 @@ class Machine:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port = next(port for port in range(46012, 60000, 1000) if why_not("127.0.0.1", port) is None)
+        self.port = next(port for port in range(18612, 32000, 1000) if why_not("127.0.0.1", port) is None)
         self.env = {**os.environ, "MESH_RUN_DIR": str(folder / "run"), "PYTHONPATH": str(HERE)}
         (folder / "passphrase").touch(mode=0o600)
         (folder / "passphrase").write_text("secret")

@@ -93,7 +93,7 @@ def stop(process: subprocess.Popen[str], number: int = signal.SIGINT) -> tuple[i
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    return Place(tmp_path, next(base for base in range(33000, 60000, 1000) if all_free(base)))
+    return Place(tmp_path, next(base for base in range(18000, 27000, 1000) if all_free(base)))
 
 
 def test_mesh_up_for_a_while_prints_one_document_and_leaves_nothing(place: Place) -> None:
