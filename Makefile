@@ -39,7 +39,7 @@ integration: ## tests with real sockets and real programs (what is not installed
 
 deep: ## long fuzzing and soak
 	@scripts/setup.sh dev
-	HYPOTHESIS_PROFILE=deep $(PYTEST) -m deep $(ARGS)
+	$(PYTEST) -m deep $(ARGS)
 
 bench: ## CPU and latency per request, ours and others'
 	@scripts/setup.sh dev
