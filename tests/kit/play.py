@@ -1,0 +1,452 @@
+"""Scenes for the whole proxy in memory: a caller, two sidecars and an application, in virtual time.
+
+    @scene()
+    async def test_it_is_kept_alive(stage: Stage) -> None:
+        stage.app(apps.always(b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok"))
+        web = await stage.call()                         # the application "web", at its listener for "orders"
+        await web.say(b"GET / HTTP/1.1\\r\\nHost: orders\\r\\n\\r\\n")
+        assert (await web.answer()).status == 200
+
+The two sidecars are built by `sidecar.runtime.build.Proxy` from a mesh.yaml, as in production; only listening, wires,
+time and TLS are the memory driver's. When a scene ends, the books are balanced: every hop that was opened has been
+recorded once, no task and no wire is left, and the pools count right.
+
+What comes over a wire is read here by a small reader of its own, which shares no code with the proxy's.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from certs.spiffe import SpiffeId
+from sidecar.config.load import load_text
+from sidecar.config.schema import Address, MeshConfig
+from sidecar.hop import Hop
+from sidecar.net.memory import MemoryPort, MemoryWire
+from sidecar.net.memory_gate import DAY, MemoryGate
+from sidecar.net.port import Task, WireBroken
+from sidecar.net.reactor import Reactor
+from sidecar.runtime.build import Proxy, _inbound_handler, _outbound_handler
+from sidecar.telemetry.record import Handshake, Recorder
+from tests.kit.hops import DEMO, MALLORY, ORDERS, WEB
+
+Serve = Callable[["Line"], Coroutine[Any, Any, object]]
+
+MESH = """
+trust_domain: demo.mesh
+services:
+  orders:
+    address: 10.0.0.2
+    inbound:
+      - {name: http, port: 17443, app: "127.0.0.1:8080", protocol: http%(http)s}
+      - {name: raw, port: 17444, app: "127.0.0.1:5432", protocol: tcp}
+    allow:
+      - {name: web-may, from: [web]}
+    limits: {pool: 4}
+%(orders)s
+  web:
+    address: 10.0.0.1
+    outbound:
+      - {to: orders, port: http, listen: "127.0.0.1:9001"}
+      - {to: orders, port: raw, listen: "127.0.0.1:9002", host: orders-db}
+    forward_proxy: "127.0.0.1:9000"
+    limits: {pool: 4}
+%(web)s
+"""
+
+
+class Line:
+    """One end of a connection, for those who speak raw bytes. Reads what it is sent with patience, and strictly."""
+
+    def __init__(self, wire: MemoryWire) -> None:
+        self.wire = wire
+        self._have = bytearray()
+
+    async def say(self, data: bytes) -> None:
+        """Send bytes."""
+        await self.wire.write(data)
+
+    async def until(self, mark: bytes) -> bytes:
+        """Everything up to the mark, and the mark."""
+        while (at := self._have.find(mark)) < 0:
+            await self._more(f"waiting for {mark!r}")
+        return self._take(at + len(mark))
+
+    async def hear(self, size: int) -> bytes:
+        """So many bytes."""
+        while len(self._have) < size:
+            await self._more(f"waiting for {size} bytes")
+        return self._take(size)
+
+    async def hear_all(self) -> bytes:
+        """Everything until the other side has finished."""
+        while data := await self.wire.read():
+            self._have += data
+        return self._take(len(self._have))
+
+    async def is_closed(self) -> bool:
+        """Whether the other side has ended the connection, orderly and with nothing more to say."""
+        return not self._have and await self.wire.read() == b""
+
+    async def is_reset(self) -> bool:
+        """Whether the connection broke, so that nobody can take what came for the whole."""
+        try:
+            while await self.wire.read():
+                pass
+        except WireBroken:
+            return True
+        return False
+
+    def finish(self) -> Awaitable[None]:
+        """End our direction."""
+        return self.wire.finish()
+
+    def close(self) -> None:
+        """Close."""
+        self.wire.close()
+
+    def abort(self) -> None:
+        """Reset."""
+        self.wire.abort()
+
+    @property
+    def pending(self) -> bytes:
+        """What has been read from the wire and not yet been asked for."""
+        return bytes(self._have)
+
+    async def answer(self, method: str = "GET") -> Answer:
+        """Read a final response, with the 1xx ones before it."""
+        interim = []
+        while True:
+            found = await self.answer_head()
+            if found.status >= 200 or found.status == 101:
+                found.interim = interim
+                break
+            interim.append(found)
+        if found.status != 101 and method != "HEAD" and found.status not in (204, 304):
+            found.body, found.trailers = await self._body(found, to_the_end=True)
+        return found
+
+    async def answer_head(self) -> Answer:
+        """Read one response head, final or 1xx."""
+        first, headers = await self._head()
+        version, status, reason = first.split(b" ", 2)
+        assert version == b"HTTP/1.1", first
+        return Answer(int(status), reason, headers)
+
+    async def request(self) -> Request:
+        """Read a whole request."""
+        found = await self.request_head()
+        found.body, found.trailers = await self._body(found, to_the_end=False)
+        return found
+
+    async def request_head(self) -> Request:
+        """Read a request head."""
+        first, headers = await self._head()
+        method, target, version = first.split(b" ")
+        assert version == b"HTTP/1.1", first
+        return Request(method, target, headers)
+
+    async def _head(self) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+        lines = (await self.until(b"\r\n\r\n"))[:-4].split(b"\r\n")
+        return lines[0], [_field(line) for line in lines[1:]]
+
+    async def _body(self, message: Message, *, to_the_end: bool) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+        length = message.get("content-length")
+        if message.get("transfer-encoding") is not None:
+            assert message.get("transfer-encoding") == b"chunked"
+            assert length is None
+            return await self._chunks()
+        if length is not None:
+            return await self.hear(int(length)), []
+        return (await self.hear_all() if to_the_end else b""), []
+
+    async def _chunks(self) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+        body = b""
+        while size := int((await self.until(b"\r\n"))[:-2], 16):
+            body += await self.hear(size)
+            assert await self.hear(2) == b"\r\n"
+        trailers = []
+        while (line := (await self.until(b"\r\n"))[:-2]) != b"":
+            trailers.append(_field(line))
+        return body, trailers
+
+    async def _more(self, why: str) -> None:
+        data = await self.wire.read()
+        assert data, f"the other side finished, {why}; so far: {bytes(self._have)!r}"
+        self._have += data
+
+    def _take(self, size: int) -> bytes:
+        data = bytes(self._have[:size])
+        del self._have[:size]
+        return data
+
+
+def _field(line: bytes) -> tuple[bytes, bytes]:
+    name, colon, value = line.partition(b":")
+    assert colon, line
+    return name.lower(), value.strip(b" \t")
+
+
+@dataclass
+class Message:
+    """What a request and a response have in common."""
+
+    headers: list[tuple[bytes, bytes]]
+    body: bytes = field(default=b"", init=False)
+    trailers: list[tuple[bytes, bytes]] = field(default_factory=list, init=False)
+
+    def get(self, name: str) -> bytes | None:
+        """The value of the only field of this name; None where there is none."""
+        found = self.all(name)
+        assert len(found) < 2, f"{name} is repeated: {found}"
+        return found[0] if found else None
+
+    def all(self, name: str) -> list[bytes]:
+        """The values of all fields of this name."""
+        return [value for key, value in self.headers if key == name.encode()]
+
+
+@dataclass
+class Request(Message):
+    """A request, as the application got it."""
+
+    def __init__(self, method: bytes, target: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+        super().__init__(headers)
+        self.body, self.trailers = b"", []
+        self.method = method
+        self.target = target
+
+
+@dataclass
+class Answer(Message):
+    """A response, as the caller got it."""
+
+    def __init__(self, status: int, reason: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+        super().__init__(headers)
+        self.body, self.trailers = b"", []
+        self.status = status
+        self.reason = reason
+        self.interim: list[Answer] = []
+
+
+class Books(Recorder):
+    """A recorder that keeps the hops themselves. The real one runs too, on the scene's clock."""
+
+    def __init__(self, instance: str, clock: Any) -> None:
+        super().__init__(instance=instance, clock=clock)
+        self.hops: list[Hop] = []
+        self.handshakes: list[Handshake] = []
+        self.opened = 0  # hops that were begun; CONNECTs that became tunnels are taken off again
+
+    def observe(self, hop: Hop) -> None:
+        """Keep the hop."""
+        assert not any(hop is other for other in self.hops), "a hop was recorded twice"
+        assert hop.ended >= hop.started
+        assert hop.error is None or hop.decision_id
+        self.hops.append(hop)
+        super().observe(hop)
+
+    def handshake(self, handshake: Handshake) -> str:
+        """Keep the handshake."""
+        self.handshakes.append(handshake)
+        return super().handshake(handshake)
+
+    @property
+    def hop(self) -> Hop:
+        """The only hop."""
+        assert len(self.hops) == 1, self.hops
+        return self.hops[0]
+
+    @property
+    def flags(self) -> list[str]:
+        """The flags of all hops, in the order they ended."""
+        return [hop.flag for hop in self.hops]
+
+
+class MemoryProxy(Proxy):
+    """A sidecar on the memory driver."""
+
+    def __init__(self, port: MemoryPort, config: MeshConfig, name: str, gate: MemoryGate) -> None:
+        self.port = port
+        self.books = Books(name.encode().hex()[:8].zfill(8), port.clock)
+        self.tasks: list[Task] = []  # of downstream connections, in the order they came
+        service = config.services[name]
+        super().__init__(
+            service, reactor=cast(Reactor, port), gate=gate, recorder=self.books, instance=self.books.instance
+        )
+
+    def listen(self) -> None:
+        """Listen in memory."""
+        for spec, side in self._inbound:
+            self._count_hops(side)
+            handler = _inbound_handler(self, spec, side)
+            self.port.listen(self.service.address, spec.port, self._serving("inbound", spec.name, handler))
+        for name, protocol, address, outbound in self._outbound:
+            self._count_hops(outbound)
+            handler = _outbound_handler(self, name, protocol, outbound)
+            self.port.listen(address.host, address.port, self._serving("outbound", name, handler))
+
+    def _serving(self, direction: Any, name: str, handler: Any) -> Callable[[MemoryWire], Coroutine[Any, Any, None]]:
+        async def serve(wire: MemoryWire) -> None:
+            assert self.port.current is not None
+            self.tasks.append(self.port.current)
+            await self._served(direction, name, handler, cast(Any, wire))
+
+        return serve
+
+    def _count_hops(self, side: Any) -> None:
+        """Count every hop that this side opens."""
+        make, inner = side._hop, getattr(side, "inner", None)
+
+        def counted(*args: Any) -> Hop:
+            self.books.opened += 1
+            hop: Hop = make(*args)
+            return hop
+
+        def counted_inner(upstream: Any) -> Any:
+            assert inner is not None
+            known = upstream.name in side._inner
+            narrowed = inner(upstream)
+            self.books.opened -= 1  # a tunnel now, whose contents are the hops
+            if not known:
+                self._count_hops(narrowed)
+            return narrowed
+
+        side._hop = counted
+        if inner is not None:
+            side.inner = counted_inner
+
+    def check_books(self) -> None:
+        """Every hop was recorded once, nothing is open, and the pools count right."""
+        books = self.books
+        assert books.opened == len(books.hops), f"{books.opened} hops were opened, {len(books.hops)} recorded"
+        assert self.connections == 0, f"{self.connections} connections are still open"
+        for upstream in self._upstreams:
+            pool = upstream.pool
+            assert pool.open == len(pool._idle), f"{upstream.name}: {pool.open} open, {len(pool._idle)} idle"
+            assert not pool._waiting
+
+
+class Stage:
+    """Who plays: the application web, its sidecar, the sidecar of orders, and the application orders."""
+
+    def __init__(self, *, orders: str = "", web: str = "", http: str = "") -> None:
+        self.port = MemoryPort()
+        self.config = load_text(MESH % {"orders": orders, "web": web, "http": http})
+        wall = self.port.wall()
+        self.gates = {who: MemoryGate(who, not_after=wall + DAY) for who in (WEB, ORDERS, MALLORY)}
+        self.web = MemoryProxy(self.port, self.config, "web", self.gates[WEB])
+        self.orders = MemoryProxy(self.port, self.config, "orders", self.gates[ORDERS])
+        self.web.listen()
+        self.orders.listen()
+        self.apps: list[Line] = []  # connections to the application, in the order they came
+        self._callers: list[Line] = []
+
+    @property
+    def now(self) -> float:
+        """Virtual seconds since the scene began."""
+        return self.port.now
+
+    def app(self, serve: Serve, address: str = "127.0.0.1:8080") -> None:
+        """Let this be the application: `serve(line)` runs for each connection."""
+        host, _, number = address.rpartition(":")
+
+        async def accept(wire: MemoryWire) -> None:
+            line = Line(wire)
+            self.apps.append(line)
+            try:
+                await serve(line)
+            except WireBroken:
+                pass
+            finally:
+                wire.close()
+
+        self.port.listen(host, int(number), accept)
+
+    async def call(self, port: int = 9001) -> Line:
+        """Connect as the application web to a listener of its sidecar; 9000 is the forward proxy, 9002 the raw one."""
+        return self._known(await self.port.dial("127.0.0.1", port))
+
+    async def peer(self, who: SpiffeId = WEB, port: int = 17443) -> Line:
+        """Connect as a peer without a sidecar of its own, straight to the sidecar of orders."""
+        wire = await self.port.dial("10.0.0.2", port)
+        secure, _ = await self.gates[who].connect(
+            self.port, wire, http=True, server_name="orders", expected=ORDERS, within=5.0
+        )
+        self.port.deadline(float("inf"))
+        return self._known(secure)
+
+    def _known(self, wire: Any) -> Line:
+        line = Line(wire)
+        self._callers.append(line)
+        return line
+
+    async def ask(self, request: bytes, method: str = "GET", port: int = 9001) -> Answer:
+        """One request on a connection of its own."""
+        line = await self.call(port)
+        await line.say(request)
+        answer = await line.answer(method)
+        line.close()
+        return answer
+
+    async def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        await self.port.sleep(seconds)
+
+    async def quiet(self) -> None:
+        """Wait until nobody has anything to do, without time passing."""
+        await self.port.settled()
+
+    def run(self, script: Coroutine[Any, Any, None]) -> None:
+        """Play, then see to it that the books balance."""
+        try:
+            self.port.run(script)
+            for line in self._callers:
+                line.close()
+            self.port.run(self._clear())
+            self.web.check_books()
+            self.orders.check_books()
+        finally:
+            self.port.close()
+
+    async def _clear(self) -> None:
+        """Let everybody come to an end; lingering closes and pools take their time."""
+        for _ in range(14):
+            await self.port.sleep(5.0)
+            self.sweep()
+        await self.port.settled()
+
+    def sweep(self) -> None:
+        """What a worker does every second: close pooled connections that have been idle for too long."""
+        for proxy in (self.web, self.orders):
+            proxy.sweep()
+
+
+def scene(**config: str) -> Callable[[Callable[..., Coroutine[Any, Any, None]]], Callable[..., None]]:
+    """The test is a script for a stage that is set up with these additions to mesh.yaml."""
+
+    def made(script: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+        @functools.wraps(script)
+        def play(*args: Any, **kwargs: Any) -> None:
+            stage = Stage(**config)
+            stage.run(script(stage, *args, **kwargs))
+
+        del play.__wrapped__  # type: ignore[attr-defined]  # or pytest would look for a fixture called "stage"
+        play.__signature__ = _without_first(script)  # type: ignore[attr-defined]
+        return play
+
+    return made
+
+
+def _without_first(function: Callable[..., Any]) -> Any:
+    import inspect
+
+    signature = inspect.signature(function)
+    return signature.replace(parameters=list(signature.parameters.values())[1:], return_annotation=None)
+
+
+__all__ = ["Address", "Answer", "Line", "Request", "Stage", "scene"]
