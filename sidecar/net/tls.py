@@ -173,12 +173,9 @@ class TlsWire(EpollWire):
     def peer_chain(self) -> list[x509.Certificate]:
         """The path that OpenSSL found, from the other side's leaf to one of our roots; empty where it showed none.
 
-        Raises TlsBroken for a certificate that OpenSSL accepts and `cryptography` cannot read.
+        Raises ValueError or x509.InvalidVersion for one that OpenSSL accepts and `cryptography` cannot read.
         """
-        try:
-            return self.connection.get_verified_chain(as_cryptography=True) or []
-        except (ValueError, x509.InvalidVersion) as error:
-            raise TlsBroken("malformed", f"a certificate of the other side cannot be read: {error}") from None
+        return self.connection.get_verified_chain(as_cryptography=True) or []
 
     def facts(self, leaf: x509.Certificate) -> TlsInfo:
         """What the handshake agreed on."""
