@@ -107,8 +107,8 @@ HAPPENED: Final[dict[str, Reason]] = {
         "Call the service from your application and not from a web page; a local listener is no public site.",
     ),
     "connect_failed": Reason(
-        "No connection to {upstream} at {endpoint}: {detail}.",
-        "Check that it runs and listens there: `mesh status` on its side, then address and firewall.",
+        "No connection to {upstream}: {detail}.",
+        "Check that it runs and listens there (for a peer: `mesh status` on its side), then address and firewall.",
     ),
     "handshake_failed": Reason(
         "The TLS handshake with {upstream} at {endpoint} failed: {detail}.",

@@ -237,7 +237,7 @@ class Exchange:
         name = self._plan.upstream.name
         if isinstance(error, AlertReceived):
             if not connection.reused:
-                return PeerIdentityMismatch(f"alert_{error.reason}", f"{name} refused our certificate: {error.detail}")
+                return PeerIdentityMismatch(f"alert_{error.reason}", f"{name}: {error.detail}")
             return UpstreamReset(f"{name} ended the connection: {error.detail}", reused=True)
         return UpstreamReset(f"{name}: {error}", reused=connection.reused)
 
