@@ -86,8 +86,7 @@ class Exchange:
                 return False
             await self._relay(connection, response)
         except BaseException:
-            self._stop_pump()
-            pool.discard(connection)
+            self._give_up(connection)
             raise
         early = not self._request_ended
         whole = not early and not self._upload_failed and (self._pump is None or self._pump.happened)
@@ -116,8 +115,7 @@ class Exchange:
             try:
                 return connection, await self._ask_once(connection)
             except BaseException as error:
-                self._stop_pump()
-                pool.discard(connection)
+                self._give_up(connection)
                 if not isinstance(error, UpstreamClosed) or not connection.reused:
                     raise
                 error.reused = True
@@ -310,6 +308,12 @@ class Exchange:
                 self._replay = None
             else:
                 self._replay.append(data)
+
+    def _give_up(self, connection: Connection) -> None:
+        """End an exchange half-way: the upstream must not take what it has for the whole, and can stop working now."""
+        self._stop_pump()
+        connection.wire.abort()
+        self._plan.upstream.pool.discard(connection)
 
     def _stop_pump(self) -> None:
         if self._pump is not None:

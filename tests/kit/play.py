@@ -31,7 +31,7 @@ from sidecar.net.port import Task, WireBroken
 from sidecar.net.reactor import Reactor
 from sidecar.runtime.build import Proxy, _inbound_handler, _outbound_handler
 from sidecar.telemetry.record import Handshake, Recorder
-from tests.kit.hops import DEMO, MALLORY, ORDERS, WEB
+from tests.kit.hops import MALLORY, ORDERS, WEB
 
 Serve = Callable[["Line"], Coroutine[Any, Any, object]]
 
@@ -176,7 +176,7 @@ class Line:
 
     async def _more(self, why: str) -> None:
         data = await self.wire.read()
-        assert data, f"the other side finished, {why}; so far: {bytes(self._have)!r}"
+        assert data, f"the other side finished, {why}; so far: {bytes(self._have[:200])!r}"
         self._have += data
 
     def _take(self, size: int) -> bytes:

@@ -69,7 +69,8 @@ async def test_bytes_may_come_one_by_one(stage: Stage) -> None:
     web = await stage.call()
     for _ in range(2):
         await web.say(
-            b"POST / HTTP/1.1\r\nHost: orders\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\nX-T: 1\r\n\r\n"
+            b"POST / HTTP/1.1\r\nHost: orders\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"3\r\nabc\r\n2\r\nde\r\n0\r\nX-T: 1\r\n\r\n"
         )
         answer = await web.answer()
         assert (answer.body, answer.trailers) == (b"abcde", [(b"x-t", b"1")])
