@@ -191,17 +191,16 @@ def test_an_alert_in_place_of_the_answer_is_ID_and_nothing_is_sent_again(world: 
 def test_a_sidecar_that_distrusts_our_root_shows_as_ID_at_both_ends(world: World) -> None:
     """The same between two of ours: one of them has another mesh's bundle."""
     elsewhere = an_svid(FOREIGN_ISSUER, "spiffe://demo.mesh/ns/default/sa/web")  # signed by a root that app lacks
-    with world.sidecar("app") as app:
-        with world.sidecar("web", elsewhere) as web:
-            answer = ask(world)
-            decision_id = assert_told(
-                web, answer, flag="ID", error="peer_identity", proxy_error="tls_certificate_error"
-            )
-            assert "our certificate" in world.explain(decision_id)
-            assert app.handshake_failure()["reason"] == "unknown_ca"
-            assert web.total("mesh_tls_handshakes_total", direction="outbound", result="ok") == 1  # TLS 1.3: too early
-            web.publish(an_svid(world.issuer, "web"))  # and now with a certificate of this mesh
-            assert_still_serving(world, web, app)
+    with world.sidecar("app") as app, world.sidecar("web", elsewhere) as web:
+        answer = ask(world)
+        decision_id = assert_told(
+            web, answer, flag="ID", error="peer_identity", proxy_error="tls_certificate_error"
+        )
+        assert "our certificate" in world.explain(decision_id)
+        assert app.handshake_failure()["reason"] == "unknown_ca"
+        assert web.total("mesh_tls_handshakes_total", direction="outbound", result="ok") == 1  # TLS 1.3: too early
+        web.publish(an_svid(world.issuer, "web"))  # and now with a certificate of this mesh
+        assert_still_serving(world, web, app)
 
 
 # ---- nobody there ---------------------------------------------------------------------------------------------------
