@@ -165,7 +165,7 @@ def _show_facts(hop: dict[str, Any]) -> None:
     far = ("from", hop.get("source")) if inbound else ("to", hop.get("endpoint"))
     where = [f"{hop.get('direction', '')} on {hop.get('listener', '')}", " ".join(map(str, far)) if far[1] else ""]
     request = f"{hop.get('method') or ''} {hop.get('host') or ''}{hop.get('path') or ''}".strip()
-    reason = f" ({hop['reason']})" if hop.get("reason") else ""
+    reason = f" ({hop['reason']})" if hop.get("reason", "") not in ("", hop.get("error")) else ""
     outcome = f"flag {hop.get('flag', '-')}, {hop.get('error') or 'no error'}{reason}"
     print_facts([
         ("decision", f"{hop['id']}, by the sidecar of {hop.get('service', '?')} at {hop.get('at', '')}"),

@@ -72,6 +72,7 @@ def _notes(answer: dict[str, Any], identity: dict[str, Any]) -> str:
         notes.append("CA out of reach")
     if failures := identity.get("consecutive_failures"):
         notes.append(f"{failures} failed renewals: {identity.get('last_error') or 'unknown'}")
-    if warning := identity.get("clock_warning"):
-        notes.append(str(warning))
+    warning = str(identity.get("clock_warning") or "")
+    if warning and not any(warning in note for note in notes):
+        notes.append(warning)
     return "; ".join(notes)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
 from cryptography import x509
@@ -127,7 +128,8 @@ class MtlsGate:
         if current is None:
             raise NoIdentity("no certificate has been issued to this sidecar yet")
         if wall > current.svid.not_after:
-            raise NoIdentity("our own certificate has expired and could not be renewed")
+            ended = datetime.fromtimestamp(current.svid.not_after, UTC)
+            raise NoIdentity(f"our own certificate ended at {ended:%Y-%m-%dT%H:%M:%SZ} and was not renewed")
         return current
 
     async def accept(self, port: Port, wire: Wire, *, http: bool, within: float) -> tuple[Wire, Peer]:

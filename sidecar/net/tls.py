@@ -11,6 +11,7 @@ OpenSSL owns the socket here; there is no memory BIO and no copy in between. Two
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import TYPE_CHECKING
 
@@ -154,7 +155,7 @@ class TlsWire(EpollWire):
 
     def _broken(self, error: Exception) -> WireBroken:
         if isinstance(error, SSL.SysCallError) and error.args[0] > 0:
-            return WireBroken(str(error.args[1]))
+            return WireBroken(os.strerror(error.args[0]))
         if not isinstance(error, SSL.Error):
             return WireBroken(getattr(error, "strerror", None) or "reset")
         known = tls_error(error, self.connection)

@@ -92,7 +92,8 @@ HAPPENED: Final[dict[str, Reason]] = {
     ),
     "no_identity": Reason(
         "This sidecar has no valid certificate of its own at this moment: {detail}.",
-        "Check that the CA can be reached and the enrolment file is right: `mesh status`, then `mesh certs rotate`.",
+        "Check this machine's clock, that the CA can be reached, and that the enrolment file is right: `mesh status`, "
+        "then `mesh certs rotate`.",
     ),
     "policy_denied": Reason(
         "The rules of the called service refuse it: {detail}.",
@@ -112,7 +113,8 @@ HAPPENED: Final[dict[str, Reason]] = {
     ),
     "handshake_failed": Reason(
         "The TLS handshake with {upstream} at {endpoint} failed: {detail}.",
-        "Check that a mesh sidecar, not the application itself or another TLS server, listens at that address.",
+        "Check that a mesh sidecar, not the application itself or another TLS server, listens at that address; if one "
+        "does, its log says why.",
     ),
     "upstream_closed": Reason(
         "{upstream} closed the connection before it answered: {detail}.",
