@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -260,18 +261,7 @@ class World:
         """What `mesh explain ID` prints, with what differs from run to run replaced by words."""
         code, out, err = self.mesh("explain", decision_id)
         assert code in (0, 1), (code, out, err)
-        return self.steady(out)
-
-    def steady(self, text: str) -> str:
-        """A text without this run's ids, times, ports and folders."""
-        import re
-
-        text = text.replace(str(self.folder), "FOLDER")
-        text = re.sub(r"\b[0-9a-f]{8}-[0-9a-z]{1,13}\b", "ID", text)
-        text = re.sub(r"\d{4}-\d\d-\d\dT[0-9:.]+Z", "TIME", text)
-        for name, port in self.ports._known.items():
-            text = text.replace(str(port), f"PORT({name})")
-        return text
+        return steady(out, self.folder, self.ports)
 
     @contextmanager
     def _environment(self) -> Any:
@@ -284,6 +274,16 @@ class World:
                 del os.environ["MESH_RUN_DIR"]
             else:
                 os.environ["MESH_RUN_DIR"] = before
+
+
+def steady(text: str, folder: Path, ports: Ports) -> str:
+    """A text without this run's ids, times, ports and folders."""
+    text = text.replace(str(folder), "FOLDER")
+    text = re.sub(r"\b[0-9a-f]{8}-[0-9a-z]{1,13}\b", "ID", text)
+    text = re.sub(r"\d{4}-\d\d-\d\dT[0-9:.]+Z", "TIME", text)
+    for name, port in ports._known.items():
+        text = re.sub(rf"\b{port}\b", f"PORT({name})", text)
+    return text
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
