@@ -241,7 +241,15 @@ class _Composer:
         if "\\t" in problem and any(mistake.message.startswith("a tab") for mistake in self.book.mistakes):
             return  # said already, in plainer words
         rest = "" if mark is None else self.text[mark.index : mark.index + 80].splitlines()[:1]
-        self.book.add(where, "", f"not YAML: {problem}", _syntax_hint(problem, "".join(rest), self._line(where)))
+        hint = _syntax_hint(problem, "".join(rest), self._line(where)) or self._unclosed(error, where)
+        self.book.add(where, "", f"not YAML: {problem}", hint)
+
+    def _unclosed(self, error: yaml.MarkedYAMLError, where: Where) -> str:
+        """Where a list or mapping was opened in an earlier line and is still open here."""
+        opened = error.context_mark
+        if opened is None or opened.line + 1 >= where.line or self.text[opened.index : opened.index + 1] not in "[{":
+            return ""
+        return f'close the "{self.text[opened.index]}" of line {opened.line + 1}, column {opened.column + 1}'
 
     def _line(self, where: Where) -> str:
         lines = lines_of(self.text)
