@@ -25,7 +25,7 @@ from certs.spiffe import SpiffeId
 from sidecar.config.load import load_text
 from sidecar.config.schema import Address, MeshConfig
 from sidecar.hop import Hop
-from sidecar.net.memory import MemoryPort, MemoryWire
+from sidecar.net.memory import MemoryPort, MemoryWire, where
 from sidecar.net.memory_gate import DAY, MemoryGate
 from sidecar.net.port import Task, WireBroken
 from sidecar.net.reactor import Reactor
@@ -56,6 +56,10 @@ services:
     limits: {pool: 4}
 %(web)s
 """
+
+
+class HungUp(AssertionError):
+    """The other side finished while more was expected of it. An application takes it calmly, a test does not."""
 
 
 class Line:
@@ -119,7 +123,7 @@ class Line:
 
     async def answer(self, method: str = "GET") -> Answer:
         """Read a final response, with the 1xx ones before it."""
-        interim = []
+        interim: list[Answer] = []
         while True:
             found = await self.answer_head()
             if found.status >= 200 or found.status == 101:
@@ -176,7 +180,8 @@ class Line:
 
     async def _more(self, why: str) -> None:
         data = await self.wire.read()
-        assert data, f"the other side finished, {why}; so far: {bytes(self._have[:200])!r}"
+        if not data:
+            raise HungUp(f"the other side finished, {why}; so far: {bytes(self._have[:200])!r}")
         self._have += data
 
     def _take(self, size: int) -> bytes:
@@ -360,16 +365,16 @@ class Stage:
             self.apps.append(line)
             try:
                 await serve(line)
-            except WireBroken:
+            except (WireBroken, HungUp):
                 pass
             finally:
                 wire.close()
 
         self.port.listen(host, int(number), accept)
 
-    async def call(self, port: int = 9001) -> Line:
+    async def call(self, port: int = 9001, host: str = "127.0.0.1") -> Line:
         """Connect as the application web to a listener of its sidecar; 9000 is the forward proxy, 9002 the raw one."""
-        return self._known(await self.port.dial("127.0.0.1", port))
+        return self._known(await self.port.dial(host, port))
 
     async def peer(self, who: SpiffeId = WEB, port: int = 17443) -> Line:
         """Connect as a peer without a sidecar of its own, straight to the sidecar of orders."""
@@ -410,6 +415,8 @@ class Stage:
             self.port.run(self._clear())
             self.web.check_books()
             self.orders.check_books()
+            assert not [wire for wire in self.port.wires if not wire.closed], "wires are left open"
+            assert not self.port.tasks, f"tasks are left: {[where(task) for task in self.port.tasks]}"
         finally:
             self.port.close()
 
@@ -418,6 +425,9 @@ class Stage:
         for _ in range(14):
             await self.port.sleep(5.0)
             self.sweep()
+        for task in list(self.port.tasks):
+            if task is not self.port.current and task not in (*self.web.tasks, *self.orders.tasks):
+                task.cancel()  # a part of the scene that goes on: an application that sleeps, a caller that sends
         await self.port.settled()
 
     def sweep(self) -> None:
@@ -435,7 +445,7 @@ def scene(**config: str) -> Callable[[Callable[..., Coroutine[Any, Any, None]]],
             stage = Stage(**config)
             stage.run(script(stage, *args, **kwargs))
 
-        del play.__wrapped__  # type: ignore[attr-defined]  # or pytest would look for a fixture called "stage"
+        del play.__wrapped__  # or pytest would look for a fixture called "stage"
         play.__signature__ = _without_first(script)  # type: ignore[attr-defined]
         return play
 

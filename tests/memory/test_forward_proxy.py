@@ -54,7 +54,7 @@ async def test_tls_inside_a_tunnel_is_refused_with_the_advice(stage: Stage) -> N
     answer = await web.answer()
     assert answer.status == 400
     assert "speak plain HTTP to the proxy" in json.loads(answer.body)["hint"]
-    assert "TLS" in stage.web.books.hop.error.detail
+    assert "TLS" in str(stage.web.books.hop.error)
     assert await web.is_closed()
 
 
