@@ -1,4 +1,4 @@
-"""Every shell block of the README is run, or says why not; every file that it names is there."""
+"""Every shell block of the README and of docs/ is run, or says why not; every file that the README names is there."""
 
 from __future__ import annotations
 
@@ -22,6 +22,12 @@ HERE = Path(__file__).resolve().parents[2]
 README = (HERE / "README.md").read_text()
 BLOCK = re.compile(r"(?:^<!-- (?P<mark>[^\n]*) -->\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 BLOCKS = [(match["mark"] or "", match["text"]) for match in BLOCK.finditer(README) if match["kind"] == "sh"]
+DOCS = {path.name: path.read_text() for path in sorted((HERE / "docs").glob("*.md"))}
+DOC_BLOCKS = [
+    pytest.param(match["mark"] or "", match["text"], id=f"{name}-{number}")
+    for name, text in DOCS.items()
+    for number, match in enumerate(found for found in BLOCK.finditer(text) if found["kind"] == "sh")
+]
 PORT = re.compile(r"\b17(\d{3})\b")
 
 
@@ -84,6 +90,15 @@ def test_a_block_that_stands_alone_runs(shell: Shell, text: str) -> None:
     if "mesh ca serve" in text:
         assert "reader may GET any path" in done.stdout
         assert done.stdout.count("trust_domain: example.mesh") == 1  # the file, fetched through both sidecars
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(("mark", "text"), DOC_BLOCKS)
+def test_a_block_of_the_docs_runs_or_says_why_not(shell: Shell, mark: str, text: str) -> None:
+    if not mark.startswith("not run by a test: "):
+        assert mark == "run: in an empty folder", text
+        done = shell.run(text)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.integration
