@@ -24,12 +24,12 @@ COLUMNS = ("service", "state", "identity", "certificate", "listeners", "rules", 
 def status(service: str | None, ready: bool, run_dir: Path | None, output: str) -> int:
     """What the sidecars on this machine are doing."""
     answers = [_status(sidecar) for sidecar in some(run_dir, service)]
-    waiting = [answer for answer in answers if answer["state"] != "ready"]
+    waiting = [answer for answer in answers if answer["state"] != "ready" or answer.get("not_ready")]
     unreachable = any(answer["state"] == "unreachable" for answer in waiting)
     if output == "json":
         print_json({"services": answers})
     elif ready:
-        click.echo(", ".join(f"{answer['service']} is {answer['state']}" for answer in waiting) or "ready")
+        click.echo(", ".join(f"{answer['service']} is {_why_not(answer)}" for answer in waiting) or "ready")
     else:
         now = time.time()
         colours = {"ready": "", "starting": "yellow", "draining": "yellow"}
@@ -39,6 +39,11 @@ def status(service: str | None, ready: bool, run_dir: Path | None, output: str) 
     if unreachable:
         return Code.UNREACHABLE
     return Code.NEGATIVE if ready and waiting else Code.OK
+
+
+def _why_not(answer: dict[str, Any]) -> str:
+    """The state, and where that is `ready` although it is not, as with a certificate that has ended, the reason."""
+    return str(answer["state"]) if answer["state"] != "ready" else f"not ready: {'; '.join(answer['not_ready'])}"
 
 
 def _status(sidecar: Sidecar) -> dict[str, Any]:
@@ -68,6 +73,8 @@ def _row(answer: dict[str, Any], now: float) -> tuple[str, ...]:
 def _notes(answer: dict[str, Any], identity: dict[str, Any]) -> str:
     """What deserves an eye: a CA out of reach, failing renewals, a clock that is off."""
     notes = [str(answer["detail"])] if answer.get("detail") else []
+    if answer["state"] == "ready":
+        notes += [f"not ready: {reason}" for reason in answer.get("not_ready") or []]
     if identity and not identity.get("ca_connected", True):
         notes.append("CA out of reach")
     if failures := identity.get("consecutive_failures"):
