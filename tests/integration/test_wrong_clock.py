@@ -87,16 +87,12 @@ def test_a_clock_that_makes_the_ca_look_wrong_is_named(pair: Pair, offset: float
 
 
 @BOTH
-@pytest.mark.parametrize("offset", [-2 * MINUTES, 2 * MINUTES], ids=["2 min back", "2 min ahead"])
-def test_a_jump_of_two_minutes_is_not_noticed_by_requests(
-    pair: Pair, name: str, offset: float, tmp_path: Path
-) -> None:
+def test_a_jump_of_two_minutes_is_not_noticed_by_requests(pair: Pair, name: str, tmp_path: Path) -> None:
     clock = WrongClock(tmp_path)
     start_with(pair, name, clock, ready=True)
-    assert status_of(pair) == "200"
-    clock.set(offset)
-    assert [status_of(pair) for _ in range(3)] == ["200"] * 3
-    clock.set(0)
+    for offset in (0, 2 * MINUTES, -2 * MINUTES, 0):
+        clock.set(offset)
+        assert [status_of(pair) for _ in range(3)] == ["200"] * 3
 
 
 def test_the_callers_clock_jumps_two_days_ahead(pair: Pair, tmp_path: Path) -> None:
