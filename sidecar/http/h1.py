@@ -28,7 +28,7 @@ from sidecar.hop import Headers
 from sidecar.http.chunks import FIELD as _FIELD
 from sidecar.http.chunks import TOKEN as _TOKEN
 from sidecar.http.chunks import ChunkGuard
-from sidecar.http.headers import FORBIDDEN_TRAILERS, SINGLETONS, first, tokens
+from sidecar.http.headers import FORBIDDEN_TRAILERS, LOOKALIKES, SINGLETONS, first, tokens
 from sidecar.http.message import CLOSED, NEED_DATA, SWITCHED, Data, End, HttpEvent, RequestHead, ResponseHead
 
 _TOKEN_START = re.compile(_TOKEN)
@@ -55,6 +55,8 @@ def _fields(lines: list[bytes], limit: int) -> Headers:
             if name in seen:
                 raise ProtocolViolation(f"the field {name.decode()} is repeated")
             seen.add(name)
+        elif name in LOOKALIKES:
+            raise ProtocolViolation(f"the field {name.decode()}, which some servers read as a framing field")
         headers.append((name, match[2].rstrip(b" \t")))
     return headers
 

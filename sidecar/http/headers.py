@@ -22,6 +22,8 @@ SINGLETONS = frozenset(
     (b"host", b"content-length", b"transfer-encoding", b"content-type", b"authorization", b"proxy-authorization",
      b"expect")
 )  # fmt: skip
+# CGI and its heirs (WSGI, Rack, PHP) cannot tell `_` from `-`. What they might take for framing is refused.
+LOOKALIKES = frozenset((b"content_length", b"transfer_encoding"))
 # RFC 9110 section 6.5.1: what would change framing, routing or the caller's rights must not come after the body.
 FORBIDDEN_TRAILERS = HOP_BY_HOP | SINGLETONS | PROTECTED | {b"content-range", b"max-forwards", b"te", b"cookie"}
 XFCC = b"x-forwarded-client-cert"
