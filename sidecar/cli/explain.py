@@ -61,7 +61,7 @@ def explain(
     else:
         question = {
             "from": caller, "method": method.upper(), "path": path, "host": host, "source": source, "port": port,
-            "headers": dict(map(_header, headers)),
+            "headers": _headers(headers),
         }  # fmt: skip
         asked = {name: value for name, value in question.items() if value}
         document = _from_file(file, called, asked) if file is not None else _from_sidecar(run_dir, called, asked)
@@ -72,11 +72,15 @@ def explain(
     return Code.OK if document.get("verdict") == "permit" else Code.NEGATIVE
 
 
-def _header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not colon or not name.strip():
-        raise click.BadParameter(f"{text!r} is not NAME:VALUE", param_hint="--header")
-    return name.strip(), value.strip()
+def _headers(lines: tuple[str, ...]) -> dict[str, str | list[str]]:
+    """The value of each name, or the list of them in their order."""
+    found: dict[str, list[str]] = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not colon or not name.strip():
+            raise click.BadParameter(f"{line!r} is not NAME:VALUE", param_hint="--header")
+        found.setdefault(name.strip(), []).append(value.strip())
+    return {name: values if len(values) > 1 else values[0] for name, values in found.items()}
 
 
 def _from_file(file: Path, called: str, question: dict[str, Any]) -> dict[str, Any]:
@@ -160,11 +164,13 @@ def _show(document: dict[str, Any]) -> None:
 
 
 def _show_facts(hop: dict[str, Any]) -> None:
+    from sidecar.policy.explain import request_line
+
     caller, called = str(hop.get("caller") or ""), str(hop.get("destination") or "")
     inbound = hop.get("direction") == "inbound"
     far = ("from", hop.get("source")) if inbound else ("to", hop.get("endpoint"))
     where = [f"{hop.get('direction', '')} on {hop.get('listener', '')}", " ".join(map(str, far)) if far[1] else ""]
-    request = f"{hop.get('method') or ''} {hop.get('host') or ''}{hop.get('path') or ''}".strip()
+    request = request_line(*(str(hop.get(part) or "") for part in ("method", "host", "path")))
     reason = f" ({hop['reason']})" if hop.get("reason", "") not in ("", hop.get("error")) else ""
     outcome = f"flag {hop.get('flag', '-')}, {hop.get('error') or 'no error'}{reason}"
     print_facts([

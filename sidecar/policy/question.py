@@ -5,14 +5,16 @@ It is read as strictly as one from the wire, by the same functions, so that the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from certs.errors import InvalidSpiffeId, MeshError
 from certs.spiffe import SpiffeId, workload_id
 from sidecar.hop import Hop
-from sidecar.http.canonical import canonical_target, request_host
+from sidecar.http.h1 import H1Server
+from sidecar.http.message import RequestHead
+from sidecar.policy.reading import Reading
 
 if TYPE_CHECKING:
     from sidecar.config.schema import Inbound, Service
@@ -28,8 +30,9 @@ def hop_of(question: Mapping[str, Any], service: Service) -> Hop:
     """The hop that this request to `service` would be.
 
     Keys: `from` (a service, `namespace/service` or a SPIFFE ID; absent for a caller without identity), `method`,
-    `path`, `host`, `headers` (a mapping), `source` (an IP address), `port` (a listener's name or port). Raises
-    BadQuestion, and ProtocolViolation and its kind where the wire would refuse before any rule is asked.
+    `path`, `host`, `headers` (a mapping of names to a value or to a list of them), `source` (an IP address), `port` (a
+    listener's name or port). Raises BadQuestion, and ProtocolViolation and its kind where the wire would refuse before
+    any rule is asked.
     """
     listener = _listener(question, service)
     hop = Hop("inbound", listener.name, listener.port, listener.protocol, destination=service.identity)
@@ -41,33 +44,47 @@ def hop_of(question: Mapping[str, Any], service: Service) -> Hop:
         except ValueError:
             raise BadQuestion(f"{question['source']!r} is not an IP address") from None
     if listener.protocol == "http":
-        _read_http(hop, question, service)
+        _read_http(hop, question, service, listener)
     return hop
 
 
-def _read_http(hop: Hop, question: Mapping[str, Any], service: Service) -> None:
+def _read_http(hop: Hop, question: Mapping[str, Any], service: Service, listener: Inbound) -> None:
+    """Write the request as bytes and read it as the proxy reads what a peer sends."""
     hop.method = str(question.get("method") or "GET")
     hop.target = str(question.get("path") or "/")
-    hop.version = "1.1"
-    host = str(question.get("host") or service.name)
-    headers = question.get("headers") or {}
-    if not isinstance(headers, Mapping):
+    lines = [f"{hop.method} {hop.target} HTTP/1.1", f"host: {question.get('host') or service.name}"]
+    lines += [f"{name}: {value}" for name, value in _headers(question.get("headers") or {})]
+    if any(character in line for line in lines for character in "\r\n\0"):
+        raise BadQuestion("a line break or NUL cannot be part of a method, path, host or header")
+    codec = H1Server(service.limits.head_bytes, service.limits.head_lines)
+    codec.receive("\r\n".join((*lines, "", "")).encode())
+    head = codec.next_event()
+    if not isinstance(head, RequestHead):
+        raise BadQuestion("that is not one request")
+    hop.headers, hop.version = head.headers, head.version.decode("ascii")
+    hosts = [value for name, value in head.headers if name == b"host"]
+    Reading.of(service, listener).read(hop, head.target, hosts)
+
+
+def _headers(given: object) -> Iterator[tuple[str, object]]:
+    """The header lines of a mapping whose values are a text, or a list of texts for several lines of one name."""
+    if not isinstance(given, Mapping):
         raise BadQuestion("headers is a mapping of names to values")
-    hop.headers = [(b"host", host.encode()), *((str(k).lower().encode(), str(v).encode()) for k, v in headers.items())]
-    target = canonical_target(hop.target.encode(), hop.method)
-    hop.host, _ = request_host(target, [host.encode()], hop.version)
-    hop.segments = target.segments
+    for name, value in given.items():
+        for line in value if isinstance(value, list) else [value]:
+            yield str(name), line
 
 
 def _listener(question: Mapping[str, Any], service: Service) -> Inbound:
+    """The listener that is named; else the first for HTTP, else the first."""
     wanted = str(question.get("port") or "")
     for listener in service.inbound:
-        if wanted in (listener.name, str(listener.port)) or (
-            not wanted and ("path" not in question or listener.protocol == "http")
-        ):
+        if wanted in (listener.name, str(listener.port)) or (not wanted and listener.protocol == "http"):
             return listener
+    if service.inbound and not wanted:
+        return service.inbound[0]
     known = ", ".join(listener.name for listener in service.inbound) or "none"
-    raise BadQuestion(f"{service.name} has no listener {wanted or 'for HTTP'!r}; it has: {known}")
+    raise BadQuestion(f"{service.name} has no inbound listener{f' {wanted!r}' if wanted else ''}; it has: {known}")
 
 
 def _caller(text: str, service: Service) -> SpiffeId:
@@ -78,6 +95,8 @@ def _caller(text: str, service: Service) -> SpiffeId:
         namespace, slash, name = text.rpartition("/")
         if not slash:
             namespace = own.segments[1] if own.segments[:1] == ("ns",) and len(own.segments) == 4 else "default"
+        if "/" in namespace:
+            raise BadQuestion(f"{text!r} is neither a service nor namespace/service nor spiffe://…")
         return workload_id(own.trust_domain, namespace, name)
     except InvalidSpiffeId as error:
         raise BadQuestion(str(error)) from None

@@ -16,7 +16,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sidecar.errors import (
-    AmbiguousPath,
     AuditFull,
     BodyTooLarge,
     Draining,
@@ -27,7 +26,6 @@ from sidecar.errors import (
     UnsupportedFeature,
 )
 from sidecar.hop import Deny, Headers, Hop
-from sidecar.http.canonical import Leniency, Target, canonical_target, request_host
 from sidecar.http.headers import XFCC, end_to_end, first, tokens, without_reserved
 from sidecar.http.message import RequestHead, ResponseHead
 from sidecar.net.port import Cancelled
@@ -43,6 +41,7 @@ if TYPE_CHECKING:
     from sidecar.net.mtls import Peer
     from sidecar.net.port import Port, Wire
     from sidecar.policy.authz import RuleSet
+    from sidecar.policy.reading import Reading
     from sidecar.proxy.upstream import Upstream
     from sidecar.telemetry.record import Recorder
 
@@ -67,7 +66,7 @@ class InboundSide:
         limits: Limits,
         recorder: Recorder,
         audit_accepts: Callable[[], bool],
-        paths_matter: bool = True,
+        reading: Reading,
     ) -> None:
         self.name = spec.name
         self.spec = spec
@@ -80,9 +79,7 @@ class InboundSide:
         self._rules = rules
         self._app = app
         self._audit_accepts = audit_accepts
-        # Where no rule and no route looks at paths, `;` cannot by-pass one (semantics S21).
-        self._without_route = Leniency(path_parameters=not paths_matter)
-        self._leniency = self._without_route | _most_lenient(spec.routes)
+        self._reading = reading
 
     def open_hop(self, caller: Caller, head: RequestHead | None, now: float) -> Hop:
         """A hop for this request, with nothing read yet but what cannot fail."""
@@ -112,10 +109,7 @@ class InboundSide:
 
     def admit(self, hop: Hop, caller: Caller, head: RequestHead, wall: float) -> Plan:
         """Read the request canonically, judge it, and say where it goes. Raises HopError."""
-        target = canonical_target(head.target, hop.method, leniency=self._leniency)
-        hop.host, _ = request_host(target, [v for n, v in head.headers if n == b"host"], hop.version)
-        hop.segments = target.segments
-        route = self._route(hop, target)
+        target, route = self._reading.read(hop, head.target, [v for n, v in head.headers if n == b"host"])
         via = _via(head.headers)
         if self._instance in via:
             raise LoopDetected(f"the request has been through this sidecar before: {b' '.join(via).decode('latin-1')}")
@@ -141,19 +135,6 @@ class InboundSide:
         if isinstance(verdict, Deny):
             raise verdict.error
         hop.route = verdict.route
-
-    def _route(self, hop: Hop, target: Target) -> Route | None:
-        """The first route that the request is on. Raises AmbiguousPath where it needs more leniency than that
-        route has.
-        """
-        found = None
-        for route in self.spec.routes:
-            if (not route.methods or hop.method in route.methods) and route.path.matches(target.segments):
-                found = route
-                break
-        if not (_leniency(found) if found is not None else self._without_route).covers(target.needs):
-            raise AmbiguousPath("this path needs an unsafe_… option of its route, which it does not have")
-        return found
 
     def _client_cert(self, peer: Peer, headers: Headers) -> bytes:
         """x-forwarded-client-cert: set anew from the handshake; appended to only for listed forwarders
@@ -227,17 +208,6 @@ def _via(headers: Headers) -> list[bytes]:
     if len(via) >= MAX_VIA:
         raise LoopDetected(f"the request has been through {len(via)} sidecars")
     return via
-
-
-def _leniency(route: Route) -> Leniency:
-    return Leniency(route.unsafe_encoded_slash, route.unsafe_empty_segments, route.unsafe_path_parameters)
-
-
-def _most_lenient(routes: tuple[Route, ...]) -> Leniency:
-    union = Leniency()
-    for route in routes:
-        union |= _leniency(route)
-    return union
 
 
 def _check_route(route: Route, head: RequestHead) -> None:

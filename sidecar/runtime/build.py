@@ -12,6 +12,7 @@ from sidecar.config.schema import Address, Inbound, Outbound, Service
 from sidecar.errors import IdentityRefused, NoIdentity
 from sidecar.net.reactor import Acceptor, Reactor, open_files_limit
 from sidecar.policy.authz import RuleSet
+from sidecar.policy.reading import Reading
 from sidecar.proxy.http import HttpConnection
 from sidecar.proxy.inbound import InboundSide
 from sidecar.proxy.outbound import OutboundSide
@@ -87,7 +88,7 @@ class Proxy:
             limits=service.limits,
             recorder=self._recorder,
             audit_accepts=self._recorder.audit_accepts,
-            paths_matter=bool(spec.routes) or any(rule.paths for rule in (*service.allow, *service.deny)),
+            reading=Reading.of(service, spec),
         )
 
     def _outbound_side(

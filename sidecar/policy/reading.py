@@ -1,0 +1,59 @@
+"""How one inbound listener reads a request: its canonical target and host, and the route that it is on (decision D4).
+
+The proxy and `mesh explain` read by this same object, so that a question has the answer that the wire would have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING
+
+from sidecar.errors import AmbiguousPath
+from sidecar.http.canonical import Leniency, Target, canonical_target, request_host
+
+if TYPE_CHECKING:
+    from sidecar.config.schema import Inbound, Route, Service
+    from sidecar.hop import Hop
+
+
+class Reading:
+    """The reading of one listener. `paths_matter` is false where neither a rule nor a route looks at paths: then `;`
+    cannot by-pass one (semantics S21) and is accepted.
+    """
+
+    def __init__(self, routes: Sequence[Route], *, paths_matter: bool = True) -> None:
+        self._routes = routes
+        self._without_route = Leniency(path_parameters=not paths_matter)
+        self._most = reduce(or_, map(_leniency, routes), self._without_route)
+
+    @classmethod
+    def of(cls, service: Service, listener: Inbound) -> Reading:
+        """The reading of a listener of this service."""
+        looked_at = bool(listener.routes) or any(rule.paths for rule in (*service.allow, *service.deny))
+        return cls(listener.routes, paths_matter=looked_at)
+
+    def read(self, hop: Hop, target: bytes, hosts: Sequence[bytes]) -> tuple[Target, Route | None]:
+        """Read a request target, with `hosts` the values of its Host lines, into host and segments of the hop.
+
+        Returns the target and the first route that it is on. Raises AmbiguousPath, HostMismatch, ProtocolViolation.
+        """
+        found = canonical_target(target, hop.method, leniency=self._most)
+        hop.host, _ = request_host(found, hosts, hop.version)
+        hop.segments = found.segments
+        return found, self._route(hop.method, found)
+
+    def _route(self, method: str, target: Target) -> Route | None:
+        found = None
+        for route in self._routes:
+            if (not route.methods or method in route.methods) and route.path.matches(target.segments):
+                found = route
+                break
+        if not (_leniency(found) if found is not None else self._without_route).covers(target.needs):
+            raise AmbiguousPath("this path needs an unsafe_… option of its route, which it does not have")
+        return found
+
+
+def _leniency(route: Route) -> Leniency:
+    return Leniency(route.unsafe_encoded_slash, route.unsafe_empty_segments, route.unsafe_path_parameters)
