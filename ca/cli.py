@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,8 @@ from certs.spiffe import TrustDomain
 
 if TYPE_CHECKING:
     from ca.server import CaServer
+
+before_serving: list[Callable[[Path], None]] = []  # called with the directory, once the passphrase has been read
 
 
 @click.group("ca")
@@ -130,6 +133,8 @@ def serve(listen: str | None, passphrase_file: Path | None, directory: Path) -> 
         click.echo(f"ca ready on {address} (trust domain {server.settings.trust_domain})")
 
     passphrase = read_passphrase(passphrase_file, new=False)
+    for act in before_serving:
+        act(directory)
     try:
         trio.run(run, config, passphrase, on_ready)
     except OSError as error:

@@ -29,7 +29,7 @@ class Verb:
 VERBS: dict[str, Verb] = {
     "up": Verb("Try it", "sidecar.cli.up:up", "Start a whole mesh on this machine and watch its hops."),
     "run": Verb("Run", "sidecar.cli.run:run", "Run one service's sidecar, and its command if you name one."),
-    "ca": Verb("Run", "ca.cli:ca", "The bundled certificate authority."),
+    "ca": Verb("Run", "sidecar.cli.ca:ca", "The bundled certificate authority."),
     "status": Verb("Look", "sidecar.cli.status:status", "What the sidecars on this machine are doing."),
     "explain": Verb("Look", "sidecar.cli.explain:explain", "Why a request is refused, and what would allow it."),
     "certs": Verb("Look", "sidecar.cli.certs:certs", "Identities: list, show, verify, rotate."),

@@ -38,6 +38,13 @@ and we exit with its code, or 128+n where signal n ended it. 127 means that ther
     type=click.Path(path_type=Path),
     help="Folder of the sidecar's own memory.  [default: $MESH_STATE_DIR/SERVICE, ~/.local/state/mesh/SERVICE]",
 )
+@click.option(
+    "--hygiene",
+    type=click.Choice(["required", "best-effort", "unsafe-off"]),
+    default="best-effort",
+    show_default=True,
+    help="How much the process must confine itself (docs/security.md); never the command.",
+)
 @click.option("--with-app", is_flag=True, help="Run the command that stands in the file under `run:`.")
 @run_dir_option
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
@@ -46,11 +53,13 @@ def run(
     service: str | None,
     enrolment: Path | None,
     state: Path | None,
+    hygiene: str,
     with_app: bool,
     run_dir: Path | None,
     command: tuple[str, ...],
 ) -> int:
     """Run one service's sidecar, and the COMMAND after `--` if you name one."""
+    from sidecar.admin.client import run_folder
     from sidecar.config.load import load_config
 
     config = load_config(str(file))
@@ -60,7 +69,10 @@ def run(
             raise Failure("--with-app and a command of your own exclude each other.", "Leave one out.", Code.USAGE)
         command = chosen.run
     _check_enrolment(enrolment, config)
-    return _run(config, chosen, enrolment, state or default_state_dir() / chosen.name, run_dir, command)
+    state = state or default_state_dir() / chosen.name
+    run_dir = run_dir or run_folder()
+    confine = partial(_confine, hygiene, config, chosen, enrolment, state, run_dir)
+    return _run(config, chosen, enrolment, state, run_dir, command, confine)
 
 
 def choose(config: MeshConfig, name: str | None, file: Path) -> Service:
@@ -95,17 +107,32 @@ def _check_enrolment(enrolment: Path | None, config: MeshConfig) -> None:
         raise Failure(f"there is no enrolment file {path}.", "`mesh ca key SERVICE --out FILE` makes one.", Code.USAGE)
 
 
+def _confine(
+    mode: str, config: MeshConfig, service: Service, enrolment: Path | None, state: Path, run_dir: Path
+) -> None:
+    """Put the process's hygiene in force; the folders that it will write in must be there first. Raises MeshError."""
+    from certs.store import ensure_private_dir
+    from sidecar.admin.client import make_run_folder
+    from sidecar.runtime import hygiene
+
+    ensure_private_dir(state)
+    make_run_folder(run_dir)
+    logs = [path for path in (service.access_log.path, service.audit.path) if path not in ("", "-")]
+    read = [*config.files, enrolment or config.ca.enrolment]
+    hygiene.apply(hygiene.Folders.around(read=read, write=logs, folders=[state, run_dir]), hygiene.Mode(mode))
+
+
 def _run(
     config: MeshConfig,
     service: Service,
     enrolment: Path | None,
     state: Path,
-    run_dir: Path | None,
+    run_dir: Path,
     command: tuple[str, ...],
+    confine: Callable[[], None],
 ) -> int:
     import trio
 
-    from sidecar.admin.client import run_folder
     from sidecar.cli.supervise import supervise
     from sidecar.runtime.worker import run_sidecar
 
@@ -115,10 +142,10 @@ def _run(
             service.name,
             enrolment=enrolment,
             state_dir=state,
-            run_dir=run_dir or run_folder(),
+            run_dir=run_dir,
             ready=ready,
             drain=drain,
         )
 
     env: Mapping[str, str] = {**os.environ, **service.env}
-    return trio.run(partial(supervise, serve, command, env))
+    return trio.run(partial(supervise, serve, command, env, confine))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -77,7 +77,7 @@ def start(plan: Plan, space: Workspace, fleet: Fleet, stop: Stop) -> bool:
         domain = plan.config.trust_domain
         say(f"{stop.elapsed:5.1f} s  CA ready            https://{plan.ca}, trust domain {domain}")
     waiting = {name: Sidecar(name, space.run_dir / f"{name}.sock") for name in members}
-    _wait([ca, *members.values()], stop, lambda: _still_starting(waiting, plan, stop))
+    _wait([ca, *members.values()], stop, lambda: _still_starting(waiting, members, plan, stop))
     return not stop.asked
 
 
@@ -93,9 +93,16 @@ def _prepare_ca(plan: Plan, folder: Path) -> None:
     prepare(folder / "ca", plan.config.trust_domain, passphrase, entries, str(plan.ca))
 
 
-def _still_starting(waiting: dict[str, Sidecar], plan: Plan, stop: Stop) -> list[str]:
-    """Who is not ready yet; those who have become so are named on the terminal and taken off the list."""
+def _still_starting(
+    waiting: dict[str, Sidecar], members: Mapping[str, Member], plan: Plan, stop: Stop
+) -> list[str]:
+    """Who is not ready yet; those who have become so are named on the terminal and taken off the list, as are those
+    whose command has ended well already.
+    """
     for name, sidecar in list(waiting.items()):
+        if members[name].exit_code == 0:
+            del waiting[name]
+            continue
         if not sidecar.socket.exists():
             continue
         try:
@@ -109,11 +116,14 @@ def _still_starting(waiting: dict[str, Sidecar], plan: Plan, stop: Stop) -> list
 
 
 def _wait(members: list[Member], stop: Stop, missing: Callable[[], list[str]]) -> None:
-    """Return once nothing is missing, or we were asked to end. Raises Failure where a member falls or time runs out."""
+    """Return once nothing is missing, or we were asked to end. Raises Failure where a member falls or time runs out.
+
+    The first member is the CA, whose end is never a good one.
+    """
     deadline = time.monotonic() + READY_WITHIN
     while not stop.asked and (names := missing()):
         for member in members:
-            if member.exit_code is not None:
+            if member.exit_code or (member is members[0] and member.exit_code is not None):
                 raise fallen_words(member)
         if time.monotonic() > deadline:
             late = next((member for member in members if member.name in names), members[0])

@@ -82,4 +82,6 @@ def _notes(answer: dict[str, Any], identity: dict[str, Any]) -> str:
     warning = str(identity.get("clock_warning") or "")
     if warning and not any(warning in note for note in notes):
         notes.append(warning)
+    if note := (answer.get("hygiene") or {}).get("note"):
+        notes.append(str(note))
     return "; ".join(notes)

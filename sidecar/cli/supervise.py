@@ -12,7 +12,8 @@ right only where we are not the terminal's foreground job. All other signals wer
 We then wait for the command to end, however long it takes: whoever sent the signal decides when to lose patience.
 
 The command is started by the main thread itself, never by one of trio's workers: the kernel's "parent has died" (see
-`lifeline`) means the thread that forked, and a worker of trio ends after ten idle seconds.
+`lifeline`) means the thread that forked, and a worker of trio ends after ten idle seconds. Its process exists from the
+beginning, held at a gate until the sidecar is ready, so that nothing which `confine` does to this process is inherited.
 """
 
 from __future__ import annotations
@@ -38,18 +39,59 @@ FROM_KEYBOARD = (signal.SIGINT, signal.SIGQUIT)
 PATIENCE = 5.0  # seconds between SIGTERM and SIGKILL for a command whose sidecar has died under it
 
 
-async def supervise(serve: Serve, command: Sequence[str], env: Mapping[str, str]) -> int:
+async def supervise(
+    serve: Serve, command: Sequence[str], env: Mapping[str, str], confine: Callable[[], object] = lambda: None
+) -> int:
     """Run `serve` until it ends or is drained, with the command inside if there is one; returns the exit code.
 
     `serve` gets a function to call once it is ready and an event that asks it to drain. Its errors pass through, after
-    the command has been ended.
+    the command has been ended. `confine` is called before `serve`, and what it does to this process is not inherited
+    by the command.
     """
-    return await _Supervisor(serve, command, env).run()
+    held = _Held(command, env) if command else None
+    try:
+        confine()
+        return await _Supervisor(serve, held).run()
+    finally:
+        if held is not None:
+            held.dismiss()
+
+
+class _Held:
+    """A command whose process is there, and waits to become it."""
+
+    def __init__(self, command: Sequence[str], env: Mapping[str, str]) -> None:
+        gate, self._opener = os.pipe()
+        try:
+            self.process = subprocess.Popen(guarded(command, gate), env=env, pass_fds=(gate,))
+        except BaseException:
+            os.close(self._opener)
+            raise
+        finally:
+            os.close(gate)
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Let it become the command."""
+        with suppress(BrokenPipeError):  # somebody has killed it; its exit code says so
+            os.write(self._opener, b"!")
+        self._close()
+        return self.process
+
+    def dismiss(self) -> None:
+        """End it, if it was never started."""
+        if self._opener >= 0:
+            self._close()
+            self.process.kill()
+            self.process.wait()
+
+    def _close(self) -> None:
+        os.close(self._opener)
+        self._opener = -1
 
 
 class _Supervisor:
-    def __init__(self, serve: Serve, command: Sequence[str], env: Mapping[str, str]) -> None:
-        self._serve, self._command, self._env = serve, command, env
+    def __init__(self, serve: Serve, held: _Held | None) -> None:
+        self._serve, self._held = serve, held
         self._ready, self._drain, self._gone = trio.Event(), trio.Event(), trio.Event()
         self._error: BaseException | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -77,10 +119,10 @@ class _Supervisor:
         await _first_of(self._ready.wait, self._gone.wait)
         if self._gone.is_set():
             return Code.OK
-        if not self._command:
+        if self._held is None:
             await _first_of(self._drain.wait, self._gone.wait)
             return Code.OK
-        self._process = subprocess.Popen(guarded(self._command), env=self._env)  # noqa: ASYNC220 (see above)
+        self._process = self._held.start()
         await _first_of(partial(_ended, self._process), self._gone.wait)
         status = self._process.poll()
         if status is None:

@@ -15,6 +15,7 @@ from sidecar.errors import HopError
 from sidecar.policy.explain import explain
 from sidecar.policy.question import hop_of
 from sidecar.policy.reasons import Reason, reason_for, reason_of
+from sidecar.runtime.hygiene import of_this_process
 from sidecar.telemetry.clock import rfc3339
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Inspector:
             "in_flight": proxy.in_flight if proxy is not None else 0,
             "version": worker.version,
             "pid": os.getpid(),
+            "hygiene": confined.to_json() if (confined := of_this_process()) is not None else None,
         }
 
     def hops(self, since: int | None) -> dict[str, Any]:

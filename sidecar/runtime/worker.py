@@ -33,6 +33,7 @@ from sidecar.net.clock import Clock, SystemClock
 from sidecar.net.mtls import MtlsGate
 from sidecar.net.reactor import Reactor
 from sidecar.runtime.build import CannotListen, Proxy
+from sidecar.runtime.hygiene import of_this_process
 from sidecar.runtime.inspect import Inspector
 from sidecar.telemetry.log import Log
 from sidecar.telemetry.setup import make_recorder, new_instance
@@ -185,6 +186,9 @@ class Worker:
             await nursery.start(serve_health, self.recorder.metrics, self.not_ready, listeners, self.log)
         self.identity_status.subscribe(self._show_identity)
         self.log.capture()
+        if (confined := of_this_process()) is not None:
+            tell = self.log.warning if confined.note() else self.log.info
+            tell("process hygiene", **confined.in_force, **confined.lacking())
 
     def _show_identity(self, status: IdentityStatus) -> None:
         self.recorder.metrics.identity(status)
