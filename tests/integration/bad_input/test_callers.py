@@ -120,7 +120,8 @@ def test_on_raw_tcp_a_caller_that_no_rule_allows_is_closed_without_a_byte(a_worl
         eventually("the refusal in the audit", lambda: app.audit("refusal"))
         (refusal,) = app.audit("refusal")
         assert_explained("not_allowed_on_tcp", world.explain(refusal["decision_id"]))
-        assert call(world.ports.app_in, an_svid(world.issuer, "web")).status == 200
+        last = b"GET /last HTTP/1.1\r\nHost: app\r\n\r\n"  # the application closes after it
+        assert call(world.ports.app_in, an_svid(world.issuer, "web"), request=last).status == 200
         app.assert_well()
         assert_books(app, direction="inbound", ok=2, failed=0, requests=2)
 
