@@ -1,0 +1,227 @@
+"""The gate on real sockets: who is let in, who is connected to, and what either side says of a refusal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from certs.source import Source
+from certs.svid import X509Svid
+from sidecar.errors import HandshakeFailed, HopError, IdentityRefused, NoIdentity, PeerIdentityMismatch
+from sidecar.net.mtls import MtlsGate, Peer
+from sidecar.net.port import WireBroken
+from sidecar.net.reactor import Reactor
+from sidecar.net.tls import AlertReceived
+from sidecar.net.wires import SocketWire
+from tests.kit.drivers import loopback_pair, on_reactor
+from tests.kit.hops import ORDERS as ORDERS_ID
+from tests.kit.hops import WEB as WEB_ID
+from tests.kit.identities import DAY, NOW, a_bundle_set, a_root, an_issuer, an_svid
+
+ROOT = a_root()
+ISSUER = an_issuer(ROOT)
+WEB, ORDERS = an_svid(ISSUER, "web"), an_svid(ISSUER, "orders")
+FOREIGN_ROOT = a_root("other.mesh")
+BUNDLES = a_bundle_set(ROOT)
+
+
+class Careless(MtlsGate):
+    """Shows its certificate even where it has expired."""
+
+    def _valid(self, wall: float) -> Any:
+        return self._current
+
+
+def gate(svid: X509Svid, bundles: Any = BUNDLES) -> MtlsGate:
+    svids: Source[X509Svid] = Source("SVID")
+    sources: Source[Any] = Source("bundle")
+    svids.publish(svid)
+    sources.publish(bundles)
+    return Careless(svids, sources)
+
+
+def meet(client: X509Svid, server: X509Svid) -> tuple[Peer | HopError | WireBroken, Peer | HopError]:
+    """What the client, with the first byte it reads, and what the server make of each other."""
+
+    async def body(reactor: Reactor) -> tuple[Peer | HopError | WireBroken, Peer | HopError]:
+        left, right = loopback_pair()
+        outcome: list[Peer | HopError] = []
+
+        async def serve() -> None:
+            try:
+                secure, peer = await gate(server).accept(reactor, SocketWire(reactor, right), http=True, within=5.0)
+            except HopError as error:
+                outcome.append(error)
+                return
+            outcome.append(peer)
+            try:
+                await secure.write(b"!")
+                await secure.read()
+            except WireBroken:
+                pass
+            secure.close()
+
+        other = reactor.spawn(serve())
+        found: Peer | HopError | WireBroken
+        try:
+            secure, found = await gate(client).connect(
+                reactor, SocketWire(reactor, left), http=True, server_name="orders", expected=ORDERS_ID, within=5.0
+            )
+        except HopError as error:
+            found = error
+        else:
+            try:
+                await secure.read()
+            except WireBroken as error:
+                found = error
+            secure.close()
+        await reactor.wait(other)
+        return found, outcome[0]
+
+    return on_reactor(body)
+
+
+def test_two_who_trust_each_other_know_each_other() -> None:
+    client, server = meet(WEB, ORDERS)
+    assert isinstance(client, Peer)
+    assert isinstance(server, Peer)
+    assert (client.id, server.id) == (ORDERS_ID, WEB_ID)
+    assert client.tls.group == server.tls.group == "X25519MLKEM768"
+    assert (server.tls.serial, server.tls.not_after) == (WEB.serial, WEB.not_after)
+    assert len(server.fingerprint) == 64
+
+
+BAD_CLIENTS: dict[str, tuple[X509Svid, str]] = {
+    "expired": (an_svid(ISSUER, "web", not_before=NOW - 2 * DAY, not_after=NOW - DAY), "expired"),
+    "not yet valid": (an_svid(ISSUER, "web", not_before=NOW + DAY, not_after=NOW + 2 * DAY), "not_yet_valid"),
+    "of another root": (an_svid(an_issuer(a_root()), "web"), "unknown_ca"),
+    "of another trust domain": (an_svid(an_issuer(FOREIGN_ROOT), "web"), "unknown_ca"),
+    "with a foreign name under our root": (
+        an_svid(ISSUER, "web", uris=["spiffe://other.mesh/x"]),
+        "wrong_trust_domain",
+    ),
+    "with two names": (an_svid(ISSUER, "web", uris=["spiffe://demo.mesh/a", "spiffe://demo.mesh/b"]), "one_uri_san"),
+    "without a name": (an_svid(ISSUER, "web", uris=[]), "one_uri_san"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CLIENTS)
+def test_a_client_with_a_certificate_that_is(case: str) -> None:
+    svid, reason = BAD_CLIENTS[case]
+    client, server = meet(svid, ORDERS)
+    assert isinstance(server, IdentityRefused)
+    assert server.reason == reason
+    assert not isinstance(client, Peer) or reason in ("wrong_trust_domain", "one_uri_san", "not_yet_valid")
+    if isinstance(client, AlertReceived):
+        assert client.detail
+
+
+@pytest.mark.parametrize("case", BAD_CLIENTS)
+def test_a_server_with_a_certificate_that_is(case: str) -> None:
+    svid, reason = BAD_CLIENTS[case]
+    client, _ = meet(WEB, svid)
+    assert isinstance(client, PeerIdentityMismatch)
+    assert client.reason == reason
+
+
+def test_a_server_that_is_somebody_else() -> None:
+    client, _ = meet(WEB, an_svid(ISSUER, "payments"))
+    assert isinstance(client, PeerIdentityMismatch)
+    assert client.reason == "other_identity"
+    assert "payments" in client.detail
+
+
+def test_without_an_svid_nobody_is_met() -> None:
+    svids: Source[X509Svid] = Source("SVID")
+    bundles: Source[Any] = Source("bundle")
+    empty = MtlsGate(svids, bundles)
+    with pytest.raises(NoIdentity):
+        empty.check_ready(NOW)
+    bundles.publish(BUNDLES)
+    svids.publish(an_svid(ISSUER, "web", not_after=NOW + 60.0))
+    empty.check_ready(NOW)
+    with pytest.raises(NoIdentity, match="own certificate"):
+        empty.check_ready(NOW + 61.0)
+
+
+def test_each_new_svid_or_bundle_is_a_generation_and_is_told() -> None:
+    svids: Source[X509Svid] = Source("SVID")
+    bundles: Source[Any] = Source("bundle")
+    made = MtlsGate(svids, bundles)
+    heard: list[int] = []
+    made.on_change.append(lambda: heard.append(made.generation))
+    svids.publish(WEB)
+    assert made.generation == 0  # half an identity is none
+    bundles.publish(BUNDLES)
+    svids.publish(an_svid(ISSUER, "web"))
+    bundles.publish(a_bundle_set(ROOT, FOREIGN_ROOT))
+    assert heard == [1, 2, 3]
+
+
+def test_with_two_trust_domains_each_root_vouches_only_for_its_own() -> None:
+    """OpenSSL's store is the union then; the path is found again in the peer's own domain (decision D18)."""
+
+    async def body(reactor: Reactor) -> HopError:
+        left, right = loopback_pair()
+        both = a_bundle_set(ROOT, FOREIGN_ROOT)
+        impostor = an_svid(an_issuer(FOREIGN_ROOT), "web", uris=[WEB_ID.text])
+        near = SocketWire(reactor, left)
+        client = reactor.spawn(
+            gate(impostor).connect(reactor, near, http=True, server_name="", expected=ORDERS_ID, within=5.0)
+        )
+        try:
+            await gate(ORDERS, both).accept(reactor, SocketWire(reactor, right), http=True, within=5.0)
+        except HopError as error:
+            client.cancel()
+            return error
+        raise AssertionError("let in")
+
+    refused = on_reactor(body)
+    assert isinstance(refused, IdentityRefused)
+    assert refused.reason == "signer_trust_domain"
+
+
+@pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"SSH-2.0-OpenSSH\r\n"])
+def test_a_client_that_speaks_no_tls(data: bytes) -> None:
+    async def body(reactor: Reactor) -> HopError:
+        left, right = loopback_pair()
+        left.send(data)
+        try:
+            await gate(ORDERS).accept(reactor, SocketWire(reactor, right), http=True, within=5.0)
+        except HopError as error:
+            return error
+        finally:
+            left.close()
+        raise AssertionError("let in")
+
+    refused = on_reactor(body)
+    assert isinstance(refused, IdentityRefused)
+    assert refused.reason == "plaintext"
+
+
+@pytest.mark.parametrize("says", [b"", b"\x16\x03\x01"])
+def test_patience_with_a_handshake_has_an_end(says: bytes) -> None:
+    async def body(reactor: Reactor) -> tuple[HopError, HopError]:
+        left, right = loopback_pair()
+        left.send(says) if says else None
+        found: list[HopError] = []
+        try:
+            await gate(ORDERS).accept(reactor, SocketWire(reactor, right), http=True, within=0.05)
+        except HopError as error:
+            found.append(error)
+        left.close()
+        left, right = loopback_pair()
+        try:
+            await gate(WEB).connect(
+                reactor, SocketWire(reactor, left), http=True, server_name="a", expected=ORDERS_ID, within=0.05
+            )
+        except HopError as error:
+            found.append(error)
+        right.close()
+        return found[0], found[1]
+
+    server, client = on_reactor(body)
+    assert isinstance(server, IdentityRefused)
+    assert server.reason == "handshake_timeout"
+    assert isinstance(client, HandshakeFailed)
