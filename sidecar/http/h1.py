@@ -35,7 +35,7 @@ _TOKEN_START = re.compile(_TOKEN)
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/(1\.[01])\Z")
 _STATUS_LINE = re.compile(rb"HTTP/(1\.[01]) ([1-9][0-9]{2})(?: ([^\x00-\x08\x0a-\x1f\x7f]*))?\Z")
 _DIGITS = re.compile(rb"[0-9]{1,18}\Z")
-_BARE_LF = re.compile(rb"(?<!\r)\n")
+_BARE_LINE_END = re.compile(rb"(?<!\r)\n|\r[^\n]")
 _END_OF_HEAD = b"\r\n\r\n"
 _LINE_LIMIT = 24 * 1024  # h11 must be able to take a whole head; ours is limited before it gets there
 
@@ -90,8 +90,8 @@ def _cut_head(raw: bytearray, limit: int) -> list[bytes] | None:
 
 def _no_bare_line_end(raw: bytearray) -> None:
     """Refuse at once what would otherwise wait for an empty line of another kind until the time-out."""
-    if _BARE_LF.search(raw):
-        raise ProtocolViolation("a line ends with a bare LF")
+    if _BARE_LINE_END.search(raw):
+        raise ProtocolViolation("a bare CR or LF in the head")
 
 
 def _length(headers: Headers) -> int | None:

@@ -185,7 +185,8 @@ class HttpConnection:
         keep = (
             head is not None and not self._side.draining and not isinstance(error, (ProtocolViolation, IdentityRefused))
         )
-        keep = keep and await self._drain_request(head)
+        # What follows a CONNECT was meant for the tunnel; read as a request, it would be one that nobody made.
+        keep = keep and hop.method != "CONNECT" and await self._drain_request(head)
         codec.refuse_next()
         if not keep:
             answer.head.headers.append((b"connection", b"close"))

@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 VIA = b"mesh-via"  # instance ids of the sidecars that a request has passed, oldest first (decision D21)
 MAX_VIA = 32
+# Upgrades that are never passed: inside them more requests would travel, which nobody could judge.
+UNJUDGED = (b"h2c", b"http", b"tls")
 
 
 class InboundSide:
@@ -197,7 +199,7 @@ def outgoing_headers(head: RequestHead) -> Headers:
     headers = without_reserved(end_to_end(head.headers))
     if head.body and head.length is None:
         headers.append((b"transfer-encoding", b"chunked"))
-    upgrades = [token for token in tokens(head.headers, b"upgrade") if not token.startswith(b"h2c")]
+    upgrades = [token for token in tokens(head.headers, b"upgrade") if not token.startswith(UNJUDGED)]
     if upgrades and b"upgrade" in tokens(head.headers, b"connection") and head.version != b"1.0":
         headers += [(b"connection", b"upgrade"), (b"upgrade", b", ".join(upgrades))]
     return headers
