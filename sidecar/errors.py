@@ -42,6 +42,7 @@ class HopError(MeshError):
     retry: ClassVar[Retry] = Retry.NEVER
     flag: ClassVar[str] = "-"
     endpoint: str = ""  # "host:port" that was tried, where the hop failed on the way there
+    midway: str = ""  # why it ended what had been let in and was under way; see mesh_connections_ended_early_total
     hint: str = ""  # what our own application may be told to do about it; never leaves the machine
 
     def __init__(self, detail: str = "") -> None:
@@ -180,6 +181,17 @@ class NoIdentity(HopError):
 
     name = "no_identity"
     flag = "ID"
+
+
+class CertificateEnded(HopError):
+    """The certificate that an open connection rests on has ended, or ends soon and nothing moved (decision D17)."""
+
+    name = "certificate_ended"
+    flag = "ID"
+
+    def __init__(self, detail: str = "", *, quiet: bool = False) -> None:
+        super().__init__(detail)
+        self.midway = "certificate_quiet" if quiet else "certificate_end"
 
 
 class PolicyDenied(HopError):

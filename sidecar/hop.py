@@ -32,6 +32,7 @@ class TlsInfo:
     group: str  # "X25519MLKEM768"
     serial: str  # lower-case hex serial number of the peer's leaf
     not_after: float  # seconds since the epoch: the end of the peer's leaf
+    not_before: float = 0.0  # and its beginning; 0 is unknown
 
 
 @dataclass(slots=True)

@@ -30,7 +30,9 @@ class MemoryGate:
     def __init__(self, identity: SpiffeId, *, not_after: float) -> None:
         self.identity = identity
         self.not_after = not_after  # seconds since the epoch
+        self.not_before = 0.0  # 0: nobody knows
         self.generation = 1
+        self.trust = 1
         self.ready = True  # whether we have an SVID at all
         self.refuses: dict[SpiffeId, str] = {}  # whom we refuse as a server, and the alert they get
 
@@ -45,6 +47,16 @@ class MemoryGate:
             raise NoIdentity("no certificate has been issued to this sidecar yet")
         if wall > self.not_after:
             raise NoIdentity("our own certificate has expired and could not be renewed")
+
+    def distrust(self, identity: SpiffeId, reason: str = "unknown_root") -> None:
+        """From now on, the roots of this peer are none of ours."""
+        self.refuses[identity] = reason
+        self.trust += 1
+
+    def judge_again(self, wire: Wire, peer: Peer, wall: float) -> None:
+        """Judge the peer of an open connection by the roots of today. Raises IdentityRefused."""
+        if reason := self.refuses.get(peer.id, ""):
+            raise IdentityRefused(reason, f"{peer.id} is refused: {reason}", peer.id)
 
     async def accept(self, port: Port, wire: Wire, *, http: bool, within: float) -> tuple[Wire, Peer]:
         """Be the server. Raises IdentityRefused or NoIdentity; the wire is closed then."""
@@ -92,7 +104,8 @@ class MemoryGate:
     def _greet(self, wire: MemoryWire) -> None:
         """Show ourselves to the other side."""
         fingerprint = hashlib.sha256(self.identity.text.encode()).hexdigest()
-        tls = TlsInfo("TLSv1.3", "TLS_AES_128_GCM_SHA256", "X25519MLKEM768", f"{self.generation:x}", self.not_after)
+        tls = TlsInfo("TLSv1.3", "TLS_AES_128_GCM_SHA256", "X25519MLKEM768", f"{self.generation:x}", self.not_after,
+                      self.not_before)  # fmt: skip
         wire.other.greeting = Peer(self.identity, tls, fingerprint)
         if wire.other.reader is not None:
             wire.other.reader.wake()

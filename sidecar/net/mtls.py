@@ -58,15 +58,21 @@ class Peer:
     id: SpiffeId
     tls: TlsInfo
     fingerprint: str  # SHA-256 of its leaf, lower-case hex
+    trust: int = 0  # the gate's `trust` at that moment
 
 
 class Gate(Protocol):
     """Turns plain wires into wires whose other end is known. The memory driver has one of its own."""
 
     generation: int
+    trust: int  # grows whenever the roots that we trust become others
 
     def check_ready(self, wall: float) -> None:
         """Raise NoIdentity while we have no valid SVID."""
+        ...
+
+    def judge_again(self, wire: Wire, peer: Peer, wall: float) -> None:
+        """Judge the peer of an open connection by the roots of today (decision D17). Raises IdentityRefused."""
         ...
 
     async def accept(self, port: Port, wire: Wire, *, http: bool, within: float) -> tuple[Wire, Peer]:
@@ -84,6 +90,7 @@ class Gate(Protocol):
 class _Generation:
     svid: X509Svid
     bundles: BundleSet
+    trust: int
     tls12: bool
     contexts: dict[tuple[bool, bool], SSL.Context] = field(default_factory=dict)
 
@@ -102,6 +109,7 @@ class MtlsGate:
 
     def __init__(self, svids: Source[X509Svid], bundles: Source[BundleSet], *, tls12: bool = False) -> None:
         self.generation = 0
+        self.trust = 0
         self.on_change: list[Callable[[], None]] = []
         self._svids = svids
         self._bundles = bundles
@@ -114,14 +122,40 @@ class MtlsGate:
     def _changed(self, _: object) -> None:
         if self._svids.number == 0 or self._bundles.number == 0:
             return
-        self._current = _Generation(self._svids.current, self._bundles.current, self._tls12)
+        before, bundles = self._current, self._bundles.current
+        if before is None or _roots(before.bundles) != _roots(bundles):
+            self.trust += 1
+        self._current = _Generation(self._svids.current, bundles, self.trust, self._tls12)
         self.generation += 1
         for listener in self.on_change:
             listener()
 
+    @property
+    def tls12(self) -> bool:
+        """Whether TLS 1.2 is accepted too (`tls.unsafe_tls12`)."""
+        return self._tls12
+
+    @tls12.setter
+    def tls12(self, accepted: bool) -> None:
+        if accepted != self._tls12:
+            self._tls12 = accepted
+            self._changed(None)
+
     def check_ready(self, wall: float) -> None:
         """Raise NoIdentity while we have no valid SVID."""
         self._valid(wall)
+
+    def judge_again(self, wire: Wire, peer: Peer, wall: float) -> None:
+        """Judge the peer of an open connection by the roots of today. Raises IdentityRefused."""
+        assert isinstance(wire, TlsWire)
+        assert self._current is not None
+        try:
+            verify_chain(wire.peer_chain()[:-1], self._current.bundles, wall)
+        except (InvalidSvid, UntrustedSvid) as error:
+            reason = error.rule if isinstance(error, InvalidSvid) else error.reason
+            raise IdentityRefused(
+                reason, f"the roots that we trust have changed since the connection began: {error}", peer.id
+            ) from None
 
     def _valid(self, wall: float) -> _Generation:
         current = self._current
@@ -219,7 +253,13 @@ class MtlsGate:
             raise IdentityRefused(
                 "not_yet_valid", f"the certificate of {identity} is not valid yet; check both clocks", identity
             )
-        return Peer(identity, facts, hashlib.sha256(leaf.public_bytes(Encoding.DER)).hexdigest())
+        fingerprint = hashlib.sha256(leaf.public_bytes(Encoding.DER)).hexdigest()
+        return Peer(identity, facts, fingerprint, generation.trust)
+
+
+def _roots(bundles: BundleSet) -> set[tuple[str, str]]:
+    """Whom we trust, and for which trust domain."""
+    return {(bundle.trust_domain.name, root) for bundle in bundles for root in bundle.root_hashes()}
 
 
 def _failed(error: TlsBroken) -> PeerIdentityMismatch | HandshakeFailed:

@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     from sidecar.net.port import Wire
 
 FRESH = 0.0  # "no connection that has been used before"
+RETIRED = -1  # the generation of no connection
 YOUNG = 0.5  # seconds: idle for less than this, a connection is all but certainly alive (decision D22)
 
 
 class Connection:
     """One connection to an upstream."""
 
-    __slots__ = ("codec", "endpoint", "generation", "idle_since", "peer", "reused", "wire")
+    __slots__ = ("codec", "endpoint", "generation", "idle_since", "peer", "reused", "trust", "wire")
 
     def __init__(self, wire: Wire, codec: H1Client, peer: Peer | None, endpoint: str, generation: int) -> None:
         self.wire = wire
@@ -36,6 +37,7 @@ class Connection:
         self.peer = peer
         self.endpoint = endpoint
         self.generation = generation  # of the TLS gate, when it was made
+        self.trust = peer.trust if peer is not None else 0  # of the TLS gate, when the peer was judged last
         self.reused = False
         self.idle_since = 0.0
 
@@ -120,6 +122,10 @@ class Pool:
         self.generation = generation
         for connection in list(self._idle):
             self._close_idle(connection)
+
+    def retire(self) -> None:
+        """The upstream is no more, or has become another: idle connections end now, busy ones with their exchange."""
+        self.renew(RETIRED)
 
     def _drop_oldest(self) -> bool:
         if not self._idle:

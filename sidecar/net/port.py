@@ -383,6 +383,11 @@ class Driver:
         for waiter in waiters or ():
             waiter.wake()
 
+    def nudge(self) -> None:
+        """Step whatever was made ready from outside the driver's own loop (a signal fired, an error thrown)."""
+        if self.current is None:
+            self.run_ready()
+
     def sweep(self) -> None:
         """Raise Expired where a deadline has passed, and wake sleepers. Cheap enough to call ten times a second."""
         now = self.now

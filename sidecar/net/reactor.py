@@ -102,11 +102,6 @@ class Reactor(Driver):
         self.now = self.clock.monotonic()
         self.run_ready()
 
-    def nudge(self) -> None:
-        """Step whatever trio's side has made ready (a signal it fired, a cancelled task's parent)."""
-        if self.current is None:
-            self.run_ready()
-
     # ---- the road between the two worlds ----------------------------------------------------------------------------
 
     async def call(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
@@ -162,6 +157,7 @@ class Reactor(Driver):
 
 
 ACCEPTS_PER_EVENT = 32
+RETIRING_BATCHES = 64  # twice the backlog that we ask for: whoever still comes finds nobody
 # accept(2): errors of the connection being accepted, not of the listener; and those that only time or luck will cure.
 _OUT_OF_ROOM = {24, 23, 12, 105}  # EMFILE, ENFILE, ENOMEM, ENOBUFS
 
@@ -169,11 +165,12 @@ _OUT_OF_ROOM = {24, 23, 12, 105}  # EMFILE, ENFILE, ENOMEM, ENOBUFS
 class Acceptor(Watched):
     """A listening socket."""
 
-    __slots__ = ("_on_wire", "starved")
+    __slots__ = ("_on_wire", "accepted", "starved")
 
     def __init__(self, reactor: Reactor, sock: socket.socket, on_wire: Callable[[SocketWire], None]) -> None:
         super().__init__(reactor, sock, READ)
         self._on_wire = on_wire
+        self.accepted = 0
         self.starved = 0  # how often the process was out of descriptors or memory
 
     def stirred(self, mask: int) -> None:
@@ -189,10 +186,20 @@ class Acceptor(Watched):
                     self._pause()
                     return
                 continue
+            self.accepted += 1
             sock.setblocking(False)
             if sock.family != socket.AF_UNIX:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._on_wire(SocketWire(self.reactor, sock))
+
+    def retire(self) -> None:
+        """Close, but first hand over who had connected already: closing would reset them."""
+        for _ in range(RETIRING_BATCHES):
+            before = self.accepted
+            self.stirred(READ)
+            if self.accepted - before < ACCEPTS_PER_EVENT:
+                break
+        self.close()
 
     def _pause(self) -> None:
         """Out of descriptors: look again in a moment rather than spin."""

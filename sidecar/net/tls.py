@@ -187,4 +187,5 @@ class TlsWire(EpollWire):
             group=connection.get_group_name() or "",
             serial=f"{leaf.serial_number:x}",
             not_after=leaf.not_valid_after_utc.timestamp(),
+            not_before=leaf.not_valid_before_utc.timestamp(),
         )

@@ -90,6 +90,11 @@ HAPPENED: Final[dict[str, Reason]] = {
         "{upstream} proved another identity than the one declared for it, or none that we trust: {detail}.",
         "Check `identity` of that upstream, and which sidecar really listens at {endpoint}.",
     ),
+    "certificate_ended": Reason(
+        "The connection was ended because the certificate it rested on was ending: {detail}.",
+        "Nothing; connect again, with the new certificate. Where that is too often, give the entry a longer lifetime: "
+        "`mesh ca entry add --ttl 7d`.",
+    ),
     "no_identity": Reason(
         "This sidecar has no valid certificate of its own at this moment: {detail}.",
         "Check this machine's clock, that the CA can be reached, and that the enrolment file is right: `mesh status`, "

@@ -37,14 +37,14 @@ from sidecar.http.message import NEED_DATA, Data, End, RequestHead, ResponseHead
 from sidecar.net.pool import FRESH, YOUNG
 from sidecar.net.port import NEVER, Expired, PeerGone, Task, WireBroken
 from sidecar.net.tls import AlertReceived
-from sidecar.proxy.tcp import end_of, tunnel
+from sidecar.proxy.tcp import Lease, lease_of, tunnel
 
 if TYPE_CHECKING:
     from sidecar.hop import Headers, Hop
     from sidecar.http.h1 import H1Server
     from sidecar.net.pool import Connection
     from sidecar.net.port import Port, Wire
-    from sidecar.proxy.side import HttpSide, Plan
+    from sidecar.proxy.side import Caller, HttpSide, Plan
 
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"))  # RFC 9110 section 9.2.2
 REPLAY_BYTES = 64 * 1024  # Linkerd's limit for the same purpose
@@ -57,10 +57,13 @@ class Exchange:
     """The state of one request on its way."""
 
     def __init__(
-        self, port: Port, side: HttpSide, hop: Hop, head: RequestHead, plan: Plan, wire: Wire, codec: H1Server
-    ) -> None:
+        self, port: Port, side: HttpSide, hop: Hop, head: RequestHead, plan: Plan, wire: Wire, codec: H1Server,
+        caller: Caller,
+    ) -> None:  # fmt: skip
         self._port = port
         self._side = side
+        self._caller = caller
+        self._lease: Lease | None = None
         self._hop = hop
         self._head = head
         self._plan = plan
@@ -275,12 +278,14 @@ class Exchange:
             waiting.deadline = port.now + self._side.timeouts.response_head
 
     async def _receive(self) -> None:
-        self._port.deadline(self._port.now + self._side.timeouts.idle)
+        port, lease = self._port, self._rests_on()
+        port.deadline(min(port.now + self._side.timeouts.idle, lease.end))
         try:
             self._codec.receive(await self._wire.read())
         except WireBroken:
             raise DownstreamGone("the downstream reset the connection in the middle of its request body") from None
         except Expired:
+            lease.check(port.now, port.now)
             raise DownstreamIdle("no byte of the request body within the idle time (timeouts.idle)") from None
 
     async def _upload(self, connection: Connection, pieces: list[bytes]) -> None:
@@ -350,8 +355,8 @@ class Exchange:
                 await self._send(pieces)
                 pieces, size = [], 0
             if event is NEED_DATA:
-                port.deadline(port.now + side.timeouts.idle)
-                codec.receive(await self._read_body(connection.wire))
+                lease = self._rests_on(endless=first(response.headers, b"content-length") is None)
+                codec.receive(await self._read_body(connection.wire, lease))
 
     def _headers_for_downstream(self, head: ResponseHead) -> Headers:
         """What the downstream may see of a response head. Raises UpstreamProtocolViolation."""
@@ -363,12 +368,23 @@ class Exchange:
             headers = [field for field in headers if field[0] != b"content-length"]
         return headers
 
-    async def _read_body(self, upstream: Wire) -> bytes:
+    def _rests_on(self, *, endless: bool = False) -> Lease:
+        """How long its certificate lets this exchange go on; a quiet second ends it early only where it may have no
+        other end.
+        """
+        if self._lease is None:
+            self._lease = lease_of(self._hop, self._port)
+        return self._lease if endless else Lease(self._lease.end)
+
+    async def _read_body(self, upstream: Wire, lease: Lease) -> bytes:
+        port, began = self._port, self._port.now
+        port.deadline(min(began + self._side.timeouts.idle, lease.limit(began)))
         try:
             return await self._read_answer(upstream)
         except WireBroken as error:
             raise UpstreamReset(f"the upstream broke off its answer: {error}") from None
         except Expired:
+            lease.check(port.now, began)
             raise UpstreamIdle("no byte of the answer within the idle time (timeouts.idle)") from None
 
     async def _send(self, pieces: list[bytes]) -> None:
@@ -398,7 +414,11 @@ class Exchange:
         self.answered = True
         head = self._codec.send_head(ResponseHead(101, headers, response.reason))
         await self._send([head + connection.codec.trailing()])
-        port, hop = self._port, self._hop
-        await tunnel(
-            port, self._wire, connection.wire, hop, idle=NEVER, until=end_of(hop, port), early=self._codec.trailing()
-        )
+        port, hop, side, wire, early = self._port, self._hop, self._side, self._wire, self._codec.trailing()
+        upstream = self._plan.upstream
+
+        def judge() -> None:
+            side.door.side.judge_again(port, hop, self._caller, wire, upstream, connection)
+
+        with side.tunnels.open(port.current, judge):
+            await tunnel(port, wire, connection.wire, hop, idle=NEVER, lease=lease_of(hop, port), early=early)

@@ -26,10 +26,13 @@ from sidecar.proxy.respond import refusal, status_of
 if TYPE_CHECKING:
     from sidecar.hop import Hop
     from sidecar.net.port import Port, Task, Wire
-    from sidecar.proxy.side import Caller, HttpSide, Plan
+    from sidecar.proxy.side import Caller, Door, HttpSide, Plan
 
 DRAIN_BYTES = 64 * 1024  # of a refused request's body, to keep the connection: a refusal must not cost a handshake
 DRAIN_SECONDS = 1.0
+# Of an idle connection, once its listener drains. Who cannot send a request twice takes no connection that has been
+# idle for more than 500 ms (sidecar.net.pool), so after this nobody loses one.
+DRAIN_GRACE = 1.0
 LINGER_BYTES = 1 << 20
 LINGER_SECONDS = 2.0  # RFC 9112 section 9.6: close in stages, or the caller loses our last answer
 
@@ -41,6 +44,7 @@ class HttpConnection:
         self._port = port
         self._wire = wire
         self._side = side
+        self._door = side.door
         self._caller = caller
         self._codec = H1Server(side.limits.head_bytes, side.limits.head_lines)
         self._task: Task | None = None
@@ -60,16 +64,31 @@ class HttpConnection:
             self._wire.close()
 
     def drain(self) -> None:
-        """Close now if idle; else the answer in flight will say `Connection: close`."""
+        """Come to an end: the next answer, or the one in flight, will say `Connection: close`.
+
+        An idle connection has a moment left: a peer may be writing to it just now.
+        """
         if self.idle and self._codec.idle and self._task is not None:
+            self._task.deadline = min(self._task.deadline, self._port.now + DRAIN_GRACE)
+
+    def end(self) -> None:
+        """End now, whatever is under way."""
+        if self._task is not None:
             self._task.cancel()
+
+    @property
+    def door(self) -> Door:
+        """The listener that it came in by."""
+        return self._door
 
     async def _serve_one(self, first: bool) -> bool:
         self.idle = True
-        side, port = self._side, self._port
+        port = self._port
         try:
             head = await self._read_head(first)
+            side = self._side = self._door.side  # as of now, and to the end of this request
         except HopError as error:
+            side = self._side = self._door.side
             self.idle = False
             await self._refuse(side.open_hop(self._caller, None, port.now), error, None)
             return False
@@ -81,12 +100,12 @@ class HttpConnection:
         hop = side.open_hop(self._caller, head, port.now)
         exchange: Exchange | None = None
         try:
-            self._check_identity()
+            side.check_peer(self._caller, self._wire, port.wall())
             plan = side.admit(hop, self._caller, head, port.wall())
             if not head.body:
                 self._codec.next_event()  # its End, which h11 wants to have said
             if plan.connect is None:
-                exchange = Exchange(port, side, hop, head, plan, self._wire, self._codec)
+                exchange = Exchange(port, side, hop, head, plan, self._wire, self._codec, self._caller)
                 again = await exchange.run()
                 self._record(hop)
         except HopError as error:
@@ -109,9 +128,10 @@ class HttpConnection:
 
     async def _read_head(self, first: bool) -> RequestHead | None:
         """The next request head; None where the caller has no more. Raises HopError, WireBroken."""
-        port, codec, timeouts = self._port, self._codec, self._side.timeouts
+        port, codec, timeouts = self._port, self._codec, self._door.side.timeouts
         silent = codec.idle
-        port.deadline(port.now + (timeouts.keep_alive if silent and not first else timeouts.request_head))
+        patience = timeouts.keep_alive if silent and not first else timeouts.request_head
+        port.deadline(port.now + (min(patience, DRAIN_GRACE) if silent and self._door.draining else patience))
         try:
             while True:
                 event = codec.next_event()
@@ -131,12 +151,6 @@ class HttpConnection:
             raise RequestTimeout(
                 f"no whole request head within {timeouts.request_head:g} s (timeouts.request_head)"
             ) from None
-
-    def _check_identity(self) -> None:
-        """No connection outlives the certificate that it rests on."""
-        peer = self._caller.peer
-        if peer is not None and self._port.wall() > peer.tls.not_after:
-            raise IdentityRefused("expired", f"the certificate of {peer.id} has expired since the connection began")
 
     async def _connect(self, hop: Hop, plan: Plan) -> bool:
         """CONNECT through the forward proxy: the rest of the connection belongs to that upstream.

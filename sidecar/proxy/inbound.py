@@ -20,6 +20,7 @@ from sidecar.errors import (
     BodyTooLarge,
     Draining,
     HopError,
+    IdentityRefused,
     InternalError,
     LoopDetected,
     UnsupportedContentType,
@@ -29,8 +30,8 @@ from sidecar.hop import Deny, Headers, Hop
 from sidecar.http.headers import XFCC, end_to_end, first, tokens, without_reserved
 from sidecar.http.message import RequestHead, ResponseHead
 from sidecar.net.port import Cancelled
-from sidecar.proxy.side import Caller, Plan
-from sidecar.proxy.tcp import end_of, tunnel
+from sidecar.proxy.side import Caller, Door, Plan
+from sidecar.proxy.tcp import Tunnels, lease_of, tunnel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
     from certs.spiffe import SpiffeId
     from sidecar.config.schema import Inbound, Limits, Route, Timeouts
     from sidecar.hop import Direction
-    from sidecar.net.mtls import Peer
+    from sidecar.net.mtls import Gate, Peer
+    from sidecar.net.pool import Connection
     from sidecar.net.port import Port, Wire
     from sidecar.policy.authz import RuleSet
     from sidecar.policy.reading import Reading
@@ -62,11 +64,13 @@ class InboundSide:
         *,
         identity: SpiffeId,
         instance: str,
-        rules: Callable[[], RuleSet],
+        rules: RuleSet,
+        gate: Gate,
         app: Upstream,
         timeouts: Timeouts,
         limits: Limits,
         recorder: Recorder,
+        tunnels: Tunnels,
         audit_accepts: Callable[[], bool],
         reading: Reading,
     ) -> None:
@@ -75,13 +79,48 @@ class InboundSide:
         self.timeouts = timeouts
         self.limits = limits
         self.recorder = recorder
-        self.draining = False
+        self.tunnels = tunnels
+        self.door = Door(self)
         self._identity = identity
         self._instance = instance.encode()
         self._rules = rules
-        self._app = app
+        self._gate = gate
+        self.app = app
         self._audit_accepts = audit_accepts
         self._reading = reading
+
+    @property
+    def draining(self) -> bool:
+        """Whether the listener takes no new work."""
+        return self.door.draining
+
+    def take_over(self, before: InboundSide) -> None:
+        """Stand behind the same door from now on."""
+        self.door = before.door
+        self.door.side = self
+
+    def check_peer(self, caller: Caller, wire: Wire, wall: float) -> None:
+        """No connection outlives the certificate that it rests on, nor the root behind that. Raises IdentityRefused."""
+        peer = caller.peer
+        assert peer is not None
+        if wall > peer.tls.not_after:
+            raise IdentityRefused("expired", f"the certificate of {peer.id} has expired since the connection began")
+        if caller.trust != self._gate.trust:
+            self._gate.judge_again(wire, peer, wall)
+            caller.trust = self._gate.trust
+
+    def judge_again(
+        self, port: Port, hop: Hop, caller: Caller, wire: Wire, upstream: Upstream, connection: Connection
+    ) -> None:
+        """Judge a tunnel under way by the rules and the roots of today (decision D17). Raises HopError."""
+        if port.now >= self.door.ends_at:
+            raise Draining(f"the listener {self.name} has gone from the configuration")
+        wall = port.wall()
+        self.check_peer(caller, wire, wall)
+        verdict = self._rules.check(hop, wall)
+        if isinstance(verdict, Deny):
+            hop.rule = verdict.rule
+            raise verdict.error
 
     def open_hop(self, caller: Caller, head: RequestHead | None, now: float) -> Hop:
         """A hop for this request, with nothing read yet but what cannot fail."""
@@ -122,16 +161,16 @@ class InboundSide:
             _check_route(route, head)
         headers = outgoing_headers(head)
         if first(headers, b"host") is None:  # only in HTTP/1.0; what we send on is 1.1 and must have one
-            headers.insert(0, (b"host", self._app.authority))
+            headers.insert(0, (b"host", self.app.authority))
         assert caller.peer is not None
         headers.append((XFCC, self._client_cert(caller.peer, head.headers)))
         headers.append((VIA, b",".join((*via, self._instance))))
-        return Plan(self._app, target.origin_form, headers, route.max_body if route is not None else None)
+        return Plan(self.app, target.origin_form, headers, route.max_body if route is not None else None)
 
     def _authorize(self, hop: Hop, wall: float) -> None:
         if not self._audit_accepts():
             raise AuditFull("the audit record cannot be written (audit.on_full is refuse)")
-        verdict = self._rules().check(hop, wall)
+        verdict = self._rules.check(hop, wall)
         hop.shadow = verdict.shadow
         hop.rule = verdict.rule
         if isinstance(verdict, Deny):
@@ -165,9 +204,11 @@ class InboundSide:
         try:
             self._authorize(hop, port.wall())
             hop.attempts = 1
-            connection = await self._app.connect()
+            connection = await self.app.connect()
             hop.endpoint = connection.endpoint
-            await tunnel(port, wire, connection.wire, hop, idle=self.timeouts.tcp_idle, until=end_of(hop, port))
+            with self.tunnels.open(port.current, self._judge(port, hop, caller, wire, connection)):
+                idle, lease = self.timeouts.tcp_idle, lease_of(hop, port)
+                await tunnel(port, wire, connection.wire, hop, idle=idle, lease=lease)
         except HopError as error:
             hop.error = error
         except Cancelled:
@@ -177,6 +218,10 @@ class InboundSide:
             hop.error = InternalError(f"{type(error).__name__}: {error}")
         finally:
             finish_tcp(hop, wire, connection.wire if connection is not None else None, port.read_clock(), self.recorder)
+
+
+    def _judge(self, port: Port, hop: Hop, caller: Caller, wire: Wire, connection: Connection) -> Callable[[], None]:
+        return lambda: self.door.side.judge_again(port, hop, caller, wire, self.app, connection)
 
 
 def finish_tcp(hop: Hop, wire: Wire, upstream: Wire | None, now: float, recorder: Recorder) -> None:

@@ -35,15 +35,16 @@ from sidecar.net.port import Cancelled
 from sidecar.proxy.http import HttpConnection
 from sidecar.proxy.inbound import VIA, _via, finish_tcp, outgoing_headers
 from sidecar.proxy.respond import peer_refused
-from sidecar.proxy.side import Caller, Plan
-from sidecar.proxy.tcp import end_of, tunnel
+from sidecar.proxy.side import Caller, Door, Plan
+from sidecar.proxy.tcp import Tunnels, lease_of, tunnel
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from certs.spiffe import SpiffeId
     from sidecar.config.schema import Address, Limits, Timeouts
     from sidecar.hop import Direction
+    from sidecar.net.pool import Connection
     from sidecar.net.port import Port, Wire
     from sidecar.proxy.upstream import Upstream
     from sidecar.telemetry.record import Recorder
@@ -70,18 +71,53 @@ class OutboundSide:
         timeouts: Timeouts,
         limits: Limits,
         recorder: Recorder,
+        tunnels: Tunnels,
     ) -> None:
         self.name = name
+        self.door = Door(self)
         self.timeouts = timeouts
         self.limits = limits
         self.recorder = recorder
-        self.draining = False  # outbound stays open while the application lives (semantics S27)
-        self._listen = listen
+        self.tunnels = tunnels
+        self.listen = listen
         self._identity = identity
         self._instance = instance.encode()
         self._by_host = upstreams
-        self._only = only
+        self.only = only
         self._inner: dict[str, OutboundSide] = {}
+
+    @property
+    def draining(self) -> bool:
+        """Whether the listener has gone from the configuration; the sidecar's own drain leaves outbound open (S27)."""
+        return self.door.draining
+
+    def take_over(self, before: OutboundSide) -> None:
+        """Stand behind the same door from now on, also for what runs inside its CONNECTs."""
+        self.door = before.door
+        self.door.side = self
+        upstreams = {upstream.name: upstream for upstream in self._by_host.values()}
+        for name, inner in before._inner.items():
+            upstream = upstreams.get(name)
+            if upstream is None or upstream.protocol != inner.protocol:
+                inner.door.draining = True
+            else:
+                self.inner(upstream).take_over(inner)
+
+    @property
+    def protocol(self) -> str:
+        """What is spoken here: HTTP at the forward proxy, otherwise the upstream's own."""
+        return self.only.protocol if self.only is not None else "http"
+
+    def check_peer(self, caller: Caller, wire: Wire, wall: float) -> None:
+        """Our own application has no certificate that could end."""
+
+    def judge_again(
+        self, port: Port, hop: Hop, caller: Caller, wire: Wire, upstream: Upstream, connection: Connection
+    ) -> None:
+        """Judge a tunnel under way: is it still declared, and is its other end still who it was. Raises HopError."""
+        if port.now >= self.door.ends_at:
+            raise Draining(f"the listener {self.name} has gone from the configuration")
+        upstream.judge_again(connection)
 
     def open_hop(self, caller: Caller, head: RequestHead | None, now: float) -> Hop:
         """A hop for this request, with nothing read yet but what cannot fail."""
@@ -97,10 +133,10 @@ class OutboundSide:
         return Hop(
             "outbound",
             self.name,
-            self._listen.port,
+            self.listen.port,
             "http" if protocol == "http" else "tcp",
             peer=self._identity,
-            destination=self._only.identity if self._only is not None else None,
+            destination=self.only.identity if self.only is not None else None,
             source=caller.source,
             source_port=caller.source_port,
             route="/**",
@@ -112,6 +148,8 @@ class OutboundSide:
         if (first(head.headers, b"sec-fetch-site") or b"").lower() == b"cross-site":
             raise CrossSite("a browser marked this request as cross-site (sec-fetch-site)")
         target = opaque_target(head.target, hop.method)
+        if self.only is not None and self.only.retired:
+            raise UndeclaredUpstream(f"{self.name} has gone from the configuration")
         hop.host, port = request_host(target, [v for n, v in head.headers if n == b"host"], hop.version)
         upstream = self._choose(hop.host, port, target)
         hop.listener = upstream.name
@@ -134,13 +172,13 @@ class OutboundSide:
     def _choose(self, host: str, port: int | None, target: Target) -> Upstream:
         if target.scheme == "https":
             raise UnsupportedFeature("https:// through the proxy: speak plain HTTP to it, the sidecar adds the TLS")
-        if self._only is not None:
-            own = host in _LOOPBACK_NAMES or host == self._listen.host
-            if host in ("", self._only.host) or (own and port == self._listen.port):
-                return self._only
+        if self.only is not None:
+            own = host in _LOOPBACK_NAMES or host == self.listen.host
+            if host in ("", self.only.host) or (own and port == self.listen.port):
+                return self.only
             raise UndeclaredUpstream(
-                f"this listener is for {self._only.host}, not for {host}",
-                f"ask for http://{self._only.host}/ or http://{self._listen}/ here",
+                f"this listener is for {self.only.host}, not for {host}",
+                f"ask for http://{self.only.host}/ or http://{self.listen}/ here",
             )
         upstream = self._by_host.get(host)
         if upstream is None:
@@ -172,25 +210,27 @@ class OutboundSide:
         found = self._inner.get(upstream.name)
         if found is None:
             found = self._inner[upstream.name] = OutboundSide(
-                name=upstream.name, listen=self._listen, identity=self._identity,
+                name=upstream.name, listen=self.listen, identity=self._identity,
                 instance=self._instance.decode(), upstreams=self._by_host, only=upstream,
                 timeouts=self.timeouts, limits=self.limits, recorder=self.recorder,
+                tunnels=self.tunnels,
             )  # fmt: skip
         return found
 
     async def serve_tcp(self, port: Port, wire: Wire, caller: Caller, early: bytes = b"") -> None:
         """Move the bytes of a raw connection to the upstream."""
-        assert self._only is not None
+        assert self.only is not None
         hop = self._hop(caller, "tcp", port.now)
         connection = None
         try:
             hop.attempts = 1
-            connection = await self._only.connect()
+            connection = await self.only.connect()
             hop.endpoint = connection.endpoint
             if connection.peer is not None:
                 hop.tls = connection.peer.tls
-            until = end_of(hop, port)
-            await tunnel(port, wire, connection.wire, hop, idle=self.timeouts.tcp_idle, until=until, early=early)
+            with self.tunnels.open(port.current, self._judge(port, hop, caller, wire, self.only, connection)):
+                lease = lease_of(hop, port)
+                await tunnel(port, wire, connection.wire, hop, idle=self.timeouts.tcp_idle, lease=lease, early=early)
         except HopError as error:
             hop.error = error
         except Cancelled:
@@ -200,6 +240,12 @@ class OutboundSide:
             hop.error = InternalError(f"{type(error).__name__}: {error}")
         finally:
             finish_tcp(hop, wire, connection.wire if connection is not None else None, port.read_clock(), self.recorder)
+
+
+    def _judge(
+        self, port: Port, hop: Hop, caller: Caller, wire: Wire, upstream: Upstream, connection: Connection
+    ) -> Callable[[], None]:
+        return lambda: self.door.side.judge_again(port, hop, caller, wire, upstream, connection)
 
 
 class _Tunnel:

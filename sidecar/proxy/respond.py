@@ -29,6 +29,7 @@ TABLE: dict[type[errors.HopError], tuple[int, str]] = {
     errors.DownstreamIdle: (408, "http_request_error"),
     errors.LoopDetected: (508, "proxy_loop_detected"),
     errors.IdentityRefused: (403, "http_request_denied"),
+    errors.CertificateEnded: (503, "connection_terminated"),
     errors.PolicyDenied: (403, "http_request_denied"),
     errors.UndeclaredUpstream: (403, "http_request_denied"),
     errors.CrossSite: (403, "http_request_denied"),

@@ -1,10 +1,17 @@
-"""What the driver of HTTP connections asks of the side it works for: inbound or outbound."""
+"""What the driver of HTTP connections asks of the side it works for: inbound or outbound.
+
+A side is one generation of a listener: its limits, routes and rules. It never changes; a reload puts another one behind
+the listener's *door*. A connection keeps the door, and each of its requests takes the side that stands there when the
+request's head has been read.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Protocol
+
+from sidecar.net.port import NEVER
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -14,7 +21,9 @@ if TYPE_CHECKING:
     from sidecar.hop import Direction, Headers, Hop
     from sidecar.http.message import RequestHead, ResponseHead
     from sidecar.net.mtls import Peer
+    from sidecar.net.pool import Connection
     from sidecar.net.port import Port, Wire
+    from sidecar.proxy.tcp import Tunnels
     from sidecar.proxy.upstream import Upstream
     from sidecar.telemetry.record import Recorder
 
@@ -26,6 +35,18 @@ class Caller:
     peer: Peer | None
     source: IPv4Address | IPv6Address | None
     source_port: int
+    trust: int = 0  # the gate's `trust` when the peer was judged last
+
+
+class Door:
+    """One listener through all its generations."""
+
+    __slots__ = ("draining", "ends_at", "side")
+
+    def __init__(self, side: HttpSide) -> None:
+        self.side = side  # of the current generation
+        self.draining = False  # no connection is taken any more, those that are open come to their end
+        self.ends_at = NEVER  # monotonic: when those that have not yet are ended
 
 
 @dataclass(slots=True)
@@ -43,11 +64,30 @@ class HttpSide(Protocol):
     """One HTTP listener of a sidecar."""
 
     name: str
+    door: Door
     direction: Direction
     timeouts: Timeouts
     limits: Limits
     recorder: Recorder
-    draining: bool
+    tunnels: Tunnels
+
+    @property
+    def draining(self) -> bool:
+        """Whether the listener takes no new work."""
+        ...
+
+    def check_peer(self, caller: Caller, wire: Wire, wall: float) -> None:
+        """Judge a verified peer at its next request: by its certificate's end, and by the roots of today.
+
+        Raises IdentityRefused.
+        """
+        ...
+
+    def judge_again(
+        self, port: Port, hop: Hop, caller: Caller, wire: Wire, upstream: Upstream, connection: Connection
+    ) -> None:
+        """Judge a tunnel under way by the rules and the roots of today (decision D17). Raises HopError."""
+        ...
 
     def open_hop(self, caller: Caller, head: RequestHead | None, now: float) -> Hop:
         """A hop for this request, with nothing read yet but what cannot fail."""

@@ -3,45 +3,119 @@
 The end of one direction is passed on as such (half-close) and the other goes on, as protocols with a long answer to a
 finished question need. A wire that breaks breaks both. Nothing waits for a first byte, so protocols in which the server
 speaks first work.
+
+Nobody can tell where in these bytes it would be safe to stop, so a tunnel ends with the certificate that it rests on
+(decision D17), and is judged again, at once, whenever policy or roots become others: that is what `Tunnels` is for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sidecar.errors import DownstreamGone, DownstreamIdle, HopError, IdentityRefused, UpstreamReset
+from sidecar.errors import CertificateEnded, DownstreamGone, DownstreamIdle, HopError, UpstreamReset
 from sidecar.net.port import NEVER, Expired, WireBroken
 
 if TYPE_CHECKING:
     from sidecar.hop import Hop
-    from sidecar.net.port import Port, Wire
+    from sidecar.net.port import Port, Task, Wire
+
+QUIET_SECONDS = 1.0
+_MIDWAY = {"PD": "policy", "ID": "identity"}
+LAST_SHARE = 0.1  # of a certificate's time
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """How long a connection may last, in monotonic seconds."""
+
+    end: float = NEVER  # the end of the certificate
+    quiet_from: float = NEVER  # from here on the first quiet second is taken instead
+
+    def limit(self, moved_at: float) -> float:
+        """When it is over, if nothing moves after `moved_at`."""
+        return min(self.end, max(self.quiet_from, moved_at + QUIET_SECONDS))
+
+    def check(self, now: float, moved_at: float) -> None:
+        """Raise CertificateEnded where it is over."""
+        if now >= self.end:
+            raise CertificateEnded("the peer's certificate has reached its end, and the connection with it")
+        if now >= self.limit(moved_at):
+            raise CertificateEnded(
+                f"the last tenth of the peer's certificate has begun, and for {QUIET_SECONDS:g} s nothing moved: "
+                "better now than in the middle of something",
+                quiet=True,
+            )
+
+
+def lease_of(hop: Hop, port: Port) -> Lease:
+    """How long the certificate allows that this hop rests on.
+
+    Who connects in the last tenth already (the CA is away, say) is not cut in every quiet second: only at the end.
+    """
+    tls = hop.tls
+    if tls is None:
+        return Lease()
+    left = tls.not_after - port.wall()
+    end = port.now + max(0.0, left)
+    last = (tls.not_after - tls.not_before) * LAST_SHARE
+    return Lease(end, end - last if tls.not_before and left > last else NEVER)
+
+
+class Tunnels:
+    """The tunnels of one sidecar, so that they can be judged again while they run."""
+
+    def __init__(self) -> None:
+        self._open: dict[Task, Callable[[], None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @contextmanager
+    def open(self, task: Task | None, judge: Callable[[], None]) -> Iterator[None]:
+        """While inside, this task moves the bytes of a tunnel, and `judge` raises what speaks against it.
+
+        It is asked at once: what allowed the tunnel may be of yesterday, for connecting takes time.
+        """
+        assert task is not None
+        judge()
+        self._open[task] = judge
+        try:
+            yield
+        finally:
+            del self._open[task]
+
+    def judge(self) -> None:
+        """Judge all of them; whoever may not go on ends with the error that says why."""
+        for task, judge in list(self._open.items()):
+            try:
+                judge()
+            except HopError as error:
+                error.midway = _MIDWAY.get(error.flag, "removed")
+                task.throw(error)
 
 
 class _Activity:
     """When either direction last moved, and how long both may last."""
 
-    __slots__ = ("at", "idle", "until")
+    __slots__ = ("at", "idle", "lease")
 
-    def __init__(self, at: float, idle: float, until: float) -> None:
+    def __init__(self, at: float, idle: float, lease: Lease) -> None:
         self.at = at
         self.idle = idle
-        self.until = until
+        self.lease = lease
 
     def deadline(self) -> float:
         """When to look whether there is still a reason to wait."""
-        return min(self.at + self.idle, self.until)
+        return min(self.at + self.idle, self.lease.limit(self.at))
 
     def check(self, now: float) -> None:
         """Raise the reason to wait no longer, if there is one."""
-        if now >= self.until:
-            raise IdentityRefused("expired", "the peer's certificate has reached its end, and the connection with it")
+        self.lease.check(now, self.at)
         if now - self.at >= self.idle:
             raise DownstreamIdle(f"no byte in either direction for {self.idle:g} s (timeouts.tcp_idle)")
-
-
-def end_of(hop: Hop, port: Port) -> float:
-    """The monotonic time at which the certificate ends that this hop rests on; NEVER where it rests on none."""
-    return NEVER if hop.tls is None else port.now + max(0.0, hop.tls.not_after - port.wall())
 
 
 async def tunnel(
@@ -51,15 +125,14 @@ async def tunnel(
     hop: Hop,
     *,
     idle: float,
-    until: float = NEVER,
+    lease: Lease,
     early: bytes = b"",
 ) -> None:
     """Move bytes both ways until both have ended; `early` has been read from the downstream already.
 
-    Raises HopError where one side breaks, nothing moves for `idle` seconds, or at `until` (monotonic): the end of the
-    certificate that the connection rests on (decision D17).
+    Raises HopError where one side breaks, nothing moves for `idle` seconds, or the lease is over.
     """
-    activity = _Activity(port.now, idle, until)
+    activity = _Activity(port.now, idle, lease)
     answer = port.spawn(_pump(port, upstream, downstream, hop, activity, from_downstream=False))
     try:
         if early:
@@ -98,13 +171,14 @@ async def _pump(port: Port, source: Wire, sink: Wire, hop: Hop, activity: _Activ
 async def _push(port: Port, sink: Wire, data: bytes, activity: _Activity, *, to_downstream: bool) -> None:
     """Pass bytes on, or with none the end."""
     try:
-        port.deadline(min(port.now + activity.idle, activity.until))
+        port.deadline(min(port.now + activity.idle, activity.lease.end))
         if data:
             await sink.write(data)
         else:
             await sink.finish()
     except Expired:
-        activity.check(port.now)
+        if port.now >= activity.lease.end:
+            activity.check(port.now)
         raise DownstreamIdle(f"the reader took no byte for {activity.idle:g} s (timeouts.tcp_idle)") from None
     except WireBroken as error:
         raise _broke(to_downstream, error) from None

@@ -6,10 +6,17 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from sidecar.config.schema import Address, Limits, Timeouts
-from sidecar.errors import ConnectFailed, HandshakeFailed, NoHealthyUpstream, PeerIdentityMismatch
+from sidecar.errors import (
+    ConnectFailed,
+    Draining,
+    HandshakeFailed,
+    IdentityRefused,
+    NoHealthyUpstream,
+    PeerIdentityMismatch,
+)
 from sidecar.http.h1 import H1Client
 from sidecar.net.pool import Connection, Pool
-from sidecar.net.port import Expired, Port, Unreachable
+from sidecar.net.port import NEVER, Expired, Port, Unreachable
 from sidecar.telemetry.record import Handshake
 
 if TYPE_CHECKING:
@@ -48,6 +55,8 @@ class Upstream:
         self._limits = limits
         self._on_handshake = on_handshake
         self._turn = 0
+        self.heir: Upstream | None = None  # who stands in our place since a reload
+        self.ends_at = NEVER  # monotonic: when what is open to it ends, because it is no longer declared
         self.pool = Pool(
             port,
             self.connect,
@@ -76,6 +85,38 @@ class Upstream:
     def meshed(self) -> bool:
         """Whether the hop to it is mTLS."""
         return self._gate is not None
+
+    def retire(self, heir: Upstream | None, ends_at: float) -> None:
+        """Another has taken our place, or nobody has: then what is still open to us may last until `ends_at`."""
+        self.heir = heir
+        self.ends_at = NEVER if heir is not None else ends_at
+        self.pool.retire()
+
+    @property
+    def retired(self) -> bool:
+        """Whether nobody declares it any more, nor another in its place."""
+        return self.ends_at != NEVER
+
+    def judge_again(self, connection: Connection) -> None:
+        """Judge a connection that carries a tunnel. Raises Draining or PeerIdentityMismatch."""
+        latest = self
+        while latest.heir is not None:
+            latest = latest.heir
+        if self.heir is not None:
+            self.heir = latest
+        if self._port.now >= latest.ends_at:
+            raise Draining(f"the upstream {self.name} is no longer declared")
+        if (latest.identity, latest.meshed) != (self.identity, self.meshed):
+            raise PeerIdentityMismatch(
+                "other_identity", f"{self.name} is declared as {latest.identity} now, not as {self.identity}"
+            )
+        if self._gate is None or connection.peer is None or connection.trust == self._gate.trust:
+            return
+        try:
+            self._gate.judge_again(connection.wire, connection.peer, self._port.wall())
+        except IdentityRefused as error:
+            raise PeerIdentityMismatch(error.reason, str(error), error.presented) from None
+        connection.trust = self._gate.trust
 
     async def connect(self) -> Connection:
         """Connect to the first endpoint that can be reached, starting with another one each time.

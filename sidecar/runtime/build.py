@@ -1,185 +1,227 @@
-"""From a service's configuration to its sidecar: listeners, sides, upstreams. The one place that knows constructors."""
+"""The listeners of one sidecar and what is open on them: opened, reloaded, drained."""
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from certs.errors import MeshError
-from sidecar.config.schema import Address, Inbound, Outbound, Service
+from sidecar.config.schema import Address, Inbound, Service
 from sidecar.errors import IdentityRefused, NoIdentity
 from sidecar.net.reactor import Acceptor, Reactor, open_files_limit
-from sidecar.policy.authz import RuleSet
-from sidecar.policy.reading import Reading
+from sidecar.net.wires import SocketWire
 from sidecar.proxy.http import HttpConnection
 from sidecar.proxy.inbound import InboundSide
 from sidecar.proxy.outbound import OutboundSide
-from sidecar.proxy.side import Caller
-from sidecar.proxy.upstream import Upstream
+from sidecar.proxy.side import Caller, Door
+from sidecar.proxy.tcp import Tunnels
+from sidecar.runtime.generation import Generation, Maker
+from sidecar.runtime.listening import CannotListen, bind_all
 from sidecar.telemetry.record import Handshake
 
 if TYPE_CHECKING:
+    import socket
+
     from sidecar.hop import Direction
     from sidecar.net.mtls import Gate
-    from sidecar.net.wires import SocketWire
+    from sidecar.net.port import Task
+    from sidecar.policy.authz import RuleSet
+    from sidecar.proxy.upstream import Upstream
     from sidecar.telemetry.record import Recorder
 
-BACKLOG = 1024
+__all__ = ["CannotListen", "Proxy"]
+
 DESCRIPTORS_PER_CONNECTION = 2  # a downstream and an upstream socket
 DESCRIPTOR_SHARE = 0.9  # decision D25
 
+Handler = Callable[[SocketWire], Coroutine[Any, Any, None]]
 
-class CannotListen(MeshError):
-    """A listener's address cannot be had: taken, not ours, or not permitted."""
 
-    name = "cannot_listen"
+class _Plan(NamedTuple):
+    """A listener as a generation wants it."""
+
+    direction: Direction
+    name: str
+    protocol: str
+    side: InboundSide | OutboundSide
+
+
+@dataclass(slots=True, eq=False)
+class _Ear:
+    """One listening socket, and the door behind it."""
+
+    direction: Direction
+    name: str
+    protocol: str
+    acceptor: Acceptor
+    door: Door
+    handler: Handler
 
 
 class Proxy:
-    """All listeners of one sidecar, and what is open on them."""
+    """All listeners of one sidecar, and what is open on them.
+
+    What stands behind the listeners is a `Generation`, replaced whole by `reload`. Sockets outlive generations: a
+    listener whose address stays is never closed, new ones are opened before anything else changes, and those that are
+    gone drain.
+    """
 
     def __init__(self, service: Service, *, reactor: Reactor, gate: Gate, recorder: Recorder, instance: str) -> None:
-        self.service = service
-        self.rules = RuleSet.compile(service.allow, service.deny)
         self.draining = False
         self.refused_connections = 0
         self._reactor = reactor
         self._gate = gate
         self._recorder = recorder
-        self._instance = instance
-        self._acceptors: dict[str, list[Acceptor]] = {"inbound": [], "outbound": []}
+        self._tunnels = Tunnels()
+        self._maker = Maker(reactor, gate, recorder, instance, self._tunnels)
+        self._ears: dict[Address, _Ear] = {}
         self._http: set[HttpConnection] = set()
+        self._tasks: dict[Task, Direction] = {}
         self._open = {"inbound": 0, "outbound": 0}
-        share = int(open_files_limit() * DESCRIPTOR_SHARE / DESCRIPTORS_PER_CONNECTION)
-        self._most = min(service.limits.connections, share)
-        self._upstreams: list[Upstream] = []
-        self._inbound: list[tuple[Inbound, InboundSide]] = []
-        self._outbound: list[tuple[str, str, Address, OutboundSide]] = []  # name, protocol, address, side
-        self._build()
+        self._retired: list[Door] = []  # of listeners that are gone, while something may be open behind them
+        self._ends: list[float] = []  # monotonic: when time is up for something that a reload has taken away
+        self._generation = self._maker.generation(service, None)
+        self._most = _most_connections(service)
 
-    # ---- construction ----------------------------------------------------------------------------------------------
+    # ---- the generation in force -----------------------------------------------------------------------------------
 
-    def _build(self) -> None:
-        service = self.service
-        for listener in service.inbound:
-            self._inbound.append((listener, self._inbound_side(listener)))
-        by_name = {spec.name: self._upstream(spec) for spec in service.outbound}
-        by_host = {upstream.host: upstream for upstream in by_name.values()}
-        for spec in service.outbound:
-            if spec.listen is not None:
-                side = self._outbound_side(spec.name, spec.listen, by_host, by_name[spec.name])
-                self._outbound.append((spec.name, spec.protocol, spec.listen, side))
-        if service.forward_proxy is not None:
-            side = self._outbound_side("forward_proxy", service.forward_proxy, by_host, None)
-            self._outbound.append(("forward_proxy", "http", service.forward_proxy, side))
+    @property
+    def service(self) -> Service:
+        """The configuration in force."""
+        return self._generation.service
 
-    def _inbound_side(self, spec: Inbound) -> InboundSide:
-        service = self.service
-        app = self._new_upstream(spec.name, "app", spec.protocol, (spec.app,), None, None)
-        return InboundSide(
-            spec,
-            identity=service.identity,
-            instance=self._instance,
-            rules=lambda: self.rules,
-            app=app,
-            timeouts=service.timeouts,
-            limits=service.limits,
-            recorder=self._recorder,
-            audit_accepts=self._recorder.audit_accepts,
-            reading=Reading.of(service, spec),
-        )
+    @property
+    def rules(self) -> RuleSet:
+        """The policy in force."""
+        return self._generation.rules
 
-    def _outbound_side(
-        self, name: str, listen: Address, by_host: dict[str, Upstream], only: Upstream | None
-    ) -> OutboundSide:
-        service = self.service
-        return OutboundSide(
-            name=name,
-            listen=listen,
-            identity=service.identity,
-            instance=self._instance,
-            upstreams=by_host,
-            only=only,
-            timeouts=service.timeouts,
-            limits=service.limits,
-            recorder=self._recorder,
-        )
+    @property
+    def _inbound(self) -> list[tuple[Inbound, InboundSide]]:
+        return self._generation.inbound
 
-    def _upstream(self, spec: Outbound) -> Upstream:
-        gate = self._gate if spec.unmeshed == "refuse" else None
-        return self._new_upstream(spec.name, spec.host, spec.protocol, spec.endpoints, spec, gate)
+    @property
+    def _outbound(self) -> list[tuple[str, str, Address, OutboundSide]]:
+        return self._generation.outbound
 
-    def _new_upstream(
-        self,
-        name: str,
-        host: str,
-        protocol: str,
-        endpoints: tuple[Address, ...],
-        spec: Outbound | None,
-        gate: Gate | None,
-    ) -> Upstream:
-        service = self.service
-        upstream = Upstream(
-            self._reactor,
-            name=name,
-            host=host,
-            protocol=protocol,
-            endpoints=endpoints,
-            identity=spec.identity if spec is not None else service.identity,
-            gate=gate,
-            timeouts=service.timeouts,
-            limits=service.limits,
-            on_handshake=self._recorder.handshake,
-        )
-        self._upstreams.append(upstream)
-        return upstream
+    @property
+    def _upstreams(self) -> list[Upstream]:
+        return self._generation.all_upstreams()
+
+    def reload(self, service: Service) -> None:
+        """Put another configuration in force, whole, or raise CannotListen and change nothing.
+
+        Requests whose head has not been read yet are the first of the new generation, on open connections too. Tunnels
+        are judged again at once.
+        """
+        before, after = self._generation, self._maker.generation(service, self._generation)
+        wanted = self._wanted(after)
+        bound = bind_all([address for address in wanted if address not in self._ears], self._ears)
+        self._generation = after
+        self._most = _most_connections(service)
+        gone = [ear for address, ear in self._ears.items() if address not in wanted]
+        self._ears = {address: self._ears[address] for address in self._ears if address in wanted}
+        ends_at = self._reactor.now + service.timeouts.drain
+        for address, plan in wanted.items():
+            self._settle(address, plan, bound.get(address), ends_at)
+        for ear in gone:
+            ear.acceptor.retire()
+            self._retire(ear.door, ends_at)
+        for door in self._retired:
+            self._maker.bring_up_to_date(door, after)
+        for old, heir in before.left_for(after):
+            old.retire(heir, ends_at)
+        self._ends.append(ends_at)
+        self.judge_again()
+
+    def judge_again(self) -> None:
+        """Policy or roots have become others: every tunnel is judged by those of now (decision D17)."""
+        self._tunnels.judge()
+        self._reactor.nudge()
+
+    def _settle(self, address: Address, wanted: _Plan, sock: socket.socket | None, ends_at: float) -> None:
+        """Let a listener of the new generation stand at its address: on a new socket, or in the old one's place."""
+        ear = self._ears.get(address)
+        if ear is None:
+            assert sock is not None
+            self._listen_on(address, wanted, sock)
+        elif (ear.direction, ear.protocol) == (wanted.direction, wanted.protocol):
+            before = ear.door.side
+            if isinstance(wanted.side, InboundSide):
+                assert isinstance(before, InboundSide)
+                wanted.side.take_over(before)
+            else:
+                assert isinstance(before, OutboundSide)
+                wanted.side.take_over(before)
+            ear.name = wanted.name
+        else:
+            self._retire(ear.door, ends_at)
+            ear.direction, ear.name, ear.protocol = wanted.direction, wanted.name, wanted.protocol
+            ear.door, ear.handler = wanted.side.door, self._handler(wanted)
+
+    def _retire(self, door: Door, ends_at: float) -> None:
+        """Let what came in by this door come to its end; nobody else does."""
+        door.draining = True
+        door.ends_at = ends_at
+        self._retired.append(door)
+        for connection in list(self._http):
+            if connection.door is door:
+                connection.drain()
 
     # ---- listening -------------------------------------------------------------------------------------------------
 
     def listen(self) -> None:
         """Open every listener, or none. Raises CannotListen."""
-        bound: list[tuple[Direction, socket.socket, Callable[[SocketWire], Coroutine[Any, Any, None]], str]] = []
-        try:
-            for spec, inbound in self._inbound:
-                sock = bind(Address(spec.bind, spec.port))
-                bound.append(("inbound", sock, _inbound_handler(self, spec, inbound), spec.name))
-            for name, protocol, address, outbound in self._outbound:
-                bound.append(("outbound", bind(address), _outbound_handler(self, name, protocol, outbound), name))
-        except BaseException:
-            for _, sock, _, _ in bound:
-                sock.close()
-            raise
-        for direction, sock, handler, name in bound:
-            acceptor = self._reactor.listen(sock, self._on_wire(direction, name, handler))
-            self._acceptors[direction].append(acceptor)
+        wanted = self._wanted(self._generation)
+        for address, sock in bind_all(wanted).items():
+            self._listen_on(address, wanted[address], sock)
 
-    def _on_wire(
-        self, direction: Direction, name: str, handler: Callable[[SocketWire], Coroutine[Any, Any, None]]
-    ) -> Callable[[SocketWire], None]:
+    def _wanted(self, generation: Generation) -> dict[Address, _Plan]:
+        plans: dict[Address, _Plan] = {}
+        for spec, inbound in generation.inbound:
+            plans[Address(spec.bind, spec.port)] = _Plan("inbound", spec.name, spec.protocol, inbound)
+        for name, protocol, address, outbound in generation.outbound:
+            plans[address] = _Plan("outbound", name, protocol, outbound)
+        return plans
+
+    def _listen_on(self, address: Address, plan: _Plan, sock: socket.socket) -> None:
         def on_wire(wire: SocketWire) -> None:
-            if self._open["inbound"] + self._open["outbound"] >= self._most:
-                self.refused_connections += 1
-                self._recorder.connection_refused(direction, name)
-                wire.abort()
-                return
-            self._reactor.start(self._served(direction, name, handler, wire))
+            self._on_wire(ear, wire)
 
-        return on_wire
+        acceptor = self._reactor.listen(sock, on_wire)
+        ear = self._ears[address] = _Ear(
+            plan.direction, plan.name, plan.protocol, acceptor, plan.side.door, self._handler(plan)
+        )
+
+    def _handler(self, plan: _Plan) -> Handler:
+        if isinstance(plan.side, InboundSide):
+            return _inbound_handler(self, plan.side.spec, plan.side)
+        return _outbound_handler(self, plan.name, plan.protocol, plan.side)
+
+    def _on_wire(self, ear: _Ear, wire: SocketWire) -> None:
+        if self._open["inbound"] + self._open["outbound"] >= self._most:
+            self.refused_connections += 1
+            self._recorder.connection_refused(ear.direction, ear.name)
+            wire.abort()
+            return
+        self._reactor.start(self._served(ear.direction, ear.name, ear.handler, wire))
 
     async def _served(
         self,
         direction: Direction,
         name: str,
-        handler: Callable[[SocketWire], Coroutine[Any, Any, None]],
+        handler: Handler,
         wire: SocketWire,
     ) -> None:
+        task = self._reactor.current
+        assert task is not None
+        self._tasks[task] = direction
         self._open[direction] += 1
         self._recorder.connection_opened(direction, name)
         try:
             await handler(wire)
         finally:
+            del self._tasks[task]
             self._open[direction] -= 1
             self._recorder.connection_closed(direction, name)
             wire.close()
@@ -209,7 +251,7 @@ class Proxy:
                 "inbound", spec.name, ok=True, peer=peer.id, source=source, tls=peer.tls, seconds=reactor.now - began
             )
         )
-        return secure, Caller(peer, source, port)
+        return secure, Caller(peer, source, port, peer.trust)
 
     async def serve_http(self, connection: HttpConnection) -> None:
         """Serve, and be known to a drain meanwhile."""
@@ -232,6 +274,16 @@ class Proxy:
         return self._open["inbound"]
 
     @property
+    def outbound_connections(self) -> int:
+        """Open connections of our application."""
+        return self._open["outbound"]
+
+    def cut_inbound(self) -> None:
+        """End what peers still have open."""
+        for task in [task for task, direction in self._tasks.items() if direction == "inbound"]:
+            task.cancel()
+
+    @property
     def in_flight(self) -> int:
         """Requests that have begun and not ended."""
         return sum(not connection.idle for connection in self._http)
@@ -249,72 +301,82 @@ class Proxy:
         ]
 
     def sweep(self) -> None:
-        """Close pooled connections that have been idle for too long."""
+        """Close pooled connections that have been idle for too long, and what a reload has left too little time."""
         for upstream in self._upstreams:
             upstream.pool.sweep()
+        if self._ends and self._ends[0] <= self._reactor.now:
+            self._end_retired()
+
+    def _end_retired(self) -> None:
+        """Time is up for what is still open behind listeners, or to upstreams, that are gone."""
+        now = self._reactor.now
+        self._ends = [at for at in self._ends if at > now]
+        over = [door for door in self._retired if door.ends_at <= now]
+        self._retired = [door for door in self._retired if door.ends_at > now]
+        for connection in list(self._http):
+            if connection.door in over:
+                connection.end()
+        self.judge_again()
 
     def renew(self) -> None:
         """Our identity or our bundle has changed: connections to peers are replaced (decision D17)."""
         for upstream in self._upstreams:
             if upstream.meshed:
                 upstream.pool.renew(self._gate.generation)
+        self.judge_again()
 
     def drain(self) -> None:
         """Take no new work from peers; what is in flight may end. Outbound stays open (semantics S27)."""
         self.draining = True
-        for acceptor in self._acceptors["inbound"]:
-            acceptor.close()
         for _, side in self._inbound:
-            side.draining = True
+            side.door.draining = True
+        for ear in self._ears.values():
+            if ear.direction == "inbound":
+                ear.acceptor.retire()
         for connection in list(self._http):
             if connection.direction == "inbound":
                 connection.drain()
 
 
-def bind(address: Address) -> socket.socket:
-    """A listening socket. Raises CannotListen, saying what to do."""
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        sock.bind((address.host, address.port))
-        sock.listen(BACKLOG)
-    except OSError as error:
-        sock.close()
-        raise CannotListen(f"cannot listen on {address}: {error.strerror or error}") from None
-    return sock
+def _most_connections(service: Service) -> int:
+    share = int(open_files_limit() * DESCRIPTOR_SHARE / DESCRIPTORS_PER_CONNECTION)
+    return min(service.limits.connections, share)
 
 
-def _inbound_handler(
-    proxy: Proxy, spec: Inbound, side: InboundSide
-) -> Callable[[SocketWire], Coroutine[Any, Any, None]]:
+def _inbound_handler(proxy: Proxy, spec: Inbound, side: InboundSide) -> Handler:
+    door, protocol = side.door, spec.protocol
+
     async def handle(wire: SocketWire) -> None:
-        known = await proxy.authenticate(wire, spec)
+        current = door.side
+        assert isinstance(current, InboundSide)
+        known = await proxy.authenticate(wire, current.spec)
         if known is None:
             return
         secure, caller = known
         try:
-            if spec.protocol == "http":
-                await proxy.serve_http(HttpConnection(proxy._reactor, secure, side, caller))
+            current = door.side
+            assert isinstance(current, InboundSide)
+            if protocol == "http":
+                await proxy.serve_http(HttpConnection(proxy._reactor, secure, current, caller))
             else:
-                await side.serve_tcp(proxy._reactor, secure, caller)
+                await current.serve_tcp(proxy._reactor, secure, caller)
         finally:
             secure.close()
 
     return handle
 
 
-def _outbound_handler(
-    proxy: Proxy, name: str, protocol: str, side: OutboundSide
-) -> Callable[[SocketWire], Coroutine[Any, Any, None]]:
+def _outbound_handler(proxy: Proxy, name: str, protocol: str, side: OutboundSide) -> Handler:
+    door = side.door
+
     async def handle(wire: SocketWire) -> None:
+        current = door.side
+        assert isinstance(current, OutboundSide)
         address, port = wire.peer_address()
         caller = Caller(None, ip_address(address) if address else None, port)
         if protocol == "http":
-            await proxy.serve_http(HttpConnection(proxy._reactor, wire, side, caller))
+            await proxy.serve_http(HttpConnection(proxy._reactor, wire, current, caller))
         else:
-            await side.serve_tcp(proxy._reactor, wire, caller)
+            await current.serve_tcp(proxy._reactor, wire, caller)
 
     return handle

@@ -9,7 +9,7 @@ GET = b"GET / HTTP/1.1\r\nHost: orders\r\n\r\n"
 
 
 @scene()
-async def test_idle_connections_are_closed_at_once(stage: Stage) -> None:
+async def test_idle_connections_are_closed_in_a_moment(stage: Stage) -> None:
     stage.app(apps.always(apps.OK))
     peer = await stage.peer()
     await peer.say(GET)
@@ -17,7 +17,22 @@ async def test_idle_connections_are_closed_at_once(stage: Stage) -> None:
     await stage.quiet()
     stage.orders.drain()
     assert await peer.is_closed()
-    assert stage.now == 0.0
+    assert stage.now == 1.0  # seconds that somebody may still be writing in
+
+
+@scene()
+async def test_a_request_that_a_peer_was_just_writing_is_answered(stage: Stage) -> None:
+    """Who cannot send twice takes a connection that was busy within the last half second; it is not closed on them."""
+    stage.app(apps.always(apps.OK))
+    peer = await stage.peer()
+    await peer.say(GET)
+    await peer.answer()
+    stage.orders.drain()
+    await stage.sleep(0.5)
+    await peer.say(b"POST / HTTP/1.1\r\nHost: orders\r\nContent-Length: 2\r\n\r\nhi")
+    answer = await peer.answer()
+    assert (answer.status, answer.get("connection")) == (200, b"close")
+    assert await peer.is_closed()
 
 
 @scene()
@@ -67,7 +82,7 @@ async def test_the_far_sidecar_does_not_fail_a_request_because_this_one_drains(s
     assert serve is not None
     other.draining = False  # a replacement takes the address over
     for _, side in other._inbound:
-        side.draining = False
+        side.door.draining = False
     await web.say(b"POST / HTTP/1.1\r\nHost: orders\r\nContent-Length: 2\r\n\r\nhi")
     assert (await web.answer()).status == 200
     assert stage.web.books.flags == ["-", "-"]

@@ -1,0 +1,190 @@
+"""One configuration of a service, as objects: rules, upstreams, and a side for each listener.
+
+The one place that knows constructors. Nothing here opens a socket, so making a generation that is then not used (a port
+of it is taken, say) changes nothing. Upstreams whose declaration is the same are carried over, with the connections
+that are pooled for them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sidecar.policy.authz import RuleSet
+from sidecar.policy.reading import Reading
+from sidecar.proxy.inbound import InboundSide
+from sidecar.proxy.outbound import OutboundSide
+from sidecar.proxy.upstream import Upstream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sidecar.config.schema import Address, Inbound, Outbound, Service
+    from sidecar.net.mtls import Gate
+    from sidecar.net.reactor import Reactor
+    from sidecar.proxy.side import Door
+    from sidecar.proxy.tcp import Tunnels
+    from sidecar.telemetry.record import Recorder
+
+Place = tuple[str, str]  # ("app", name of the listener in front of it) or ("upstream", its name)
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """An upstream and all that its making depends on."""
+
+    facts: tuple[object, ...]
+    upstream: Upstream
+
+
+@dataclass(slots=True)
+class Generation:
+    """What one configuration came to."""
+
+    service: Service
+    rules: RuleSet
+    upstreams: dict[Place, Declared]
+    inbound: list[tuple[Inbound, InboundSide]]
+    outbound: list[tuple[str, str, Address, OutboundSide]]  # name, protocol, address, side
+
+    def all_upstreams(self) -> list[Upstream]:
+        """Every upstream, the applications behind us included."""
+        return [declared.upstream for declared in self.upstreams.values()]
+
+    def left_for(self, after: Generation) -> Iterable[tuple[Upstream, Upstream | None]]:
+        """Upstreams that the next generation does not have any more, with those that stand in their place."""
+        for place, declared in self.upstreams.items():
+            heir = after.upstreams.get(place)
+            if heir is None or heir.upstream is not declared.upstream:
+                yield declared.upstream, heir.upstream if heir is not None else None
+
+
+class Maker:
+    """Makes the generations of one sidecar."""
+
+    def __init__(self, reactor: Reactor, gate: Gate, recorder: Recorder, instance: str, tunnels: Tunnels) -> None:
+        self._reactor = reactor
+        self._gate = gate
+        self._recorder = recorder
+        self._instance = instance
+        self._tunnels = tunnels
+
+    def generation(self, service: Service, before: Generation | None) -> Generation:
+        """The generation of this configuration; `before` is the one in force."""
+        made = Generation(service, RuleSet.compile(service.allow, service.deny), {}, [], [])
+        for listener in service.inbound:
+            app = self._app(made, before, listener)
+            made.inbound.append((listener, self._inbound_side(made, listener, app)))
+        for spec in service.outbound:
+            self._upstream(made, before, spec)
+        for spec in service.outbound:
+            if spec.listen is not None:
+                side = self._outbound_side(made, spec.name, spec.listen, _called(made, spec.name))
+                made.outbound.append((spec.name, spec.protocol, spec.listen, side))
+        if service.forward_proxy is not None:
+            side = self._outbound_side(made, "forward_proxy", service.forward_proxy, None)
+            made.outbound.append(("forward_proxy", "http", service.forward_proxy, side))
+        return made
+
+    def bring_up_to_date(self, door: Door, current: Generation) -> None:
+        """What stands behind a listener that is gone judges by the rules in force too, while it drains."""
+        old = door.side
+        if isinstance(old, InboundSide):
+            self._inbound_side(current, old.spec, old.app).take_over(old)
+        elif isinstance(old, OutboundSide):
+            only = (_called(current, old.only.name) or old.only) if old.only is not None else None
+            self._outbound_side(current, old.name, old.listen, only).take_over(old)
+
+    # ---- sides -----------------------------------------------------------------------------------------------------
+
+    def _inbound_side(self, made: Generation, spec: Inbound, app: Upstream) -> InboundSide:
+        service = made.service
+        return InboundSide(
+            spec,
+            identity=service.identity,
+            instance=self._instance,
+            rules=made.rules,
+            gate=self._gate,
+            app=app,
+            timeouts=service.timeouts,
+            limits=service.limits,
+            recorder=self._recorder,
+            tunnels=self._tunnels,
+            audit_accepts=self._recorder.audit_accepts,
+            reading=Reading.of(service, spec),
+        )
+
+    def _outbound_side(self, made: Generation, name: str, listen: Address, only: Upstream | None) -> OutboundSide:
+        service = made.service
+        by_host = {
+            declared.upstream.host: declared.upstream
+            for (kind, _), declared in made.upstreams.items()
+            if kind == "upstream"
+        }
+        return OutboundSide(
+            name=name,
+            listen=listen,
+            identity=service.identity,
+            instance=self._instance,
+            upstreams=by_host,
+            only=only,
+            timeouts=service.timeouts,
+            limits=service.limits,
+            recorder=self._recorder,
+            tunnels=self._tunnels,
+        )
+
+    # ---- upstreams -------------------------------------------------------------------------------------------------
+
+    def _app(self, made: Generation, before: Generation | None, spec: Inbound) -> Upstream:
+        facts = (spec.name, "app", spec.protocol, (spec.app,), made.service.identity, None)
+        return self._declare(made, before, ("app", spec.name), *facts)
+
+    def _upstream(self, made: Generation, before: Generation | None, spec: Outbound) -> Upstream:
+        gate = self._gate if spec.unmeshed == "refuse" else None
+        facts = (spec.name, spec.host, spec.protocol, spec.endpoints, spec.identity, gate)
+        return self._declare(made, before, ("upstream", spec.name), *facts)
+
+    def _declare(
+        self,
+        made: Generation,
+        before: Generation | None,
+        place: Place,
+        name: str,
+        host: str,
+        protocol: str,
+        endpoints: tuple[Address, ...],
+        identity: object,
+        gate: Gate | None,
+    ) -> Upstream:
+        """The upstream of this place: the one that is there, where all it depends on is the same, or a new one."""
+        service = made.service
+        times, limits = service.timeouts, service.limits
+        facts = (
+            name, host, protocol, endpoints, identity, gate,
+            times.connect, times.handshake, times.pool_idle_app, times.pool_idle_peer,
+            limits.pool, limits.pending, limits.head_bytes, limits.head_lines,
+        )  # fmt: skip
+        known = before.upstreams.get(place) if before is not None else None
+        if known is not None and known.facts == facts:
+            made.upstreams[place] = known
+            return known.upstream
+        upstream = Upstream(
+            self._reactor,
+            name=name,
+            host=host,
+            protocol=protocol,
+            endpoints=endpoints,
+            identity=identity,  # type: ignore[arg-type]
+            gate=gate,
+            timeouts=times,
+            limits=limits,
+            on_handshake=self._recorder.handshake,
+        )
+        made.upstreams[place] = Declared(facts, upstream)
+        return upstream
+
+
+def _called(made: Generation, name: str) -> Upstream | None:
+    declared = made.upstreams.get(("upstream", name))
+    return declared.upstream if declared is not None else None
