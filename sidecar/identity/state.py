@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 from certs.bundle import TrustBundle
 from certs.enrolment import KEY_BYTES, Enrolment, EnrolmentKey, JoinToken, decode_base64
-from certs.errors import IdentityError
+from certs.errors import IdentityError, PrivateFileUnavailable
 from certs.store import ensure_private_dir, read_private, write_private
 
 
@@ -54,14 +54,14 @@ class StateFolder:
 
     def load_key(self) -> KeptKey | None:
         """The enrolment key that we made, None where there is none. Raises DamagedState, PrivateFileUnavailable."""
-        document = _read(self._key_path)
-        if document is None:
+        if not self._key_path.exists():
             return None
         try:
-            key = EnrolmentKey(decode_base64(document["enrolment_key"], KEY_BYTES))
-            return KeptKey(key, str(document["token_sha256"]), document["confirmed"] is True)
-        except (KeyError, TypeError, AttributeError, IdentityError) as error:
-            raise _damaged(self._key_path) from error
+            return _kept_key(read_private(self._key_path))  # never in a variable here, which a crash report may show
+        except PrivateFileUnavailable:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, IdentityError):
+            raise _damaged(self._key_path) from None
 
     def save_key(self, kept: KeptKey) -> None:
         """Keep the key, durably. Raises OSError, PrivateFileUnavailable."""
@@ -88,6 +88,12 @@ class StateFolder:
     def _write(self, path: Path, document: dict[str, Any]) -> None:
         ensure_private_dir(self._folder)
         write_private(path, json.dumps(document, indent=2).encode() + b"\n")
+
+
+def _kept_key(data: bytes) -> KeptKey:
+    document = json.loads(data)
+    key = EnrolmentKey(decode_base64(document["enrolment_key"], KEY_BYTES))
+    return KeptKey(key, str(document["token_sha256"]), document["confirmed"] is True)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -2,8 +2,8 @@
 
 Two rules. What is known to be a secret by its place is replaced whole: the value of a credential header, everything
 after the `?` of a target, the userinfo of a URL. What looks like a secret inside free text is replaced where it
-stands: bearer and basic credentials, JSON Web Tokens, PEM blocks, `password=…` and the like. Control characters are
-escaped and lengths bounded, so a caller can neither forge a log line nor fill a disk with one request.
+stands: bearer and basic credentials, JSON Web Tokens, PEM blocks (cut ones too), `password=…` and the like. Control
+characters are escaped and lengths bounded, so a caller can neither forge a log line nor fill a disk with one request.
 """
 
 from __future__ import annotations
@@ -38,19 +38,24 @@ _CREDENTIAL_WORDS = re.compile(
 _PARAMETER = (
     r"(?:pass(?:word|wd|phrase)?|secret|token|api[_-]?key|access[_-]?key|session(?:id)?|jsessionid|sid|signature|sig)"
 )
+_KEY = r"(?:enrolment|private|signing)[_-]?key"
+_PEM_BODY = r"[A-Za-z0-9+/=\s\\]"
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"-----BEGIN [A-Z0-9 ]+-----.*?(?:-----END [A-Z0-9 ]+-----|\Z)", re.DOTALL), REDACTED),
+    # a PEM block whose beginning was cut off; linear, for it begins at one place only and never gives back
+    (re.compile(rf"(?<!{_PEM_BODY}){_PEM_BODY}{{4,}}+-----END [A-Z0-9 ]+-----"), REDACTED),
+    (re.compile(rf"((?:\b|_){_KEY}[\"']?\s*[=:]\s*[\"']?)[A-Za-z0-9+/=_-]{{16,}}", re.IGNORECASE), rf"\1{REDACTED}"),
     (re.compile(r"\beyJ[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)*"), REDACTED),
     (re.compile(r"\b(bearer\s+)(?!\[redacted\])\S+", re.IGNORECASE), rf"\1{REDACTED}"),
     (re.compile(r"\b((?i:basic|digest|negotiate|dpop)\s+)(?=\S*[0-9A-Z=+/])\S{6,}"), rf"\1{REDACTED}"),
     (re.compile(r"\b([a-z][a-z0-9+.-]*://)[^/\s@?#]*@", re.IGNORECASE), rf"\1{REDACTED}@"),
     (re.compile(r"\b((?:https?|wss?)://[^\s?#\"']*)[?#][^\s\"']*", re.IGNORECASE), rf"\1?{REDACTED}"),
     (
-        re.compile(rf"((?:\b|_){_PARAMETER}\s*[=:]\s*)(?!\[redacted\])[^\s&;,\"'/]+", re.IGNORECASE),
+        re.compile(rf"((?:\b|_){_PARAMETER}[\"']?\s*[=:]\s*[\"']?)(?!\[redacted\])[^\s&;,\"'/]+", re.IGNORECASE),
         rf"\1{REDACTED}",
     ),
 )
-_SUSPICIOUS = re.compile(r"-----BEGIN|eyJ|://|[=:]|bearer|basic|digest|negotiate|dpop", re.IGNORECASE)
+_SUSPICIOUS = re.compile(r"-----|eyJ|://|[=:]|bearer|basic|digest|negotiate|dpop", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
