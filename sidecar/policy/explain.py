@@ -2,16 +2,17 @@
 
 The verdict is `RuleSet.check`'s own, and the near miss asks `CompiledRule` the same question for each field, so that
 an explanation cannot disagree with the proxy. The nearest rule is the allow rule in force that differs in the fewest
-fields; of equals, the first in the file.
+fields; of equals, the one that speaks of this path and method and lacks only a condition, then the first in the file.
 
 A request that a deny rule refused gets no proposal to allow it: somebody wrote that rule on purpose. It is named with
-its place, and what there is to narrow in it.
+its place, what there is to narrow in it, and what would be said without it. Where a rule would allow the request on a
+condition that it does not fulfil, every proposal that goes around that condition says so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from sidecar.hop import Hop, Permit, ShadowVerdict
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from sidecar.patterns import HeaderPattern
 
 NO_IDENTITY: Final = "no identity"
+_WEIGHT: Final = {  # how far a difference in this field is from "the right rule, but"
+    "headers": 1, "source": 2, "port": 3, "host": 4, "method": 5, "from": 6, "path": 7, "protocol": 8,
+}  # fmt: skip
+_CONDITIONS: Final = frozenset(("headers", "source"))
 _SECRET: Final = frozenset((b"authorization", b"cookie", b"set-cookie", b"proxy-authorization"))  # decision D9
 
 
@@ -50,7 +55,7 @@ class Explanation:
     """Everything about one verdict, for people and for programs."""
 
     verdict: Literal["permit", "deny"]
-    request: str  # "web GET /orders/7 on http"
+    request: str  # "web GET http://orders/orders/7 on http"
     identity: str  # the caller's SPIFFE ID, or `no identity`
     decision: str  # what decided, in a sentence
     rule: str  # the rule that decided, empty where none did
@@ -90,12 +95,12 @@ class Explanation:
         if self.nearest is not None:
             lines += [f"  nearest  rule {self.nearest.rule!r} ({self.nearest.where}): {self.nearest.sentence}"]
             lines += [f"           {d.field}: wanted {d.wanted}, seen {d.seen}" for d in self.nearest.differences]
+        lines += [f"  advice   {advice}" for advice in self.advice]
         for number, change in enumerate(self.changes):
             place = f" ({change.rule.where})" if change.kind == "extend" else ""
             lines.append(f"  {'change ' if number == 0 else 'or     '}  {change.sentence}{place}:")
             lines += [f"             {line}" for line in change.yaml.splitlines()]
             lines += [f"           note: {change.note}"] if change.note else []
-        lines += [f"  advice   {advice}" for advice in self.advice]
         lines += [f"  shadow   rule {verdict.rule!r} would {verdict.effect}" for verdict in self.shadow]
         return "\n".join(map(safe, lines)) + "\n"
 
@@ -113,7 +118,7 @@ def explain(rules: RuleSet, hop: Hop, now: float = 0.0, *, namespace: str | None
     if decided is None:
         nearest, changes, advice = _refused(rules, hop, namespace)
     elif decided.denies:
-        advice = [_narrow(decided.source)]
+        advice = [_narrow(decided.source), _without(rules, decided, hop, now)]
     return Explanation(
         verdict="permit" if isinstance(verdict, Permit) else "deny",
         request=_request(hop),
@@ -166,17 +171,39 @@ def _refused(rules: RuleSet, hop: Hop, namespace: str | None) -> tuple[NearMiss 
     """Near miss, changes and advice where no rule allowed the hop."""
     live = [rule for rule in rules.rules if not rule.denies and not rule.source.shadow]
     missed = [(differences(rule, hop), rule.source) for rule in live]
-    found, source = min(missed, key=lambda miss: len(miss[0]), default=((), None))
+    found, source = min(missed, key=lambda miss: _distance(miss[0]), default=((), None))
     nearest = None
     if source is not None:
         nearest = NearMiss(source.name, str(source.where), sentence(source), found)
     changes = propose(rules, hop, source, [difference.field for difference in found], namespace)
+    conditions = [(rule, missing) for missing, rule in missed if {_field(each) for each in missing} <= _CONDITIONS]
+    changes = [replace(change, note=_around(change, conditions)) for change in changes]
     return nearest, changes, list(_advice(rules, hop, found, changes))
+
+
+def _field(difference: Difference) -> str:
+    return difference.field.partition(".")[0]
+
+
+def _distance(found: tuple[Difference, ...]) -> tuple[int, int]:
+    return len(found), sum(_WEIGHT[_field(difference)] for difference in found)
+
+
+def _around(change: Change, conditions: list[tuple[Rule, tuple[Difference, ...]]]) -> str:
+    """The note of a change, with the conditions that other rules set for this very request and that it goes around."""
+    notes = [change.note] if change.note else []
+    for rule, missing in conditions:
+        if change.kind == "add" or change.rule.name != rule.name:
+            wanted = " and ".join(f"`{difference.field}` {difference.wanted}" for difference in missing)
+            notes.append(f"goes around rule {rule.name!r} ({rule.where}), which permits this only with {wanted}")
+    return "; ".join(notes)
 
 
 def _advice(rules: RuleSet, hop: Hop, found: tuple[Difference, ...], changes: list[Change]) -> Iterable[str]:
     if hop.peer is None:
         yield "the caller proved no identity, so no rule can name it; it must speak mTLS through a sidecar of its own"
+    elif hop.method == "CONNECT":
+        yield "CONNECT is answered by the caller's own sidecar alone, on loopback; from a peer no rule can make it pass"
     elif not changes:
         yield f"method {hop.method!r} cannot be listed in a rule; methods are upper case and case-sensitive"
     if any(difference.field.startswith("headers.") for difference in found):
@@ -203,8 +230,22 @@ def _narrow(rule: Rule) -> str:
     fields = " and ".join(f"`{key}`" for key in named) or "no field at all"
     return (
         f"a deny rule beats every allow rule; if this request should pass, narrow {rule.name!r} at {rule.where} "
-        f"(it names {fields}) so that it no longer covers the request, and see whether a rule allows it then"
+        f"(it names {fields}) so that it no longer covers the request"
     )
+
+
+def _without(rules: RuleSet, decided: CompiledRule, hop: Hop, now: float) -> str:
+    """What would be said of the hop if the rule that decided were not there."""
+    verdict = RuleSet(rule for rule in rules.rules if rule is not decided).check(hop, now)
+    other = rules.rule(verdict.rule) if verdict.rule else None
+    if other is None:
+        return f"without {decided.source.name!r} no rule would allow it"
+    what = "permit" if isinstance(verdict, Permit) else "refuse"
+    return f"without {decided.source.name!r}, {_named(other.source)} would {what} it"
+
+
+def _named(rule: Rule) -> str:
+    return f"{rule.effect} rule {rule.name!r} ({rule.where})"
 
 
 # ---- words ------------------------------------------------------------------------------------------------------
@@ -215,8 +256,15 @@ def safe(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def request_line(method: str, host: str, path: str) -> str:
+    """A request as people write it: `GET http://orders/orders/7`; a target that is no path stays as it was sent."""
+    if not host or not path.startswith("/"):
+        return f"{method} {path}".strip()
+    return f"{method} http://{f'[{host}]' if ':' in host else host}{path}"
+
+
 def _request(hop: Hop) -> str:
-    what = f"{hop.method} {hop.host}{_path(hop)}" if hop.protocol == "http" else "TCP"
+    what = request_line(hop.method, hop.host, _path(hop)) if hop.protocol == "http" else "TCP"
     return f"{_caller(hop)} {what} on {hop.listener or hop.port}"
 
 

@@ -80,6 +80,8 @@ def propose(
     `namespace` is the one in which the service's rules are written; None works it out from short names in them, else
     from the called service's own identity.
     """
+    if hop.method == "CONNECT":
+        return []  # an inbound listener answers it to nobody, whatever the rules say
     namespace = _namespace_of(rules, hop) if namespace is None else namespace
     added = _add(rules, hop, namespace)
     extended = _extend(nearest, fields[0], hop, namespace) if nearest is not None and len(fields) == 1 else None
@@ -136,7 +138,7 @@ def _add(rules: RuleSet, hop: Hop, namespace: str | None) -> Change | None:
         ports=_value("port", hop, namespace) if "port" in named or hop.protocol == "tcp" else (),
         where=Where("", 0),
     )
-    note = ""
+    note = "`source` is the caller's address now; leave it out if callers move" if rule.networks else ""
     if hop.protocol == "http" and not paths:
         note = "no path template can name this target, so the rule covers every path"
     elif paths and paths[0].rest:

@@ -14,11 +14,12 @@ from certs.svid import check_leaf
 from sidecar.errors import HopError
 from sidecar.policy.explain import explain
 from sidecar.policy.question import hop_of
-from sidecar.policy.reasons import Reason, reason_for, reason_of
+from sidecar.policy.reasons import Reason, limits_of, reason_for, reason_of
 from sidecar.runtime.hygiene import of_this_process
 from sidecar.telemetry.clock import rfc3339
 
 if TYPE_CHECKING:
+    from sidecar.config.schema import Service
     from sidecar.runtime.worker import Worker
     from sidecar.telemetry.decisions import Decision
 
@@ -75,7 +76,7 @@ class Inspector:
         if found.kind == "handshake":  # one end of it is us
             answer["caller" if found.direction == "outbound" else "destination"] = worker.service.identity.text
         if found.error:
-            answer["explained"] = _reason(found).to_json()
+            answer["explained"] = _reason(found, worker.service).to_json()
         elif not answer["decided_here"]:
             answer["explained"] = Reason(
                 f"The sidecar of {found.listener} refused it, and its reasons do not leave its machine.",
@@ -156,17 +157,18 @@ class Inspector:
         return answer
 
 
-def _reason(decision: Decision) -> Reason:
-    """What happened and what to do, with the facts of this decision."""
+def _reason(decision: Decision, service: Service) -> Reason:
+    """What happened and what to do, with the facts of this decision and the limits of this service."""
     outbound = decision.direction == "outbound"
     return reason_for(
         decision.error,
         decision.reason,
         detail=decision.detail,
         caller=decision.caller,
-        upstream=decision.listener if outbound else f"the application behind {decision.listener}",
+        upstream=decision.listener if outbound else f"the application behind listener {decision.listener}",
         endpoint=decision.endpoint,
         listener=decision.listener,
         host=decision.host,
         rule=decision.rule,
+        **limits_of(service),
     )

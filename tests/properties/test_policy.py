@@ -219,7 +219,7 @@ def proposals_hold(seed: int, hops: int) -> None:
         if explanation.verdict == "permit" or explanation.rule:
             assert explanation.changes == ()
             continue
-        nameable = hop.peer is not None and (hop.protocol == "tcp" or hop.method.isupper())
+        nameable = hop.peer is not None and (hop.protocol == "tcp" or hop.method.isupper()) and hop.method != "CONNECT"
         assert bool(explanation.changes) is nameable
         for change in explanation.changes:
             changed = RuleSet.compile(change.applied_to(allow), deny)

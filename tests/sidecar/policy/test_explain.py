@@ -14,7 +14,7 @@ from sidecar.config.schema import Effect, Rule, Where
 from sidecar.hop import Hop, Permit
 from sidecar.patterns import HeaderPattern, HostPattern, IdentityPattern, PathTemplate
 from sidecar.policy.authz import RuleSet
-from sidecar.policy.explain import Difference, Explanation, differences, explain, safe
+from sidecar.policy.explain import Difference, Explanation, differences, explain, request_line, safe
 from sidecar.policy.propose import rule_yaml, scalar, sentence
 
 TD = TrustDomain("demo.mesh")
@@ -67,7 +67,7 @@ def test_a_permitted_request_names_rule_place_and_route() -> None:
     assert (said.rule, said.where, said.route) == ("readers", "mesh.yaml:7", "/orders/{id}")
     assert (said.nearest, said.changes, said.advice) == (None, (), ())
     assert said.render() == (
-        "permit: web GET orders/orders/7 on http\n"
+        "permit: web GET http://orders/orders/7 on http\n"
         "  caller   spiffe://demo.mesh/ns/default/sa/web\n"
         "  decided  allow rule 'readers' (mesh.yaml:7): web may GET /orders/{id}\n"
     )
@@ -87,7 +87,7 @@ def test_a_refused_request_names_the_nearest_rule_the_field_and_the_smallest_cha
     (change,) = said.changes
     assert (change.kind, change.sentence, change.note) == ("extend", "add DELETE to `method` of rule 'near'", "")
     assert said.render() == (
-        "deny: web DELETE orders/orders/7 on http\n"
+        "deny: web DELETE http://orders/orders/7 on http\n"
         "  caller   spiffe://demo.mesh/ns/default/sa/web\n"
         "  decided  no rule allows it, and what no rule allows is refused\n"
         "  nearest  rule 'near' (mesh.yaml:12): web may GET /orders/{id}\n"
@@ -164,6 +164,16 @@ def test_every_field_that_differs_is_named(allow: Rule, given: Hop, expected: tu
     rules = RuleSet.compile([allow])
     assert differences(rules.rules[0], given) == expected
     assert isinstance(rules.check(given, 0.0), Permit) is (expected == ())
+
+
+def test_a_request_line_reads_like_a_url_and_other_targets_stay() -> None:
+    assert request_line("GET", "payments", "/charges/1") == "GET http://payments/charges/1"
+    assert request_line("GET", "fd00::1", "/") == "GET http://[fd00::1]/"
+    assert request_line("GET", "", "/x") == "GET /x"
+    assert request_line("OPTIONS", "payments", "*") == "OPTIONS *"
+    assert request_line("CONNECT", "payments", "payments:80") == "CONNECT payments:80"
+    assert request_line("GET", "payments", "http://payments/x") == "GET http://payments/x"
+    assert request_line("", "", "") == ""
 
 
 def test_a_deny_rule_is_named_and_nothing_is_proposed_against_it() -> None:

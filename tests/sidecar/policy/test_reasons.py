@@ -10,9 +10,10 @@ import pytest
 
 from certs import svid, verify
 from sidecar import errors
+from sidecar.config.load import load_text
 from sidecar.errors import AmbiguousPath, DownstreamIdle, HopError, IdentityRefused, PeerIdentityMismatch
 from sidecar.policy import reasons
-from sidecar.policy.reasons import HAPPENED, IDENTITY, UNKNOWN, Reason, reason_for, reason_of
+from sidecar.policy.reasons import HAPPENED, IDENTITY, LIMITS, UNKNOWN, Reason, limits_of, reason_for, reason_of
 
 KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, HopError)]
 
@@ -36,10 +37,17 @@ def test_every_reason_to_distrust_a_certificate_has_its_words() -> None:
     assert [reason for reason in sorted(known) if reason_for("identity_refused", reason) == general] == []
 
 
-@pytest.mark.parametrize("reason", [*HAPPENED.values(), *IDENTITY.values()])
+FINER = [
+    Reason(happened or HAPPENED[name].happened, todo)
+    for name, cases in reasons._FINER.items()
+    for _, happened, todo in cases
+]
+
+
+@pytest.mark.parametrize("reason", [*HAPPENED.values(), *FINER, *IDENTITY.values()])
 def test_the_words_are_one_or_two_plain_sentences_with_known_placeholders(reason: Reason) -> None:
     for text in reason:
-        assert {field for _, field, _, _ in string.Formatter().parse(text) if field} <= set(UNKNOWN)
+        assert {field for _, field, _, _ in string.Formatter().parse(text) if field} <= {*UNKNOWN, *LIMITS}
         assert text.endswith(".")
         assert text.isascii()
         assert len(text) < 300
@@ -88,8 +96,19 @@ def test_facts_fill_the_sentence_and_unknown_ones_become_words() -> None:
         "The upstream did not begin its answer in time: no detail was kept."
     )
     assert reason_of(AmbiguousPath("a {brace}")).happened.endswith("asked: a {brace}.")
-    assert reason_of(DownstreamIdle()).happened.endswith("idle time: Nothing moved on this hop for the idle time.")
+    assert reason_of(DownstreamIdle()).happened.endswith("idle time: nothing moved on this hop for the idle time.")
     assert reason_of(IdentityRefused("never heard of it"), caller="").happened.startswith("The caller did not prove")
+
+
+def test_a_limit_is_told_with_the_key_that_sets_it_and_its_value() -> None:
+    text = "trust_domain: demo.mesh\nservices:\n  orders: {timeouts: {response_head: 1500ms}, limits: {pool: 7}}\n"
+    facts = limits_of(load_text(text).services["orders"])
+    assert set(facts) == set(LIMITS)
+    assert facts["response_head"] == "`services.orders.timeouts.response_head` (now 1500ms)"
+    assert facts["pool"] == "`services.orders.limits.pool` (now 7)"
+    assert facts["head_bytes"] == "`services.orders.limits.head_bytes` (now 32KiB)"
+    assert reason_for("response_timeout", **facts).todo.endswith(facts["response_head"] + ".")
+    assert reason_for("response_timeout").todo.endswith("raise `timeouts.response_head`.")
 
 
 def test_an_unknown_name_still_gets_an_answer() -> None:
