@@ -12,7 +12,7 @@ FLOORS = (
     ("sidecar.policy",),
     ("sidecar.net", "sidecar.identity", "sidecar.telemetry"),
     ("sidecar.proxy",),
-    ("sidecar.runtime", "sidecar.admin", "sidecar.demo"),
+    ("sidecar.runtime", "sidecar.admin", "sidecar.demo", "sidecar.conformance"),
     ("sidecar.cli",),
 )
 PURE = ("sidecar.hop", "sidecar.errors", "sidecar.patterns", "sidecar.http", "sidecar.config", "sidecar.policy")

@@ -33,6 +33,9 @@ VERBS: dict[str, Verb] = {
     "status": Verb("Look", "sidecar.cli.status:status", "What the sidecars on this machine are doing."),
     "explain": Verb("Look", "sidecar.cli.explain:explain", "Why a request is refused, and what would allow it."),
     "certs": Verb("Look", "sidecar.cli.certs:certs", "Identities: list, show, verify, rotate."),
+    "conformance": Verb(
+        "Look", "sidecar.cli.conformance:conformance", "By-passes and smuggling against an HTTP/1 proxy, ours or not."
+    ),
     "check": Verb("Write config", "sidecar.cli.check:check", "Every mistake in a mesh.yaml, with its place."),
     "schema": Verb("Write config", "sidecar.cli.schema:schema", "The JSON Schema of mesh.yaml, for editors."),
     "completion": Verb("Write config", "sidecar.cli.completion:completion", "Completion for bash, zsh or fish."),
