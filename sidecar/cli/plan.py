@@ -63,7 +63,7 @@ def file_plan(path: Path) -> Plan:
             "Leave `ca.address` out, or start each service with `mesh run` and an enrolment file of that CA.",
             Code.USAGE,
         )
-    return Plan(config, address, path.resolve())
+    return Plan(config, address, path.absolute())
 
 
 def _ca_address(config: MeshConfig) -> Address:

@@ -14,9 +14,8 @@ from sidecar.cli.console import Code, Failure
 from sidecar.cli.sidecars import run_dir_option
 
 if TYPE_CHECKING:
-    import trio
-
     from sidecar.config.schema import MeshConfig, Service
+    from sidecar.runtime.orders import Orders
 
 EXAMPLES = """\b
 Examples:
@@ -72,7 +71,7 @@ def run(
     state = state or default_state_dir() / chosen.name
     run_dir = run_dir or run_folder()
     confine = partial(_confine, hygiene, config, chosen, enrolment, state, run_dir)
-    return _run(config, chosen, enrolment, state, run_dir, command, confine)
+    return _run(config, chosen, enrolment, state, run_dir, command, confine, file)
 
 
 def choose(config: MeshConfig, name: str | None, file: Path) -> Service:
@@ -130,13 +129,14 @@ def _run(
     run_dir: Path,
     command: tuple[str, ...],
     confine: Callable[[], None],
+    file: Path,
 ) -> int:
     import trio
 
     from sidecar.cli.supervise import supervise
     from sidecar.runtime.worker import run_sidecar
 
-    async def serve(ready: Callable[[], None], drain: trio.Event) -> None:
+    async def serve(ready: Callable[[], None], orders: Orders) -> None:
         await run_sidecar(
             config,
             service.name,
@@ -144,7 +144,8 @@ def _run(
             state_dir=state,
             run_dir=run_dir,
             ready=ready,
-            drain=drain,
+            orders=orders,
+            config_path=file,
         )
 
     env: Mapping[str, str] = {**os.environ, **service.env}

@@ -71,8 +71,11 @@ def _row(answer: dict[str, Any], now: float) -> tuple[str, ...]:
 
 
 def _notes(answer: dict[str, Any], identity: dict[str, Any]) -> str:
-    """What deserves an eye: a CA out of reach, failing renewals, a clock that is off."""
+    """What deserves an eye: a drain, a failed reload, a CA out of reach, failing renewals, a clock that is off."""
     notes = [str(answer["detail"])] if answer.get("detail") else []
+    if drain := answer.get("drain"):
+        notes.append(_drain_note(drain))
+    notes += _reload_note((answer.get("config") or {}).get("last_reload") or {})
     if answer["state"] == "ready":
         notes += [f"not ready: {reason}" for reason in answer.get("not_ready") or []]
     if identity and not identity.get("ca_connected", True):
@@ -85,3 +88,24 @@ def _notes(answer: dict[str, Any], identity: dict[str, Any]) -> str:
     if note := (answer.get("hygiene") or {}).get("note"):
         notes.append(str(note))
     return "; ".join(notes)
+
+
+def _drain_note(drain: dict[str, Any]) -> str:
+    """Which phase, for how long, what still holds it, and why it drains at all."""
+    limit = drain.get("limit")
+    most = f" of at most {limit:g} s" if isinstance(limit, int | float) else ""
+    spent = f"phase {drain.get('phase')} for {float(drain.get('seconds') or 0):.1f} s{most}"
+    return (
+        f"draining ({drain.get('why')}): {spent}, "
+        f"{drain.get('in_flight')} in flight, connections {drain.get('inbound_connections')} in "
+        f"{drain.get('outbound_connections')} out"
+    )
+
+
+def _reload_note(reload: dict[str, Any]) -> list[str]:
+    """The first mistake of a reload that failed."""
+    mistakes = [str(mistake) for mistake in reload.get("mistakes") or []]
+    if reload.get("result") != "failed" or not mistakes:
+        return []
+    more = f" (and {len(mistakes) - 1} more: mesh check)" if len(mistakes) > 1 else ""
+    return [f"the reload at {reload.get('at')} failed, the config before stands: {mistakes[0]}{more}"]

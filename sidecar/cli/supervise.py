@@ -5,9 +5,12 @@ treats both as one job. It follows that a Ctrl-C reaches the command without our
 right only where we are not the terminal's foreground job. All other signals were meant for us alone and are passed on.
 
     a signal     before ready     while the command runs    without a command    while draining
-    TERM, HUP    end at once      passed on                 drain                end at once
+    TERM         end at once      passed on                 drain                end at once
     INT, QUIT    end at once      passed on (see above)     drain                end at once
+    HUP          reload           reload, and passed on     reload               nothing
     USR1, USR2   ignored          passed on                 ignored              ignored
+
+HUP also comes when our terminal goes away. That is no wish for a reload, and counts as TERM.
 
 We then wait for the command to end, however long it takes: whoever sent the signal decides when to lose patience.
 
@@ -30,11 +33,12 @@ import trio
 
 from sidecar.cli.console import Code
 from sidecar.cli.lifeline import guarded
+from sidecar.runtime.orders import Orders
 
-Serve = Callable[[Callable[[], None], trio.Event], Awaitable[None]]
+Serve = Callable[[Callable[[], None], Orders], Awaitable[None]]
 
-ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
-PASSED = (*ENDING, signal.SIGUSR1, signal.SIGUSR2)
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+PASSED = (*ENDING, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 FROM_KEYBOARD = (signal.SIGINT, signal.SIGQUIT)
 PATIENCE = 5.0  # seconds between SIGTERM and SIGKILL for a command whose sidecar has died under it
 
@@ -44,9 +48,9 @@ async def supervise(
 ) -> int:
     """Run `serve` until it ends or is drained, with the command inside if there is one; returns the exit code.
 
-    `serve` gets a function to call once it is ready and an event that asks it to drain. Its errors pass through, after
-    the command has been ended. `confine` is called before `serve`, and what it does to this process is not inherited
-    by the command.
+    `serve` gets a function to call once it is ready, and the orders that it is given meanwhile. Its errors pass
+    through, after the command has been ended. `confine` is called before `serve`, and what it does to this process is
+    not inherited by the command.
     """
     held = _Held(command, env) if command else None
     try:
@@ -92,7 +96,9 @@ class _Held:
 class _Supervisor:
     def __init__(self, serve: Serve, held: _Held | None) -> None:
         self._serve, self._held = serve, held
-        self._ready, self._drain, self._gone = trio.Event(), trio.Event(), trio.Event()
+        self._ready, self._gone = trio.Event(), trio.Event()
+        self._orders = Orders(application=held is not None)
+        self._at_terminal = _has_terminal()
         self._error: BaseException | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._caught: int = 0  # the first signal that asked us to end
@@ -105,7 +111,7 @@ class _Supervisor:
                 nursery.start_soon(self._sidecar)
                 nursery.start_soon(self._listen, signals)
                 code = await self._live()
-                self._drain.set()
+                self._orders.begin_drain("its command has ended" if self._held is not None else "its own end")
                 await self._gone.wait()
                 nursery.cancel_scope.cancel()
         if self._error is not None:
@@ -120,18 +126,20 @@ class _Supervisor:
         if self._gone.is_set():
             return Code.OK
         if self._held is None:
-            await _first_of(self._drain.wait, self._gone.wait)
+            await _first_of(self._orders.drain.wait, self._gone.wait)
             return Code.OK
         self._process = self._held.start()
         await _first_of(partial(_ended, self._process), self._gone.wait)
         status = self._process.poll()
         if status is None:
             status = await _end(self._process)
+        assert self._orders.application_gone is not None
+        self._orders.application_gone.set()
         return status if status >= 0 else 128 - status
 
     async def _sidecar(self) -> None:
         try:
-            await self._serve(self._ready.set, self._drain)
+            await self._serve(self._ready.set, self._orders)
         except Exception as error:  # noqa: BLE001 (kept, and raised again once the command has ended)
             self._error = error
         finally:
@@ -142,6 +150,10 @@ class _Supervisor:
             self._take(signal.Signals(number))
 
     def _take(self, number: signal.Signals) -> None:
+        if number == signal.SIGHUP and self._at_terminal and not _has_terminal():
+            number = signal.SIGTERM
+        if number == signal.SIGHUP:
+            self._orders.reload()
         process = self._process
         if process is not None and process.poll() is None:
             if number not in FROM_KEYBOARD or not _is_foreground_job():
@@ -149,10 +161,10 @@ class _Supervisor:
                     process.send_signal(number)
         elif number in ENDING:
             self._caught = self._caught or number
-            if self._drain.is_set() or not self._ready.is_set():
+            if self._orders.drain.is_set() or not self._ready.is_set():
                 self._everything.cancel()
             else:
-                self._drain.set()
+                self._orders.begin_drain(number.name)
 
 
 async def _first_of(*waits: Callable[[], Awaitable[object]]) -> None:
@@ -185,6 +197,15 @@ async def _end(process: subprocess.Popen[bytes]) -> int:
         return await _ended(process)
     process.kill()
     return await _ended(process)
+
+
+def _has_terminal() -> bool:
+    """Whether our standard input is a terminal that is still there."""
+    try:
+        os.tcgetpgrp(sys.stdin.fileno())
+    except (OSError, ValueError, AttributeError):
+        return False
+    return True
 
 
 def _is_foreground_job() -> bool:

@@ -103,6 +103,7 @@ class Collected:
     main: Draft
     services: dict[str, Draft] = field(default_factory=dict)
     broken: bool = False  # some file could not be read, so services may be missing
+    globs: list[tuple[str, str]] = field(default_factory=list)  # folder and pattern of every include that has wildcards
     digest: str = ""  # SHA-256 over names and bytes: changes exactly when the config does
 
 
@@ -162,6 +163,7 @@ class _Collector:
         paths = self.shelf.match(folder, pattern)
         here = f"include[{index}]"
         if glob.has_magic(pattern):
+            self.collected.globs.append((folder, pattern))
             paths = [path for path in paths if self.shelf.real(path) != self.shelf.real(chain[-1])]
             if not paths:
                 self.book.add(where, here, f'"{pattern}" matches no file in {folder or "."}')

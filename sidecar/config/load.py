@@ -30,6 +30,7 @@ class Loaded:
     warnings: tuple[Mistake, ...]
     sources: Mapping[str, str]
     digest: str  # SHA-256 over all files: equal digests are equal configs
+    globs: tuple[tuple[str, str], ...] = ()  # (folder, pattern) of every include with wildcards: what to look at again
 
 
 def load(path: str) -> Loaded:
@@ -74,7 +75,7 @@ def _load(path: str, shelf: Shelf) -> Loaded:
     if book.mistakes:
         raise ConfigErrors(_in_order(book.mistakes, book), book.sources)
     advise(config, views, book)
-    return Loaded(config, tuple(_in_order(book.warnings, book)), book.sources, collected.digest)
+    return Loaded(config, tuple(_in_order(book.warnings, book)), book.sources, collected.digest, tuple(collected.globs))
 
 
 def _in_order(mistakes: list[Mistake], book: Book) -> list[Mistake]:

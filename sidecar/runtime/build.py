@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sidecar.config.schema import Address, Inbound, Service
 from sidecar.errors import IdentityRefused, NoIdentity
+from sidecar.net.admission import Admission
+from sidecar.net.port import Expired
 from sidecar.net.reactor import Acceptor, Reactor, open_files_limit
 from sidecar.net.wires import SocketWire
 from sidecar.proxy.http import HttpConnection
@@ -32,8 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CannotListen", "Proxy"]
 
-DESCRIPTORS_PER_CONNECTION = 2  # a downstream and an upstream socket
-DESCRIPTOR_SHARE = 0.9  # decision D25
 
 Handler = Callable[[SocketWire], Coroutine[Any, Any, None]]
 
@@ -69,7 +69,6 @@ class Proxy:
 
     def __init__(self, service: Service, *, reactor: Reactor, gate: Gate, recorder: Recorder, instance: str) -> None:
         self.draining = False
-        self.refused_connections = 0
         self._reactor = reactor
         self._gate = gate
         self._recorder = recorder
@@ -78,11 +77,12 @@ class Proxy:
         self._ears: dict[Address, _Ear] = {}
         self._http: set[HttpConnection] = set()
         self._tasks: dict[Task, Direction] = {}
-        self._open = {"inbound": 0, "outbound": 0}
         self._retired: list[Door] = []  # of listeners that are gone, while something may be open behind them
         self._ends: list[float] = []  # monotonic: when time is up for something that a reload has taken away
         self._generation = self._maker.generation(service, None)
-        self._most = _most_connections(service)
+        self.admission = Admission(
+            service.limits, descriptors=open_files_limit(), on_refused=recorder.connection_refused
+        )
 
     # ---- the generation in force -----------------------------------------------------------------------------------
 
@@ -118,7 +118,7 @@ class Proxy:
         wanted = self._wanted(after)
         bound = bind_all([address for address in wanted if address not in self._ears], self._ears)
         self._generation = after
-        self._most = _most_connections(service)
+        self.admission.adopt(service.limits, open_files_limit())
         gone = [ear for address, ear in self._ears.items() if address not in wanted]
         self._ears = {address: self._ears[address] for address in self._ears if address in wanted}
         ends_at = self._reactor.now + service.timeouts.drain
@@ -199,9 +199,7 @@ class Proxy:
         return _outbound_handler(self, plan.name, plan.protocol, plan.side)
 
     def _on_wire(self, ear: _Ear, wire: SocketWire) -> None:
-        if self._open["inbound"] + self._open["outbound"] >= self._most:
-            self.refused_connections += 1
-            self._recorder.connection_refused(ear.direction, ear.name)
+        if not self.admission.enter(ear.direction, ear.name):
             wire.abort()
             return
         self._reactor.start(self._served(ear.direction, ear.name, ear.handler, wire))
@@ -216,13 +214,12 @@ class Proxy:
         task = self._reactor.current
         assert task is not None
         self._tasks[task] = direction
-        self._open[direction] += 1
         self._recorder.connection_opened(direction, name)
         try:
             await handler(wire)
         finally:
             del self._tasks[task]
-            self._open[direction] -= 1
+            self.admission.leave(direction)
             self._recorder.connection_closed(direction, name)
             wire.close()
 
@@ -232,10 +229,18 @@ class Proxy:
         address, port = wire.peer_address()
         source = ip_address(address) if address else None
         began = reactor.now
+        task = reactor.current
+        assert task is not None
+        self.admission.stranger(task, spec.name)
         try:
+            reactor.deadline(began + self.service.timeouts.handshake)
+            await self.admission.turn(reactor)
             secure, peer = await self._gate.accept(
                 reactor, wire, http=spec.protocol == "http", within=self.service.timeouts.handshake
             )
+        except Expired:
+            self._recorder.connection_refused("inbound", spec.name, "handshakes")
+            return None
         except (IdentityRefused, NoIdentity) as error:
             reason = error.reason if isinstance(error, IdentityRefused) else error.name
             self._recorder.handshake(
@@ -246,6 +251,8 @@ class Proxy:
                 )
             )  # fmt: skip
             return None
+        finally:
+            self.admission.known(task)
         self._recorder.handshake(
             Handshake(
                 "inbound", spec.name, ok=True, peer=peer.id, source=source, tls=peer.tls, seconds=reactor.now - began
@@ -266,17 +273,17 @@ class Proxy:
     @property
     def connections(self) -> int:
         """Open downstream connections."""
-        return self._open["inbound"] + self._open["outbound"]
+        return sum(self.admission.open.values())
 
     @property
     def inbound_connections(self) -> int:
         """Open connections of peers."""
-        return self._open["inbound"]
+        return self.admission.open["inbound"]
 
     @property
     def outbound_connections(self) -> int:
         """Open connections of our application."""
-        return self._open["outbound"]
+        return self.admission.open["outbound"]
 
     def cut_inbound(self) -> None:
         """End what peers still have open."""
@@ -338,11 +345,6 @@ class Proxy:
                 connection.drain()
 
 
-def _most_connections(service: Service) -> int:
-    share = int(open_files_limit() * DESCRIPTOR_SHARE / DESCRIPTORS_PER_CONNECTION)
-    return min(service.limits.connections, share)
-
-
 def _inbound_handler(proxy: Proxy, spec: Inbound, side: InboundSide) -> Handler:
     door, protocol = side.door, spec.protocol
 
@@ -353,6 +355,11 @@ def _inbound_handler(proxy: Proxy, spec: Inbound, side: InboundSide) -> Handler:
         if known is None:
             return
         secure, caller = known
+        assert caller.peer is not None
+        who = caller.peer.id.text
+        if not proxy.admission.enter_peer(who, current.spec.name):
+            secure.close()
+            return
         try:
             current = door.side
             assert isinstance(current, InboundSide)
@@ -361,6 +368,7 @@ def _inbound_handler(proxy: Proxy, spec: Inbound, side: InboundSide) -> Handler:
             else:
                 await current.serve_tcp(proxy._reactor, secure, caller)
         finally:
+            proxy.admission.leave_peer(who)
             secure.close()
 
     return handle

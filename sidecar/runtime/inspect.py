@@ -53,6 +53,8 @@ class Inspector:
                 "rules": len(proxy.rules.rules) if proxy is not None else 0,
                 "generation": worker.policy_generation,
             },
+            "config": worker.reloader.to_json() if worker.reloader is not None else None,
+            "drain": worker.drain.to_json() if worker.drain is not None else None,
             "listeners": proxy.listeners() if proxy is not None else [],
             "connections": proxy.connections if proxy is not None else 0,
             "in_flight": proxy.in_flight if proxy is not None else 0,
@@ -108,7 +110,7 @@ class Inspector:
 
     def drain(self) -> dict[str, Any]:
         """Begin to drain, and say what is in flight."""
-        self._worker.begin_drain()
+        self._worker.begin_drain("POST /drain on the admin socket")
         proxy = self._worker.proxy
         return {"state": self._worker.state, "in_flight": proxy.in_flight if proxy is not None else 0}
 

@@ -2,10 +2,10 @@
 
     starting   the admin socket and the health port stand; we ask the CA for an identity until it gives one
     ready      identity, policy and listeners stand; `ready` has been called
-    draining   not ready; after the lame-duck time peers find no listener, and what is in flight may end
+    draining   not ready; see `sidecar.runtime.drain` for its phases
     stopped    everything is closed, what telemetry still held is written
 
-Outbound stays open through the drain, for the application may need its upstreams to finish its work (semantics S27).
+While it is starting or ready, `sidecar.runtime.reload` puts changed configurations in force.
 """
 
 from __future__ import annotations
@@ -27,14 +27,18 @@ from certs.svid import X509Svid
 from sidecar import __version__
 from sidecar.admin.api import serve_admin
 from sidecar.admin.health import serve_health
+from sidecar.config.diff import RESTART, Change, diff, fixed
 from sidecar.identity.rotator import IdentityConfig, Rotator
 from sidecar.identity.status import IdentityStatus
 from sidecar.net.clock import Clock, SystemClock
 from sidecar.net.mtls import MtlsGate
 from sidecar.net.reactor import Reactor
 from sidecar.runtime.build import CannotListen, Proxy
+from sidecar.runtime.drain import Drain
 from sidecar.runtime.hygiene import of_this_process
 from sidecar.runtime.inspect import Inspector
+from sidecar.runtime.orders import Orders
+from sidecar.runtime.reload import CannotReload, Reloader
 from sidecar.telemetry.log import Log
 from sidecar.telemetry.setup import make_recorder, new_instance
 
@@ -42,7 +46,6 @@ if TYPE_CHECKING:
     from sidecar.config.schema import Address, MeshConfig
 
 SWEEP_SECONDS = 0.5  # pooled connections
-DRAIN_LOOK_SECONDS = 0.05
 
 
 class WrongEnrolment(MeshError):
@@ -59,16 +62,21 @@ async def run_sidecar(
     state_dir: Path,
     run_dir: Path,
     ready: Callable[[], None] | None = None,
-    drain: trio.Event | None = None,
+    orders: Orders | None = None,
+    config_path: Path | None = None,
     clock: Clock | None = None,
     log: Log | None = None,
 ) -> None:
-    """Run one service's sidecar until `drain` is set and all that was in flight has ended, or until cancelled.
+    """Run one service's sidecar until it is ordered to drain and all that was in flight has ended, or until cancelled.
+
+    With `config_path` it follows changes of that file and of those it includes.
 
     Raises MeshError where it cannot start: no enrolment, a port that is taken, a state folder that others can read.
     """
-    worker = Worker(config, service, enrolment=enrolment, state_dir=state_dir, clock=clock, log=log)
-    await worker.run(run_dir, ready or (lambda: None), drain if drain is not None else trio.Event())
+    worker = Worker(
+        config, service, enrolment=enrolment, state_dir=state_dir, config_path=config_path, clock=clock, log=log
+    )
+    await worker.run(run_dir, ready or (lambda: None), orders or Orders())
 
 
 class Worker:
@@ -81,6 +89,7 @@ class Worker:
         *,
         enrolment: Path | None,
         state_dir: Path,
+        config_path: Path | None = None,
         clock: Clock | None = None,
         log: Log | None = None,
     ) -> None:
@@ -91,12 +100,13 @@ class Worker:
         self.instance = new_instance()
         self.version = __version__
         self.state = "starting"
-        self.policy_generation = 0
         self.svids: Source[X509Svid] = Source("SVID")
         self.bundles: Source[BundleSet] = Source("trust bundle")
         self.identity_status: Source[IdentityStatus] = Source("identity status")
         self.proxy: Proxy | None = None
-        self._drain = trio.Event()
+        self.orders = Orders()
+        self.drain: Drain | None = None  # once it is under way
+        self._gate: MtlsGate | None = None
         path = enrolment or (Path(config.ca.enrolment) if config.ca.enrolment else None)
         if path is None:
             raise WrongEnrolment("no enrolment file: name one with --enrolment, or `ca.enrolment` in the configuration")
@@ -122,14 +132,48 @@ class Worker:
             version=self.version,
         )
         self.renew_soon = self._rotator.renew_soon
+        self.reloader = (
+            Reloader(config_path, config, self.apply, self.log, self.recorder.metrics, self.clock)
+            if config_path is not None
+            else None
+        )
 
     # ---- what others ask -------------------------------------------------------------------------------------------
 
-    def begin_drain(self) -> None:
+    @property
+    def policy_generation(self) -> int:
+        """Which configuration's policy is in force, counted from 1; 0 while none is."""
+        if self.proxy is None:
+            return 0
+        return self.reloader.generation if self.reloader is not None else 1
+
+    def begin_drain(self, why: str) -> None:
         """Ask for the drain; `run` does it."""
         if self.state == "ready":
             self.state = "draining"
-        self._drain.set()
+        self.orders.begin_drain(why)
+
+    def apply(self, config: MeshConfig) -> tuple[Change, ...]:
+        """Put another configuration in force, whole, and say what has changed; or raise CannotReload."""
+        name = self.service.name
+        if name not in config.services:
+            raise CannotReload(
+                [f"services.{name} is gone; a sidecar ends by a signal, not by its file: stop it, or put it back"]
+            )
+        changes = diff(self.config, config, name)
+        if found := fixed(changes):
+            raise CannotReload([f"{change}; {RESTART}" for change in found])
+        service = config.services[name]
+        if self.proxy is not None:
+            try:
+                self.proxy.reload(service)
+            except CannotListen as error:
+                raise CannotReload([str(error)]) from None
+        self.config, self.service = config, service
+        if self._gate is not None:
+            self._gate.tls12 = service.tls.unsafe_tls12
+        self._show_policy()
+        return changes
 
     def not_ready(self) -> list[str]:
         """Why we are not ready; empty where we are."""
@@ -148,23 +192,25 @@ class Worker:
 
     # ---- the life --------------------------------------------------------------------------------------------------
 
-    async def run(self, run_dir: Path, ready: Callable[[], None], drain: trio.Event) -> None:
+    async def run(self, run_dir: Path, ready: Callable[[], None], orders: Orders) -> None:
         """Live, from starting to stopped."""
+        self.orders = orders
         try:
             async with trio.open_nursery() as nursery:
                 await self._open_windows(nursery, run_dir)
                 nursery.start_soon(self.recorder.run)
                 nursery.start_soon(self._rotator.run)
-                nursery.start_soon(_pass_on, drain, self.begin_drain)
+                if self.reloader is not None:
+                    nursery.start_soon(self.reloader.run, orders)
                 await self._get_identity()
-                if not self._drain.is_set():
+                if not orders.drain.is_set():
                     await self._open_listeners(nursery)
                     self.state = "ready"
                     self.log.info(
                         "ready", service=self.service.name, spiffe_id=self.service.identity.text, **self._tls_line()
                     )
                     ready()
-                    await self._drain.wait()
+                    await orders.drain.wait()
                     await self._do_drain()
                 nursery.cancel_scope.cancel()
         finally:
@@ -196,7 +242,7 @@ class Worker:
     async def _get_identity(self) -> None:
         """Wait for the first SVID and bundle, or for a drain."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_cancel_after, self._drain.wait, nursery.cancel_scope)
+            nursery.start_soon(_cancel_after, self.orders.drain.wait, nursery.cancel_scope)
             await self.svids.wait_past(0)
             await self.bundles.wait_past(0)
             nursery.cancel_scope.cancel()
@@ -205,13 +251,12 @@ class Worker:
         reactor = Reactor(self.clock)
         reactor.on_crash = lambda error: self.log.fault("a connection failed inside the sidecar", error)
         await nursery.start(reactor.run)
-        gate = MtlsGate(self.svids, self.bundles, tls12=self.service.tls.unsafe_tls12)
+        gate = self._gate = MtlsGate(self.svids, self.bundles, tls12=self.service.tls.unsafe_tls12)
         proxy = Proxy(self.service, reactor=reactor, gate=gate, recorder=self.recorder, instance=self.instance)
         gate.on_change.append(proxy.renew)
         proxy.listen()
         self.proxy = proxy
-        self.policy_generation += 1
-        self.recorder.metrics.counter("mesh_policy_rules").set(len(proxy.rules.rules))
+        self._show_policy()
         nursery.start_soon(self._sweep, proxy)
 
     async def _sweep(self, proxy: Proxy) -> None:
@@ -220,24 +265,18 @@ class Worker:
             proxy.sweep()
 
     async def _do_drain(self) -> None:
-        """Lame duck, then let what is in flight end, for at most `timeouts.drain`."""
+        """Go through the phases of the end."""
         assert self.proxy is not None
         self.state = "draining"
-        timeouts = self.service.timeouts
-        self.log.info("draining", in_flight=self.proxy.in_flight, connections=self.proxy.connections)
-        await trio.sleep(timeouts.lame_duck)
-        self.proxy.drain()
-        with trio.move_on_after(timeouts.drain):
-            while self.proxy.inbound_connections:  # noqa: ASYNC110 - the reactor counts, and it does not know trio's events
-                await trio.sleep(DRAIN_LOOK_SECONDS)
-            self.log.info("drained")
-            return
-        self.log.warning("the drain's time is over", in_flight=self.proxy.in_flight, connections=self.proxy.connections)
+        self.drain = Drain(
+            self.proxy, self.service.timeouts, self.orders, self.log, self.recorder.metrics, self.clock
+        )
+        await self.drain.run()
 
-
-async def _pass_on(event: trio.Event, act: Callable[[], None]) -> None:
-    await event.wait()
-    act()
+    def _show_policy(self) -> None:
+        rules = (*self.service.allow, *self.service.deny)
+        self.recorder.metrics.counter("mesh_policy_rules").set(len(rules))
+        self.recorder.reads_headers(header.name for rule in rules for header in rule.headers)
 
 
 async def _cancel_after(wait: Callable[[], object], scope: trio.CancelScope) -> None:

@@ -47,10 +47,15 @@ LABELS: dict[str, tuple[Literal["closed", "open"], str]] = {
     "error": ("closed", "short name of the error"),
     "effect": ("closed", "`permit` or `deny`: what the shadow rule would have done"),
     "listener": ("open", "inbound listener, or the upstream for outbound"),
-    "result": ("closed", "`ok` or `failed`"),
+    "result": ("closed", "`ok` or `failed`; of a reload also `unchanged`"),
+    "phase": ("closed", "of a drain: `lame_duck`, `inbound`, `outbound`"),
     "version": ("open", "TLS version agreed on; `-` where the handshake failed. Of `mesh_build_info`: ours"),
     "group": ("open", "key exchange group agreed on; `-` where the handshake failed"),
-    "reason": ("open", "short, stable reason why a handshake failed"),
+    "reason": (
+        "open",
+        "short, stable reason why a handshake failed; or of an early end: `certificate_end`, `certificate_quiet`, "
+        "`policy`, `identity`, `removed`; or of a refused connection: `connections`, `memory`, `peer`, `half_open`, `handshakes`",
+    ),
     "certificate": ("closed", "`svid`: this sidecar's own leaf"),
     "metric": ("closed", "name of a metric of this list"),
 }
@@ -93,7 +98,12 @@ DEFINITIONS: tuple[Definition, ...] = (
         expires=True,
     ),
     Definition("mesh_connections_opened_total", "counter", "Downstream connections accepted.", _LISTENER),
-    Definition("mesh_connections_refused_total", "counter", "Downstream connections closed unread.", _LISTENER),
+    Definition(
+        "mesh_connections_refused_total",
+        "counter",
+        "Downstream connections turned away because a limit was reached.",
+        (*_LISTENER, "reason"),
+    ),
     Definition("mesh_connections_closed_total", "counter", "Downstream connections ended.", _LISTENER),
     Definition("mesh_connections_open", "gauge", "Downstream connections open now.", _LISTENER),
     Definition(
@@ -119,6 +129,18 @@ DEFINITIONS: tuple[Definition, ...] = (
     Definition("mesh_trust_bundle_sequence", "gauge", "Sequence of the trust bundle in force."),
     Definition("mesh_ready", "gauge", "1 while identity, policy and listeners stand and we do not drain."),
     Definition("mesh_policy_rules", "gauge", "Rules in force."),
+    Definition(
+        "mesh_connections_ended_early_total",
+        "counter",
+        "Open raw connections, upgrades and streams that were let in and then ended by us.",
+        ("direction", "reason"),
+    ),
+    Definition("mesh_drain_phase_seconds", "gauge", "Time that each phase of the drain has taken so far.", ("phase",)),
+    Definition("mesh_config_reloads_total", "counter", "Reloads of the configuration.", ("result",)),
+    Definition(
+        "mesh_config_last_reload_success", "gauge", "1 while what is on disk is in force; 0 since a reload failed."
+    ),
+    Definition("mesh_config_generation", "gauge", "Configurations in force so far; 1 is the one of the start."),
     Definition("mesh_access_log_dropped_total", "counter", "Access-log lines dropped: the writer was behind."),
     Definition("mesh_audit_lost_total", "counter", "Audit lines lost: the disk was full and 8 MiB waited."),
     Definition("mesh_audit_waiting_bytes", "gauge", "Audit lines in memory that wait for the disk."),

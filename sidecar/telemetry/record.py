@@ -85,6 +85,10 @@ class Recorder:
         self._faults = self.metrics.cell("mesh_telemetry_faults_total")
         self.metrics.before_scrape(self._refresh)
 
+    def reads_headers(self, names: Iterable[bytes]) -> None:
+        """From now on rules look at these headers, so decisions keep them."""
+        self._wanted_headers = frozenset(names) | (self.access_log.headers if self.access_log else frozenset())
+
     # ---- hops ----------------------------------------------------------------------------------------------------
 
     def observe(self, hop: Hop) -> None:
@@ -117,6 +121,8 @@ class Recorder:
             hop.endpoint = error.endpoint
         if error is not None or hop.shadow:
             self.metrics.observe_rare(hop)
+            if error is not None and error.midway:
+                self.metrics.counter("mesh_connections_ended_early_total").add((hop.direction, error.midway))
         access_log = self.access_log
         logged = access_log is not None and access_log.wants(hop)
         if error is not None or logged or hop.decision_id:
@@ -203,12 +209,11 @@ class Recorder:
         """Count a downstream connection that ended."""
         self.metrics.connection_closed(direction, listener)
 
-    def connection_refused(self, direction: Direction, listener: str) -> None:
-        """Count a downstream connection that was closed unread, because too many are open."""
-        self.metrics.counter("mesh_connections_refused_total").add((direction, listener))
+    def connection_refused(self, direction: Direction, listener: str, why: str) -> None:
+        """Count a downstream connection that was turned away: `connections`, `memory`, `peer`, `half_open` or `handshakes`."""
+        self.metrics.counter("mesh_connections_refused_total").add((direction, listener, why))
         if self.log is not None:
-            message = "connections are refused: too many are open"
-            self.log.warning(message, direction=direction, listener=listener, flag="OM")
+            self.log.warning("a connection is refused", direction=direction, listener=listener, reason=why, flag="OM")
 
     def audit_accepts(self) -> bool:
         """Whether the audit can take one more line; False only with `audit.on_full: refuse`."""

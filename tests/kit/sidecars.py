@@ -34,6 +34,7 @@ from sidecar.config.load import load_text
 from sidecar.config.schema import MeshConfig
 from sidecar.identity.status import IdentityStatus
 from sidecar.net.clock import Clock
+from sidecar.runtime.orders import Orders
 from sidecar.runtime.worker import Worker
 from sidecar.telemetry.log import Log
 from tests.kit.free_ports import Ports
@@ -128,7 +129,7 @@ class LocalSidecar:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.call(self._drain.set)
+        self.call(self._orders.begin_drain, "the end of a test")
         self._thread.join(START_SECONDS)
         assert not self._thread.is_alive(), f"the sidecar of {self.service} does not end"
         if self._failure is not None:
@@ -145,11 +146,11 @@ class LocalSidecar:
 
     async def _main(self, log: Log) -> None:
         self._token = trio.lowlevel.current_trio_token()
-        self._drain = trio.Event()
+        self._orders = Orders()
         self.worker = self._make(log)
         self._given = Given(self.worker, *self._identity)
         self.worker._rotator = self._given  # type: ignore[assignment]
-        await self.worker.run(self._run_dir, self._ready.set, self._drain)
+        await self.worker.run(self._run_dir, self._ready.set, self._orders)
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run a function in the sidecar's own thread."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ import trio
 import trio.testing
 
 from sidecar.cli.supervise import supervise
+from sidecar.runtime.orders import Orders
 
 ENV = dict(os.environ)
 
@@ -26,7 +29,7 @@ class FakeSidecar:
         self.fails = fails
         self.may_fail = trio.Event()
 
-    async def serve(self, ready: Callable[[], None], drain: trio.Event) -> None:
+    async def serve(self, ready: Callable[[], None], orders: Orders) -> None:
         try:
             if self.ready_at_once:
                 self.diary.append("ready")
@@ -34,7 +37,7 @@ class FakeSidecar:
             if self.fails is not None:
                 await self.may_fail.wait()
                 raise self.fails
-            await drain.wait()
+            await orders.drain.wait()
             self.diary.append("drained")
         except trio.Cancelled:
             self.diary.append("cancelled")
@@ -126,7 +129,7 @@ def test_a_signal_is_passed_on_and_the_command_decides(number: signal.Signals, t
     assert trio.run(story) == 40 + int(number)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 def test_without_a_command_a_signal_drains(number: signal.Signals) -> None:
     async def story() -> tuple[int, list[str]]:
         fake = FakeSidecar()
@@ -146,12 +149,96 @@ def test_without_a_command_a_signal_drains(number: signal.Signals) -> None:
     assert trio.run(story) == (0, ["ready", "drained"])
 
 
+def test_hup_reloads_before_and_after_ready_and_drains_nothing() -> None:
+    async def story() -> list[str]:
+        diary: list[str] = []
+
+        async def serve(ready: Callable[[], None], orders: Orders) -> None:
+            for moment in ("before ready", "while ready"):
+                diary.append(moment)
+                await orders.wait_reload()
+                diary.append("reload")
+                ready()
+            await orders.drain.wait()
+            diary.append(f"drain: {orders.why}")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(supervise, serve, [], ENV)
+            for count in (1, 3):
+                while len(diary) < count:
+                    await trio.sleep(0.01)
+                os.kill(os.getpid(), signal.SIGHUP)
+            while len(diary) < 4:
+                await trio.sleep(0.01)
+            await trio.testing.wait_all_tasks_blocked()
+            os.kill(os.getpid(), signal.SIGTERM)
+        return diary
+
+    expected = ["before ready", "reload", "while ready", "reload", "drain: SIGTERM"]
+    assert trio.run(story) == expected
+
+
+def test_hup_with_a_command_reloads_and_is_passed_on(tmp_path: Path) -> None:
+    mark = tmp_path / "pid"
+    handler = f"signal.signal({int(signal.SIGHUP)}, lambda *_: sys.exit(41))"
+
+    async def story() -> tuple[list[str], int]:
+        diary: list[str] = []
+
+        async def serve(ready: Callable[[], None], orders: Orders) -> None:
+            ready()
+            await orders.wait_reload()
+            diary.append("reload")
+            await orders.drain.wait()
+            assert orders.application_gone is not None
+            diary.append(f"{orders.why}, gone: {orders.application_gone.is_set()}")
+
+        async with trio.open_nursery() as nursery:
+            result: list[int] = []
+
+            async def go() -> None:
+                result.append(await supervise(serve, python(announcing(mark, handler)), ENV))
+
+            nursery.start_soon(go)
+            await wait_for(mark)
+            os.kill(os.getpid(), signal.SIGHUP)
+        return diary, result[0]
+
+    assert trio.run(story) == (["reload", "its command has ended, gone: True"], 41)
+
+
+def test_a_terminal_that_goes_away_is_no_wish_for_a_reload() -> None:
+    """HUP, as the kernel sends it then, ends a sidecar that stood alone at that terminal."""
+    code = (
+        "import trio, sys\n"
+        "from sidecar.cli.supervise import supervise\n"
+        "async def serve(ready, orders):\n"
+        "    ready(); print('ready', flush=True)\n"
+        "    await orders.drain.wait()\n"
+        "sys.exit(trio.run(supervise, serve, [], {}))\n"
+    )
+    ours, theirs = pty.openpty()
+    command = ["setsid", "--ctty", "--wait", sys.executable, "-c", code]
+    child = subprocess.Popen(command, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    os.close(theirs)
+    try:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"ready\n"
+        os.close(ours)
+        assert child.wait(10) == 0, child.stdout.read()
+    finally:
+        child.kill()
+        child.wait()
+        assert child.stdout is not None
+        child.stdout.close()
+
+
 def test_a_second_signal_while_draining_ends_at_once() -> None:
     class Slow(FakeSidecar):
-        async def serve(self, ready: Callable[[], None], drain: trio.Event) -> None:
+        async def serve(self, ready: Callable[[], None], orders: Orders) -> None:
             try:
                 ready()
-                await drain.wait()
+                await orders.drain.wait()
                 self.diary.append("draining")
                 await trio.sleep_forever()
             except trio.Cancelled:
@@ -202,7 +289,7 @@ def test_a_sidecar_that_fails_takes_the_command_with_it(tmp_path: Path) -> None:
 def test_a_sidecar_that_never_starts_says_why_and_runs_nothing(tmp_path: Path) -> None:
     mark = tmp_path / "started"
 
-    async def serve(ready: Callable[[], None], drain: trio.Event) -> None:
+    async def serve(ready: Callable[[], None], orders: Orders) -> None:
         raise RuntimeError("the port is taken")
 
     async def story() -> None:
