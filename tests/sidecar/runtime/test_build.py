@@ -160,9 +160,9 @@ def test_connections_over_the_limit_are_closed_and_counted():
                 with trio.fail_after(5), pytest.raises((OSError, trio.BrokenResourceError)):  # reset, early or late
                     async with await trio.open_tcp_stream("127.0.0.1", port) as second:
                         await second.receive_some()
-                assert orders.refused_connections == 1
+                assert orders.admission.refused == 1
             text = pair.recorders["orders"].metrics.render().decode()
-            assert 'mesh_connections_refused_total{direction="inbound",listener="http"} 1' in text
+            assert 'mesh_connections_refused_total{direction="inbound",listener="http",reason="connections"} 1' in text
             while orders.connections:
                 await trio.sleep(0.01)
             answer, _ = await pair.get()
