@@ -1,0 +1,31 @@
+"""How a fuzzer is written: a function with an invariant for a docstring, and two depths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+
+Check = Callable[..., None]
+SLOW = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
+PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)
+
+
+def fuzz(*inputs: Any, brief: int, long: int) -> Callable[[Check], Check]:
+    """Try `brief` random inputs in every run and `long` in `make deep`; examples stand below this decorator."""
+
+    def decorate(check: Check) -> Check:
+        assert check.__doc__, f"{check.__name__} has no invariant"
+        fuzzed = given(*inputs)(check)
+        depths = [pytest.param(brief, id="brief"), pytest.param(long, id="long", marks=pytest.mark.deep)]
+
+        @pytest.mark.parametrize("inputs", depths)
+        def test(inputs: int) -> None:
+            settings(max_examples=inputs, deadline=None, suppress_health_check=SLOW, phases=PHASES)(fuzzed)()
+
+        test.__name__, test.__doc__, test.__module__ = check.__name__, check.__doc__, check.__module__
+        return test
+
+    return decorate
