@@ -19,7 +19,9 @@ class Outcome(Enum):
     CLOSED = "closed"  # no answer, the connection ended, and the origin saw nothing of it
     ANSWERED = "answered"  # by the proxy itself (a redirect, say), and the origin saw nothing of it
     HELD = "held"  # neither answer nor close while we waited, and the origin saw nothing of it
-    MISREAD = "misread"  # the origin understood something else
+    PASSED_ON = "passed on"  # one well-formed request, but of a message or with a field that should have been stopped
+    MISREAD = "misread"  # another method, target or body than the message can have
+    SMUGGLED = "smuggled"  # the origin understood more requests than the message can be
     MALFORMED = "malformed"  # the origin got bytes that have no one reading
     POISONED = "poisoned"  # the next caller did not get its own answer
     NOT_SERVED = "not served"  # a good message was not forwarded
@@ -68,7 +70,21 @@ def judge(case: Case, observed: Observation, host: bytes, origin_host: bytes) ->
     faults = [_difference(reading, observed.seen, host, origin_host) for reading in case.accept]
     if "" in faults:
         return Verdict(case, Outcome.FORWARDED, status)
-    return Verdict(case, Outcome.MISREAD, status, _nearest(faults) or _describe(observed.seen))
+    detail = (faults[0] if len(faults) == 1 else "") or _describe(observed.seen, origin_host)
+    return Verdict(case, _kind(case, observed.seen, host), status, detail)
+
+
+def _kind(case: Case, seen: list[Seen], host: bytes) -> Outcome:
+    """How bad it is that the origin understood this."""
+    if len(seen) > case.answers:
+        return Outcome.SMUGGLED
+    sent = case.bytes_for(host).partition(b"\r\n")[0].split(b" ")[1:2]  # unchanged is not misread
+    for reading in case.accept:
+        for wanted, got in zip(reading, seen, strict=False):
+            targets = (wanted.target.replace(HOST, host), *sent)
+            if got.method != wanted.method or got.target not in targets or got.body != wanted.body.replace(HOST, host):
+                return Outcome.MISREAD
+    return Outcome.PASSED_ON
 
 
 def _by_answers(case: Case, observed: Observation, status: int) -> Verdict:
@@ -78,7 +94,8 @@ def _by_answers(case: Case, observed: Observation, status: int) -> Verdict:
         return _not_forwarded(case, observed, status)
     if any(len(reading) == passed for reading in case.accept):
         return Verdict(case, Outcome.FORWARDED, status)
-    return Verdict(case, Outcome.MISREAD, status, f"{passed} answers below 400")
+    kind = Outcome.SMUGGLED if passed > case.answers else Outcome.PASSED_ON
+    return Verdict(case, kind, status, f"{passed} answers below 400")
 
 
 def _not_forwarded(case: Case, observed: Observation, status: int) -> Verdict:
@@ -91,14 +108,12 @@ def _not_forwarded(case: Case, observed: Observation, status: int) -> Verdict:
     return Verdict(case, Outcome.CLOSED if observed.closed else Outcome.HELD, 0)
 
 
-def _nearest(faults: list[str]) -> str:
-    return faults[0] if len(faults) == 1 else ""
-
-
-def _describe(seen: list[Seen]) -> str:
-    """The requests that the origin understood, short enough for a table."""
+def _describe(seen: list[Seen], host: bytes | None = None) -> str:
+    """The requests that the origin understood, short enough for a table; hosts only where they are not this one."""
     shown = "; ".join(
-        f"{_text(one.method)} {_text(one.target[:60])}" + (f" with {len(one.body)} bytes" if one.body else "")
+        f"{_text(one.method)} {_text(one.target[:60])}"
+        + (f" with {len(one.body)} bytes" if one.body else "")
+        + (f" for {', '.join(map(_text, hosts))[:60]}" if host and (hosts := one.values(b"host")) != [host] else "")
         for one in seen[:3]
     )
     return f"the origin understood {len(seen)}: {shown}" if len(seen) > 1 else f"the origin understood {shown}"

@@ -102,6 +102,8 @@ def read_request(reader: _Reader, connection: int) -> Seen:
     if match is None:
         raise Malformed(f"request line {line[:60]!r}")
     fields = _fields(reader)
+    if any(name == b"expect" and value.lower() == b"100-continue" for name, value in fields) and not reader.buffer:
+        reader.sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
     body, trailers = _body(reader, fields)
     hosts = [value for name, value in fields if name == b"host"]
     if len(hosts) > 1 or (not hosts and match[3] == b"HTTP/1.1"):

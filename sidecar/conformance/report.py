@@ -12,7 +12,8 @@ from sidecar.conformance.judge import SAFE, Outcome, Verdict
 
 _SHORT = {
     "forwarded": "one reading", "refused": "refused", "closed": "closed", "answered": "own answer", "held": "held",
-    "misread": "**misread**", "malformed": "**malformed**", "poisoned": "**poisoned**", "not served": "**not served**",
+    "passed on": "passed on", "misread": "**misread**", "smuggled": "**smuggled**", "malformed": "**malformed**",
+    "poisoned": "**poisoned**", "not served": "**not served**",
 }  # fmt: skip
 
 
@@ -60,7 +61,7 @@ def findings(verdicts: Iterable[Verdict]) -> list[tuple[str, str, str, str]]:
 
 def markdown(runs: Sequence[dict[str, Any]]) -> str:
     """The tables of several runs side by side, from their JSON documents."""
-    return "\n".join((*_totals_table(runs), "", *_group_table(runs), "", *_findings_table(runs), ""))
+    return "\n\n".join((totals_table(runs), groups_table(runs), findings_table(runs))) + "\n"
 
 
 def _by_name(run: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -71,7 +72,8 @@ def _row(*cells: object) -> str:
     return "| " + " | ".join(str(cell) for cell in cells) + " |"
 
 
-def _totals_table(runs: Sequence[dict[str, Any]]) -> list[str]:
+def totals_table(runs: Sequence[dict[str, Any]]) -> str:
+    """A line a run: how many cases passed, and how often each outcome came."""
     lines = [
         _row("proxy", "date", "cases", "passed", *(outcome.value for outcome in Outcome)),
         _row(*["---"] * (4 + len(Outcome))),
@@ -82,10 +84,11 @@ def _totals_table(runs: Sequence[dict[str, Any]]) -> list[str]:
         lines.append(
             _row(run["label"], run["date"], len(run["cases"]), passed, *(counts[outcome.value] for outcome in Outcome))
         )
-    return lines
+    return "\n".join(lines)
 
 
-def _group_table(runs: Sequence[dict[str, Any]]) -> list[str]:
+def groups_table(runs: Sequence[dict[str, Any]]) -> str:
+    """A line a subject, a column a run: passed of asked."""
     groups = list(dict.fromkeys(case.group for case in CASES))
     lines = [_row("subject", *(run["label"] for run in runs)), _row(*["---"] * (1 + len(runs)))]
     for group in groups:
@@ -94,11 +97,11 @@ def _group_table(runs: Sequence[dict[str, Any]]) -> list[str]:
             cases = [case for case in run["cases"] if case["name"].startswith(group + "/")]
             cells.append(f"{sum(case['passed'] for case in cases)} of {len(cases)}")
         lines.append(_row(group, *cells))
-    return lines
+    return "\n".join(lines)
 
 
-def _findings_table(runs: Sequence[dict[str, Any]]) -> list[str]:
-    """Each case in which any run was not safe."""
+def findings_table(runs: Sequence[dict[str, Any]]) -> str:
+    """A line for each case in which any run was not safe."""
     tables = [_by_name(run) for run in runs]
     lines = [_row("case", *(run["label"] for run in runs), "why it matters"), _row(*["---"] * (2 + len(runs)))]
     safe = {outcome.value for outcome in SAFE}
@@ -108,7 +111,7 @@ def _findings_table(runs: Sequence[dict[str, Any]]) -> list[str]:
             continue
         cells = [_SHORT[one["outcome"]] if one is not None else "not asked" for one in found]
         lines.append(_row(f"`{case.name}`", *cells, f"{case.section}: {case.why}".replace("|", "\\|")))
-    return lines
+    return "\n".join(lines)
 
 
 def corpus_table() -> str:

@@ -6,8 +6,6 @@ from sidecar.conformance.case import HOST, NOTHING, POST, Case, Wanted, head, on
 
 _SINGLETONS: tuple[tuple[str, tuple[bytes, ...]], ...] = (
     ("authorization", (b"Authorization: Basic YTph", b"Authorization: Basic Yjpi")),
-    ("proxy-authorization", (b"Proxy-Authorization: Basic YTph", b"Proxy-Authorization: Basic Yjpi")),
-    ("expect", (b"Expect: 100-continue", b"Expect: 200-ok")),
 )
 
 # name, field line, field that Connection names
@@ -21,6 +19,7 @@ _NAMED: tuple[tuple[str, bytes, bytes], ...] = (
 _HOP_BY_HOP: tuple[tuple[str, bytes, bytes], ...] = (
     ("keep-alive", b"Keep-Alive: timeout=99", b"keep-alive"),
     ("te", b"TE: gzip", b"te"),
+    ("http2-settings", b"HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA", b"http2-settings"),
     ("upgrade-alone", b"Upgrade: websocket", b"upgrade"),
     ("proxy-connection", b"Proxy-Connection: keep-alive", b"proxy-connection"),
     ("proxy-authorization", b"Proxy-Authorization: Basic YTph", b"proxy-authorization"),
@@ -43,6 +42,11 @@ CASES = (
              post(*lines, b"Content-Length: 5", body=b"hello"))
         for name, lines in _SINGLETONS
     ),
+    Case("fields/repeated-proxy-authorization", "RFC 9110 5.3", "Two credentials for this proxy.",
+         head(b"Proxy-Authorization: Basic YTph", b"Proxy-Authorization: Basic Yjpi"),
+         one(Wanted(without=(b"proxy-authorization",)))),
+    Case("fields/repeated-expect", "RFC 9110 5.3", "Two expectations, one of them unknown.",
+         post(b"Expect: 100-continue", b"Expect: 200-ok", b"Content-Length: 5", body=b"hello"), posted()),
     Case("fields/repeated-content-type", "RFC 9110 5.3", "Two types of one body: judged as one, read as the other.",
          post(b"Content-Type: text/plain", b"Content-Type: application/json", b"Content-Length: 5", body=b"hello"),
          posted(once=(b"content-type",))),

@@ -70,6 +70,9 @@ _UNUSUAL: tuple[tuple[str, bytes, str], ...] = (
     ("m-search", b"M-SEARCH", "A method with a dash."),
 )
 
+_EVIL = one(Wanted(host=b"evil.example"))  # RFC 9112 section 3.2.2: the target wins, and Host is made anew
+_SAME = one(Wanted(host=HOST))
+
 _TARGETS: tuple[tuple[str, bytes, bytes, tuple[Reading, ...], str], ...] = (
     ("asterisk-get", b"GET", b"*", NOTHING, "Only OPTIONS may ask for `*`."),
     ("asterisk-post", b"POST", b"*", NOTHING, "Only OPTIONS may ask for `*`."),
@@ -81,10 +84,10 @@ _TARGETS: tuple[tuple[str, bytes, bytes, tuple[Reading, ...], str], ...] = (
     ("connect-elsewhere", _CONNECT, b"127.0.0.1:1", NOTHING, "A tunnel to a place of the caller's choice."),
     ("connect-userinfo", _CONNECT, b"user@127.0.0.1:1", NOTHING, "User information in an authority."),
     ("connect-absolute", _CONNECT, b"http://127.0.0.1:1/", NOTHING, "CONNECT with a URL."),
-    ("absolute-other-host", b"GET", b"http://evil.example/c", NOTHING, "The target names another host than Host."),
-    ("absolute-userinfo", b"GET", b"http://" + HOST + b"@evil.example/c", NOTHING, "The host is what follows the @."),
-    ("absolute-userinfo-same", b"GET", b"http://user:pw@" + HOST + b"/c", NOTHING, "User information in a target."),
-    ("absolute-https", b"GET", b"https://evil.example/c", NOTHING, "A scheme that this connection does not speak."),
+    ("absolute-other-host", b"GET", b"http://evil.example/c", _EVIL, "The target names another host than Host."),
+    ("absolute-userinfo", b"GET", b"http://" + HOST + b"@evil.example/c", _EVIL, "The host is what follows the @."),
+    ("absolute-userinfo-same", b"GET", b"http://user:pw@" + HOST + b"/c", _SAME, "User information in a target."),
+    ("absolute-https", b"GET", b"https://evil.example/c", _EVIL, "A scheme that this connection does not speak."),
     ("absolute-ftp", b"GET", b"ftp://" + HOST + b"/c", NOTHING, "A scheme that is not HTTP."),
     ("absolute-file", b"GET", b"file:///etc/passwd", NOTHING, "A file."),
     ("absolute-no-host", b"GET", b"http:///c", NOTHING, "A URL without a host."),

@@ -24,7 +24,7 @@ def seen(method: bytes = b"GET", target: bytes = b"/c", body: bytes = b"", **fie
 def outcome(
     accept: tuple[Reading, ...], got: list[Seen] | None, answers: list[Answer], *, closed: bool = False, **more: Any
 ) -> Outcome:
-    case = Case("a/b", "RFC", "why.", b"", accept, must_pass=more.get("must_pass", False))
+    case = Case("a/b", "RFC", "why.", b"GET /raw HTTP/1.1\r\n\r\n", accept, must_pass=more.get("must_pass", False))
     return judge(case, Observation(answers, closed, got, more.get("canary", "")), b"app", b"app").outcome
 
 
@@ -36,26 +36,28 @@ def outcome(
         ((), [], [], True, Outcome.CLOSED),
         ((), [], [], False, Outcome.HELD),
         ((), [], [Answer(301)], False, Outcome.ANSWERED),
-        ((), [GOOD], OK, False, Outcome.MISREAD),
-        ((), [GOOD], NO, False, Outcome.MISREAD),  # the answer does not undo what the origin has read
+        ((), [GOOD], OK, False, Outcome.PASSED_ON),
+        ((), [GOOD], NO, False, Outcome.PASSED_ON),  # the answer does not undo what the origin has read
         (ONE, [GOOD], OK, False, Outcome.FORWARDED),
-        (ONE, [GOOD, GOOD], OK, False, Outcome.MISREAD),
+        ((), [GOOD, GOOD], OK, False, Outcome.SMUGGLED),
+        (ONE, [GOOD, GOOD], OK, False, Outcome.SMUGGLED),
         (ONE, [seen(target=b"/d")], OK, False, Outcome.MISREAD),
+        (ONE, [seen(target=b"/raw")], OK, False, Outcome.PASSED_ON),  # as it came: the origin may judge
         (ONE, [seen(method=b"POST")], OK, False, Outcome.MISREAD),
         (ONE, [seen(body=b"x")], OK, False, Outcome.MISREAD),
-        (ONE, [seen(x__a=b"a spoofed value")], OK, False, Outcome.MISREAD),
+        (ONE, [seen(x__a=b"a spoofed value")], OK, False, Outcome.PASSED_ON),
         (ONE, [Seen(1, malformed="a bare LF")], NO, False, Outcome.MALFORMED),
         (ONE, [GOOD, Seen(1, malformed="a bare LF")], OK, False, Outcome.MALFORMED),
-        (((Wanted(without=(b"x-a",)),),), [seen(x_a=b"1")], OK, False, Outcome.MISREAD),
+        (((Wanted(without=(b"x-a",)),),), [seen(x_a=b"1")], OK, False, Outcome.PASSED_ON),
         (((Wanted(without=(b"x-a",)),),), [seen(x_b=b"1")], OK, False, Outcome.FORWARDED),
         (((Wanted(fields=((b"x-a", b"1"),)),),), [seen(x__a=b"1")], OK, False, Outcome.FORWARDED),
-        (((Wanted(fields=((b"x-a", b"1"),)),),), [GOOD], OK, False, Outcome.MISREAD),
+        (((Wanted(fields=((b"x-a", b"1"),)),),), [GOOD], OK, False, Outcome.PASSED_ON),
         (((Wanted(host=HOST),),), [GOOD], OK, False, Outcome.FORWARDED),
-        (((Wanted(host=b"other"),),), [GOOD], OK, False, Outcome.MISREAD),
+        (((Wanted(host=b"other"),),), [GOOD], OK, False, Outcome.PASSED_ON),
         (((Wanted(),), (Wanted(), Wanted())), [GOOD, GOOD], OK, False, Outcome.FORWARDED),
-        ((), None, OK, False, Outcome.MISREAD),  # no origin of ours: the number of answers decides
+        ((), None, OK, False, Outcome.PASSED_ON),  # no origin of ours: the number of answers decides
         (ONE, None, OK, False, Outcome.FORWARDED),
-        (ONE, None, OK * 2, False, Outcome.MISREAD),
+        (ONE, None, OK * 2, False, Outcome.SMUGGLED),
         ((), None, NO, False, Outcome.REFUSED),
     ],
 )
@@ -68,12 +70,12 @@ def test_outcomes(
 def test_a_field_that_may_come_once_is_counted_in_any_spelling() -> None:
     wanted: tuple[Reading, ...] = ((Wanted(once=(b"content-length",)),),)
     twice = Seen(1, b"GET", b"/c", b"HTTP/1.1", ((b"content-length", b"0"), (b"content_length", b"9")))
-    assert outcome(wanted, [twice], OK) is Outcome.MISREAD
+    assert outcome(wanted, [twice], OK) is Outcome.PASSED_ON
 
 
 def test_a_trailer_counts_like_a_field() -> None:
     late = Seen(1, b"GET", b"/c", b"HTTP/1.1", (), b"", ((b"cookie", b"spoofed"),))
-    assert outcome(ONE, [late], OK) is Outcome.MISREAD
+    assert outcome(ONE, [late], OK) is Outcome.PASSED_ON
 
 
 def test_a_good_message_must_be_forwarded_and_a_poisoned_connection_outweighs_all() -> None:
