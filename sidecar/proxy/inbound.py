@@ -29,6 +29,7 @@ from sidecar.errors import (
 from sidecar.hop import Deny, Headers, Hop
 from sidecar.http.headers import XFCC, end_to_end, first, tokens, without_reserved
 from sidecar.http.message import RequestHead, ResponseHead
+from sidecar.http.xfcc import appended, element
 from sidecar.net.port import Cancelled
 from sidecar.proxy.side import Caller, Door, Plan
 from sidecar.proxy.tcp import Tunnels, lease_of, tunnel
@@ -179,12 +180,11 @@ class InboundSide:
 
     def _client_cert(self, peer: Peer, headers: Headers) -> bytes:
         """x-forwarded-client-cert: set anew from the handshake; appended to only for listed forwarders
-        (semantics S10).
+        (semantics S10). Raises ProtocolViolation where theirs has two readings.
         """
-        ours = f'By={self._identity.text};Hash={peer.fingerprint};Subject="";URI={peer.id.text}'.encode()
+        ours = element(self._identity, peer.fingerprint, peer.id)
         if any(pattern.matches(peer.id) for pattern in self.spec.xfcc_forwarders):
-            theirs = [value for name, value in headers if name == XFCC]
-            return b",".join((*theirs, ours))
+            return appended(ours, headers)
         return ours
 
     def response_headers(self, hop: Hop, head: ResponseHead, upstream: Upstream) -> Headers:

@@ -59,7 +59,29 @@ def messages(lines: list[bytes]) -> st.SearchStrategy[bytes]:
     ).map(lambda parts: parts[2].join([parts[0], *parts[1], b"", b""]))
     body = st.lists(st.sampled_from(BODIES) | st.binary(max_size=6), max_size=3).map(b"".join)
     whole = st.tuples(head, body).map(b"".join)
-    return st.one_of(whole, st.lists(whole, min_size=2, max_size=3).map(b"".join), st.binary(max_size=80))
+    right = st.builds(well_formed, st.sampled_from(lines[:3]), st.binary(max_size=20), st.sampled_from((0, 1, 3, 7)))
+    nearly = st.builds(spoilt, right, st.integers(0, 120), st.sampled_from(SPOILERS), st.integers(0, 2))
+    series = st.lists(st.one_of(right, right, nearly, whole), min_size=1, max_size=3).map(b"".join)
+    return st.one_of(series, nearly, whole, st.binary(max_size=80))
+
+
+SPOILERS = [
+    b"", b"\r", b"\n", b"\r\n", b" ", b"\t", b"\x00", b":", b";", b"0", b"5", b"a", b",", b'"', b"\x0b", b"\xff",
+]  # fmt: skip
+
+
+def well_formed(line: bytes, body: bytes, chunk: int) -> bytes:
+    """A message without any doubt: a length, or (from HTTP/1.1 on) chunks of so many bytes and a trailer."""
+    if not chunk or b"HTTP/1.0" in line:
+        return b"%b\r\nHost: h\r\nContent-Length: %d\r\nX: y\r\n\r\n%b" % (line, len(body), body)
+    pieces = [body[at : at + chunk] for at in range(0, len(body), chunk)]
+    chunks = b"".join(b"%x;a=b\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+    return b"%b\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n%b0\r\nX: y\r\n\r\n" % (line, chunks)
+
+
+def spoilt(message: bytes, at: int, spoiler: bytes, instead_of: int) -> bytes:
+    """The message with a byte or two too many, too few, or other ones."""
+    return message[:at] + spoiler + message[at + instead_of :]
 
 
 def read_requests(stream: bytes) -> list[tuple[RequestHead, bytes, bytes]]:
@@ -70,7 +92,10 @@ def read_requests(stream: bytes) -> list[tuple[RequestHead, bytes, bytes]]:
     try:
         while isinstance(head := codec.next_event(), RequestHead):
             client = H1Client(2048, 20)
-            onward = RequestHead(head.method, head.target, outgoing_headers(head), b"1.1", body=head.body)
+            headers = outgoing_headers(head)
+            if all(name != b"host" for name, _ in headers):  # HTTP/1.0; both sides of the proxy put one in
+                headers.insert(0, (b"host", b"h"))
+            onward = RequestHead(head.method, head.target, headers, b"1.1", body=head.body)
             written = client.begin(onward)
             body = b""
             while isinstance(event := codec.next_event(), Data):
