@@ -32,6 +32,7 @@ DESCRIPTORS_PER_CONNECTION = 2  # a downstream and an upstream socket
 SHARE = 0.9  # of descriptors, and of memory
 PEER_SHARE = 0.5  # of all connections, that one identity may have at most
 BURST_SECONDS = 1.0  # of handshakes, at once
+SHORTEST_WAIT = 0.01  # seconds; time that rounds to nothing would be waited for without ever letting go
 
 
 class Admission:
@@ -112,7 +113,7 @@ class Admission:
             if self._tokens >= 1:
                 self._tokens -= 1
                 return
-            await port.sleep((1 - self._tokens) / self._rate)
+            await port.sleep(max((1 - self._tokens) / self._rate, SHORTEST_WAIT))
 
     def _fill(self, now: float) -> None:
         self._tokens = min(self._rate * BURST_SECONDS, self._tokens + (now - self._filled_at) * self._rate)

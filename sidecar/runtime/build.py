@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sidecar.config.schema import Address, Inbound, Service
 from sidecar.errors import IdentityRefused, NoIdentity
-from sidecar.net.admission import Admission
+from sidecar.net.admission import SHARE, Admission, memory_limit, memory_used
 from sidecar.net.port import Expired
 from sidecar.net.reactor import Acceptor, Reactor, open_files_limit
 from sidecar.net.wires import SocketWire
@@ -80,6 +80,7 @@ class Proxy:
         self._retired: list[Door] = []  # of listeners that are gone, while something may be open behind them
         self._ends: list[float] = []  # monotonic: when time is up for something that a reload has taken away
         self._generation = self._maker.generation(service, None)
+        self._memory_limit = memory_limit()
         self.admission = Admission(
             service.limits, descriptors=open_files_limit(), on_refused=recorder.connection_refused
         )
@@ -308,7 +309,9 @@ class Proxy:
         ]
 
     def sweep(self) -> None:
-        """Close pooled connections that have been idle for too long, and what a reload has left too little time."""
+        """Close what has been idle or left over for too long; look whether there is memory for newcomers."""
+        if self._memory_limit is not None:
+            self.admission.short_of_memory = memory_used() > self._memory_limit * SHARE
         for upstream in self._upstreams:
             upstream.pool.sweep()
         if self._ends and self._ends[0] <= self._reactor.now:

@@ -54,7 +54,8 @@ LABELS: dict[str, tuple[Literal["closed", "open"], str]] = {
     "reason": (
         "open",
         "short, stable reason why a handshake failed; or of an early end: `certificate_end`, `certificate_quiet`, "
-        "`policy`, `identity`, `removed`; or of a refused connection: `connections`, `memory`, `peer`, `half_open`, `handshakes`",
+        "`policy`, `identity`, `removed`; or of a refused connection: `connections`, `memory`, `peer`, `half_open`, "
+        "`handshakes`",
     ),
     "certificate": ("closed", "`svid`: this sidecar's own leaf"),
     "metric": ("closed", "name of a metric of this list"),

@@ -210,7 +210,7 @@ class Recorder:
         self.metrics.connection_closed(direction, listener)
 
     def connection_refused(self, direction: Direction, listener: str, why: str) -> None:
-        """Count a downstream connection that was turned away: `connections`, `memory`, `peer`, `half_open` or `handshakes`."""
+        """Count a downstream connection that was turned away; `why` is the limit: see `sidecar.net.admission`."""
         self.metrics.counter("mesh_connections_refused_total").add((direction, listener, why))
         if self.log is not None:
             self.log.warning("a connection is refused", direction=direction, listener=listener, reason=why, flag="OM")

@@ -299,6 +299,7 @@ class MemoryProxy(Proxy):
         async def serve(wire: MemoryWire) -> None:
             assert self.port.current is not None
             self.tasks.append(self.port.current)
+            assert self.admission.enter(direction, name)
             await self._served(direction, name, handler, cast(Any, wire))
 
         return serve

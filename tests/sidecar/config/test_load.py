@@ -77,7 +77,8 @@ services:
     health: {listen: "0.0.0.0:9090"}
     timeouts: {connect: 1s, request_head: 3s, response_head: 4s, idle: 4m, keep_alive: 6s, tcp_idle: 2h,
                pool_idle_app: 7s, pool_idle_peer: 8s, lame_duck: 9s, drain: 0s}
-    limits: {head_bytes: 64KiB, head_lines: 50, connections: 9, pending: 250ms}
+    limits: {head_bytes: 64KiB, head_lines: 50, connections: 9, pending: 250ms, connections_per_peer: 7,
+             handshakes_open: 8, handshakes_per_second: 9}
     access_log: {mode: off, sample: 0.25, path: /var/log/mesh.jsonl, headers: [x-request-id, user-agent]}
     audit: {path: "-", on_full: refuse}
     tls: {unsafe_tls12: false}
@@ -324,7 +325,7 @@ def test_a_file_that_vanishes_meanwhile_is_not_believed(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_read_is_a_mistake_not_a_traceback(tmp_path: Path) -> None:
-    assert failing(str(tmp_path / "mesh.yaml")) == ["mesh.yaml: cannot read: No such file or directory"]
+    assert failing(str(tmp_path / "mesh.yaml")) == ["mesh.yaml: cannot read: No such file or directory [MESH001]"]
     assert failing(str(tmp_path)) == [f"{tmp_path}: cannot read: Is a directory".replace(f"{tmp_path.parent}/", "")]
 
 
