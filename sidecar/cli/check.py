@@ -1,4 +1,7 @@
-"""`mesh check`: every mistake in a config at once, like a compiler; or what the config says, in plain English."""
+"""`mesh check`: every mistake in a config at once, like a compiler; or what the config says, in plain English.
+
+Each finding has a code; `--explain CODE` says why it matters and how to mend it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sidecar.cli.console import Code, output_option, print_json
+from sidecar.cli.console import Code, Failure, output_option, print_json
 
 if TYPE_CHECKING:
     from sidecar.config.load import Loaded
@@ -16,14 +19,25 @@ if TYPE_CHECKING:
 WIDTH = 100  # of a quoted line
 
 
-@click.command(epilog="\b\nExamples:\n  mesh check\n  mesh check -f deploy/mesh.yaml -o json")
+EXAMPLES = """\b
+Examples:
+  mesh check
+  mesh check -f deploy/mesh.yaml -o json
+  mesh check --explain MESH031"""
+
+
+@click.command(epilog=EXAMPLES)
 @click.option("-f", "--file", default="mesh.yaml", show_default=True, help="The config; what it includes is read too.")
+@click.option("--explain", "code", metavar="CODE", help="Why a finding like MESH031 matters, and how to mend it.")
+@click.option("--codes", is_flag=True, help="Every code there is, in Markdown (docs/lint.md).")
 @output_option
-def check(file: str, output: str) -> int:
+def check(file: str, code: str | None, codes: bool, output: str) -> int:
     """Every mistake in a config with its place, and what its rules say in plain English.
 
     Exit code 0: no mistakes (warnings do not count). 1: mistakes.
     """
+    if code is not None or codes:
+        return _show_codes(code, output)
     from sidecar.config.load import load
     from sidecar.config.mistakes import ConfigErrors
 
@@ -33,6 +47,27 @@ def check(file: str, output: str) -> int:
         _show_mistakes(file, errors, output)
         return Code.NEGATIVE
     _show_reading(file, loaded, output)
+    return Code.OK
+
+
+def _show_codes(wanted: str | None, output: str) -> int:
+    """One code, or all of them. Raises Failure for one that does not exist."""
+    from sidecar.config.codes import CODES, lint_markdown
+    from sidecar.config.mistakes import meant
+
+    if wanted is None:
+        if output == "json":
+            print_json([code.to_json() for code in CODES.values()])
+        else:
+            click.echo(lint_markdown(), nl=False)
+        return Code.OK
+    found = CODES.get(wanted.upper())
+    if found is None:
+        raise Failure(f"there is no code {wanted!r}.", meant(wanted.upper(), list(CODES), what="there are"), Code.USAGE)
+    if output == "json":
+        print_json(found.to_json())
+    else:
+        click.echo(found.render(), nl=False)
     return Code.OK
 
 

@@ -1,16 +1,22 @@
-"""What is allowed but odd: warnings, which never keep a config from loading."""
+"""What is allowed but odd: warnings, which never keep a config from loading.
+
+Here is what concerns callers and upstreams. Rules and routes that can never act are in `overlap`, settings that can
+never act in `inert`. Codes are explained in `codes`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final
 
 from sidecar.config.assemble import Placed, View
+from sidecar.config.cover import KNOWN_METHODS
+from sidecar.config.inert import settings
 from sidecar.config.mistakes import Book, nearest
+from sidecar.config.overlap import overlaps
 from sidecar.config.schema import MeshConfig, Rule
 from sidecar.config.sentences import applies_to, is_http
 
-KNOWN_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+XFCC = b"x-forwarded-client-cert"
 
 
 def advise(config: MeshConfig, views: Sequence[View], book: Book) -> None:
@@ -23,17 +29,21 @@ def advise(config: MeshConfig, views: Sequence[View], book: Book) -> None:
         for rule in (*view.allow, *view.deny):
             _callers(rule, config, list(by_name), known, book)
             _methods(rule, book)
+            _headers(rule, book)
             _tcp(view, rule, book)
-        for rule in view.allow:
-            _shadowed(rule, view.deny, book)
+            _hosts(view, rule, views, book)
+        overlaps(view, book)
+    settings(config, views, book)
 
 
 def _reachable(view: View, book: Book) -> None:
     service = view.built
     if service.inbound and not any(not rule.shadow for rule in service.allow):
-        book.warn(view.path, "nobody may call this service: no allow rule is in force", "add allow: [{from: …}]")
+        hint = "add allow: [{from: …}]"
+        book.warn("MESH020", view.path, "nobody may call this service: no allow rule is in force", hint)
     if not service.inbound and (service.allow or service.deny):
-        book.warn(view.path, "has rules but no inbound listener, so they are never asked", "add inbound:")
+        message = "has rules but no inbound listener, so they are never asked"
+        book.warn("MESH021", view.path, message, "add inbound:")
 
 
 def _upstreams(view: View, by_name: Mapping[str, View], book: Book) -> None:
@@ -46,7 +56,7 @@ def _upstreams(view: View, by_name: Mapping[str, View], book: Book) -> None:
         ]
         if not any(pattern.matches(view.identity) for rule in rules for pattern in rule.callers):
             hint = f"add a rule with from: {view.name} to services.{target.name}.allow"
-            book.warn(f"{upstream.path}.to", f"no rule of {target.name} allows {view.name} to call it", hint)
+            book.warn("MESH022", f"{upstream.path}.to", f"no rule of {target.name} allows {view.name} to call it", hint)
 
 
 def _callers(
@@ -59,41 +69,49 @@ def _callers(
         if pattern.exact not in known:
             near = nearest(pattern.text.rpartition("/")[2], names)
             hint = f'did you mean "{near}"?' if near else ""
-            listed = f"{placed.path}.from[{index}]"
-            path = listed if listed in book.places else f"{placed.path}.from"
-            book.warn(path, f"{pattern.text} is no service of this file", hint)
+            path = book.item(placed.path, "from", index)
+            book.warn("MESH023", path, f"{pattern.text} is no service of this file", hint)
 
 
 def _methods(placed: Placed[Rule], book: Book) -> None:
     for method in placed.value.methods:
-        near = nearest(method, KNOWN_METHODS)
-        if method not in KNOWN_METHODS and near is not None:
-            book.warn(f"{placed.path}.method", f"{method} is an unusual method", f"did you mean {near}?")
+        near = nearest(method, sorted(KNOWN_METHODS))
+        if method == "CONNECT":
+            message = "a peer's CONNECT is refused, whatever the rules say"
+            hint = "remove it; the caller's own sidecar answers CONNECT"
+            book.warn("MESH037", f"{placed.path}.method", message, hint)
+        elif method not in KNOWN_METHODS and near is not None:
+            book.warn("MESH024", f"{placed.path}.method", f"{method} is an unusual method", f"did you mean {near}?")
+
+
+def _headers(placed: Placed[Rule], book: Book) -> None:
+    for header in placed.value.headers:
+        if header.name == XFCC:
+            message = f"{XFCC.decode()} is what the caller wrote, before we replace it"
+            hint = "name the caller in from: instead, which the handshake has proved"
+            book.warn("MESH039", f"{placed.path}.headers.{XFCC.decode()}", message, hint)
 
 
 def _tcp(view: View, placed: Placed[Rule], book: Book) -> None:
     protocols = applies_to(view.built, placed.value)
     if is_http(placed.value) and "tcp" in protocols and "http" in protocols:
         hint = "name the http listener with port:"
-        book.warn(placed.path, "has an HTTP field, so it never matches on the tcp listeners of this service", hint)
+        message = "has an HTTP field, so it never matches on the tcp listeners of this service"
+        book.warn("MESH025", placed.path, message, hint)
 
 
-def _shadowed(placed: Placed[Rule], denies: Sequence[Placed[Rule]], book: Book) -> None:
-    """An allow whose every hop one deny takes away again."""
-    for deny in denies:
-        if not deny.value.shadow and not placed.value.shadow and _covers(deny.value, placed.value):
-            where = book.place(deny.path)
-            book.warn(placed.path, f"has no effect: {deny.value.name} ({where}) denies all that it allows")
-            return
-
-
-def _covers(deny: Rule, allow: Rule) -> bool:
-    """Whether the deny matches wherever the allow does, judged by equal patterns only."""
-    return all(
-        _wider(getattr(deny, name), getattr(allow, name))
-        for name in ("callers", "hosts", "methods", "paths", "networks", "ports")
-    ) and set(deny.headers) <= set(allow.headers)
-
-
-def _wider(deny: Collection[Any], allow: Collection[Any]) -> bool:
-    return not deny or (bool(allow) and set(allow) <= set(deny))
+def _hosts(view: View, placed: Placed[Rule], views: Sequence[View], book: Book) -> None:
+    """Callers that are all in this file ask for the hosts that their upstreams name, and for no others."""
+    rule = placed.value
+    callers = [each for each in views if any(pattern.exact == each.identity.text for pattern in rule.callers)]
+    if not rule.hosts or len(callers) != len(rule.callers):
+        return
+    asked = [
+        each.value.host
+        for caller in callers
+        for each in caller.outbound
+        if each.value.to == view.name and (not rule.ports or each.value.listener in rule.ports)
+    ]
+    if asked and not any(pattern.matches(host) for pattern in rule.hosts for host in asked):
+        message = f"never matches: its callers ask {view.name} for {' or '.join(sorted(set(asked)))}"
+        book.warn("MESH035", f"{placed.path}.host", message, "compare with host: of their upstreams")

@@ -1,7 +1,7 @@
 """What no single value shows: duplicates, clashing ports, listeners that reach too far, rules that can never match.
 
-All of these are mistakes; what is allowed but odd is in `advice`. Where something is wrong at a path already, nothing
-further is said of it.
+All of these are mistakes; what is allowed but odd is in `advice`. Codes are explained in `codes`. Where something is
+wrong at a path already, nothing further is said of it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _unique(items: Iterable[object], name_of: Callable[..., tuple[str, str]], wh
         name, path = name_of(item)
         if name in first:
             where = book.place(first[name])
-            book.at(path, f'duplicate {what} "{name}"', f"it stands in {where} already")
+            book.at(path, f'duplicate {what} "{name}"', f"it stands in {where} already", "MESH010")
         else:
             first[name] = path
 
@@ -63,7 +63,7 @@ def _line(book: Book, path: str) -> tuple[int, int]:
 def _identity(view: View, config: MeshConfig, book: Book) -> None:
     if view.identity.trust_domain != config.trust_domain:
         message = f"is in trust domain {view.identity.trust_domain}, but this mesh is {config.trust_domain}"
-        book.at(f"{view.path}.identity", message, "its CA could never issue this identity")
+        book.at(f"{view.path}.identity", message, "its CA could never issue this identity", "MESH011")
 
 
 def _loopback(view: View, book: Book) -> None:
@@ -81,7 +81,7 @@ def _loopback(view: View, book: Book) -> None:
 
 def _must_be_loopback(address: Address, path: str, why: str, book: Book) -> None:
     if not is_loopback(address.host):
-        book.at(path, f"{address} is not on loopback; {why}", f"write 127.0.0.1:{address.port}")
+        book.at(path, f"{address} is not on loopback; {why}", f"write 127.0.0.1:{address.port}", "MESH012")
 
 
 def _upstream_hosts(view: View, book: Book) -> None:
@@ -93,16 +93,20 @@ def _upstream_hosts(view: View, book: Book) -> None:
 
 
 def _listener(placed: Placed[Inbound], book: Book) -> None:
-    if placed.value.protocol != "http" and placed.value.routes:
-        book.at(f"{placed.path}.routes", f"listener {placed.value.name} is tcp, which has no paths")
-    if placed.value.protocol != "http" and placed.value.xfcc_forwarders:
-        book.at(f"{placed.path}.xfcc_forwarders", f"listener {placed.value.name} is tcp, which has no headers")
+    if placed.value.protocol == "http":
+        return
+    name = placed.value.name
+    if placed.value.routes:
+        book.at(f"{placed.path}.routes", f"listener {name} is tcp, which has no paths", "", "MESH014")
+    if placed.value.xfcc_forwarders:
+        book.at(f"{placed.path}.xfcc_forwarders", f"listener {name} is tcp, which has no headers", "", "MESH014")
 
 
 def _access_log(headers: Sequence[str], path: str, book: Book) -> None:
     for name in headers:
         if name.lower().replace("_", "-") in NEVER_LOGGED:
-            book.at(path, f'"{name}" is never logged', "credentials have no place in a log (docs/telemetry.md)")
+            hint = "credentials have no place in a log (docs/telemetry.md)"
+            book.at(path, f'"{name}" is never logged', hint, "MESH015")
 
 
 def _rule(view: View, placed: Placed[Rule], book: Book) -> None:
@@ -110,12 +114,12 @@ def _rule(view: View, placed: Placed[Rule], book: Book) -> None:
     if is_http(rule) and protocols and "http" not in protocols and not view.incomplete:
         field = next(key for key in ("host", "method", "path", "headers") if f"{placed.path}.{key}" in book.places)
         hint = "remove it, or declare the listener protocol: http"
-        book.at(f"{placed.path}.{field}", "never matches: every listener this rule applies to is tcp", hint)
+        book.at(f"{placed.path}.{field}", "never matches: every listener this rule applies to is tcp", hint, "MESH016")
     for header in rule.headers:
         name = header.name.decode("ascii")
         if name.replace("_", "-").startswith(RESERVED):
             hint = "headers mesh-* are the mesh's own and never the caller's to set"
-            book.at(f"{placed.path}.headers.{name}", f'"{name}" is reserved', hint)
+            book.at(f"{placed.path}.headers.{name}", f'"{name}" is reserved', hint, "MESH017")
 
 
 # ---- ports -------------------------------------------------------------------------------------------------------
@@ -154,7 +158,7 @@ def _ports(views: Sequence[View], book: Book) -> None:
                     message = (
                         f"{claim.address} is {other.what} already" if not claim.app else _app_message(claim, other)
                     )
-                    book.at(claim.path, message, f"see {book.place(other.path)}")
+                    book.at(claim.path, message, f"see {book.place(other.path)}", "MESH013")
                     break
             others.append(claim)
 

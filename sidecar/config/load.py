@@ -68,6 +68,7 @@ def _load(path: str, shelf: Shelf) -> Loaded:
     book = Book()
     try:
         collected = collect(path, shelf, _NOWHERE, book)
+        book.stage = "MESH002"
         config, views = assemble(collected, _NOWHERE, book)
         lint(config, views, book)
     except TooMany:

@@ -1,4 +1,7 @@
-"""Mistakes in a config: collected, all of them, each with its place, what is wrong and what was probably meant."""
+"""Mistakes in a config: collected, all of them, each with its place, what is wrong and what was probably meant.
+
+Each carries a code that stays the same for ever, whatever becomes of its words; `codes` tells what stands behind it.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +25,15 @@ class Mistake:
     path: str
     message: str
     hint: str = ""
+    code: str = ""  # "MESH012"; empty where the text itself could not be read
 
     def __str__(self) -> str:
         place = self.where.file
         if self.where.line:
             place += f":{self.where.line}:{self.where.column}"
         text = f"{self.path}: {self.message}" if self.path else self.message
-        return f"{place}: {text}; {self.hint}" if self.hint else f"{place}: {text}"
+        code = f" [{self.code}]" if self.code else ""
+        return f"{place}: {text}; {self.hint}{code}" if self.hint else f"{place}: {text}{code}"
 
     def to_json(self) -> dict[str, object]:
         """For `-o json`."""
@@ -39,6 +44,7 @@ class Mistake:
             "path": self.path,
             "message": self.message,
             "hint": self.hint,
+            "code": self.code,
         }
 
 
@@ -65,27 +71,36 @@ class Book:
     warnings: list[Mistake] = field(default_factory=list)
     places: dict[str, Where] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)  # every file that was read, for quoting its lines
+    stage: str = "MESH001"  # the code of what `add` and `at` are told without one
 
-    def add(self, where: Where, path: str, message: str, hint: str = "") -> None:
-        """Note a mistake. Raises TooMany at the last one that fits."""
-        self.mistakes.append(Mistake(where, _printable(path), _printable(message), _printable(hint)))
+    def add(self, where: Where, path: str, message: str, hint: str = "", code: str = "") -> None:
+        """Note a mistake; without a code it gets that of the part of the loader that is at work. Raises TooMany at the
+        last one that fits.
+        """
+        mistake = Mistake(where, _printable(path), _printable(message), _printable(hint), code or self.stage)
+        self.mistakes.append(mistake)
         if len(self.mistakes) >= MAX_MISTAKES:
             self.mistakes.append(Mistake(where, "", f"{MAX_MISTAKES} mistakes so far; what follows was not read"))
             raise TooMany
 
-    def at(self, path: str, message: str, hint: str = "") -> None:
+    def at(self, path: str, message: str, hint: str = "", code: str = "") -> None:
         """Note a mistake at a path that was read, unless something is wrong there already."""
         if not self.has(path):
-            self.add(self.place(path), path, message, hint)
+            self.add(self.place(path), path, message, hint, code)
 
-    def warn(self, path: str, message: str, hint: str = "") -> None:
+    def warn(self, code: str, path: str, message: str, hint: str = "") -> None:
         """Note what is allowed but odd."""
-        self.warnings.append(Mistake(self.place(path), path, message, hint))
+        self.warnings.append(Mistake(self.place(path), path, message, hint, code))
 
     def has(self, path: str) -> bool:
         """Whether something is wrong exactly at this path, or below it."""
         below = (path + ".", path + "[")
         return any(mistake.path == path or mistake.path.startswith(below) for mistake in self.mistakes)
+
+    def item(self, path: str, key: str, index: int) -> str:
+        """The path of one value of a list, or of its key where a single value was written without a list."""
+        listed = f"{path}.{key}[{index}]"
+        return listed if listed in self.places else f"{path}.{key}"
 
     def place(self, path: str) -> Where:
         """Where this path stands, or the nearest one around it that was written at all."""

@@ -11,7 +11,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from sidecar.cli.check import check
+from sidecar.cli.console import Failure
 from sidecar.cli.schema import schema
+from sidecar.config.codes import CODES, lint_markdown
 from sidecar.config.reference import json_schema, reference_markdown
 
 ROOT = Path(__file__).parents[3]
@@ -37,10 +39,10 @@ def test_mistakes_are_printed_like_a_compilers_with_line_and_caret(folder: Path)
     result = run()
     assert result.return_value == 1
     assert result.output == (
-        'mesh.yaml:5:9: services.orders.allow[0].form: unknown key; did you mean "from"?\n'
+        'mesh.yaml:5:9: services.orders.allow[0].form: unknown key; did you mean "from"? [MESH001]\n'
         "    5 |       - form: web\n"
         "      |         ^\n"
-        'mesh.yaml:6:17: services.orders.allow[0].method: "get" is not allowed; did you mean "GET"?\n'
+        'mesh.yaml:6:17: services.orders.allow[0].method: "get" is not allowed; did you mean "GET"? [MESH001]\n'
         "    6 |         method: get\n"
         "      |                 ^\n"
         "2 mistakes\n"
@@ -60,6 +62,7 @@ def test_mistakes_for_programs(folder: Path) -> None:
         "path": "services.orders.allow[0].form",
         "message": "unknown key",
         "hint": 'did you mean "from"?',
+        "code": "MESH001",
     }
 
 
@@ -91,13 +94,35 @@ def test_warnings_do_not_fail(folder: Path) -> None:
     first, *_, last = result.output.splitlines()
     assert first.startswith("mesh.yaml:3:3: warning: services.orders: nobody may call this service")
     assert last == "mesh.yaml: no mistakes in 1 service, 1 warning"
-    assert json.loads(run("-o", "json").output)["warnings"][0]["path"] == "services.orders"
+    (warning,) = json.loads(run("-o", "json").output)["warnings"]
+    assert (warning["path"], warning["code"]) == ("services.orders", "MESH020")
+
+
+def test_a_code_is_explained_with_an_example_and_the_same_mended() -> None:
+    result = run("--explain", "mesh031")
+    assert result.return_value == 0
+    for words in ("MESH031: a rule that never decides (warning)", "Why: The first rule", "To do: ", "Wrong:", "Right:"):
+        assert words in result.output
+    assert max(map(len, result.output.splitlines())) <= 120
+    assert json.loads(run("--explain", "MESH012", "-o", "json").output)["severity"] == "mistake"
+
+
+def test_a_code_that_does_not_exist_names_the_nearest() -> None:
+    result = run("--explain", "MESH32")
+    assert isinstance(result.exception, Failure)
+    assert result.exception.code == 2
+    assert 'did you mean "MESH0' in result.exception.advice
+
+
+def test_all_codes_are_printed_for_people_and_for_programs() -> None:
+    assert run("--codes").output == lint_markdown()
+    assert [code["code"] for code in json.loads(run("--codes", "-o", "json").output)] == list(CODES)
 
 
 def test_a_missing_file_is_one_mistake(folder: Path) -> None:
     result = run()
     assert result.return_value == 1
-    assert result.output == "mesh.yaml: cannot read: No such file or directory\n1 mistake\n"
+    assert result.output == "mesh.yaml: cannot read: No such file or directory [MESH001]\n1 mistake\n"
 
 
 def test_lines_of_included_files_are_quoted_from_them(folder: Path) -> None:
@@ -105,7 +130,7 @@ def test_lines_of_included_files_are_quoted_from_them(folder: Path) -> None:
     (folder / "a.yaml").write_text("services:\n  a: {colour: 1}\n")
     assert run().output.splitlines()[:2] == [
         "a.yaml:2:7: services.a.colour: unknown key; valid here: identity, address, run, env, inbound, outbound, "
-        "forward_proxy, allow, deny, health, timeouts, limits, access_log, audit, tls",
+        "forward_proxy, allow, deny, health, timeouts, limits, access_log, audit, tls [MESH001]",
         "    2 |   a: {colour: 1}",
     ]
 

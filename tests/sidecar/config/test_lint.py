@@ -194,12 +194,32 @@ WARNINGS = [
     (A % ("{from: a, method: GTE}", ""), "services.a.allow[0].method", "GTE is an unusual method"),
     (A % ("{from: a}", "{from: a}"), "services.a.allow[0]", "has no effect: deny-1 (mesh.yaml:3)"),
     (A % ("{from: a, method: GET}", "{from: a}"), "services.a.allow[0]", "has no effect"),
-    (A % ("{from: a, path: /x}", "{from: [a, '**'], path: [/x, /y]}"), "services.a.allow[0]", "has no effect"),
+    (A % ("{from: a, path: /x}", "{from: '**', path: [/x, /y]}"), "services.a.allow[0]", "has no effect"),
+    (A % ("{from: a, path: /x/y}", "{from: '*', path: /x/**}"), "services.a.allow[0]", "has no effect"),
+    (A % ("{from: a}, {from: a, path: /x, shadow: true}", "{from: a, path: /x}"), "services.a.allow[1]", "no effect"),
+    (A % ("{from: '*'}, {from: a, method: GET}", ""), "services.a.allow[1]", "never decides: allow-1 (mesh.yaml:3)"),
+    (A % ("{from: a}", "{from: '*', method: PUT}, {from: a, method: PUT}"), "services.a.deny[1]", "never decides"),
+    (A % ("{from: a}, {from: a}", ""), "services.a.allow[1]", "says the same as allow-1 (mesh.yaml:3)"),
+    (
+        A % ("{from: a, shadow: true}, {from: a, shadow: true}, {from: a, method: PUT}", ""), "services.a.allow[1]",
+        "says the same",
+    ),
+    (A % ("{from: a, method: GET, shadow: true}, {from: a}", ""), "services.a.allow[0]", "shows nothing: allow-2"),
+    (A % ("{from: a, path: [/x, '/a;b']}", ""), "services.a.allow[0].path[1]", "/a;b never matches: the path has"),
+    (A % ("{from: a, path: [/x, '/a%2520']}", ""), "services.a.allow[0].path[1]", "never matches"),
+    (A % ("{from: [a, a]}", ""), "services.a.allow[0].from[1]", "a stands here twice"),
+    (A % ("{from: ['*', a]}", ""), "services.a.allow[0].from[1]", "a adds nothing to *"),
+    (A % ("{from: a, path: ['/{id}', /x]}", ""), "services.a.allow[0].path[1]", "/x adds nothing to /{id}"),
+    (A % ("{from: a, source: [10.0.0.0/8, 10.1.0.0/16]}", ""), "services.a.allow[0].source[1]", "adds nothing"),
+    (A % ("{from: a, method: [GET, GET]}", ""), "services.a.allow[0].method[1]", "twice"),
     (
         f"  a: {{inbound: [{{{TCP}}}, {{app: '127.0.0.1:2'}}], allow: [{{from: a, method: GET}}]}}\n",
         "services.a.allow[0]", "never matches on the tcp listeners",
     ),
-    (B + A % ("{from: a}", "") + "  c: {outbound: [{to: b}]}\n", "services.c.outbound[0].to", "no rule of b allows c"),
+    (
+        B + A % ("{from: a}", "") + "  c: {outbound: [{to: b, listen: '127.0.0.1:9'}]}\n",
+        "services.c.outbound[0].to", "no rule of b allows c",
+    ),
 ]  # fmt: skip
 
 
@@ -212,15 +232,77 @@ def test_what_is_odd_is_a_warning_and_still_loads(services: str, path: str, mess
 
 
 SILENT = [
+    A % ("{from: a, method: GET}, {from: a}", ""),
+    A % ("{from: a}", "{from: a, path: /x/**}"),
+    A % ("{from: a, path: ['/x', '/{id}']}", ""),
+    A % ("{from: a, path: /x/y}, {from: a, shadow: true, path: /x}", ""),
+    A % ("{from: a, path: /x}", "{from: a, path: /x, source: 10.0.0.0/8}"),
+    A % ("{from: a, headers: {x-a: prod}}, {from: a, headers: {x-a: {prefix: p}}}", ""),
     A % ("{from: a}", ""),
     A % ("{from: '*'}, {from: spiffe://partner.example/ns/x/sa/y}, {from: spiffe://demo.mesh/ns/*/sa/z}", ""),
     A % ("{from: a, method: [GET, PROPFIND, PURGE]}", ""),
     A % ("{from: a}", "{from: a, method: GET}"),
     A % ("{from: a}", "{from: a, shadow: true}"),
     A % ("{from: a, method: [GET, PUT]}", "{from: a, method: GET}"),
-    B + A % ("{from: a}", "") + "  c: {identity: a/c, outbound: [{to: d}]}\n"
+    B + A % ("{from: a}", "") + "  c: {identity: a/c, outbound: [{to: d, listen: '127.0.0.1:9'}]}\n"
     "  d: {inbound: [{app: '127.0.0.1:4'}], allow: [{from: a/c}]}\n",
 ]
+
+
+SETTINGS = [
+    # what is written of a service with one HTTP listener, the key that is named, the code
+    ("timeouts: {tcp_idle: 1h}", "timeouts.tcp_idle", "MESH050"),
+    ("timeouts: {pool_idle_peer: 1m}", "timeouts.pool_idle_peer", "MESH050"),
+    ("timeouts: {lame_duck: 1s, drain: 0s}", "timeouts.drain", "MESH052"),
+    ("limits: {connections: 10, pool: 11}", "limits.pool", "MESH053"),
+    ("limits: {head_bytes: 256B, head_lines: 100}", "limits.head_lines", "MESH054"),
+    ("limits: {head_bytes: 64B}", "limits.head_bytes", "MESH059"),
+    ("limits: {pending: 0s}", "limits.pending", "MESH059"),
+    ("access_log: {mode: 'off', path: /x}", "access_log.path", "MESH055"),
+    ("access_log: {mode: 'off', headers: [x-a]}", "access_log.headers", "MESH055"),
+    ("access_log: {mode: all, sample: 0.1}", "access_log.sample", "MESH055"),
+    ("audit: {path: '-'}", "audit.path", "MESH060"),
+    ("env: {A: b}", "env", "MESH058"),
+    ("forward_proxy: '127.0.0.1:9'", "forward_proxy", "MESH057"),
+    ("timeouts: {lame_duck: 1s}", "", ""),
+    ("timeouts: {drain: 0s}", "", ""),
+    ("limits: {connections: 10}", "", ""),
+    ("limits: {head_lines: 8192}", "", ""),
+    ("access_log: {mode: 'off'}", "", ""),
+]
+
+
+@pytest.mark.parametrize(("setting", "key", "code"), SETTINGS)
+def test_a_setting_that_never_acts_is_named_where_it_was_written(setting: str, key: str, code: str) -> None:
+    service = f"  a: {{inbound: [{{app: '127.0.0.1:1'}}], allow: [{{from: a}}], {setting}}}\n"
+    warnings = load_bytes((HEAD + service).encode()).warnings
+    assert [(each.path, each.code) for each in warnings] == ([(f"services.a.{key}", code)] if key else [])
+
+
+def test_defaults_are_looked_at_over_all_services() -> None:
+    defaults = "trust_domain: demo.mesh\ndefaults: {timeouts: {tcp_idle: 1h, idle: 1m}}\nservices:\n"
+    http = "  a: {inbound: [{app: '127.0.0.1:1'}], allow: [{from: a}]}\n"
+    (warning,) = load_bytes((defaults + http).encode()).warnings
+    assert (warning.path, warning.code) == ("defaults.timeouts.tcp_idle", "MESH050")
+    tcp = "  b: {inbound: [{app: '127.0.0.1:2', protocol: tcp}], allow: [{from: a}]}\n"
+    assert load_bytes((defaults + http + tcp).encode()).warnings == ()
+
+
+def test_a_limit_at_zero_is_refused_where_it_would_stop_everything() -> None:
+    for limit in ("limits: {pool: 0}", "limits: {connections: 0}", "limits: {head_bytes: 0B}", "timeouts: {idle: 0s}"):
+        (mistake,) = found(f"  a: {{{limit}}}\n")
+        assert mistake.code == "MESH001"
+
+
+def test_a_host_is_compared_with_what_its_callers_ask_for() -> None:
+    calls = "  b: {outbound: [{to: a, listen: '127.0.0.1:9', host: a.example}]}\n"
+    for rule, path in (
+        ("{from: b, host: a}", "services.a.allow[0].host"),
+        ("{from: b, host: '*.example'}", ""),
+        ("{from: [b, '*'], host: a}", "services.a.allow[0].from[0]"),  # others may ask; only `b` is one too many
+    ):
+        warnings = load_bytes((HEAD + calls + A % (rule, "")).encode()).warnings
+        assert [each.path for each in warnings] == ([path] if path else [])
 
 
 @pytest.mark.parametrize("services", SILENT)

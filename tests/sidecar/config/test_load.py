@@ -312,7 +312,7 @@ def test_included_files_are_counted(tmp_path: Path) -> None:
     main = write(
         tmp_path, mesh=HEAD + "include: '*.yaml'\n", **{f"a{n}": "services: {}\n" for n in range(files.MAX_FILES)}
     )
-    assert failing(main) == [f"mesh.yaml:2:10: include[0]: more than {files.MAX_FILES} files"]
+    assert failing(main) == [f"mesh.yaml:2:10: include[0]: more than {files.MAX_FILES} files [MESH001]"]
 
 
 def test_a_file_that_vanishes_meanwhile_is_not_believed(tmp_path: Path) -> None:
@@ -326,7 +326,8 @@ def test_a_file_that_vanishes_meanwhile_is_not_believed(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_read_is_a_mistake_not_a_traceback(tmp_path: Path) -> None:
     assert failing(str(tmp_path / "mesh.yaml")) == ["mesh.yaml: cannot read: No such file or directory [MESH001]"]
-    assert failing(str(tmp_path)) == [f"{tmp_path}: cannot read: Is a directory".replace(f"{tmp_path.parent}/", "")]
+    said = f"{tmp_path}: cannot read: Is a directory [MESH001]"
+    assert failing(str(tmp_path)) == [said.replace(f"{tmp_path.parent}/", "")]
 
 
 def test_a_change_while_reading_never_gives_a_mixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

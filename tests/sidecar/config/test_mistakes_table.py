@@ -334,7 +334,7 @@ services:
 
 def test_a_mistake_reads_like_a_compilers() -> None:
     text = service("allow:\n  - form: orders")
-    assert str(one(text)) == 'mesh.yaml:5:9: services.web.allow[0].form: unknown key; did you mean "from"?'
+    assert str(one(text)) == 'mesh.yaml:5:9: services.web.allow[0].form: unknown key; did you mean "from"? [MESH001]'
 
 
 def test_the_error_says_everything_and_keeps_the_text_for_quoting() -> None:
