@@ -19,7 +19,8 @@ EXAMPLES = """\b
 Examples:
   mesh explain 1f0c9a3b-2s
   mesh explain --from web --to payments --method GET --path /charges/1
-  mesh explain -f mesh.yaml --from web --to orders --method POST --path /orders"""
+  mesh explain -f mesh.yaml --from web --to orders --method POST --path /orders
+  mesh explain --from web --to orders --path /orders/7 --why-not"""
 
 
 @click.command(epilog=EXAMPLES)
@@ -33,6 +34,7 @@ Examples:
 @click.option("--source", help="The caller's address, where rules name networks.")
 @click.option("--port", help="The inbound listener, by name or number.  [default: the first]")
 @click.option("-f", "--file", type=click.Path(path_type=Path), help="Ask this config instead of the running sidecar.")
+@click.option("--why-not", is_flag=True, help="Of an allowed request: what would have to differ for it to be refused.")
 @run_dir_option
 @output_option
 def explain(
@@ -46,6 +48,7 @@ def explain(
     source: str | None,
     port: str | None,
     file: Path | None,
+    why_not: bool,
     run_dir: Path | None,
     output: str,
 ) -> int:
@@ -66,10 +69,21 @@ def explain(
         asked = {name: value for name, value in question.items() if value}
         document = _from_file(file, called, asked) if file is not None else _from_sidecar(run_dir, called, asked)
     if output == "json":
-        print_json({name: value for name, value in document.items() if name != "text"})
+        print_json(_without_texts(document))
     else:
         _show(document)
+        if why_not:
+            _show_why_not(document)
     return Code.OK if document.get("verdict") == "permit" else Code.NEGATIVE
+
+
+def _without_texts(document: dict[str, Any]) -> dict[str, Any]:
+    """What is for programs: the same facts, without their rendering for people."""
+    return {
+        name: _without_texts(value) if name in ("policy", "why_not") and isinstance(value, dict) else value
+        for name, value in document.items()
+        if name != "text"
+    }
 
 
 def _headers(lines: tuple[str, ...]) -> dict[str, str | list[str]]:
@@ -163,8 +177,17 @@ def _show(document: dict[str, Any]) -> None:
     print_facts([("note", str(document.get("note") or ""))])
 
 
+def _show_why_not(document: dict[str, Any]) -> None:
+    """What holds up a permit, where the answer has one."""
+    found = (document.get("policy") or document).get("why_not")
+    if isinstance(found, dict):
+        click.echo(str(found.get("text") or "").rstrip("\n"))
+    else:
+        click.echo("why not refused: it is refused; only of an allowed request is there more to say")
+
+
 def _show_facts(hop: dict[str, Any]) -> None:
-    from sidecar.policy.explain import request_line
+    from sidecar.policy.differences import request_line
 
     caller, called = str(hop.get("caller") or ""), str(hop.get("destination") or "")
     inbound = hop.get("direction") == "inbound"

@@ -16,28 +16,24 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from sidecar.hop import Hop, Permit, ShadowVerdict
-from sidecar.policy.authz import KNOWN_METHODS, CompiledRule, RuleSet
-from sidecar.policy.propose import Change, caller_text, propose, sentence
+from sidecar.policy.authz import CompiledRule, RuleSet
+from sidecar.policy.differences import (
+    NO_IDENTITY,
+    Difference,
+    caller_of,
+    differences,
+    distance,
+    path_of,
+    request_line,
+    safe,
+)
+from sidecar.policy.propose import Change, propose, sentence
+from sidecar.policy.why_not import WhyNot, why_not, without
 
 if TYPE_CHECKING:
     from sidecar.config.schema import Rule
-    from sidecar.patterns import HeaderPattern
 
-NO_IDENTITY: Final = "no identity"
-_WEIGHT: Final = {  # how far a difference in this field is from "the right rule, but"
-    "headers": 1, "source": 2, "port": 3, "host": 4, "method": 5, "from": 6, "path": 7, "protocol": 8,
-}  # fmt: skip
 _CONDITIONS: Final = frozenset(("headers", "source"))
-_SECRET: Final = frozenset((b"authorization", b"cookie", b"set-cookie", b"proxy-authorization"))  # decision D9
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One field in which a rule and the hop disagree."""
-
-    field: str  # its YAML key: from, method, path, host, headers.<name>, source, port; or protocol
-    wanted: str
-    seen: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +61,7 @@ class Explanation:
     changes: tuple[Change, ...] = ()
     advice: tuple[str, ...] = ()
     shadow: tuple[ShadowVerdict, ...] = ()
+    why_not: WhyNot | None = None  # of a permit: what would have to differ
 
     def to_json(self) -> dict[str, Any]:
         """The explanation as data that `json` can write."""
@@ -87,6 +84,7 @@ class Explanation:
             "changes": [change.to_json() for change in self.changes],
             "advice": list(self.advice),
             "shadow": [{"rule": verdict.rule, "effect": verdict.effect} for verdict in self.shadow],
+            "why_not": self.why_not and self.why_not.to_json(),
         }
 
     def render(self) -> str:
@@ -118,7 +116,7 @@ def explain(rules: RuleSet, hop: Hop, now: float = 0.0, *, namespace: str | None
     if decided is None:
         nearest, changes, advice = _refused(rules, hop, namespace)
     elif decided.denies:
-        advice = [_narrow(decided.source), _without(rules, decided, hop, now)]
+        advice = [_narrow(decided.source), without(rules, decided, hop, now)]
     return Explanation(
         verdict="permit" if isinstance(verdict, Permit) else "deny",
         request=_request(hop),
@@ -131,62 +129,22 @@ def explain(rules: RuleSet, hop: Hop, now: float = 0.0, *, namespace: str | None
         changes=tuple(changes),
         advice=tuple(advice),
         shadow=verdict.shadow,
+        why_not=why_not(rules, hop, now, decided) if decided is not None and not decided.denies else None,
     )
-
-
-def differences(rule: CompiledRule, hop: Hop) -> tuple[Difference, ...]:
-    """Every field in which this rule and the hop disagree; empty where it matches."""
-    return tuple(_differences(rule, hop))
-
-
-def _differences(rule: CompiledRule, hop: Hop) -> Iterable[Difference]:
-    source = rule.source
-    if not rule.caller_matches(hop.peer):
-        yield Difference("from", _one_of(source.callers) or "nobody", _caller(hop))
-    if hop.protocol == "tcp":
-        if rule.http_only:
-            yield Difference("protocol", "http, because the rule names something that only HTTP has", "tcp")
-    else:
-        yield from _http_differences(rule, hop)
-    if not rule.network_matches(hop.source):
-        yield Difference("source", _one_of(source.networks), str(hop.source or "unknown"))
-    if not rule.port_matches(hop):
-        yield Difference("port", _one_of(source.ports), hop.listener or str(hop.port))
-
-
-def _http_differences(rule: CompiledRule, hop: Hop) -> Iterable[Difference]:
-    source = rule.source
-    if not rule.method_matches(hop.method):
-        yield Difference("method", _one_of(source.methods or sorted(KNOWN_METHODS)), hop.method)
-    if rule.path_matches(hop.segments) is None:
-        yield Difference("path", _one_of(source.paths), _path(hop))
-    if not rule.host_matches(hop.host):
-        yield Difference("host", _one_of(source.hosts), hop.host or "no host")
-    for pattern in source.headers:
-        if not rule.header_matches(pattern, hop):
-            yield Difference(f"headers.{pattern.name.decode('ascii')}", _wanted(pattern), _lines(pattern, hop))
 
 
 def _refused(rules: RuleSet, hop: Hop, namespace: str | None) -> tuple[NearMiss | None, list[Change], list[str]]:
     """Near miss, changes and advice where no rule allowed the hop."""
     live = [rule for rule in rules.rules if not rule.denies and not rule.source.shadow]
     missed = [(differences(rule, hop), rule.source) for rule in live]
-    found, source = min(missed, key=lambda miss: _distance(miss[0]), default=((), None))
+    found, source = min(missed, key=lambda miss: distance(miss[0]), default=((), None))
     nearest = None
     if source is not None:
         nearest = NearMiss(source.name, str(source.where), sentence(source), found)
     changes = propose(rules, hop, source, [difference.field for difference in found], namespace)
-    conditions = [(rule, missing) for missing, rule in missed if {_field(each) for each in missing} <= _CONDITIONS]
+    conditions = [(rule, missing) for missing, rule in missed if {each.key for each in missing} <= _CONDITIONS]
     changes = [replace(change, note=_around(change, conditions)) for change in changes]
     return nearest, changes, list(_advice(rules, hop, found, changes))
-
-
-def _field(difference: Difference) -> str:
-    return difference.field.partition(".")[0]
-
-
-def _distance(found: tuple[Difference, ...]) -> tuple[int, int]:
-    return len(found), sum(_WEIGHT[_field(difference)] for difference in found)
 
 
 def _around(change: Change, conditions: list[tuple[Rule, tuple[Difference, ...]]]) -> str:
@@ -234,70 +192,6 @@ def _narrow(rule: Rule) -> str:
     )
 
 
-def _without(rules: RuleSet, decided: CompiledRule, hop: Hop, now: float) -> str:
-    """What would be said of the hop if the rule that decided were not there."""
-    verdict = RuleSet(rule for rule in rules.rules if rule is not decided).check(hop, now)
-    other = rules.rule(verdict.rule) if verdict.rule else None
-    if other is None:
-        return f"without {decided.source.name!r} no rule would allow it"
-    what = "permit" if isinstance(verdict, Permit) else "refuse"
-    return f"without {decided.source.name!r}, {_named(other.source)} would {what} it"
-
-
-def _named(rule: Rule) -> str:
-    return f"{rule.effect} rule {rule.name!r} ({rule.where})"
-
-
-# ---- words ------------------------------------------------------------------------------------------------------
-
-
-def safe(text: str) -> str:
-    """Text that cannot move a terminal's cursor or hide its direction: what is not printable is escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
-def request_line(method: str, host: str, path: str) -> str:
-    """A request as people write it: `GET http://orders/orders/7`; a target that is no path stays as it was sent."""
-    if not host or not path.startswith("/"):
-        return f"{method} {path}".strip()
-    return f"{method} http://{f'[{host}]' if ':' in host else host}{path}"
-
-
 def _request(hop: Hop) -> str:
-    what = request_line(hop.method, hop.host, _path(hop)) if hop.protocol == "http" else "TCP"
-    return f"{_caller(hop)} {what} on {hop.listener or hop.port}"
-
-
-def _caller(hop: Hop) -> str:
-    if hop.peer is None:
-        return NO_IDENTITY
-    us = hop.destination
-    if us is None:
-        return hop.peer.text
-    return caller_text(hop.peer, us.trust_domain, us.segments[1] if len(us.segments) > 1 else None)
-
-
-def _path(hop: Hop) -> str:
-    """The path as received where that is known, else as judged."""
-    if hop.path:
-        return hop.path
-    return "/" + "/".join(hop.segments) if hop.segments else "*"
-
-
-def _one_of(values: Iterable[object]) -> str:
-    return " or ".join(map(str, values))
-
-
-def _wanted(pattern: HeaderPattern) -> str:
-    if pattern.kind == "present":
-        return "any value"
-    return ("a value that begins with " if pattern.kind == "prefix" else "") + repr(pattern.value.decode("utf-8"))
-
-
-def _lines(pattern: HeaderPattern, hop: Hop) -> str:
-    values = [value for name, value in hop.headers if name == pattern.name]
-    if not values:
-        return "no such header"
-    if pattern.name in _SECRET:
-        return f"{len(values)} line(s), not shown"
-    return ", ".join(repr(value.decode("utf-8", "backslashreplace")) for value in values)
+    what = request_line(hop.method, hop.host, path_of(hop)) if hop.protocol == "http" else "TCP"
+    return f"{caller_of(hop)} {what} on {hop.listener or hop.port}"

@@ -158,6 +158,21 @@ def test_a_file_answers_without_any_sidecar_and_names_the_smallest_change(mesh: 
     assert "text" not in answer
 
 
+def test_why_a_permitted_request_is_not_refused(mesh: Mesh, tmp_path: Path) -> None:
+    file = tmp_path / "mesh.yaml"
+    file.write_text(CONFIG)
+    asked = ("explain", "-f", str(file), "--to", "orders", "--path", "/orders/7", "--why-not", "--from")
+    assert mesh(*asked, "web") == 0
+    assert "why not refused: rule 'reads'" in mesh.out
+    assert "method GET (it is GET)" in mesh.out
+    assert "without 'reads' no rule would allow it" in mesh.out
+    assert mesh(*asked, "payments") == 1
+    assert "why not refused: it is refused" in mesh.out
+    assert mesh(*asked, "web", "-o", "json") == 0
+    assert [field["field"] for field in mesh.json["why_not"]["because"]] == ["from", "method", "path"]
+    assert "text" not in mesh.json["why_not"]
+
+
 def test_a_path_with_two_readings_is_refused_before_any_rule(mesh: Mesh, tmp_path: Path) -> None:
     file = tmp_path / "mesh.yaml"
     file.write_text(CONFIG)

@@ -14,7 +14,8 @@ from sidecar.config.schema import Effect, Rule, Where
 from sidecar.hop import Hop, Permit
 from sidecar.patterns import HeaderPattern, HostPattern, IdentityPattern, PathTemplate
 from sidecar.policy.authz import RuleSet
-from sidecar.policy.explain import Difference, Explanation, differences, explain, request_line, safe
+from sidecar.policy.differences import Difference, differences, request_line, safe
+from sidecar.policy.explain import Explanation, explain
 from sidecar.policy.propose import rule_yaml, scalar, sentence
 
 TD = TrustDomain("demo.mesh")
@@ -71,6 +72,40 @@ def test_a_permitted_request_names_rule_place_and_route() -> None:
         "  caller   spiffe://demo.mesh/ns/default/sa/web\n"
         "  decided  allow rule 'readers' (mesh.yaml:7): web may GET /orders/{id}\n"
     )
+
+
+def test_a_permit_tells_what_holds_it_up_and_what_is_one_step_from_refusing() -> None:
+    said = told(
+        hop(),
+        rule("readers", "web", method=["GET", "HEAD"], path=["/orders/{id}"]),
+        rule("all", "web", line=9),
+        rule("writers", "web", method=["PUT"], line=10),
+        deny=(
+            rule("far", "cart", effect="deny", path=["/x"], line=2),
+            rule("no-deletes", effect="deny", method=["DELETE"], line=3),
+        ),
+    )
+    assert said.why_not is not None
+    assert said.why_not.render() == (
+        "why not refused: rule 'readers' (mesh.yaml:7) permits it, and needs every one of these:\n"
+        "           from web (it is web)\n"
+        "           method GET or HEAD (it is GET)\n"
+        "           path /orders/{id} (it is /orders/7)\n"
+        "  else     without 'readers', allow rule 'all' (mesh.yaml:9) would permit it\n"
+        "  deny     rule 'no-deletes' (mesh.yaml:3) would refuse it if method were DELETE (it is GET)\n"
+        "  deny     rule 'far' (mesh.yaml:2) would refuse it if from were cart (it is web) and path were /x (it is "
+        "/orders/7)\n"
+        "  allow    rule 'all' (mesh.yaml:9) permits it, too, but comes later\n"
+        "  allow    rule 'writers' (mesh.yaml:10) would permit it if method were PUT (it is GET)\n"
+    )
+    data = said.to_json()["why_not"]
+    assert data["denies"][0]["differences"] == [{"field": "method", "wanted": "DELETE", "seen": "GET"}]
+    assert data["text"] == said.why_not.render()
+    alone = told(hop(), rule("readers", "web", method=["GET"])).why_not
+    assert alone is not None
+    assert alone.without == "without 'readers' no rule would allow it"
+    assert "no deny rule is in force" in alone.render()
+    assert told(hop(), rule("r", "cart")).why_not is None
 
 
 def test_a_refused_request_names_the_nearest_rule_the_field_and_the_smallest_change() -> None:
@@ -183,6 +218,7 @@ def test_a_deny_rule_is_named_and_nothing_is_proposed_against_it() -> None:
     assert said.decision == "deny rule 'no-deletes' (mesh.yaml:3): * may not DELETE /orders/**"
     assert (said.nearest, said.changes) == (None, ())
     assert "narrow 'no-deletes' at mesh.yaml:3 (it names `from` and `method` and `path`)" in said.advice[0]
+    assert said.advice[1] == "without 'no-deletes', allow rule 'all' (mesh.yaml:7) would permit it"
     everything = told(hop(), deny=(rule("closed", effect="deny"),))
     assert "it names no field at all" in everything.advice[0]
     assert everything.decision.endswith("everybody may not call")
