@@ -140,10 +140,12 @@ class _Connection:
         self.limits = limits
         self.peer = peer
         self.h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.head_bytes)
+        self.to_head = False  # whether the current request is a HEAD, whose answers have no body
         self._fresh = True
 
     async def head(self) -> h11.Request | None:
         """The next request's head, None at the connection's end. Raises h11.RemoteProtocolError, TooSlowError."""
+        self.to_head = False
         wait = self.limits.head_seconds if self._fresh else self.limits.idle_seconds
         self._fresh = False
         deadline = trio.current_time() + wait
@@ -151,6 +153,7 @@ class _Connection:
         while True:
             event = self.h11.next_event()
             if isinstance(event, h11.Request):
+                self.to_head = event.method == b"HEAD"
                 return event
             if event is not h11.NEED_DATA:
                 return None
@@ -285,7 +288,7 @@ async def _refuse(connection: _Connection, status: int, name: str, detail: str) 
     if connection.h11.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
         return False
     response = Response.error(status, name, detail, ((b"connection", b"close"),))
-    await _respond(connection, response, head_only=False, report=_report)
+    await _respond(connection, response, head_only=connection.to_head, report=_report)
     with trio.move_on_after(LINGER_SECONDS):
         while await connection.stream.receive_some(READ_BYTES):
             pass
@@ -304,6 +307,8 @@ def _announced(head: h11.Request) -> int:
 def _objection(head: h11.Request, limits: HttpLimits) -> tuple[int, str, str] | None:
     """What h11 lets pass and we do not: (status, name, detail)."""
     names = [name for name, _ in head.headers]
+    if head.http_version not in (b"1.0", b"1.1"):
+        return 505, "bad_version", "HTTP/1.1 is spoken here"
     if len(names) > limits.head_lines:
         return 431, "head_too_large", f"at most {limits.head_lines} header lines"
     if len(head.target) + sum(len(name) + len(value) + 4 for name, value in head.headers) > limits.head_bytes:
