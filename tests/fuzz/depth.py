@@ -18,12 +18,12 @@ def fuzz(*inputs: Any, brief: int, long: int) -> Callable[[Check], Check]:
 
     def decorate(check: Check) -> Check:
         assert check.__doc__, f"{check.__name__} has no invariant"
-        fuzzed = given(*inputs)(check)
         depths = [pytest.param(brief, id="brief"), pytest.param(long, id="long", marks=pytest.mark.deep)]
 
-        @pytest.mark.parametrize("inputs", depths)
-        def test(inputs: int) -> None:
-            settings(max_examples=inputs, deadline=None, suppress_health_check=SLOW, phases=PHASES)(fuzzed)()
+        @pytest.mark.parametrize("examples", depths)
+        def test(examples: int) -> None:
+            depth = settings(max_examples=examples, deadline=None, suppress_health_check=SLOW, phases=PHASES)
+            depth(given(*inputs)(check))()
 
         test.__name__, test.__doc__, test.__module__ = check.__name__, check.__doc__, check.__module__
         return test
