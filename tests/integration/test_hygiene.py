@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,6 +116,25 @@ def test_all_that_a_confined_sidecar_does_in_its_life_still_works(pair: Pair) ->
     assert not web.socket.exists()
     assert audit.exists(), "a fresh one"
     assert "Permission denied" not in web.process.text(), web.process.tail()
+
+
+@pytest.mark.skipif(not landlocked(), reason="this kernel has no Landlock")
+def test_a_confined_sidecar_reloads_a_config_that_was_replaced_and_one_that_came_later(pair: Pair) -> None:
+    """An editor writes a new file and renames it over the old one; an include may appear beside it."""
+    web = pair["web"].start()
+    text = pair.file.read_text()
+    try:
+        (pair.folder / "more").mkdir(exist_ok=True)
+        (pair.folder / "more" / "extra.yaml").write_text("services: {late: {health: {listen: off}}}\n")
+        fresh = pair.folder / "mesh.yaml.new"
+        fresh.write_text(f"include: [more/*.yaml]\n{text}".replace("{to: app,", "{to: app, host: other,"))
+        fresh.replace(pair.file)
+        web.process.signal(signal.SIGHUP)
+        eventually("a reload", lambda: "the configuration was reloaded" in web.process.text())
+        assert "not reloaded" not in web.process.text(), web.process.tail()
+    finally:
+        pair.file.write_text(text)
+        web.stop()
 
 
 def test_a_mode_may_be_chosen(pair: Pair, tmp_path: Path) -> None:

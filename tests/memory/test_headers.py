@@ -61,6 +61,17 @@ async def test_a_listed_forwarders_word_is_kept_and_added_to(stage: Stage) -> No
     assert xfcc.endswith(f"URI={WEB.text}".encode())
 
 
+@scene(http=", xfcc_forwarders: [web]")
+async def test_a_listed_forwarders_word_is_refused_where_it_has_two_readings(stage: Stage) -> None:
+    """A stray quote would swallow our element, the one that counts."""
+    seen: list[Request] = []
+    stage.app(apps.keeping(seen))
+    peer = await stage.peer()
+    await peer.say(b'GET / HTTP/1.1\r\nHost: orders\r\nX-Forwarded-Client-Cert: By="a\r\n\r\n')
+    assert (await peer.answer()).status == 400
+    assert not seen
+
+
 @scene()
 async def test_what_belongs_to_one_connection_stays_on_it(stage: Stage) -> None:
     seen: list[Request] = []
