@@ -22,6 +22,9 @@ Examples:
   mesh run -f mesh.yaml --service orders --enrolment orders.json
   mesh run --service orders -- ./orders --port 8080
 
+SIGHUP reads the config again; so does a change of its files (docs/operations.md).
+
+\b
 With a command: it starts once the sidecar is ready, gets the signals that we get, and when it ends the sidecar drains
 and we exit with its code, or 128+n where signal n ended it. 127 means that there is no such program."""
 

@@ -408,3 +408,34 @@ async def test_a_hundred_reloads_leave_nothing_behind(mesh: Mesh) -> None:
     assert len(mesh.proxies["web"]._ears) == 3
     assert (await (await mesh.call()).get()).startswith(b"HTTP/1.1 200 ")
     assert await line.broke()  # its listener has come and gone
+
+
+@story
+async def test_a_caller_with_another_replica_to_go_to_loses_nothing_to_a_drain(mesh: Mesh) -> None:
+    """POSTs, which nobody may send twice, on one kept connection, while the replica that they go to drains."""
+    text = f"""
+trust_domain: demo.mesh
+services:
+  web:
+    outbound:
+      - to: orders
+        listen: "127.0.0.1:{mesh.ports.door}"
+        identity: spiffe://demo.mesh/ns/default/sa/orders
+        endpoints: ["127.0.0.1:{mesh.ports.http_in}", "127.0.0.1:{mesh.ports.replica_in}"]
+    health: {{listen: off}}
+"""
+    mesh.reload("web", text)
+    first = mesh.proxies["orders"]
+    mesh.add("orders", mesh.text(http="replica_in", raw=False))
+    line, other = await mesh.call(), await mesh.call()
+    post = b"POST / HTTP/1.1\r\nhost: orders\r\ncontent-length: 2\r\n\r\nhi"
+    for count in range(60):
+        if count == 20:
+            first.drain()
+        for each in (line, other):
+            await each.stream.send_all(post)
+            assert (await each.hear()).startswith(b"HTTP/1.1 200 ")
+        await trio.sleep(0.01)
+    while first.inbound_connections:
+        await trio.sleep(0.05)
+    assert mesh.books["web"].flags == ["-"] * 120
