@@ -338,13 +338,20 @@ class Proxy:
     def drain(self) -> None:
         """Take no new work from peers; what is in flight may end. Outbound stays open (semantics S27)."""
         self.draining = True
-        for _, side in self._inbound:
-            side.door.draining = True
+        self._come_to_an_end("inbound", [side.door for _, side in self._inbound])
+
+    def drain_outbound(self) -> None:
+        """Take no new connection of our application, and end those that are open with their next answer."""
+        self._come_to_an_end("outbound", [side.door for *_, side in self._outbound])
+
+    def _come_to_an_end(self, direction: Direction, doors: list[Door]) -> None:
+        for door in doors:
+            door.draining = True
         for ear in self._ears.values():
-            if ear.direction == "inbound":
+            if ear.direction == direction:
                 ear.acceptor.retire()
         for connection in list(self._http):
-            if connection.direction == "inbound":
+            if connection.direction == direction:
                 connection.drain()
 
 

@@ -4,7 +4,8 @@
     inbound     peers find no listener, and answers say `Connection: close`; what is in flight may end, within a limit
     outbound    the application's own door stays open until it has gone, for it may need its upstreams to finish its
                 work (semantics S27): until its end is told, or, where nobody can tell, until it has no connection left
-                here, within the same limit
+                here, within the same limit; of which the last 2 s are for a farewell: no new connections, and answers
+                say `Connection: close`, so that an application that goes on asking loses no request by our end
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from sidecar.telemetry.metrics import Metrics
 
 LOOK_SECONDS = 0.05
+FAREWELL_SECONDS = 2.0  # for an application that stays; an idle connection has 1 s of it left (sidecar.proxy.http)
 UNTOLD = "an unknown wish"
 
 
@@ -62,13 +64,20 @@ class Drain:
         if gone is None:
             left = max(0.0, deadline - self.clock.monotonic())
             self._enter("outbound", left)
-            if not await self._until(lambda: not self.proxy.outbound_connections, left):
+            if not await self._until_outbound_is_over(left):
                 self.log.warning("the drain's time is over", phase=self.phase, **self._open())
         else:
             self._enter("outbound", None)
             await gone.wait()
         self._leave()
         self.log.info("drained", seconds=round(self.clock.monotonic() - began, 3))
+
+    async def _until_outbound_is_over(self, seconds: float) -> bool:
+        farewell = min(FAREWELL_SECONDS, seconds / 2)
+        if await self._until(lambda: not self.proxy.outbound_connections, seconds - farewell):
+            return True
+        self.proxy.drain_outbound()
+        return await self._until(lambda: not self.proxy.outbound_connections, farewell)
 
     async def _until(self, done: Callable[[], bool], seconds: float) -> bool:
         """Wait until it is done, for at most so long; returns whether it was."""

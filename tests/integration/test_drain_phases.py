@@ -101,13 +101,30 @@ def test_the_door_stays_open_while_the_application_is_connected(pair: Pair) -> N
 
 def test_an_application_that_stays_is_left_after_the_limit(pair: Pair) -> None:
     web = pair["web"]
-    with socket.create_connection(("127.0.0.1", pair.ports.door)):
+    with socket.create_connection(("127.0.0.1", pair.ports.door)) as waiting:
+        waiting.sendall(b"GET /slow/20 HTTP/1.1\r\nhost: app\r\n\r\n")
         began = time.monotonic()
         web.process.signal(signal.SIGTERM)
         assert web.process.wait(20) == 0
         assert time.monotonic() - began == pytest.approx(LAME_DUCK + DRAIN, abs=1.0)
     (line,) = told(web, "the drain's time is over")
     assert (line["phase"], line["outbound_connections"]) == ("outbound", 1)
+
+
+def test_an_application_that_goes_on_asking_is_told_to_go_before_the_limit(pair: Pair) -> None:
+    """Its last answer says `Connection: close`, so it never writes a request that nobody will read."""
+    web = pair["web"]
+    with socket.create_connection(("127.0.0.1", pair.ports.door)) as kept:
+        web.process.signal(signal.SIGTERM)
+        answer = b""
+        while b"connection: close" not in answer:
+            kept.sendall(b"GET /x HTTP/1.1\r\nhost: app\r\n\r\n")
+            answer = kept.recv(65536)
+            assert answer.startswith(b"HTTP/1.1 200 "), answer
+            time.sleep(0.02)
+        assert kept.recv(1) == b""
+    assert web.process.wait(20) == 0
+    assert not told(web, "the drain's time is over")
 
 
 def test_a_drain_on_order_leaves_the_command_its_upstreams_for_as_long_as_it_runs(pair: Pair, tmp_path: Path) -> None:
