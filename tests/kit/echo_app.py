@@ -6,6 +6,7 @@
     /slow/SECONDS      the answer comes so much later
     /drip/N            N pieces of 4 bytes, chunked, a tenth of a second apart
     /bytes/N           N bytes of a known pattern, with a length
+    /sink              the body is read piece by piece and never kept; 200 and JSON: its length and sha256
     /last              Connection: close, and closes
 
 It uses the standard library's event loop and no HTTP library, so it shares no code with what is tested.
@@ -42,6 +43,8 @@ async def one(reader: StreamReader, writer: StreamWriter) -> bool:
     known = dict(headers)
     if known.get("expect") == "100-continue":
         writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    if target == "/sink":
+        return await sink(reader, writer, int(known["content-length"]))
     trailers: Headers = []
     body = await read_body(reader, known, trailers)
     path, _, argument = target.partition("?")[0].lstrip("/").partition("/")
@@ -88,6 +91,20 @@ async def read_body(reader: StreamReader, known: dict[str, str], trailers: Heade
         name, _, value = line.decode("latin-1").partition(":")
         trailers.append((name.lower(), value.strip()))
     return b"".join(pieces)
+
+
+async def sink(reader: StreamReader, writer: StreamWriter, length: int) -> bool:
+    digest, left = hashlib.sha256(), length
+    while left:
+        piece = await reader.read(min(left, 1 << 18))
+        if not piece:
+            return False
+        digest.update(piece)
+        left -= len(piece)
+    answer = json.dumps({"length": length, "sha256": digest.hexdigest()}).encode()
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(answer) + answer)
+    await writer.drain()
+    return True
 
 
 async def send_bytes(writer: StreamWriter, count: int) -> bool:
