@@ -140,6 +140,7 @@ def test_a_refusal_for_time_speaks_of_the_clock() -> None:
         (NOW + DAY, "valid for another 0 s"),
         (NOW + DAY + 90 * 60, "expired 2 h ago; check the clock"),
     ],
+    ids=range(8),  # NOW differs between the processes of pytest-xdist
 )
 def test_dates_are_told_in_words(now: float, words: str) -> None:
     assert explain_time(an_svid(ISSUER).leaf, now) == words
