@@ -94,7 +94,7 @@ class Storm(Fleet):
 
     def __init__(self, folder: Path) -> None:
         self.ports = Ports()
-        text = pair_yaml(self.ports, folder, defaults="{timeouts: {drain: 5s}, audit: {permits: each}}")
+        text = pair_yaml(self.ports, folder, defaults="{timeouts: {drain: 3s}, audit: {permits: each}}")
         super().__init__(folder, text, ttl=TTL)
         self.reloads = 0
 
