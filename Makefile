@@ -25,7 +25,7 @@ test: ## everything that must hold before a change lands: linters, types, all te
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(PYTEST) -m "not deep and not integration" -n 2 $(ARGS)
-	$(PYTEST) -m "not deep and integration" $(ARGS)
+	$(PYTEST) -m "not deep and integration" -n 2 $(ARGS)
 
 check: ## the quick half of that: linters, types, tests without real programs
 	@scripts/setup.sh dev
@@ -35,7 +35,7 @@ check: ## the quick half of that: linters, types, tests without real programs
 
 integration: ## tests with real sockets and real programs (what is not installed is skipped, and named)
 	@scripts/setup.sh dev
-	$(PYTEST) -m "integration and not deep" $(ARGS)
+	$(PYTEST) -m "integration and not deep" -n 2 $(ARGS)
 
 deep: ## long fuzzing and soak
 	@scripts/setup.sh dev
