@@ -99,7 +99,7 @@ def run(
         touched = origin.touched if origin is not None else -1
         if origin is not None:
             origin.take()
-        answers, closed = _send(target, case)
+        answers, closed = exchange(target, case)
         refused = closed or (answers and answers[0].status >= 400)
         # Who sent the origin nothing can have poisoned nothing.
         fault = "" if refused and origin is not None and origin.touched == touched else canaries.ask()
@@ -111,7 +111,7 @@ def run(
     return verdicts
 
 
-def _send(target: Target, case: Case) -> tuple[list[Answer], bool]:
+def exchange(target: Target, case: Case) -> tuple[list[Answer], bool]:
     """Send one case; the answers, and whether the proxy closed."""
     raw = case.bytes_for(target.host_line)
     try:

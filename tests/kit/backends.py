@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -65,8 +66,11 @@ class ForeignProxy:
 
 
 @contextmanager
-def nginx_proxy(folder: Path, origin: int) -> Iterator[ForeignProxy]:
-    """nginx with keep-alive toward the origin; `merge_slashes` and `ignore_invalid_headers` are its defaults."""
+def nginx_proxy(folder: Path, origin: int, host: str = "$host") -> Iterator[ForeignProxy]:
+    """nginx with keep-alive toward the origin; `merge_slashes` and `ignore_invalid_headers` are its defaults.
+
+    `host` is what it says in Host: `$host` is cleaned up by nginx, `$http_host` is the caller's own.
+    """
     program, port = need("nginx"), free_port()
     home = folder / "nginx-proxy"
     home.mkdir()
@@ -85,7 +89,7 @@ http {{
         listen 127.0.0.1:{port}; server_name app;
         location / {{
             proxy_pass http://origin; proxy_http_version 1.1;
-            proxy_set_header Host $host; proxy_set_header Connection "";
+            proxy_set_header Host {host}; proxy_set_header Connection "";
         }}
     }}
 }}
@@ -269,7 +273,7 @@ def understood(method: str, target: str, fields: Sequence[tuple[str, str]], dige
     for name, value in fields:
         joined.setdefault(name.lower(), []).append(value.strip(" \t"))
     host = ", ".join(joined.get("host", []))
-    kept = sorted((name, ", ".join(values)) for name, values in joined.items() if name not in OWN)
+    kept = sorted((n, re.sub(", *", ",", ",".join(values))) for n, values in joined.items() if n not in OWN)
     return Understood(method, target, host, tuple(kept), digest)
 
 
@@ -348,10 +352,6 @@ const server = http.createServer({insecureHTTPParser: false, maxHeaderSize: 6553
     response.end(request.method === 'HEAD' ? undefined : 'ok');
   });
 });
-server.on('upgrade', (request, socket) => {
-  seen(request, Buffer.alloc(0));
-  socket.end('HTTP/1.1 200 OK\\r\\nConnection: close\\r\\nContent-Length: 2\\r\\n\\r\\nok');
-});
 server.keepAliveTimeout = 60000;
 server.listen(Number(process.argv[2]), '127.0.0.1');
 """
@@ -378,7 +378,7 @@ def node(folder: Path) -> Iterator[BackEnd]:
     script = folder / "server.js"
     script.write_text(NODE)
     with running(Process("node", [program, str(script), str(port)], folder / "node.log"), port) as process:
-        yield Telling("node " + _first_line(program, "--version"), port, process)
+        yield Telling("node", port, process)
 
 
 @contextmanager
@@ -403,7 +403,8 @@ def back_ends(folder: Path) -> Iterator[list[BackEnd]]:
         found: list[BackEnd] = [Recorded("recorder", recorder.address[1], recorder)]
         for name in ("nginx", "apache", "haproxy"):
             behind = stack.enter_context(Origin())
-            proxy = stack.enter_context(PROXIES[name](folder, behind.address[1]))
-            found.append(Recorded(proxy.label, proxy.port, behind))
+            more = ("$http_host",) if name == "nginx" else ()
+            proxy = stack.enter_context(PROXIES[name](folder, behind.address[1], *more))
+            found.append(Recorded(name, proxy.port, behind))
         found += [stack.enter_context(node(folder)), stack.enter_context(gunicorn(folder))]
         yield found

@@ -4,6 +4,7 @@
         doors.inbound      # mTLS, straight into app's sidecar, with web's certificate
         doors.outbound     # plaintext, web's listener for app
         doors.forward      # plaintext, through web's forward proxy by CONNECT
+        doors.into("node") # mTLS, into a further inbound listener with another application behind it
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import shutil
 import ssl
 import tempfile
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -30,24 +32,31 @@ services:
   web:
     forward_proxy: 127.0.0.1:{ports.proxy}
     outbound:
-      - {{to: app, listen: "127.0.0.1:{ports.door}"}}
+      - {{to: app, port: {ports.app_in}, listen: "127.0.0.1:{ports.door}"}}
     access_log: {{mode: errors, path: {folder}/web.access}}
     health: {{listen: off}}
   app:
     inbound:
       - {{name: main, port: {ports.app_in}, bind: 127.0.0.1, app: "127.0.0.1:{app}", protocol: http}}
-    allow: [{{name: web-may, from: web, path: /**}}, {{name: server-wide, from: web, method: OPTIONS}}]
+{more}    allow: {allow}
     access_log: {{mode: errors, path: {folder}/app.access}}
     health: {{listen: off}}
 """
 
 
-class Doors:
-    """See the module."""
+ALLOW = "[{name: web-may, from: web, path: /**}, {name: server-wide, from: web, method: OPTIONS}]"
 
-    def __init__(self, folder: Path, app: int) -> None:
+
+class Doors:
+    """See the module. `more` are further applications of app: name → port."""
+
+    def __init__(
+        self, folder: Path, app: int, *, more: Mapping[str, int] | None = None, allow: str = ALLOW
+    ) -> None:
         self._folder = folder
         self._app = app
+        self._more = more or {}
+        self._allow = allow
         self.ports = Ports()
         self._stack = ExitStack()
 
@@ -55,7 +64,12 @@ class Doors:
         root = a_root()
         issuer = an_issuer(root)
         bundles = a_bundle_set(root)
-        text = CONFIG.format(ports=self.ports, folder=self._folder, app=self._app)
+        more = "".join(
+            f'      - {{name: {name}, port: {getattr(self.ports, name)}, bind: 127.0.0.1, '
+            f'app: "127.0.0.1:{port}", protocol: http}}\n'
+            for name, port in self._more.items()
+        )
+        text = CONFIG.format(ports=self.ports, folder=self._folder, app=self._app, more=more, allow=self._allow)
         config = load_text(text, str(self._folder / "mesh.yaml"))
         run_dir = Path(tempfile.mkdtemp(prefix="mesh-cf-"))
         self._stack.callback(shutil.rmtree, run_dir, ignore_errors=True)
@@ -83,10 +97,17 @@ class Doors:
     @property
     def inbound(self) -> Target:
         """mTLS into app's sidecar."""
+        return self._mtls(self.ports.app_in)
+
+    def into(self, name: str) -> Target:
+        """mTLS into app's sidecar, by the listener of a further application."""
+        return self._mtls(getattr(self.ports, name))
+
+    def _mtls(self, port: int) -> Target:
         context = ssl.create_default_context(cafile=str(self.ca))
         context.check_hostname = False  # SPIFFE identities have no DNS names
         context.load_cert_chain(self.certificate, self.key)
-        return Target(f"https://127.0.0.1:{self.ports.app_in}", host="app", tls=context)
+        return Target(f"https://127.0.0.1:{port}", host="app", tls=context)
 
     @property
     def outbound(self) -> Target:

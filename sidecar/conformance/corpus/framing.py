@@ -27,7 +27,7 @@ _HIDDEN = b"%x\r\n%b\r\n0\r\n\r\n" % (len(_INNER), _INNER)
 
 def _both() -> tuple[Case, ...]:
     """Content-Length beside Transfer-Encoding. RFC 9112 6.3: refuse, or read the chunks, forward one framing, close."""
-    chunks = posted(without=(b"content-length",))
+    chunks = posted()
     empty = posted(b"")
     hidden = posted(_INNER)
     why = "Content-Length and Transfer-Encoding: two servers see two ends of this message."

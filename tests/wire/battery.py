@@ -1,0 +1,66 @@
+"""The whole corpus against our three doors and against other proxies, for tests and docs/conformance.md."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from sidecar import __version__
+from sidecar.conformance.corpus import CASES, choose
+from sidecar.conformance.judge import Verdict
+from sidecar.conformance.origin import Origin
+from sidecar.conformance.runner import Target, run
+from tests.kit.backends import PROXIES
+from tests.kit.doors import Doors
+
+DOORS = ("inbound", "outbound", "forward")
+LABELS = {
+    "inbound": f"mesh {__version__}, inbound (mTLS)",
+    "outbound": f"mesh {__version__}, listener + inbound",
+    "forward": f"mesh {__version__}, forward proxy + inbound",
+}
+COMPARED = ("nginx", "haproxy", "envoy", "caddy", "apache")
+PATIENCE = 0.6  # seconds; on loopback a proxy that will answer has done so long before
+
+
+@contextmanager
+def our_doors(folder: Path) -> Iterator[tuple[Doors, Origin]]:
+    """Two sidecars and a recorder behind them."""
+    with Origin() as origin, Doors(folder, origin.address[1]) as doors:
+        yield doors, origin
+
+
+def through(door: str, doors: Doors, origin: Origin) -> list[Verdict]:
+    """Every case through one of our doors, those included that only we promise."""
+    target: Target = getattr(doors, door)
+    return run(target, CASES, origin)
+
+
+def against(name: str) -> tuple[str, list[Verdict]]:
+    """Every case that concerns anybody, against one other proxy: its label, and what became of each."""
+    with tempfile.TemporaryDirectory(prefix="mesh-cf-") as folder, Origin() as origin:
+        Path(folder).chmod(0o755)  # some of them change their user
+        with PROXIES[name](Path(folder), origin.address[1]) as proxy:
+            target = Target(f"http://127.0.0.1:{proxy.port}", host="app", patience=PATIENCE)
+            return proxy.label, run(target, choose((), ours=False), origin)
+
+
+def against_all(names: Sequence[str]) -> dict[str, tuple[str, list[Verdict]] | BaseException]:
+    """Several at once: most of the time is spent waiting for silent ones."""
+    found: dict[str, tuple[str, list[Verdict]] | BaseException] = {}
+
+    def one(name: str) -> None:
+        try:
+            found[name] = against(name)
+        except BaseException as failure:  # the caller looks at it
+            found[name] = failure
+
+    threads = [threading.Thread(target=one, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return found

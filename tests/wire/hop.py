@@ -1,0 +1,154 @@
+"""Published messages through the real hop, with six servers behind it that say what they understood.
+
+A message goes through mTLS into app's sidecar with the recorder behind it. If anything of it was forwarded, it goes
+through again with each of the other servers behind it, and what they understood is compared: method, target, host,
+fields, body, and how many requests there were. A server that is stricter than we are may refuse; none may read it
+otherwise.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from sidecar.conformance.answers import Answer
+from sidecar.conformance.case import Case, Wanted
+from sidecar.conformance.runner import Target, exchange
+from tests.kit import llhttp, vectors
+from tests.kit.backends import BackEnd, Understood, back_ends
+from tests.kit.doors import Doors
+
+# Methods that llhttp's vectors use and that no rule passes unless it lists them (decision D3).
+METHODS = (
+    "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PURGE", "M-SEARCH", "PROPFIND", "SEARCH",
+    "SOURCE", "QUERY", "LINK", "UNLINK", "MKCALENDAR",
+)  # fmt: skip
+ALLOW = f"[{{name: web-may, from: web, method: [{', '.join(METHODS)}]}}]"
+_PLAIN = re.compile(r"[a-z0-9-]+")  # other names are left out by some (nginx, gunicorn), which is their good right
+PATIENCE = 0.25  # on loopback an answer takes a few milliseconds
+_REQUEST_LINE = re.compile(rb"^([^\r\n ]+ [^\r\n ]+ HTTP/1\.1\r\n)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Vector:
+    """One published message, and what its publisher's parser makes of it: taken, refused, or (flags) lenient."""
+
+    name: str
+    raw: bytes
+    expected: str
+
+
+@dataclass
+class Result:
+    """What became of a vector."""
+
+    verdict: str  # taken, refused, or waits (the message is not whole)
+    status: int
+    requests: list[Understood]
+    differences: list[tuple[str, str]] = field(default_factory=list)  # server, what it understood otherwise
+    stricter: list[tuple[str, int]] = field(default_factory=list)  # server, its status
+
+
+def every_vector() -> Iterator[Vector]:
+    """All request vectors; those without a Host a second time with one, because we rightly refuse the first."""
+    for vector in (*_gunicorn(), *_llhttp()):
+        yield vector
+        if b"host:" not in vector.raw.lower():
+            with_host = _REQUEST_LINE.sub(_with_host, vector.raw, 1 if b"ength" in vector.raw else 0)
+            if with_host != vector.raw:
+                yield replace(vector, name=f"{vector.name} + Host", raw=with_host)
+
+
+def _with_host(line: re.Match[bytes]) -> bytes:
+    """A request line, and a Host line that agrees with it."""
+    host = re.match(rb"[A-Z-]+ https?://(?:[^/?#@ ]*@)?([^/?#: ]+(?::[0-9]+)?)", line[1])
+    return line[1] + b"Host: " + (host[1] if host is not None else b"example.com") + b"\r\n"
+
+
+def _gunicorn() -> Iterator[Vector]:
+    for kind, expected in (("valid", "taken"), ("invalid", "refused")):
+        folder = vectors.folder("http1", "gunicorn", kind)
+        for path in sorted(folder.glob("*.http")):
+            yield Vector(f"gunicorn/{kind}/{path.stem}", vectors.request(path), expected)
+
+
+def _llhttp() -> Iterator[Vector]:
+    for path in sorted(vectors.folder("http1", "llhttp", "request").glob("*.md")):
+        for message in llhttp.messages(path):
+            expected = "refused" if message.error else "lenient" if message.lenient else "taken"
+            yield Vector(f"llhttp/{message.name}", message.raw, expected)
+
+
+class Hop:
+    """The sidecar and the servers behind it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Hop:
+        self.servers: list[BackEnd] = self._stack.enter_context(back_ends(self._folder))
+        more = {server.name: server.port for server in self.servers}
+        self.doors = self._stack.enter_context(Doors(self._folder, self.servers[0].port, more=more, allow=ALLOW))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def send(self, vector: Vector) -> Result:
+        """Send one vector, to all servers where anything of it is forwarded."""
+        recorder = self.servers[0]
+        answers, closed = self._through(recorder, vector, 1)
+        requests = recorder.take()
+        assert not recorder.malformed, f"{vector.name}: we forwarded what a strict server refuses: {recorder.malformed}"
+        status = max((answer.status for answer in answers), default=0)
+        refused = status >= 400 or (closed and not answers)
+        verdict = "refused" if refused else "taken" if requests else "waits"
+        result = Result(verdict, status, requests)
+        for server in self.servers[1:] if requests else ():
+            self._compare(server, vector, result, len(answers))
+        return result
+
+    def _through(self, server: BackEnd, vector: Vector, wanted: int) -> tuple[list[Answer], bool]:
+        target: Target = replace(self.doors.into(server.name), patience=PATIENCE)
+        case = Case(vector.name, "", "", vector.raw, ((Wanted(vector.raw.partition(b" ")[0]),) * wanted,))
+        return exchange(target, case)
+
+    def _compare(self, server: BackEnd, vector: Vector, result: Result, wanted: int) -> None:
+        answers, _ = self._through(server, vector, wanted)
+        found = server.take()
+        expected = [_common(one, self.servers[0]) for one in result.requests]
+        for number, (want, got) in enumerate(zip(expected, found, strict=False), 1):
+            if fault := _difference(want, _common(got, server)):
+                result.differences.append((server.name, f"request {number}: {fault}"))
+        if server.malformed:
+            result.differences.append((server.name, f"passed on {server.malformed}"))
+        if len(found) > len(expected):
+            result.differences.append((server.name, f"{len(found)} requests instead of {len(expected)}"))
+        if len(found) < len(expected):
+            status = answers[len(found)].status if len(answers) > len(found) else 0
+            if status >= 400:
+                result.stricter.append((server.name, status))
+            else:
+                result.differences.append((server.name, f"only {len(found)} of {len(expected)} requests, {status}"))
+
+
+def _common(one: Understood, server: BackEnd) -> Understood:
+    """Without what depends on the port that a server happens to have."""
+    return replace(one, host=one.host.replace(f"127.0.0.1:{server.port}", "AUTHORITY"))
+
+
+def _difference(want: Understood, got: Understood) -> str:
+    """What a server read otherwise; empty where nothing. Fields with odd names may be left out, never changed."""
+    for name in ("method", "target", "host", "body"):
+        if getattr(want, name) != getattr(got, name):
+            return f"{name} {getattr(got, name)!r}, not {getattr(want, name)!r}"
+    left_out = dict(want.fields).keys() - dict(got.fields).keys()
+    if odd := [name for name in left_out if _PLAIN.fullmatch(name)]:
+        return f"without {odd}"
+    if other := set(got.fields) - set(want.fields):
+        return f"with {sorted(other)}"
+    return ""
