@@ -1,33 +1,19 @@
 """Plain words for every failure: what happened, and what to do about it.
 
-`HAPPENED` is keyed by the short name of an error (`sidecar.errors`), `IDENTITY` by the reason that a refused identity
-carries, whichever end refused it. Placeholders stand for facts of the hop; one that is not known becomes a plain word.
-A limit stands there with the whole config key that sets it and its value now, as `limits_of` knows them.
+`HAPPENED` is keyed by the short name of an error (`sidecar.errors`); `finer` has words for some cases of one error,
+`identities` for the reasons that a refused identity carries. Placeholders stand for facts of the hop; one that is not
+known becomes a plain word (`words`).
 These sentences are for operators, through `mesh explain` and the log. Nothing of them reaches a peer (decision D7).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final
 
-from sidecar.config.quantities import show_seconds, show_size
 from sidecar.errors import HopError, IdentityRefused, PeerIdentityMismatch
-
-if TYPE_CHECKING:
-    from sidecar.config.schema import Service
-
-
-class Reason(NamedTuple):
-    """What happened and what to do, each one or two sentences."""
-
-    happened: str
-    todo: str
-
-    def to_json(self) -> dict[str, str]:
-        """The reason as data."""
-        return {"happened": self.happened, "todo": self.todo}
-
+from sidecar.policy.finer import finer
+from sidecar.policy.identities import identity_reason
+from sidecar.policy.words import LIMITS, Reason
 
 UNKNOWN: Final = {  # what stands for a fact that is not known
     "detail": "no detail was kept",
@@ -38,17 +24,6 @@ UNKNOWN: Final = {  # what stands for a fact that is not known
     "host": "that host",
     "rule": "a rule",
 }
-_SECONDS: Final = (
-    "connect", "handshake", "request_head", "response_head", "idle", "tcp_idle", "pool_idle_app", "pool_idle_peer",
-)  # fmt: skip
-_SIZES: Final = ("head_bytes",)
-_NUMBERS: Final = ("head_lines", "connections", "pool")
-LIMITS: Final = {  # what stands for a limit whose value is not known
-    **{name: f"`timeouts.{name}`" for name in _SECONDS},
-    **{name: f"`limits.{name}`" for name in (*_SIZES, *_NUMBERS, "pending")},
-}
-
-_CLOCK: Final = "Check the clocks of both machines first, then"
 
 HAPPENED: Final[dict[str, Reason]] = {
     "hop_error": Reason("The hop failed: {detail}.", "Look at the detail and at the log around that moment."),
@@ -194,158 +169,14 @@ HAPPENED: Final[dict[str, Reason]] = {
     ),
 }
 
-# Where the facts tell more than the name of the error: (a word of its detail or of the upstream, happened, to do), the
-# first that fits; empty text is that of `HAPPENED`.
-_FINER: Final[dict[str, tuple[tuple[str, str, str], ...]]] = {
-    "ambiguous_path": tuple(
-        (word, "", f"Let the client send the path without {what}. If the application needs it there, a route of "
-         f"{{listener}} accepts it by `{option}: true`; be sure that no rule is meant to cut in between.")
-        for word, what, option in (
-            ("encoded slash", "%2F", "unsafe_encoded_slash"),
-            ("`//`", "`//`", "unsafe_empty_segments"),
-            ("`;`", "`;`", "unsafe_path_parameters"),
-        )
-    ),
-    "head_too_large": (
-        ("header lines", "", "Let the client send fewer header fields, or raise {head_lines}."),
-    ),
-    "unsupported": (
-        ("https://", "", "Let the application speak plain HTTP to its sidecar: ask for http:// instead, the hop is "
-         "mTLS all the same. TLS of its own passes through an upstream with `protocol: tcp`."),
-        ("raw TCP", "", "Let the application connect to the `listen` address of that upstream, or CONNECT to it."),
-        ("CONNECT", "", "Nothing is to be allowed here: only the caller's own sidecar answers CONNECT, on loopback."),
-        ("Expect", "", "Let the client leave the Expect line out, or send `Expect: 100-continue`."),
-        ("Transfer-Encoding", "", "Let the client send the body with Content-Length, or `chunked` alone."),
-    ),
-    "idle": (
-        ("tcp_idle", "", "Find out which side stopped. If such pauses are normal here, raise {tcp_idle}."),
-        ("does not read", "{caller} stopped reading its answer: {detail}.",
-         "Look for a stuck or overloaded client; the limit is {idle}."),
-    ),
-    "undeclared_upstream": (
-        ("this listener is for", "The application asked for {host} at a listener that leads elsewhere: {detail}.",
-         "Ask this listener for its own upstream only. For {host}, use the forward proxy, or give it a listener: "
-         "`- {{to: {host}, listen: HOST:PORT}}` in `outbound`."),
-    ),
-    "connect_failed": (
-        ("the application behind", "", "Check that the application runs and listens at {endpoint}; then that `app` of "
-         "{listener} names that address. If it is only slow to accept, the limit is {connect}."),
-        ("did not answer", "", "See on its side with `mesh status` whether its sidecar runs and listens at {endpoint}; "
-         "an address that swallows packets is often a firewall's doing. The limit is {connect}."),
-    ),
-    "handshake_failed": (
-        ("no handshake within", "", "Check that a mesh sidecar, not the application itself, listens at that address; "
-         "something took the connection and said nothing. The limit is {handshake}."),
-    ),
-}
-IDENTITY: Final[dict[str, Reason]] = {
-    "no_certificate": Reason(
-        "The other end showed no certificate; a caller needs a client certificate of the mesh.",
-        "Call through a sidecar of the mesh; without an identity nobody is let in.",
-    ),
-    "wrong_trust_domain": Reason(
-        "The certificate is of another trust domain than its root, or than the one we expect: {detail}.",
-        "Check that both ends are enrolled with the same CA, and that both configurations agree on `trust_domain`.",
-    ),
-    "no_bundle": Reason(
-        "The certificate is of a trust domain whose roots we do not have: {detail}.",
-        "Check `trust_domain` on both ends; a root vouches only for its own trust domain.",
-    ),
-    "expired": Reason(
-        "The certificate has expired: {detail}.",
-        f"{_CLOCK} why its sidecar could not renew: `mesh status` there shows the last error.",
-    ),
-    "not_yet_valid": Reason(
-        "The certificate is not valid yet: {detail}.",
-        f"{_CLOCK} that of the CA; a clock that is behind by more than a minute makes fresh certificates look early.",
-    ),
-    "one_uri_san": Reason(
-        "The certificate has not exactly one URI name, so it says of itself to be nobody or several: {detail}.",
-        "Issue it from the mesh's CA, or let the other CA put exactly one SPIFFE ID into it.",
-    ),
-    "not_a_ca": Reason(
-        "A CA certificate was shown as the identity of a workload: {detail}.",
-        "Use a leaf certificate; a CA's key belongs to the CA alone.",
-    ),
-    "invalid_svid": Reason(
-        "The certificate breaks a rule of the X.509-SVID profile: {detail}.",
-        "Issue it from the mesh's CA, or mend the template of the other CA; `mesh certs verify FILE` names every rule.",
-    ),
-    "unknown_root": Reason(
-        "No path leads from the certificate to a root that we trust: {detail}.",
-        "Check that both ends are enrolled with the same CA, and have its new bundle if the root has just changed.",
-    ),
-    "bad_chain": Reason(
-        "The certificate chain does not hold: {detail}.",
-        "Look at it with `mesh certs verify`; an intermediate may be missing, too many, or signed by somebody else.",
-    ),
-    "bad_certificate": Reason(
-        "The other end refused our certificate: {detail}.",
-        f"{_CLOCK} `mesh certs verify` on this side.",
-    ),
-    "not_pinned": Reason(
-        "At first contact the CA showed no root that the enrolment file names: {detail}.",
-        "Make a new enrolment file with `mesh ca token`, and check that the address is really the CA's.",
-    ),
-    "protocol_version": Reason(
-        "The other end does not offer TLS 1.3, for example only TLS 1.2: {detail}.",
-        "Bring that end up to date. `tls.unsafe_tls12` accepts TLS 1.2 with AEAD suites until then.",
-    ),
-    "plaintext": Reason(
-        "Plaintext, or something else that is not TLS, arrived on an mTLS port: {detail}.",
-        "Let the client speak plain HTTP to its own sidecar, which speaks mTLS to this one.",
-    ),
-    "alpn": Reason(
-        "The two ends have no application protocol in common: {detail}.",
-        "Check that both declare the same `protocol` for this listener.",
-    ),
-    "handshake_failure": Reason(
-        "The two ends have no cipher suite, key exchange or signature in common: {detail}.",
-        "Bring the older end up to date; the mesh keeps to TLS 1.3 and OpenSSL's default groups.",
-    ),
-    "handshake_timeout": Reason(
-        "The handshake did not end in time: {detail}.",
-        "Look for a slow or blocked network, or a peer that connects and says nothing; the limit is {handshake}.",
-    ),
-    "reset": Reason(
-        "The other end left in the middle of the handshake: {detail}.",
-        "Look at its log: it may have refused our certificate, or not speak TLS at all.",
-    ),
-    "other_identity": Reason(
-        "{upstream} proved an identity, but not the one declared for it: {detail}.",
-        "Check `identity` of that upstream, and which sidecar really listens at {endpoint}.",
-    ),
-}
-
-_SAME: Final = {  # other short names for the same thing: of OpenSSL, of alerts, of finer profile rules
-    "unknown_ca": "unknown_root",
-    "truncated": "reset",
-    "closed": "reset",
-    "bad_signature": "bad_chain",
-    "path_length": "bad_chain",
-    "invalid_issuer": "bad_chain",
-    "chain_too_long": "bad_chain",
-    "signer_trust_domain": "wrong_trust_domain",
-    "certificate_expired": "expired",
-    "certificate_required": "no_certificate",
-}
-_EITHER_END: Final = frozenset(("protocol_version", "alpn", "handshake_failure"))  # no matter who noticed
-_PROFILE: Final = frozenset((  # the finer rules of certs.svid, all of them `invalid_svid` here
-    "chain_length", "chain_order", "chain_without_root", "digital_signature", "eku_both", "invalid_spiffe_id",
-    "key_matches", "key_strength", "key_usage_critical", "malformed", "no_cert_sign", "no_crl_sign", "path_required",
-    "san_critical_when_subject_empty", "serial_positive", "signature_hash", "signer_cert_sign", "signer_eku",
-    "signer_is_ca", "signer_no_path", "signer_one_uri_san", "spiffe_scheme",
-))  # fmt: skip
-
-
-def reason_for(name: str, identity_reason: str = "", **facts: Any) -> Reason:
+def reason_for(name: str, reason: str = "", **facts: Any) -> Reason:
     """Words for an error's short name; for identity failures its reason says more.
 
     `facts` fill the placeholders: detail, caller, upstream, endpoint, listener, host, rule, and what `limits_of` says.
     An unknown name gets the words of `hop_error`.
     """
-    found = _identity(identity_reason) if name in ("identity_refused", "peer_identity") else None
-    found = found or _finer(name, facts) or HAPPENED.get(name) or HAPPENED["hop_error"]
+    found = identity_reason(reason) if name in ("identity_refused", "peer_identity") else None
+    found = found or finer(name, facts, HAPPENED) or HAPPENED.get(name) or HAPPENED["hop_error"]
     known = UNKNOWN | LIMITS | {key: str(value).rstrip(".") for key, value in facts.items() if value}
     if facts.get("listener"):
         known["listener"] = f"listener {facts['listener']}"
@@ -357,37 +188,6 @@ def reason_of(error: HopError, **facts: Any) -> Reason:
     """Words for an error at hand."""
     identity = error.reason if isinstance(error, IdentityRefused | PeerIdentityMismatch) else ""
     return reason_for(error.name, identity, **({"detail": error.detail} | facts))
-
-
-def limits_of(service: Service) -> dict[str, str]:
-    """The limits of a service as facts for these sentences: `services.orders.timeouts.idle` (now 5m)."""
-    timeouts, limits = service.timeouts, service.limits
-    shown = {f"timeouts.{name}": show_seconds(getattr(timeouts, name)) for name in _SECONDS}
-    shown |= {f"limits.{name}": show_size(getattr(limits, name)) for name in _SIZES}
-    shown |= {f"limits.{name}": str(getattr(limits, name)) for name in _NUMBERS}
-    shown["limits.pending"] = show_seconds(limits.pending)
-    return {
-        key.partition(".")[2]: f"`services.{service.name}.{key}` (now {value})" for key, value in shown.items()
-    }
-
-
-def _identity(reason: str) -> Reason | None:
-    short = reason.removeprefix("alert_")
-    if short != reason and short not in _EITHER_END:  # the other end judged our certificate, and told us with an alert
-        todo = IDENTITY["unknown_root" if short == "unknown_ca" else "bad_certificate"].todo
-        return Reason(IDENTITY["bad_certificate"].happened, todo)
-    if short in _PROFILE:
-        return IDENTITY["invalid_svid"]
-    return IDENTITY.get(_SAME.get(short, short))
-
-
-def _finer(name: str, facts: Mapping[str, Any]) -> Reason | None:
-    """Words for this very case of an error, where there are some."""
-    said = f"{facts.get('detail') or ''} {facts.get('upstream') or ''}"
-    for word, happened, todo in _FINER.get(name, ()):
-        if word in said:
-            return Reason(happened or HAPPENED[name].happened, todo)
-    return None
 
 
 def _begin(text: str) -> str:

@@ -14,7 +14,8 @@ from certs.svid import check_leaf
 from sidecar.errors import HopError
 from sidecar.policy.explain import explain
 from sidecar.policy.question import hop_of
-from sidecar.policy.reasons import Reason, limits_of, reason_for, reason_of
+from sidecar.policy.reasons import reason_for, reason_of
+from sidecar.policy.words import Reason, limits_of
 from sidecar.runtime.hygiene import of_this_process
 from sidecar.telemetry.clock import rfc3339
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import textwrap
 from collections.abc import Callable, Iterator
+from functools import cache
 from ipaddress import ip_address
 from typing import Final
 
@@ -18,6 +19,7 @@ from certs.spiffe import SpiffeId
 from certs.svid import check_leaf, check_signer
 from sidecar import errors
 from sidecar.config.load import load_text
+from sidecar.config.schema import MeshConfig
 from sidecar.errors import HopError, IdentityRefused, PeerIdentityMismatch
 from sidecar.hop import Hop
 from sidecar.proxy.respond import status_of
@@ -68,11 +70,16 @@ class Clock:
         return WALL
 
 
+@cache
+def _config() -> MeshConfig:
+    return load_text(CONFIG)
+
+
 class Scene:
     """Two sidecars, the caller's and the called one's, that remember what they decided."""
 
     def __init__(self) -> None:
-        config = load_text(CONFIG)
+        config = _config()
         self.recorders: dict[str, Recorder] = {}
         self.sidecars: dict[str, Admission] = {}
         for name, instance in (("orders", "0d0e0f01"), ("web", "0a0b0c02")):

@@ -12,8 +12,10 @@ from certs import svid, verify
 from sidecar import errors
 from sidecar.config.load import load_text
 from sidecar.errors import AmbiguousPath, DownstreamIdle, HopError, IdentityRefused, PeerIdentityMismatch
-from sidecar.policy import reasons
-from sidecar.policy.reasons import HAPPENED, IDENTITY, LIMITS, UNKNOWN, Reason, limits_of, reason_for, reason_of
+from sidecar.policy.finer import FINER as CASES
+from sidecar.policy.identities import IDENTITY, PROFILE, SAME
+from sidecar.policy.reasons import HAPPENED, UNKNOWN, reason_for, reason_of
+from sidecar.policy.words import LIMITS, Reason, limits_of
 
 KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, HopError)]
 
@@ -39,7 +41,7 @@ def test_every_reason_to_distrust_a_certificate_has_its_words() -> None:
 
 FINER = [
     Reason(happened or HAPPENED[name].happened, todo)
-    for name, cases in reasons._FINER.items()
+    for name, cases in CASES.items()
     for _, happened, todo in cases
 ]
 
@@ -119,5 +121,5 @@ def test_an_unknown_name_still_gets_an_answer() -> None:
 
 
 def test_finer_names_lead_to_words_that_exist() -> None:
-    assert set(reasons._SAME.values()) <= set(IDENTITY)
-    assert not reasons._PROFILE & (set(IDENTITY) | set(reasons._SAME))
+    assert set(SAME.values()) <= set(IDENTITY)
+    assert not PROFILE & (set(IDENTITY) | set(SAME))

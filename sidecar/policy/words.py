@@ -1,0 +1,44 @@
+"""What every sentence about a failure is made of: the pair of what happened and what to do, and its placeholders."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from sidecar.config.quantities import show_seconds, show_size
+
+if TYPE_CHECKING:
+    from sidecar.config.schema import Service
+
+
+class Reason(NamedTuple):
+    """What happened and what to do, each one or two sentences."""
+
+    happened: str
+    todo: str
+
+    def to_json(self) -> dict[str, str]:
+        """The reason as data."""
+        return {"happened": self.happened, "todo": self.todo}
+
+
+_SECONDS: Final = (
+    "connect", "handshake", "request_head", "response_head", "idle", "tcp_idle", "pool_idle_app", "pool_idle_peer",
+)  # fmt: skip
+_SIZES: Final = ("head_bytes",)
+_NUMBERS: Final = ("head_lines", "connections", "pool")
+LIMITS: Final = {  # what stands for a limit whose value is not known
+    **{name: f"`timeouts.{name}`" for name in _SECONDS},
+    **{name: f"`limits.{name}`" for name in (*_SIZES, *_NUMBERS, "pending")},
+}
+
+
+def limits_of(service: Service) -> dict[str, str]:
+    """The limits of a service as facts for these sentences: `services.orders.timeouts.idle` (now 5m)."""
+    timeouts, limits = service.timeouts, service.limits
+    shown = {f"timeouts.{name}": show_seconds(getattr(timeouts, name)) for name in _SECONDS}
+    shown |= {f"limits.{name}": show_size(getattr(limits, name)) for name in _SIZES}
+    shown |= {f"limits.{name}": str(getattr(limits, name)) for name in _NUMBERS}
+    shown["limits.pending"] = show_seconds(limits.pending)
+    return {
+        key.partition(".")[2]: f"`services.{service.name}.{key}` (now {value})" for key, value in shown.items()
+    }
