@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import stat
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -162,11 +161,9 @@ def test_a_new_issuing_ca_takes_over_under_the_same_root(tmp_path: Path) -> None
 # ---- prepare -----------------------------------------------------------------------------------------------------
 
 
-def test_prepare_is_quick_and_hands_out_files_that_hold(tmp_path: Path) -> None:
+def test_prepare_hands_out_files_that_hold(tmp_path: Path) -> None:
     entries = [NewEntry(parse_identity(name, DEMO)) for name in ("web", "orders", "payments", "shop/web")]
-    began = time.perf_counter()
     prepare(tmp_path / "ca", DEMO, PASS, entries, ADDRESS)
-    assert time.perf_counter() - began < 1.5
     store = opened(tmp_path / "ca")
     roots = load_bundle(store, DEMO).root_hashes()
     names = ["orders.json", "payments.json", "shop~web.json", "web.json"]

@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 import tomllib
 from pathlib import Path
 
@@ -122,9 +121,8 @@ def test_set_up_makes_a_mesh_that_runs_and_the_second_time_only_looks(checkout: 
     (checkout.folder / "sidecar" / "cli" / "__init__.py").write_text(program)
     ran = subprocess.run([checkout.folder / ".venv" / "bin" / "mesh"], capture_output=True, text=True, check=False)
     assert (ran.stdout, ran.returncode) == ("this checkout\n", 5), ran.stderr
-    began = time.perf_counter()
     second = checkout.setup()
-    assert time.perf_counter() - began < 0.5
+    assert "installing" not in second.stderr
     assert (second.returncode, second.stderr) == (0, "")
 
 

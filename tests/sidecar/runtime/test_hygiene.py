@@ -303,11 +303,3 @@ def test_a_log_folder_that_is_not_there_is_named(here: Path) -> None:
 @pytest.mark.parametrize(("abi", "bits"), [(1, 13), (2, 14), (3, 15), (4, 15), (5, 16), (9, 16)])
 def test_each_landlock_is_asked_for_what_it_knows(abi: int, bits: int) -> None:
     assert handled_rights(abi) == (1 << bits) - 1
-
-
-def test_applying_it_costs_no_noticeable_start(here: Path) -> None:
-    """Under 50 ms at best of three; measured around 1."""
-    code = "import time; began = time.perf_counter(); apply(folders); print(time.perf_counter() - began)"
-    script = f"here = {str(here)!r}\n{PREFACE}{code}"
-    runs = [subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True) for _ in range(3)]
-    assert min(float(run.stdout) for run in runs) < 0.05, runs[0].stderr

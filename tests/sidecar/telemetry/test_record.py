@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -309,17 +308,3 @@ def test_made_from_a_service(tmp_path):
     os.close(errors)
     assert '"service":"spiffe://demo.mesh/ns/default/sa/orders"' in (tmp_path / "audit.jsonl").read_text()
     assert b'mesh_build_info{version="9.9"} 1\n' in recorder.metrics.render()
-
-
-def test_a_hop_is_recorded_in_microseconds(tmp_path):
-    """The target is 6 µs on an idle machine; the bound here is loose enough for a busy one, tight enough for a slip."""
-    stage = Stage(tmp_path)
-    hops = [a_hop(f"/orders/{number}") for number in range(500)]
-    best = 1.0
-    for _ in range(10):
-        started = time.perf_counter()
-        for hop in hops:
-            stage.recorder.observe(hop)
-        best = min(best, (time.perf_counter() - started) / len(hops))
-    stage.close()
-    assert best < 20e-6
