@@ -106,6 +106,7 @@ def test_while_a_root_changes_both_old_and_new_vouch() -> None:
         (NOW - 2 * DAY, "not_yet_valid"),
         (NOW + 2 * DAY, "expired"),
     ],
+    ids=range(7),  # NOW differs between the processes of pytest-xdist
 )
 def test_the_time_it_is_told_decides(now: float, expected: str | None) -> None:
     svid = an_svid(ISSUER)
