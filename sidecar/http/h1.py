@@ -75,22 +75,26 @@ def _what_is_wrong(line: bytes) -> str:
     return f"a control character in a header value: {shown}"
 
 
-def _cut_head(raw: bytearray, limit: int) -> list[bytes] | None:
-    """Take a whole head off the front, as lines without their CRLF; None while it is not complete."""
-    end = raw.find(_END_OF_HEAD)
+def _cut_head(raw: bytearray, limit: int, looked: int) -> list[bytes] | None:
+    """Take a whole head off the front, as lines without their CRLF; None while it is not complete.
+
+    The first `looked` bytes have been looked at before. Without that a head that comes byte by byte would cost its
+    square.
+    """
+    end = raw.find(_END_OF_HEAD, max(0, looked - 3))
     if end < 0:
         if len(raw) > limit + 3:  # three bytes of the empty line may be here already
             raise HeadTooLarge(f"the head is over {limit} bytes")
-        _no_bare_line_end(raw)
+        _no_bare_line_end(raw, max(0, looked - 1))
         return None
     if end > limit:
         raise HeadTooLarge(f"the head is over {limit} bytes")
     return bytes(raw[:end]).split(b"\r\n")
 
 
-def _no_bare_line_end(raw: bytearray) -> None:
+def _no_bare_line_end(raw: bytearray, start: int) -> None:
     """Refuse at once what would otherwise wait for an empty line of another kind until the time-out."""
-    if _BARE_LINE_END.search(raw):
+    if _BARE_LINE_END.search(raw, start):
         raise ProtocolViolation("a bare CR or LF in the head")
 
 
@@ -110,6 +114,7 @@ class _H1:
         self._head_bytes = head_bytes
         self._head_lines = head_lines
         self._raw = bytearray()
+        self._looked = 0  # how much of it holds no end of a head
         self._eof = False
         self._h11: h11.Connection | None = None
         self._guard: ChunkGuard | None = None  # of the chunked body that is being read
@@ -223,10 +228,12 @@ class H1Server(_H1):
             if self._raw[:2] == b"\r\n" and not self._skipped:  # RFC 9112 section 2.2: one empty line is forgiven
                 del self._raw[:2]
                 self._skipped = True
+                self._looked = 0
             if self._raw and not _TOKEN_START.match(self._raw):
                 raise _not_http(self._raw)
-            lines = _cut_head(self._raw, self._head_bytes)
+            lines = _cut_head(self._raw, self._head_bytes, self._looked)
         if lines is None:
+            self._looked = len(self._raw)
             if not self._eof:
                 return NEED_DATA
             if not self._raw:
@@ -247,6 +254,7 @@ class H1Server(_H1):
         except h11.RemoteProtocolError as error:
             raise ProtocolViolation(str(error)) from None
         self._raw = bytearray()
+        self._looked = 0
         if not isinstance(request, h11.Request):
             raise ProtocolViolation("the request head cannot be read")
         return head
@@ -367,8 +375,9 @@ class H1Client(_H1):
             raise UpstreamProtocolViolation(f"response: {error}") from None
 
     def _next_head(self) -> HttpEvent:
-        lines = _cut_head(self._raw, self._head_bytes)
+        lines = _cut_head(self._raw, self._head_bytes, self._looked)
         if lines is None:
+            self._looked = len(self._raw)
             if self._eof:
                 raise UpstreamClosed(
                     "the upstream closed before it answered" if not self._raw else "closed in its head"
@@ -380,6 +389,7 @@ class H1Client(_H1):
         connection.receive_data(bytes(self._raw[:size]))
         event = connection.next_event()
         del self._raw[:size]
+        self._looked = 0
         if isinstance(event, h11.Response) or head.status == 101:
             self._in_head = False
             self._begin_body(self._is_chunked(head))
