@@ -58,7 +58,7 @@ def explain(
     1: refused.
     """
     if decision_id is not None:
-        document = _decision(decision_id, run_dir)
+        document = _judged_again(_decision(decision_id, run_dir))
     elif caller is None or called is None:
         raise Failure("say which decision, or who calls whom.", "mesh explain ID, or --from and --to.", Code.USAGE)
     else:
@@ -162,6 +162,20 @@ def _decision(decision_id: str, run_dir: Path | None) -> dict[str, Any]:
         f"no sidecar here knows the decision {decision_id}.",
         "Each remembers its last 10,000 for as long as it runs; it may be another machine's: ask there." + missing,
     )
+
+
+def _judged_again(document: dict[str, Any]) -> dict[str, Any]:
+    """With a note where the rules of now say something else than was said then."""
+    now = document.get("policy")
+    if isinstance(now, dict):
+        then = ("deny" if document.get("error") == "policy_denied" else "permit", str(document.get("rule") or ""))
+        if then != (now.get("verdict"), now.get("rule")):
+            document["note"] = (
+                "the rules in force now say what stands above; when this was decided they said "
+                f"{then[0]}{f' by rule {then[1]!r}' if then[1] else ''}. They have changed since, or look at a header "
+                "whose value is not kept"
+            )
+    return document
 
 
 def _show(document: dict[str, Any]) -> None:

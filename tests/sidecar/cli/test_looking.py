@@ -121,6 +121,18 @@ def test_a_decision_is_found_with_whichever_sidecar_made_it(mesh: Mesh, start: S
     assert "\x1b" not in mesh.out  # the path is the caller's; it must not move our cursor
 
 
+def test_rules_that_have_changed_since_a_decision_are_no_contradiction(mesh: Mesh, start: Start) -> None:
+    orders = start("orders")
+    refused = {"id": "1f0c9a3b-2s", "verdict": "deny", "error": "policy_denied", "rule": "no-deletes", "text": "…"}
+    orders.decisions["1f0c9a3b-2s"] = refused | {"policy": {"verdict": "permit", "rule": "all"}}
+    assert mesh("explain", "1f0c9a3b-2s") == 1
+    assert "the rules in force now" in mesh.out
+    assert "deny by rule 'no-deletes'" in mesh.out
+    orders.decisions["1f0c9a3b-2s"] = refused | {"policy": {"verdict": "deny", "rule": "no-deletes"}}
+    assert mesh("explain", "1f0c9a3b-2s") == 1
+    assert "note" not in mesh.out
+
+
 def test_an_unknown_decision_says_where_else_to_ask(mesh: Mesh, start: Start) -> None:
     start("web")
     assert mesh("explain", "1f0c9a3b-zz") == 1

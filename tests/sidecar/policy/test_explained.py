@@ -75,6 +75,24 @@ def test_each_refusal_is_explained_as_it_was_agreed(table: str, name: str, monke
     assert text.isprintable() or text.replace("\n", "").isprintable()
 
 
+@pytest.mark.parametrize("table", TABLES)
+def test_programs_get_the_same_facts(table: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene()
+    for name, make in TABLES[table].items():
+        decision = make(scene)
+        code, text = told(scene, decision, monkeypatch, "-o", "json")
+        document = json.loads(text)
+        people = (SNAPSHOTS / table / f"{name}.txt").read_text()
+        assert (document["id"], code) == (decision, 0 if document["verdict"] == "permit" else 1)
+        assert document["explained"]["happened"] in people
+        assert document["explained"]["todo"] in people
+        assert document["flag"] in people
+        if document["error"] == "policy_denied":
+            assert (document["policy"]["verdict"] == "deny") is ("note" not in document)
+            assert all(change["sentence"] in people for change in document["policy"]["changes"])
+        assert "text" not in document
+
+
 def test_no_snapshot_is_left_over() -> None:
     kept = {(path.parent.name, path.stem) for path in SNAPSHOTS.rglob("*.txt")}
     assert kept == set(CASES)
