@@ -298,8 +298,9 @@ CODES: Final[Mapping[str, Code]] = dict((
         *_services(_HTTP + "timeouts: {lame_duck: 5s, drain: 0s}", _HTTP + "timeouts: {lame_duck: 5s, drain: 20s}"),
     ),
     _code(
-        "MESH053", "a pool that never fills",
-        "Every place in the pool serves one connection from downstream, and fewer of those are let in.",
+        "MESH053", "a pool with more places than callers",
+        "Each connection from downstream has one request under way, and fewer of them are let in than the pool has "
+        "places: it is `connections` that limits, not this.",
         "Lower `pool`, or raise `connections`.",
         *_services(_HTTP + "limits: {connections: 100, pool: 200}", _HTTP + "limits: {connections: 200, pool: 100}"),
     ),
@@ -362,8 +363,8 @@ def lint_markdown() -> str:
         "Printed by `mesh check --codes > docs/lint.md` from the code that explains; a test says that it is current.",
         "`mesh check --explain CODE` says the same on a terminal. A code never changes its meaning.",
         "",
-        "What is *refused* keeps a config from loading, at the start as at a reload. A *warning* does not; it is only",
-        "given where the claim is proved: that a rule never decides means that no request can exist that it decides.",
+        "What is *refused* keeps a config from loading, at the start as at a reload; a *warning* does not. Claims about",
+        "rules and routes are proved: that a rule never decides means that no request can exist that it decides.",
         "",
         "| code | | what |",
         "|---|---|---|",

@@ -108,7 +108,7 @@ def _stale(views: Sequence[View], book: Book) -> None:
 def _limits(limits: Limits, path: str, book: Book) -> None:
     said = _said(path, ("pool", "connections", "pending", "head_lines", "head_bytes"), book)
     if limits.pool > limits.connections and "pool" in said:
-        message = f"never fills: at most {limits.connections} connections (limits.connections) can ask for one"
+        message = f"more places than the {limits.connections} connections (limits.connections) that can ask for one"
         book.warn("MESH053", f"{path}.pool", message, "lower it, or raise connections")
     if limits.head_lines * SHORTEST_LINE > limits.head_bytes and "head_lines" in said:
         message = f"never acts: {limits.head_lines} lines do not fit into head_bytes, which is {limits.head_bytes}"
