@@ -16,8 +16,9 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -98,7 +99,7 @@ class Reloader:
 
     async def run(self, orders: Orders) -> None:
         """Reload whenever a file has changed, or when told to, until a drain begins."""
-        await self.adopt()
+        await self._guarded(self.adopt)
         while not orders.drain.is_set():
             told = False
             with trio.move_on_after(POLL_SECONDS):
@@ -106,8 +107,19 @@ class Reloader:
                 told = True
             if orders.drain.is_set():
                 return
-            if told or await self._changed():
-                await self.reload(told=told)
+            await self._guarded(partial(self._look, told=told))
+
+    async def _look(self, *, told: bool) -> None:
+        if told or await self._changed():
+            await self.reload(told=told)
+
+    async def _guarded(self, step: Callable[[], Awaitable[None]]) -> None:
+        """A fault of ours in here is a failed reload, and ends nothing else."""
+        try:
+            await step()
+        except Exception as fault:  # noqa: BLE001 - the configuration in force goes on serving
+            self.log.fault("a reload failed inside the sidecar", fault)
+            self._failed((f"a fault of this sidecar: {type(fault).__name__}: {fault}",))
 
     async def adopt(self) -> None:
         """Look at the files for the first time: what was loaded at the start may have changed since."""

@@ -276,6 +276,34 @@ def test_the_watch_polls_reloads_when_told_and_ends_with_the_drain(tmp_path: Pat
     trio.run(run)
 
 
+def test_a_fault_of_ours_is_a_failed_reload_and_ends_nothing(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    good = desk.reloader.apply
+
+    def bad(config: MeshConfig) -> tuple[Change, ...]:
+        raise ZeroDivisionError("surprise")
+
+    async def run() -> None:
+        orders = Orders()
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(desk.reloader.run, orders)
+                await trio.sleep(0.1)
+                desk.reloader.apply = bad
+                desk.file.write_text(MORE)
+                orders.reload()
+                while desk.reloader.last is None or desk.reloader.last.result != "failed":
+                    await trio.sleep(0.01)
+                desk.reloader.apply = good
+                orders.reload()
+                while desk.rules != ["readers", "writers"]:
+                    await trio.sleep(0.01)
+                orders.begin_drain("a test")
+
+    trio.run(run)
+    assert any("ZeroDivisionError" in str(line.get("traceback")) for line in desk.lines())
+
+
 @pytest.mark.parametrize("name", ["a\0b", "no/such/file", "."])
 def test_whatever_cannot_be_read_is_absent(tmp_path: Path, name: str) -> None:
     assert glance([str(tmp_path / name) if "\0" not in name else name], []) != glance([], [])
