@@ -60,7 +60,7 @@ class Shell:
         moved = PORT.sub(lambda match: str(self.base - DEFAULT_BASE + 17000 + int(match[1])), text)
         return subprocess.run(
             [need("bash"), "-eu", "-o", "pipefail", "-c", moved], env=self.env, cwd=self.folder, capture_output=True,
-            text=True, timeout=90, stdin=subprocess.DEVNULL, check=False,
+            text=True, timeout=150, stdin=subprocess.DEVNULL, check=False,
         )  # fmt: skip
 
 
