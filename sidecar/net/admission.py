@@ -4,11 +4,13 @@ Four limits, each against another way of filling us up:
 
 - *All connections* of the sidecar, from configuration and from the descriptors that the process may have. A new one
   over it is closed unread.
-- *Strangers*: peers that have not proved who they are. They cost a descriptor and up to 5 s each, and nobody can tell
-  a slow one from an attacker. When there is no place for another, the one that has waited longest makes room: a real
-  handshake is over in milliseconds, a half-open one only ever grows older.
-- *Handshakes per second*: each costs half a millisecond of CPU. Beyond the rate they wait, so that connections that
-  stand keep most of the processor.
+- *Strangers*: peers that have not proved who they are. They cost a descriptor and up to 5 s each. When there is no
+  place for another, one of them makes room: first whoever has not even sent a whole ClientHello, because everybody who
+  means it does so at once; then whoever has our answer and says nothing more, because a real handshake is over in
+  milliseconds; among equals the one that has waited longest. So who comes again and again only pushes out its like.
+- *Handshakes per second*: each costs a millisecond of CPU. Beyond the rate they wait, first come, first served, so that
+  connections that stand keep most of the processor. Where many wait already, no more are accepted for a moment: they
+  wait in the kernel, in the same order.
 - *Connections per identity*: whoever has an identity can use up its own places and nobody else's.
 
 Memory is the fifth: above 90 % of what the process may have, no new connection is let in until it is below again.
@@ -16,7 +18,7 @@ Memory is the fifth: above 90 % of what the process may have, no new connection 
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +34,7 @@ DESCRIPTORS_PER_CONNECTION = 2  # a downstream and an upstream socket
 SHARE = 0.9  # of descriptors, and of memory
 PEER_SHARE = 0.5  # of all connections, that one identity may have at most
 BURST_SECONDS = 1.0  # of handshakes, at once
-SHORTEST_WAIT = 0.01  # seconds; time that rounds to nothing would be waited for without ever letting go
+QUEUE_SECONDS = 0.25  # of handshakes that wait here rather than in the kernel
 
 
 class Admission:
@@ -43,10 +45,11 @@ class Admission:
         self.refused = 0
         self.open: dict[Direction, int] = {"inbound": 0, "outbound": 0}
         self._on_refused = on_refused
-        self._strangers: OrderedDict[Task, str] = OrderedDict()
+        self._silent: dict[Task, str] = {}  # strangers, and what they came in by
+        self._waiting: dict[Task, str] = {}  # those whose ClientHello is here, for their turn
+        self._answered: dict[Task, str] = {}  # those whose turn has come
         self._of_peer: dict[str, int] = {}
-        self._tokens = limits.handshakes_per_second * BURST_SECONDS
-        self._filled_at = 0.0
+        self._next_turn = -math.inf  # monotonic: when it is the turn of the next handshake, whoever it is
         self.adopt(limits, descriptors)
 
     def adopt(self, limits: Limits, descriptors: int) -> None:
@@ -95,29 +98,43 @@ class Admission:
     # ---- strangers -------------------------------------------------------------------------------------------------
 
     def stranger(self, task: Task, listener: str) -> None:
-        """Remember that this task serves a peer that has not proved who it is; the oldest may have to make room."""
-        if len(self._strangers) >= self._most_strangers:
-            oldest, its_listener = self._strangers.popitem(last=False)
-            self._turn_away("inbound", its_listener, "half_open")
-            oldest.cancel()
-        self._strangers[task] = listener
+        """Remember that this task serves a peer that has not proved who it is; another one may have to make room."""
+        if len(self._silent) + len(self._waiting) + len(self._answered) >= self._most_strangers:
+            self._make_room()
+        self._silent[task] = listener
+
+    def _make_room(self) -> None:
+        for stage in (self._silent, self._answered, self._waiting):
+            if stage:
+                oldest = next(iter(stage))
+                self._turn_away("inbound", stage.pop(oldest), "half_open")
+                oldest.cancel()
+                return
 
     def known(self, task: Task) -> None:
         """The peer has proved who it is, or is gone."""
-        self._strangers.pop(task, None)
+        for stage in (self._silent, self._answered, self._waiting):
+            stage.pop(task, None)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many wait for their turn that no more should be accepted for a moment."""
+        return len(self._waiting) >= max(1.0, self._rate * QUEUE_SECONDS)
 
     async def turn(self, port: Port) -> None:
-        """Wait for this handshake's turn. The caller's deadline holds."""
-        while True:
-            self._fill(port.now)
-            if self._tokens >= 1:
-                self._tokens -= 1
-                return
-            await port.sleep(max((1 - self._tokens) / self._rate, SHORTEST_WAIT))
-
-    def _fill(self, now: float) -> None:
-        self._tokens = min(self._rate * BURST_SECONDS, self._tokens + (now - self._filled_at) * self._rate)
-        self._filled_at = now
+        """Wait for this handshake's turn; its ClientHello is here. The caller's deadline holds."""
+        task, now = port.current, port.now
+        assert task is not None
+        at = max(self._next_turn, now - BURST_SECONDS + 1 / self._rate)
+        self._next_turn = at + 1 / self._rate
+        listener = self._silent.pop(task, "")
+        if at > now:
+            self._waiting[task] = listener
+            try:
+                await port.sleep(at - now)
+            finally:
+                self._waiting.pop(task, None)
+        self._answered[task] = listener
 
 
 def memory_limit() -> int | None:

@@ -157,6 +157,7 @@ class Reactor(Driver):
 
 
 ACCEPTS_PER_EVENT = 32
+PAUSE_SECONDS = 0.1
 RETIRING_BATCHES = 64  # twice the backlog that we ask for: whoever still comes finds nobody
 # accept(2): errors of the connection being accepted, not of the listener; and those that only time or luck will cure.
 _OUT_OF_ROOM = {24, 23, 12, 105}  # EMFILE, ENFILE, ENOMEM, ENOBUFS
@@ -165,11 +166,12 @@ _OUT_OF_ROOM = {24, 23, 12, 105}  # EMFILE, ENFILE, ENOMEM, ENOBUFS
 class Acceptor(Watched):
     """A listening socket."""
 
-    __slots__ = ("_on_wire", "accepted", "starved")
+    __slots__ = ("_on_wire", "_retiring", "accepted", "starved")
 
     def __init__(self, reactor: Reactor, sock: socket.socket, on_wire: Callable[[SocketWire], None]) -> None:
         super().__init__(reactor, sock, READ)
         self._on_wire = on_wire
+        self._retiring = False
         self.accepted = 0
         self.starved = 0  # how often the process was out of descriptors or memory
 
@@ -183,7 +185,7 @@ class Acceptor(Watched):
             except OSError as error:
                 if error.errno in _OUT_OF_ROOM:
                     self.starved += 1
-                    self._pause()
+                    self.pause()
                     return
                 continue
             self.accepted += 1
@@ -191,9 +193,12 @@ class Acceptor(Watched):
             if sock.family != socket.AF_UNIX:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._on_wire(SocketWire(self.reactor, sock))
+            if not self.interest:
+                return
 
     def retire(self) -> None:
         """Close, but first hand over who had connected already: closing would reset them."""
+        self._retiring, self.interest = True, READ
         for _ in range(RETIRING_BATCHES):
             before = self.accepted
             self.stirred(READ)
@@ -201,14 +206,16 @@ class Acceptor(Watched):
                 break
         self.close()
 
-    def _pause(self) -> None:
-        """Out of descriptors: look again in a moment rather than spin."""
+    def pause(self) -> None:
+        """Accept nobody for a moment: out of descriptors, or crowded. Who connects meanwhile waits in the kernel."""
+        if self._retiring or not self.interest:
+            return
         self.interest = 0
         self.reactor.rearm(self)
         self.reactor.start(self._resume())
 
     async def _resume(self) -> None:
-        await self.reactor.sleep(0.1)
+        await self.reactor.sleep(PAUSE_SECONDS)
         if not self.closed:
             self.interest = READ
             self.reactor.rearm(self)

@@ -20,6 +20,9 @@ WRITE = select.EPOLLOUT
 HALF_CLOSED = select.EPOLLRDHUP
 DEAD = select.EPOLLHUP | select.EPOLLERR
 LINGER_RESET = struct.pack("ii", 1, 0)
+TLS_HANDSHAKE = 22  # RFC 8446 section 5.1: the type of a record
+TLS_HEADER = 5
+TLS_LONGEST = 16 * 1024
 
 
 class Watched:
@@ -192,6 +195,35 @@ class SocketWire(EpollWire):
             self.received += count
             return bytes(reactor.view[:count])
 
+    async def first_record(self) -> None:
+        """Wait until the first TLS record is here whole: a ClientHello. Nothing is read; raises WireBroken.
+
+        Until then a peer costs us a socket, and no OpenSSL object of 50 KiB. Returns as well for what is no such
+        record, and where the peer has ended: TLS finds the right words for those. The kernel wakes us only once all
+        that we wait for has come (SO_RCVLOWAT), so a peer that sends single bytes does not keep us busy.
+        """
+        wanted = 0
+        try:
+            while True:  # look first: a client that means it has sent its own before we were told of the connection
+                try:
+                    count = self.sock.recv_into(self.reactor.buffer, TLS_HEADER + TLS_LONGEST, socket.MSG_PEEK)
+                except BlockingIOError:
+                    pass
+                except OSError as error:
+                    raise WireBroken(error.strerror or "reset") from None
+                else:
+                    missing = _record_length(self.reactor.view[:count])
+                    if count == 0 or count >= missing or self.half_closed:
+                        return
+                    wanted = missing
+                    self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, wanted)
+                await self._readable()
+                if self.closed:
+                    raise WireBroken("closed by ourselves")
+        finally:
+            if wanted and not self.closed:
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+
     async def write(self, data: bytes) -> None:
         """Send all of it, waiting where the other side is slow."""
         if self.closed:
@@ -219,6 +251,16 @@ class SocketWire(EpollWire):
                 self.sock.shutdown(socket.SHUT_WR)
             except OSError:
                 pass
+
+
+def _record_length(data: memoryview) -> int:
+    """How many bytes the first record will have with its header; 0 for what is no handshake, or none that may be."""
+    if not data or data[0] != TLS_HANDSHAKE:
+        return 0
+    if len(data) < TLS_HEADER:
+        return TLS_HEADER
+    length = data[3] << 8 | data[4]
+    return TLS_HEADER + length if length <= TLS_LONGEST else 0
 
 
 async def connect(reactor: Reactor, host: str, port: int) -> SocketWire:

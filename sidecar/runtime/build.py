@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sidecar.config.schema import Address, Inbound, Service
 from sidecar.errors import IdentityRefused, NoIdentity
 from sidecar.net.admission import SHARE, Admission, memory_limit, memory_used
-from sidecar.net.port import Expired
+from sidecar.net.port import Expired, WireBroken
 from sidecar.net.reactor import Acceptor, Reactor, open_files_limit
 from sidecar.net.wires import SocketWire
 from sidecar.proxy.http import HttpConnection
@@ -19,6 +19,7 @@ from sidecar.proxy.outbound import OutboundSide
 from sidecar.proxy.side import Caller, Door
 from sidecar.proxy.tcp import Tunnels
 from sidecar.runtime.generation import Generation, Maker
+from sidecar.runtime.heap import Heap
 from sidecar.runtime.listening import CannotListen, bind_all
 from sidecar.telemetry.record import Handshake
 
@@ -81,6 +82,7 @@ class Proxy:
         self._ends: list[float] = []  # monotonic: when time is up for something that a reload has taken away
         self._generation = self._maker.generation(service, None)
         self._memory_limit = memory_limit()
+        self._heap = Heap()
         self.admission = Admission(
             service.limits, descriptors=open_files_limit(), on_refused=recorder.connection_refused
         )
@@ -204,6 +206,8 @@ class Proxy:
             wire.abort()
             return
         self._reactor.start(self._served(ear.direction, ear.name, ear.handler, wire))
+        if ear.direction == "inbound" and self.admission.crowded:
+            ear.acceptor.pause()
 
     async def _served(
         self,
@@ -233,12 +237,12 @@ class Proxy:
         task = reactor.current
         assert task is not None
         self.admission.stranger(task, spec.name)
+        within = self.service.timeouts.handshake
         try:
-            reactor.deadline(began + self.service.timeouts.handshake)
+            reactor.deadline(began + within)
+            await _client_hello(wire, within)
             await self.admission.turn(reactor)
-            secure, peer = await self._gate.accept(
-                reactor, wire, http=spec.protocol == "http", within=self.service.timeouts.handshake
-            )
+            secure, peer = await self._gate.accept(reactor, wire, http=spec.protocol == "http", within=within)
         except Expired:
             self._recorder.connection_refused("inbound", spec.name, "handshakes")
             return None
@@ -310,6 +314,7 @@ class Proxy:
 
     def sweep(self) -> None:
         """Close what has been idle or left over for too long; look whether there is memory for newcomers."""
+        self._heap.look(self.connections)
         if self._memory_limit is not None:
             self.admission.short_of_memory = memory_used() > self._memory_limit * SHARE
         for upstream in self._upstreams:
@@ -353,6 +358,16 @@ class Proxy:
         for connection in list(self._http):
             if connection.direction == direction:
                 connection.drain()
+
+
+async def _client_hello(wire: SocketWire, within: float) -> None:
+    """Wait for the beginning of a handshake. Raises IdentityRefused where none comes in time."""
+    try:
+        await wire.first_record()
+    except Expired:
+        raise IdentityRefused("handshake_timeout", f"no handshake within {within:g} s") from None
+    except WireBroken:
+        raise IdentityRefused("reset", "the peer left before its ClientHello") from None
 
 
 def _inbound_handler(proxy: Proxy, spec: Inbound, side: InboundSide) -> Handler:

@@ -7,6 +7,7 @@ address that well-behaved callers have too, and only ever against loopback. It i
 
     silent      connects and never sends a byte
     half_open   sends half a ClientHello, then a byte a second
+    stalled     sends a whole ClientHello, lets the answer be paid for, and falls silent
     hellos      sends a whole ClientHello and leaves as soon as the answer has been paid for: a flood
     strangers   whole handshakes without a certificate, one after the other: a flood
     handshakes  whole handshakes with an identity, one after the other: a flood
@@ -45,7 +46,7 @@ ASKS = {
     "slow_body": b"POST /slow-body HTTP/1.1\r\nhost: app\r\ncontent-length: 1000000\r\n\r\n",
     "slow_read": b"GET /bytes/67108864 HTTP/1.1\r\nhost: app\r\n\r\n",
 }
-KINDS = ("silent", "half_open", "hellos", "strangers", *sorted(NEEDS_IDENTITY))
+KINDS = ("silent", "half_open", "stalled", "hellos", "strangers", *sorted(NEEDS_IDENTITY))
 
 
 @dataclass
@@ -80,8 +81,8 @@ class Foe:
         self._established = False
         self._asked = False
         self._hello = b""
-        if self._kind not in ("silent",):
-            in_memory = self._kind in ("half_open", "hellos")
+        if self._kind != "silent":
+            in_memory = self._kind in ("half_open", "stalled", "hellos")
             self._tls = SSL.Connection(crew.context, None if in_memory else sock)
             self._tls.set_connect_state()
             if in_memory:
@@ -106,7 +107,7 @@ class Foe:
             return "reset" if error.errno in (104, 32) else f"errno {error.errno}"
 
     def _act(self, now: float) -> str:
-        if self._kind in ("silent", "half_open", "hellos"):
+        if self._kind in ("silent", "half_open", "stalled", "hellos"):
             return self._act_plain(now)
         assert self._tls is not None
         if not self._established:
@@ -129,7 +130,9 @@ class Foe:
         if self._hello:
             self._sock.sendall(self._hello)
             self._hello = b""
-        return "paid" if self._sock.recv(4096) else "eof"
+        if not self._sock.recv(65536):
+            return "eof"
+        return "paid" if self._kind == "hellos" else ""
 
     def _drain(self) -> str:
         assert self._tls is not None

@@ -84,6 +84,40 @@ def test_the_oldest_stranger_makes_room():
     assert ended == [0, 1, 2]
 
 
+def test_the_silent_make_room_first_and_those_who_wait_for_their_turn_last():
+    """However old they are: everybody who means it sends a ClientHello at once, and goes on once we have answered."""
+    admission, refused = an_admission(handshakes_open=3, handshakes_per_second=2)
+    port = MemoryPort()
+    ended: list[str] = []
+
+    async def stranger(name: str) -> None:
+        task = port.current
+        assert task is not None
+        admission.stranger(task, name)
+        try:
+            if name != "silent":
+                await admission.turn(port)
+            await port.sleep(60)
+        finally:
+            admission.known(task)
+            ended.append(name)
+
+    async def story() -> None:
+        names = ["answered", "answered too", "waits", "silent", "waits too", "waits as well", "waits last"]
+        tasks = []
+        for name in names:
+            tasks.append(port.spawn(stranger(name)))
+            await port.sleep(0.001)
+        assert ended == ["answered", "silent", "answered too", "waits"]
+        assert admission.crowded
+        for task in tasks:
+            task.cancel()
+
+    port.run(story())
+    assert refused == [f"inbound {name} half_open" for name in ("answered", "silent", "answered too", "waits")]
+    assert not admission.crowded
+
+
 def test_handshakes_beyond_the_rate_wait_their_turn():
     admission, _ = an_admission(handshakes_per_second=10)
     port = MemoryPort()

@@ -1,0 +1,38 @@
+"""Memory that many connections have used goes back to the system once they have gone.
+
+A TLS connection costs some 50 KiB of small blocks, most of them OpenSSL's. glibc keeps freed blocks for later,
+scattered over a heap that it seldom shrinks by itself: after a crowd a sidecar of 50 MiB stays at 120. malloc_trim(3)
+gives whole pages back, wherever they lie. It takes a few milliseconds, so it is called once a crowd has halved, not at
+every departure. Other C libraries have no such function.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+
+CROWD = 64  # connections that must have gone before it is worth the time
+
+
+class Heap:
+    """Told of the number of open connections again and again; `trim` is for tests."""
+
+    def __init__(self, trim: Callable[[], object] | None = None) -> None:
+        self._trim = trim or _malloc_trim()
+        self._most = 0  # since the last trim
+
+    def look(self, connections: int) -> None:
+        """Trim if a crowd has gone."""
+        self._most = max(self._most, connections)
+        if self._most - connections >= max(CROWD, self._most // 2):
+            self._most = connections
+            self._trim()
+
+
+def _malloc_trim() -> Callable[[], object]:
+    try:
+        function = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError):
+        return lambda: None
+    function.argtypes, function.restype = [ctypes.c_size_t], ctypes.c_int
+    return lambda: function(0)
