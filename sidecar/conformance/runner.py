@@ -19,7 +19,7 @@ from sidecar.conformance.case import Case
 from sidecar.conformance.judge import Observation, Verdict, judge
 from sidecar.conformance.origin import Origin, Seen
 
-SETTLE = 0.03  # seconds for a second answer, or a second request at the origin, to show
+SETTLE = 0.02  # seconds for a second answer, or a second request at the origin, to show
 CONNECT_SECONDS = 5.0
 CANARY_SECONDS = 5.0
 

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from sidecar.cli.root import run_command
 from sidecar.conformance import report
 from sidecar.conformance.corpus import CASES, digest
 from sidecar.conformance.judge import Outcome, Verdict
 from sidecar.conformance.origin import Origin
 from tests.kit.backends import need_wheel
 from tests.kit.doors import Doors
+from tests.kit.free_ports import free_port
 from tests.kit.tools import need
 from tests.wire import battery
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "conformance.md").read_text()
-# Messages that are good as far as they have come: we wait for the rest, until a time-out.
-UNFINISHED = {
-    "framing/length-long", "chunks/size-overflow-32", "chunks/last-missing", "chunks/last-no-empty-line",
-    "lines/unfinished",
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +33,32 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Doors, Orig
 def test_every_case_is_refused_or_passes_in_its_one_reading(ours: tuple[Doors, Origin], door: str) -> None:
     verdicts = battery.through(door, *ours)
     assert report.findings(verdicts) == []
-    assert {verdict.case.name for verdict in verdicts if verdict.outcome is Outcome.HELD} == UNFINISHED
+    assert {verdict.case.name for verdict in verdicts if verdict.outcome is Outcome.HELD} == battery.UNFINISHED
     assert not [verdict for verdict in verdicts if verdict.outcome in (Outcome.CLOSED, Outcome.ANSWERED)]
     ours[0].assert_well()
+
+
+def test_the_verb_itself_over_mtls_and_through_the_forward_proxy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in docs/conformance.md: the suite is the application behind app's sidecar."""
+    port = free_port()
+    which = ["--origin", f"127.0.0.1:{port}", "--mesh", "--only", "control/*", "--only", "framing/c*", "-o", "json"]
+    with Doors(tmp_path, port) as doors:
+        keys = ["--cert", str(doors.certificate), "--key", str(doors.key), "--ca", str(doors.ca), "--host", "app"]
+        ways = {
+            f"https://127.0.0.1:{doors.ports.app_in}": keys,
+            f"http://127.0.0.1:{doors.ports.door}": ["--origin-host", "app"],
+            "http://app:80": ["--host", "app", "--forward-proxy", f"127.0.0.1:{doors.ports.proxy}"],
+        }
+        for url, how in ways.items():
+            code = run_command(["conformance", url, *how, *which])
+            document = json.loads(capsys.readouterr().out)
+            assert (code, document["passed"], document["origin"]) == (0, True, True), document
+            assert document["totals"]["forwarded"] >= 28
+        without = run_command(["conformance", f"https://127.0.0.1:{doors.ports.app_in}", "--ca", str(doors.ca), *which])
+        assert without == 3  # no certificate, no answer
+        assert "cannot be tested" in capsys.readouterr().err
 
 
 # ---- others ----------------------------------------------------------------------------------------------------------

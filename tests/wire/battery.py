@@ -6,11 +6,12 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from sidecar import __version__
 from sidecar.conformance.corpus import CASES, choose
-from sidecar.conformance.judge import Verdict
+from sidecar.conformance.judge import Outcome, Verdict
 from sidecar.conformance.origin import Origin
 from sidecar.conformance.runner import Target, run
 from tests.kit.backends import PROXIES
@@ -24,6 +25,12 @@ LABELS = {
 }
 COMPARED = ("nginx", "haproxy", "envoy", "caddy", "apache")
 PATIENCE = 0.6  # seconds; on loopback a proxy that will answer has done so long before
+LONG_PATIENCE = 3.0
+# Messages that are good as far as they have come: we wait for the rest, until a time-out.
+UNFINISHED = {
+    "framing/length-long", "chunks/size-overflow-32", "chunks/last-missing", "chunks/last-no-empty-line",
+    "lines/unfinished",
+}  # fmt: skip
 
 
 @contextmanager
@@ -35,8 +42,12 @@ def our_doors(folder: Path) -> Iterator[tuple[Doors, Origin]]:
 
 def through(door: str, doors: Doors, origin: Origin) -> list[Verdict]:
     """Every case through one of our doors, those included that only we promise."""
-    target: Target = getattr(doors, door)
-    return run(target, CASES, origin)
+    target: Target = replace(getattr(doors, door), patience=PATIENCE)
+    verdicts = run(target, CASES, origin)
+    silent = [one.case for one in verdicts if one.outcome is Outcome.HELD and one.case.name not in UNFINISHED]
+    # Silence is judged by a clock. Who was only slow, on a busy machine, gets a second and longer hearing.
+    again = {one.case.name: one for one in run(replace(target, patience=LONG_PATIENCE), silent, origin)}
+    return [again.get(one.case.name, one) for one in verdicts]
 
 
 def against(name: str) -> tuple[str, list[Verdict]]:
