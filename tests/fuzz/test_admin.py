@@ -61,7 +61,7 @@ def serve(stream: bytes, cuts: list[int]) -> Served:
     return found
 
 
-@fuzz(STREAMS, st.lists(st.integers(1, 40), max_size=4), brief=350, long=60_000)
+@fuzz(STREAMS, st.lists(st.integers(1, 40), max_size=4), brief=350, long=20_000)
 @example(b"GET / HTTP/1.1\r\nHost: h\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n", [])
 @example(b"HEAD ! HTTP/1.1\r\nHost: h\r\n\r\n", [])  # once a body was sent to a HEAD
 @example(b"HEAD ! HTTP/0.0\n\n", [])

@@ -52,7 +52,7 @@ def edited(data: bytes, edits: Edits) -> bytes:
     return data
 
 
-@fuzz(EDITS, brief=120, long=20_000)
+@fuzz(EDITS, brief=120, long=6_000)
 def test_a_config_is_whole_or_every_mistake_has_a_place(edits: Edits) -> None:
     """Any text is a whole configuration, the same each time it is read, or ConfigErrors in which every mistake names
     a file, has a message and is printable; and it is decided in a bounded time.
@@ -71,7 +71,7 @@ def test_a_config_is_whole_or_every_mistake_has_a_place(edits: Edits) -> None:
     assert load_bytes(data).config == config
 
 
-@fuzz(EDITS, brief=500, long=100_000)
+@fuzz(EDITS, brief=500, long=33_000)
 def test_a_signing_request_is_for_the_key_that_signed_it(edits: Edits) -> None:
     """Whatever is done to a good request, it is refused, or it still asks for the very key whose holder made it."""
     try:
@@ -85,7 +85,7 @@ def test_a_signing_request_is_for_the_key_that_signed_it(edits: Edits) -> None:
 NOISE = st.binary(max_size=300) | st.integers(0, 2000).map(lambda size: b"\x30\x82" + size.to_bytes(2, "big") * 40)
 
 
-@fuzz(NOISE, brief=300, long=50_000)
+@fuzz(NOISE, brief=300, long=16_000)
 @example(CSR + b"\x00")
 @example(b"\x30" * (MAX_CSR_BYTES + 1))
 def test_noise_is_no_signing_request(data: bytes) -> None:
@@ -98,7 +98,7 @@ def test_noise_is_no_signing_request(data: bytes) -> None:
     raise AssertionError("accepted")
 
 
-@fuzz(EDITS, brief=300, long=60_000)
+@fuzz(EDITS, brief=300, long=20_000)
 def test_a_bundle_brings_no_root_that_was_not_in_it(edits: Edits) -> None:
     """Whatever is done to a bundle's document, it is refused, or it trusts only roots whose whole certificates stand in
     the document, and it is read the same once it has been written again.
@@ -124,7 +124,7 @@ JSON = st.recursive(
 )
 
 
-@fuzz(JSON, brief=300, long=60_000)
+@fuzz(JSON, brief=300, long=20_000)
 def test_json_of_any_shape_is_no_fault_of_ours(value: object) -> None:
     """Any JSON where a bundle or an enrolment file is expected is read or refused with an error of our own."""
     for text in (json.dumps(value), json.dumps({"keys": value}), json.dumps({"keys": [value]})):
@@ -135,7 +135,7 @@ def test_json_of_any_shape_is_no_fault_of_ours(value: object) -> None:
                 assert error.name in ("invalid_bundle", "invalid_enrolment")
 
 
-@fuzz(EDITS, brief=400, long=80_000)
+@fuzz(EDITS, brief=400, long=26_000)
 def test_an_enrolment_file_trusts_nothing_that_it_does_not_say(edits: Edits) -> None:
     """Whatever is done to an enrolment file, it is refused without its secret in the message, or it holds at least one
     pinned root, one proof and an identity of its own trust domain, and is read the same once written again.
