@@ -13,6 +13,7 @@ an expiry.
 from __future__ import annotations
 
 import hashlib
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -30,7 +31,7 @@ from sidecar.hop import TlsInfo
 from sidecar.net.contexts import make_context
 from sidecar.net.port import Expired, Port, Wire, WireBroken
 from sidecar.net.tls import AlertReceived, TlsBroken, TlsWire
-from sidecar.net.wires import SocketWire
+from sidecar.net.wires import EpollWire, SocketWire
 
 if TYPE_CHECKING:
     from OpenSSL import SSL
@@ -169,7 +170,11 @@ class MtlsGate:
     async def accept(self, port: Port, wire: Wire, *, http: bool, within: float) -> tuple[Wire, Peer]:
         """Be the server. Raises IdentityRefused or NoIdentity; the wire is closed then."""
         assert isinstance(wire, SocketWire)
-        generation = self._valid(port.wall())
+        try:
+            generation = self._valid(port.wall())
+        except NoIdentity:
+            await _part_in_peace(port, wire)
+            raise
         secure = TlsWire(wire, generation.context(server=True, http=http), server=True)
         try:
             port.deadline(port.now + within)
@@ -178,7 +183,7 @@ class MtlsGate:
             except AlertReceived as error:
                 raise IdentityRefused(f"alert_{error.reason}", error.detail) from None
             except TlsBroken as error:
-                await _let_alert_through(port, secure)
+                await _part_in_peace(port, secure)
                 raise IdentityRefused(error.reason, error.detail) from None
             except Expired:
                 raise IdentityRefused("handshake_timeout", f"no handshake within {within:g} s") from None
@@ -271,10 +276,10 @@ def _failed(error: TlsBroken) -> PeerIdentityMismatch | HandshakeFailed:
     return HandshakeFailed(error.detail, reason)
 
 
-async def _let_alert_through(port: Port, wire: TlsWire) -> None:
-    """Give a refused peer time to read our alert: a close with unread bytes would be a reset, and destroy it."""
-    wire.end_failed_handshake()
+async def _part_in_peace(port: Port, wire: EpollWire) -> None:
+    """FIN rather than RST, though the peer may still be sending: a reset would destroy the alert that says why."""
     try:
+        wire.sock.shutdown(socket.SHUT_WR)
         port.deadline(port.now + REFUSED_LINGER)
         for _ in range(16):
             await wire._readable()

@@ -12,7 +12,6 @@ OpenSSL owns the socket here; there is no memory BIO and no copy in between. Two
 from __future__ import annotations
 
 import os
-import socket
 from typing import TYPE_CHECKING
 
 from cryptography import x509
@@ -161,13 +160,6 @@ class TlsWire(EpollWire):
         known = tls_error(error, self.connection)
         kind = AlertReceived if known.alert else TlsBroken
         return kind(known.reason, known.detail)
-
-    def end_failed_handshake(self) -> None:
-        """Let our alert reach the other side: FIN rather than RST, although it may still be sending."""
-        try:
-            self.sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass
 
     # ---- what the handshake found -------------------------------------------------------------------------------
 

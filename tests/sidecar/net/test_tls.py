@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import pytest
@@ -55,7 +56,7 @@ def test_an_end_without_close_notify_is_no_end() -> None:
         client, server = await shaken(reactor)
         await client.write(b"half of it")
         assert await server.read() == b"half of it"
-        client.end_failed_handshake()  # FIN on the socket, and nothing from TLS
+        client.sock.shutdown(socket.SHUT_WR)  # FIN on the socket, and nothing from TLS
         with pytest.raises(WireBroken):
             await server.read()
         client.abort()
@@ -84,7 +85,7 @@ def test_a_refused_client_reads_the_alert_in_place_of_the_first_byte(mine: Any, 
         async def refuse() -> None:
             with pytest.raises(TlsBroken):
                 await server.handshake()
-            server.end_failed_handshake()
+            server.sock.shutdown(socket.SHUT_WR)
 
         other = reactor.spawn(refuse())
         await client.handshake()  # in TLS 1.3 the client is done before it is judged
