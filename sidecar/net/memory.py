@@ -255,6 +255,9 @@ class MemoryWire:
                 return
             await self._writable()
 
+    async def first_record(self) -> None:
+        """There is no TLS in memory, and nothing to wait for before the gate."""
+
     async def finish(self) -> None:
         """Send the end of our direction; reading goes on."""
         if not self.closed and not self.finished:
