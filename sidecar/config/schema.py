@@ -113,7 +113,7 @@ class Limits:
     connections_per_peer: Count = described("Open connections of one verified identity; at most half of all.", 512)
     handshakes_open: Count = described("Peers that have not proved who they are; the oldest makes room.", 512)
     handshakes_per_second: Count = described(
-        "TLS handshakes begun; more of them wait. Each costs about a millisecond.", 400
+        "TLS handshakes begun; more of them wait. Each costs about a millisecond.", 300
     )
     pool: Count = described("Open connections to one upstream.", 1024)
     pending: Delay = described("How long a request waits for a place in a full pool.", 1.0)

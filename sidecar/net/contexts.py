@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, NamedTuple
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from cryptography import x509
 from OpenSSL import SSL, crypto
@@ -46,6 +46,7 @@ class VerifyFailure(NamedTuple):
     certificate: x509.Certificate | None  # None where only OpenSSL can read it
 
 
+_alive: WeakSet[SSL.Context] = WeakSet()
 _verify_failures: WeakKeyDictionary[SSL.Connection, VerifyFailure] = WeakKeyDictionary()
 
 
@@ -90,7 +91,13 @@ def make_context(
         _show(context, svid, extra_chain)
     if alpn:
         _negotiate(context, alpn, server)
+    _alive.add(context)
     return context
+
+
+def contexts_alive() -> int:
+    """How many contexts this process holds: those of generations that a connection still keeps, too."""
+    return len(_alive)
 
 
 def verify_failure(connection: SSL.Connection) -> VerifyFailure | None:

@@ -127,6 +127,11 @@ class Reactor(Driver):
 
     # ---- sockets ----------------------------------------------------------------------------------------------------
 
+    @property
+    def sockets(self) -> int:
+        """How many are registered, listening ones included."""
+        return len(self._watched)
+
     def watch(self, watched: Watched) -> None:
         """Register a socket, for life."""
         watched.born = self.batch

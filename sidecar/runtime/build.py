@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sidecar.config.schema import Address, Inbound, Service
 from sidecar.errors import IdentityRefused, NoIdentity
 from sidecar.net.admission import SHARE, Admission, memory_limit, memory_used
+from sidecar.net.contexts import contexts_alive
 from sidecar.net.port import Expired, WireBroken
-from sidecar.net.reactor import Acceptor, Reactor, open_files_limit
+from sidecar.net.reactor import Acceptor, Reactor, open_files, open_files_limit
 from sidecar.net.wires import SocketWire
 from sidecar.proxy.http import HttpConnection
 from sidecar.proxy.inbound import InboundSide
@@ -299,6 +300,16 @@ class Proxy:
     def in_flight(self) -> int:
         """Requests that have begun and not ended."""
         return sum(not connection.idle for connection in self._http)
+
+    def engine(self) -> dict[str, int]:
+        """What must return to its start when all connections have gone; for soaks, and for whoever suspects a leak."""
+        return {
+            "tasks": len(self._reactor.tasks),
+            "sockets": self._reactor.sockets,
+            "descriptors": open_files(),
+            "tls_contexts": contexts_alive(),
+            "memory_bytes": memory_used(),
+        }
 
     def listeners(self) -> list[dict[str, str]]:
         """Where we listen, for `mesh status`."""

@@ -1,0 +1,25 @@
+"""The whole soak: a million connections, five million requests. `MESH_SOAK_CONNECTIONS` chooses another number."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tests.kit.memory_use import MIB
+from tests.kit.programs import echo_app
+from tests.kit.soak import Soak
+
+CONNECTIONS = int(os.environ.get("MESH_SOAK_CONNECTIONS", "1000000"))
+SLOPE = 1 * MIB  # bytes a million requests
+
+
+def test_a_million_connections_leave_nothing_behind(tmp_path: Path) -> None:
+    mesh = Soak(tmp_path)
+    with echo_app(tmp_path, mesh.ports.app), mesh:
+        mesh.start_all("web", "app")
+        report = mesh.go(warm_up=max(2_000, CONNECTIONS // 20), connections=CONNECTIONS)
+        mesh.assert_well()
+    print(report.summary())
+    report.assert_clean()
+    for name in report.start:
+        assert report.slope(name) * 1e6 < SLOPE, report.summary()
