@@ -20,6 +20,9 @@ WRITE = select.EPOLLOUT
 HALF_CLOSED = select.EPOLLRDHUP
 DEAD = select.EPOLLHUP | select.EPOLLERR
 LINGER_RESET = struct.pack("ii", 1, 0)
+# Of what we have written the kernel holds at most so much that it cannot send yet. Without this it takes 4 MiB for
+# every reader that is slow, which is memory of the machine's, and work done for nobody.
+UNSENT_BYTES = 128 * 1024
 TLS_HANDSHAKE = 22  # RFC 8446 section 5.1: the type of a record
 TLS_HEADER = 5
 TLS_LONGEST = 16 * 1024
@@ -287,6 +290,7 @@ async def connect(reactor: Reactor, host: str, port: int) -> SocketWire:
 async def _connect_one(reactor: Reactor, family: socket.AddressFamily, address: tuple[Any, ...]) -> SocketWire:
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
     try:
         sock.connect(address)
     except BlockingIOError:
