@@ -23,7 +23,7 @@ from tests.kit.processes import eventually
 from tests.kit.programs import echo_app
 from tests.kit.siege import Attacker, Outcome, besiege, divided_machine, identity_of, siege_yaml
 
-SECONDS = float(os.environ.get("MESH_SIEGE_SECONDS", "4"))
+SECONDS = float(os.environ.get("MESH_SIEGE_SECONDS", "3"))
 PATIENT = """{
   timeouts: {handshake: 2s, request_head: 2s, idle: 3s}, limits: {connections_per_peer: 150, connections: 700},
 }"""
