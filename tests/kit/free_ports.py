@@ -12,9 +12,11 @@ import os
 import random
 import socket
 import tempfile
+from functools import cache
 from pathlib import Path
 
 RANGE = range(20000, 32000)
+BASES = (10000, 12000, 14000, 18000)  # and not 16000: 17000 is the default of people who try things meanwhile
 _held: dict[int, int] = {}  # port → descriptor of its lock
 _start = random.randrange(len(RANGE))
 
@@ -30,20 +32,39 @@ def free_port() -> int:
     raise RuntimeError("no free port")
 
 
-def _claim(port: int) -> bool:
+def _claim_file(number: int, name: str) -> bool:
     folder = Path(tempfile.gettempdir()) / f"mesh-test-ports-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    descriptor = os.open(folder / str(port), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return False
+    _held[number] = descriptor
+    return True
+
+
+def _claim(port: int) -> bool:
+    if not _claim_file(port, str(port)):
+        return False
+    try:
         for host, family in (("127.0.0.1", socket.AF_INET), ("0.0.0.0", socket.AF_INET)):
             with socket.socket(family) as probe:
                 probe.bind((host, port))
     except OSError:
-        os.close(descriptor)
+        os.close(_held.pop(port))
         return False
-    _held[port] = descriptor
     return True
+
+
+@cache
+def free_base() -> int:
+    """This process's base for `mesh up --port-base`, with the thousand after it; below the range of single ports."""
+    for base in BASES:
+        if base not in _held and _claim_file(base, f"base-{base}"):
+            return base
+    raise RuntimeError("no free port base")
 
 
 class Ports:

@@ -77,8 +77,7 @@ def test_at_the_start(meshes: Mesh, offset: float, starts: bool, says: str) -> N
     meshes.start("web", offset, ready=starts)
     try:
         if not starts:
-            eventually("it says why", lambda: says in web.identity()["last_error"])
-            assert web.state_word() == "starting"
+            eventually("it says why", lambda: web.state_word() == "starting" and says in web.identity()["last_error"])
             assert "no identity yet" in web.status()["not_ready"][0]
             assert curl(meshes.pair.url).code == 7  # no door stands before there is an identity
         eventually("the skew is known", lambda: web.identity()["clock_warning"] == says)

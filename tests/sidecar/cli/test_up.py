@@ -19,6 +19,7 @@ from sidecar.cli.preflight import wanted_ports, why_not
 from sidecar.config.load import load_text
 from sidecar.config.schema import Address
 from sidecar.demo.config import DemoPorts, demo_yaml
+from tests.kit.free_ports import free_base
 
 pytestmark = pytest.mark.integration
 
@@ -93,7 +94,7 @@ def stop(process: subprocess.Popen[str], number: int = signal.SIGINT) -> tuple[i
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    return Place(tmp_path, next(base for base in range(18000, 27000, 1000) if all_free(base)))
+    return Place(tmp_path, free_base())
 
 
 def test_mesh_up_for_a_while_prints_one_document_and_leaves_nothing(place: Place) -> None:
