@@ -25,7 +25,8 @@ test: ## everything that must hold before a change lands: linters, types, all te
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(PYTEST) -m "not deep and not integration" -n 2 $(ARGS)
-	$(PYTEST) -m "not deep and integration" -n 2 $(ARGS)
+	$(PYTEST) -m "not deep and integration and not alone" -n 2 $(ARGS)
+	$(PYTEST) -m "not deep and alone" $(ARGS)
 
 check: ## the quick half of that: linters, types, tests without real programs
 	@scripts/setup.sh dev
@@ -35,7 +36,8 @@ check: ## the quick half of that: linters, types, tests without real programs
 
 integration: ## tests with real sockets and real programs (what is not installed is skipped, and named)
 	@scripts/setup.sh dev
-	$(PYTEST) -m "integration and not deep" -n 2 $(ARGS)
+	$(PYTEST) -m "not deep and integration and not alone" -n 2 $(ARGS)
+	$(PYTEST) -m "not deep and alone" $(ARGS)
 
 deep: ## long fuzzing and soak
 	@scripts/setup.sh dev
