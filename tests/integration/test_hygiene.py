@@ -108,11 +108,14 @@ def test_the_ca_is_confined_too(pair: Pair) -> None:
 def test_all_that_a_confined_sidecar_does_in_its_life_still_works(pair: Pair) -> None:
     """It renews its certificate, moves to a fresh log when the old one is rotated, and leaves no socket behind."""
     web = pair["web"].start()
-    audit = web.state / "audit.jsonl"
-    assert audit.exists()
-    audit.replace(audit.with_suffix(".1"))
-    assert web.rotate()
-    assert web.stop() == 0
+    try:
+        audit = web.state / "audit.jsonl"
+        eventually("the audit has begun", audit.exists)
+        audit.replace(audit.with_suffix(".1"))
+        assert web.rotate()
+    finally:
+        code = web.stop()
+    assert code == 0
     assert not web.socket.exists()
     assert audit.exists(), "a fresh one"
     assert "Permission denied" not in web.process.text(), web.process.tail()
