@@ -31,7 +31,7 @@ from sidecar.http.headers import XFCC, end_to_end, first, tokens, without_reserv
 from sidecar.http.message import RequestHead, ResponseHead
 from sidecar.http.xfcc import appended, element
 from sidecar.net.port import Cancelled
-from sidecar.proxy.side import Caller, Door, Plan
+from sidecar.proxy.side import Caller, Door, Plan, with_head
 from sidecar.proxy.tcp import Tunnels, lease_of, tunnel
 
 if TYPE_CHECKING:
@@ -125,13 +125,7 @@ class InboundSide:
 
     def open_hop(self, caller: Caller, head: RequestHead | None, now: float) -> Hop:
         """A hop for this request, with nothing read yet but what cannot fail."""
-        hop = self._hop(caller, "http", now)
-        if head is not None:
-            hop.method = head.method.decode("ascii")
-            hop.target = head.target.decode("ascii")
-            hop.headers = head.headers
-            hop.version = head.version.decode("ascii")
-        return hop
+        return with_head(self._hop(caller, "http", now), head)
 
     def _hop(self, caller: Caller, protocol: str, now: float) -> Hop:
         peer = caller.peer

@@ -35,7 +35,7 @@ from sidecar.net.port import Cancelled
 from sidecar.proxy.http import HttpConnection
 from sidecar.proxy.inbound import VIA, _via, finish_tcp, outgoing_headers
 from sidecar.proxy.respond import peer_refused
-from sidecar.proxy.side import Caller, Door, Plan
+from sidecar.proxy.side import Caller, Door, Plan, with_head
 from sidecar.proxy.tcp import Tunnels, lease_of, tunnel
 
 if TYPE_CHECKING:
@@ -121,13 +121,7 @@ class OutboundSide:
 
     def open_hop(self, caller: Caller, head: RequestHead | None, now: float) -> Hop:
         """A hop for this request, with nothing read yet but what cannot fail."""
-        hop = self._hop(caller, "http", now)
-        if head is not None:
-            hop.method = head.method.decode("ascii")
-            hop.target = head.target.decode("ascii")
-            hop.headers = head.headers
-            hop.version = head.version.decode("ascii")
-        return hop
+        return with_head(self._hop(caller, "http", now), head)
 
     def _hop(self, caller: Caller, protocol: str, now: float) -> Hop:
         return Hop(

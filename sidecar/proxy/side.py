@@ -104,3 +104,13 @@ class HttpSide(Protocol):
     def explain_refusal(self, hop: Hop, error: HopError) -> tuple[bool, bool]:
         """(show the decision id, show the reason) to this caller."""
         ...
+
+
+def with_head(hop: Hop, head: RequestHead | None) -> Hop:
+    """The hop, with what its request head says as received; None where no head could be read."""
+    if head is not None:
+        hop.method = head.method.decode("ascii")
+        hop.target = head.target.decode("ascii")
+        hop.headers = head.headers
+        hop.version = head.version.decode("ascii")
+    return hop
