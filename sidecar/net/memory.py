@@ -236,7 +236,11 @@ class MemoryWire:
             if self.half_closed:
                 return b""
 
-    async def write(self, data: bytes) -> None:
+    async def read_shared(self, beside: Wire | None = None) -> memoryview:
+        """As `read`."""
+        return memoryview(await self.read(beside))
+
+    async def write(self, data: bytes | memoryview) -> None:
         """Send all of it, waiting where the other side is slow."""
         rest = memoryview(data)
         while True:

@@ -93,7 +93,11 @@ class Wire(Protocol):
         """
         ...
 
-    async def write(self, data: bytes) -> None:
+    async def read_shared(self, beside: Wire | None = None) -> memoryview:
+        """As `read`, but more at once, and not copied: good until this task waits for anything but writing it."""
+        ...
+
+    async def write(self, data: bytes | memoryview) -> None:
         """Send all of it, waiting where the other side is slow. Raises WireBroken."""
         ...
 

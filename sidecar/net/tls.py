@@ -2,8 +2,8 @@
 
 OpenSSL owns the socket here; there is no memory BIO and no copy in between. Two facts shape the code:
 
-- `recv_into` gives at most one record (16 KiB) a call, and our buffer is larger than a record. So OpenSSL never holds
-  back decrypted bytes that epoll would not tell us of, and a level-triggered event means that a read is worth trying.
+- A read gives at most one record (16 KiB) a call, and our buffer has room for one. So OpenSSL never holds back
+  decrypted bytes that epoll would not tell us of, and a level-triggered event means that a read is worth trying.
 - In TLS 1.3 a read may want to write (a key update) and the peer's verdict on a client certificate arrives *after*
   the client's handshake has ended: as an alert in place of the first byte of data. `AlertReceived` keeps that apart
   from an ordinary reset, because it means "you are not who I talk to", and nothing may be sent again (decision D18).
@@ -18,12 +18,17 @@ from cryptography import x509
 from OpenSSL import SSL
 
 from sidecar.hop import TlsInfo
-from sidecar.net.port import Wire, WireBroken
+from sidecar.net import openssl
+from sidecar.net.port import WireBroken
 from sidecar.net.tls_errors import tls_error
-from sidecar.net.wires import EpollWire
+from sidecar.net.wires import NOTHING_YET, WANTS_TO_WRITE, EpollWire, _ours
 
 if TYPE_CHECKING:
     from sidecar.net.wires import SocketWire
+
+
+RECORD = 16 * 1024  # RFC 8446 section 5.1: the longest record
+LARGE = 4 * 1024  # after a record of such a size another one may be here already
 
 
 class TlsBroken(WireBroken):
@@ -46,7 +51,7 @@ class AlertReceived(TlsBroken):
 class TlsWire(EpollWire):
     """A TLS connection on a socket. Takes the plain wire's socket over."""
 
-    __slots__ = ("connection", "ended", "established", "finished")
+    __slots__ = ("_late", "connection", "established", "finished")
 
     def __init__(self, plain: SocketWire, context: SSL.Context, *, server: bool, server_name: str = "") -> None:
         reactor, sock = plain.reactor, plain.sock
@@ -55,7 +60,7 @@ class TlsWire(EpollWire):
         self.connection = SSL.Connection(context, sock)
         self.established = False
         self.finished = False  # our close_notify has been sent
-        self.ended = False  # theirs has been read; what follows it on the socket is no longer for us
+        self._late: WireBroken | None = None  # what reads raise from now on
         if server:
             self.connection.set_accept_state()
         else:
@@ -82,45 +87,52 @@ class TlsWire(EpollWire):
             if self.closed:
                 raise WireBroken("closed by ourselves")
 
-    async def read(self, beside: Wire | None = None) -> bytes:
-        """The next bytes, or `b""` after the other side's close_notify."""
-        assert beside is None or isinstance(beside, EpollWire)
-        reactor = self.reactor
-        connection = self.connection
+    def _take(self, limit: int) -> int:
+        """Read what is there into the shared buffer: one record, and where that was large, those that follow it."""
         if self.ended:
-            return b""
-        while True:
-            await self._readable(beside)
-            if self.closed:
-                raise WireBroken("closed by ourselves")
+            if self._late is not None:
+                raise self._late
+            return 0
+        buffer = self.reactor.buffer
+        try:
+            count = openssl.read(self.connection, buffer, limit)
+        except SSL.WantReadError:
+            return NOTHING_YET
+        except SSL.ZeroReturnError:
+            self.ended = True
+            return 0
+        except SSL.WantWriteError:
+            return WANTS_TO_WRITE
+        except (SSL.Error, OSError) as error:
+            raise self._broken(error) from None
+        more = count
+        while more >= LARGE and limit - count >= RECORD:
             try:
-                count = connection.recv_into(reactor.buffer)
-            except SSL.WantReadError:
-                continue
+                more = openssl.read_on(self.connection, buffer, count, limit)
             except SSL.ZeroReturnError:
                 self.ended = True
-                return b""
-            except SSL.WantWriteError:
-                await self._writable()
-                continue
+                break
             except (SSL.Error, OSError) as error:
-                raise self._broken(error) from None
-            self.received += count
-            return bytes(reactor.view[:count])
+                self.ended, self._late = True, self._broken(error)  # what came before it counts
+                break
+            count += more
+        return count
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes | memoryview) -> None:
         """Send all of it, waiting where the other side is slow."""
         connection = self.connection
-        rest: bytes | memoryview = data
+        rest = data
         while rest:
             if self.closed:
                 raise WireBroken("closed by ourselves")
             try:
-                count = connection.send(rest)
+                count = openssl.write(connection, rest)
             except SSL.WantWriteError:
+                rest = _ours(rest, 0)
                 await self._writable()
                 continue
             except SSL.WantReadError:
+                rest = _ours(rest, 0)
                 await self._readable()
                 continue
             except (SSL.Error, OSError) as error:

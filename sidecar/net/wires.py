@@ -23,6 +23,9 @@ LINGER_RESET = struct.pack("ii", 1, 0)
 # Of what we have written the kernel holds at most so much that it cannot send yet. Without this it takes 4 MiB for
 # every reader that is slow, which is memory of the machine's, and work done for nobody.
 UNSENT_BYTES = 128 * 1024
+PIECE = 64 * 1024  # bytes that one `read` copies at most
+BULK = 256 * 1024  # and that `read_shared` takes at once: all of the shared buffer
+NOTHING_YET, WANTS_TO_WRITE = -1, -2  # instead of a number of bytes
 TLS_HANDSHAKE = 22  # RFC 8446 section 5.1: the type of a record
 TLS_HEADER = 5
 TLS_LONGEST = 16 * 1024
@@ -57,13 +60,14 @@ class Watched:
 class EpollWire(Watched):
     """What plain and TLS wires share: who waits for what, and what epoll is told."""
 
-    __slots__ = ("_on_stir", "half_closed", "reader", "received", "reset", "sent", "watcher", "writer")
+    __slots__ = ("_on_stir", "ended", "half_closed", "reader", "received", "reset", "sent", "watcher", "writer")
 
     def __init__(self, reactor: Reactor, sock: socket.socket) -> None:
         self.reader: Task | None = None
         self.writer: Task | None = None
         self.watcher: Task | None = None
         self.half_closed = False  # the other side has sent FIN
+        self.ended = False  # all that it said has been read, although the socket may still have bytes
         self.reset = False
         self.received = 0
         self.sent = 0
@@ -112,27 +116,58 @@ class EpollWire(Watched):
         else:
             self.reactor.rearm(self)
 
-    async def _readable(self, beside: EpollWire | None = None) -> None:
+    async def _readable(self) -> None:
         """Wait until the socket may have something to read."""
         if not self.interest & READ:
             self._want(self.interest | READ)
-        task = self.reactor.current
-        self.reader = task
+        self.reader = self.reactor.current
         try:
-            if beside is None:
-                await park()
-            else:
+            await park()
+        finally:
+            self.reader = None
+
+    def _take(self, limit: int) -> int:
+        """Read what is there into the shared buffer: how many bytes, 0 at the end of the stream, or NOTHING_YET or
+        WANTS_TO_WRITE. Raises WireBroken.
+        """
+        raise AssertionError
+
+    async def read(self, beside: Wire | None = None) -> bytes:
+        """The next bytes, or `b""` once the other side has finished."""
+        return bytes(await self.read_shared(beside, PIECE))
+
+    async def read_shared(self, beside: Wire | None = None, limit: int = BULK) -> memoryview:
+        """As `read`, in the reactor's own buffer: good until this task waits again. The hot path, so it waits as
+        `_readable` does without calling it.
+        """
+        assert beside is None or isinstance(beside, EpollWire)
+        reactor = self.reactor
+        task = reactor.current
+        while not self.ended:
+            if not self.interest & READ:
+                self._want(self.interest | READ)
+            if beside is not None:
                 if beside.half_closed:
                     raise PeerGone(reset=beside.reset)
                 beside.watcher = task
-                try:
-                    await park()
-                finally:
+            self.reader = task
+            try:
+                await park()
+            finally:
+                self.reader = None
+                if beside is not None:
                     beside.watcher = None
-                if beside.half_closed:
-                    raise PeerGone(reset=beside.reset)
-        finally:
-            self.reader = None
+            if beside is not None and beside.half_closed:
+                raise PeerGone(reset=beside.reset)
+            if self.closed:
+                raise WireBroken("closed by ourselves")
+            count = self._take(limit)
+            if count >= 0:
+                self.received += count
+                return reactor.buffer.view[:count]
+            if count == WANTS_TO_WRITE:
+                await self._writable()
+        return reactor.buffer.view[: self._take(limit)]
 
     async def _writable(self) -> None:
         """Wait until the socket may take something."""
@@ -181,22 +216,14 @@ class SocketWire(EpollWire):
 
     __slots__ = ()
 
-    async def read(self, beside: Wire | None = None) -> bytes:
-        """The next bytes, or `b""` once the other side has finished."""
-        assert beside is None or isinstance(beside, EpollWire)
-        reactor = self.reactor
-        while True:
-            await self._readable(beside)
-            if self.closed:
-                raise WireBroken("closed by ourselves")
-            try:
-                count = self.sock.recv_into(reactor.buffer)
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                raise WireBroken(error.strerror or "reset") from None
-            self.received += count
-            return bytes(reactor.view[:count])
+    def _take(self, limit: int) -> int:
+        """Read what is there into the shared buffer."""
+        try:
+            return self.sock.recv_into(self.reactor.buffer.data, limit)
+        except BlockingIOError:
+            return NOTHING_YET
+        except OSError as error:
+            raise WireBroken(error.strerror or "reset") from None
 
     async def first_record(self) -> None:
         """Wait until the first TLS record is here whole: a ClientHello. Nothing is read; raises WireBroken.
@@ -209,13 +236,13 @@ class SocketWire(EpollWire):
         try:
             while True:  # look first: a client that means it has sent its own before we were told of the connection
                 try:
-                    count = self.sock.recv_into(self.reactor.buffer, TLS_HEADER + TLS_LONGEST, socket.MSG_PEEK)
+                    count = self.sock.recv_into(self.reactor.buffer.data, TLS_HEADER + TLS_LONGEST, socket.MSG_PEEK)
                 except BlockingIOError:
                     pass
                 except OSError as error:
                     raise WireBroken(error.strerror or "reset") from None
                 else:
-                    missing = _record_length(self.reactor.view[:count])
+                    missing = _record_length(self.reactor.buffer.view[:count])
                     if count == 0 or count >= missing or self.half_closed:
                         return
                     wanted = missing
@@ -227,11 +254,11 @@ class SocketWire(EpollWire):
             if wanted and not self.closed:
                 self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes | memoryview) -> None:
         """Send all of it, waiting where the other side is slow."""
         if self.closed:
             raise WireBroken("closed by ourselves")
-        rest: bytes | memoryview = data
+        rest = data
         while True:
             try:
                 count = self.sock.send(rest)
@@ -242,7 +269,7 @@ class SocketWire(EpollWire):
             self.sent += count
             if count == len(rest):
                 return
-            rest = memoryview(rest)[count:]
+            rest = _ours(rest, count)
             await self._writable()
             if self.closed:
                 raise WireBroken("closed by ourselves")
@@ -254,6 +281,12 @@ class SocketWire(EpollWire):
                 self.sock.shutdown(socket.SHUT_WR)
             except OSError:
                 pass
+
+
+def _ours(rest: bytes | memoryview, sent: int) -> memoryview:
+    """What is still to be sent, out of the shared buffer: others read into that while we wait."""
+    view = memoryview(rest)[sent:]
+    return view if isinstance(rest, bytes) or isinstance(view.obj, bytes) else memoryview(bytes(view))
 
 
 def _record_length(data: memoryview) -> int:
