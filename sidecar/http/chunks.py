@@ -15,6 +15,7 @@ import re
 from enum import Enum
 
 from sidecar.errors import HeadTooLarge, HopError, ProtocolViolation
+from sidecar.http.message import quoted
 
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 FIELD = re.compile(rb"(" + TOKEN + rb"):[ \t]*+([^\x00-\x08\x0a-\x1f\x7f]*)\Z")
@@ -87,7 +88,7 @@ class ChunkGuard:
     def _size(self, line: bytes) -> HopError | None:
         match = _SIZE.match(line)
         if match is None:
-            return ProtocolViolation(f"chunked body: not a chunk size: {repr(line[:40])[1:]}")
+            return ProtocolViolation(f"chunked body: not a chunk size: {quoted(line, 40)}")
         self._left = int(match[1], 16)
         self._at = _At.DATA if self._left else _At.TRAILERS
         return None
@@ -99,7 +100,7 @@ class ChunkGuard:
         self._lines += 1
         self._bytes += len(line) + 2
         if FIELD.match(line) is None:
-            return ProtocolViolation(f"not a trailer field: {repr(line[:60])[1:]}")
+            return ProtocolViolation(f"not a trailer field: {quoted(line)}")
         if self._lines > self._trailer_lines or self._bytes > self._trailer_bytes:
             return HeadTooLarge(f"trailers are over {self._trailer_lines} lines or {self._trailer_bytes} bytes")
         return None

@@ -29,7 +29,7 @@ from sidecar.http.chunks import FIELD as _FIELD
 from sidecar.http.chunks import TOKEN as _TOKEN
 from sidecar.http.chunks import ChunkGuard
 from sidecar.http.headers import FORBIDDEN_TRAILERS, LOOKALIKES, SINGLETONS, first, tokens
-from sidecar.http.message import CLOSED, NEED_DATA, SWITCHED, Data, End, HttpEvent, RequestHead, ResponseHead
+from sidecar.http.message import CLOSED, NEED_DATA, SWITCHED, Data, End, HttpEvent, RequestHead, ResponseHead, quoted
 
 _TOKEN_START = re.compile(_TOKEN)
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/(1\.[01])\Z")
@@ -62,7 +62,7 @@ def _fields(lines: list[bytes], limit: int) -> Headers:
 
 
 def _what_is_wrong(line: bytes) -> str:
-    shown = repr(line[:60])[1:]
+    shown = quoted(line)
     if line[:1] in (b" ", b"\t"):
         return f"a folded header line (obsolete line folding): {shown}"
     if b"\n" in line or b"\r" in line:
@@ -71,7 +71,7 @@ def _what_is_wrong(line: bytes) -> str:
         return f"a header line without a colon: {shown}"
     name = line.partition(b":")[0]
     if not re.fullmatch(_TOKEN, name):
-        return f"a header name that is no token: {repr(name[:60])[1:]}"
+        return f"a header name that is no token: {quoted(name)}"
     return f"a control character in a header value: {shown}"
 
 
@@ -103,7 +103,7 @@ def _length(headers: Headers) -> int | None:
     if value is None:
         return None
     if not _DIGITS.match(value):
-        raise ProtocolViolation(f"Content-Length {value[:30]!r} is not a plain number")
+        raise ProtocolViolation(f"Content-Length {quoted(value, 30)} is not a plain number")
     return int(value)
 
 
@@ -262,7 +262,7 @@ class H1Server(_H1):
     def _read_request(self, lines: list[bytes]) -> RequestHead:
         match = _REQUEST_LINE.match(lines[0])
         if match is None:
-            raise ProtocolViolation(f"not a request line of HTTP/1: {repr(lines[0][:60])[1:]}")
+            raise ProtocolViolation(f"not a request line of HTTP/1: {quoted(lines[0])}")
         method, target, version = match.groups()
         headers = _fields(lines[1:], self._head_lines)
         if version == b"1.1" and first(headers, b"host") is None:
@@ -322,14 +322,14 @@ def _read_framing(head: RequestHead) -> None:
         if head.version == b"1.0":
             raise ProtocolViolation("Transfer-Encoding in HTTP/1.0")
         if codings != [b"chunked"]:
-            raise UnsupportedFeature(f"Transfer-Encoding {b', '.join(codings)[:60]!r}; only chunked is supported")
+            raise UnsupportedFeature(f"Transfer-Encoding {quoted(b', '.join(codings))}; only chunked is supported")
         head.body = True
     elif head.length:
         head.body = True
     expectations = tokens(headers, b"expect")
     if expectations:
         if expectations != [b"100-continue"]:
-            raise UnsupportedFeature(f"Expect: {b', '.join(expectations)[:60]!r}")
+            raise UnsupportedFeature(f"Expect: {quoted(b', '.join(expectations))}")
         head.expects_continue = head.body and head.version != b"1.0"
 
 
@@ -415,7 +415,7 @@ class H1Client(_H1):
     def _read_response(self, lines: list[bytes]) -> ResponseHead:
         match = _STATUS_LINE.match(lines[0])
         if match is None:
-            raise UpstreamProtocolViolation(f"not a status line: {repr(lines[0][:60])[1:]}")
+            raise UpstreamProtocolViolation(f"not a status line: {quoted(lines[0])}")
         headers = _fields(lines[1:], self._head_lines)
         length = _length(headers)
         codings = tokens(headers, b"transfer-encoding")

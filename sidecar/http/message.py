@@ -61,3 +61,19 @@ NEED_DATA = Pause.NEED_DATA
 CLOSED = Pause.CLOSED
 SWITCHED = Pause.SWITCHED
 HttpEvent = RequestHead | ResponseHead | Data | End | Pause
+
+
+def quoted(data: bytes, most: int = 60) -> str:
+    """Bytes of a message as a person may read them: the first `most`, in quotes, visible ASCII only.
+
+    Whatever else there is becomes an escape (`\\r`, `\\x01`), so nothing in them can act on a terminal or a log.
+    """
+    return "'" + "".join(map(_READABLE.__getitem__, data[:most])) + "'"
+
+
+def _readable(char: str) -> str:
+    known = {"\t": "\\t", "\n": "\\n", "\r": "\\r", "\\": "\\\\", "'": "\\'"}.get(char)
+    return known or (char if " " <= char <= "~" else f"\\x{ord(char):02x}")
+
+
+_READABLE = [_readable(chr(code)) for code in range(256)]

@@ -15,7 +15,7 @@ from sidecar.errors import (
     UpstreamProtocolViolation,
 )
 from sidecar.http.h1 import H1Client, H1Server
-from sidecar.http.message import CLOSED, NEED_DATA, Data, End, HttpEvent, RequestHead, ResponseHead
+from sidecar.http.message import CLOSED, NEED_DATA, Data, End, HttpEvent, RequestHead, ResponseHead, quoted
 
 LINE = b"GET / HTTP/1.1\r\n"
 HOST = b"Host: a\r\n"
@@ -368,3 +368,39 @@ def test_trailers_are_sent_only_where_the_framing_has_room_for_them() -> None:
         codec.send_head(ResponseHead(status, headers))
         assert codec.send_end(trailers) == expected
         assert codec.reusable
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"plain", "'plain'"),
+        (b"a\tb\r\n\x00\x1b[31m\x7f\xff", r"'a\tb\r\n\x00\x1b[31m\x7f\xff'"),
+        (b"it's", r"'it\'s'"),
+        (b"back\\x01", r"'back\\x01'"),
+    ],
+)
+def test_bytes_in_messages_are_clean_text(data: bytes, text: str) -> None:
+    assert quoted(data) == text
+    assert quoted(data).isascii()
+    assert quoted(data).isprintable()
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        LINE + HOST + b"Content-Length: +5\r\n\r\n",
+        LINE + HOST + b"Transfer-Encoding: gzip\r\n\r\n",
+        LINE + HOST + b"Expect: much\r\n\r\n",
+        LINE + HOST + b"X: \x01\r\n\r\n",
+        LINE + HOST + b"b ad: 1\r\n\r\n",
+        b"GET  /\r\n\r\n",
+        CHUNKED + b"zz\r\n",
+        CHUNKED + b"0\r\nno trailer\r\n\r\n",
+    ],
+)
+def test_no_refusal_shows_how_python_writes_bytes(raw: bytes) -> None:
+    with pytest.raises(HopError) as refused:
+        events(server(raw))
+    assert "b'" not in str(refused.value)
+    assert 'b"' not in str(refused.value)
+    assert str(refused.value).isprintable()
