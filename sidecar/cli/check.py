@@ -5,6 +5,7 @@ Each finding has a code; `--explain CODE` says why it matters and how to mend it
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,7 @@ def check(file: str, code: str | None, codes: bool, output: str) -> int:
     from sidecar.config.mistakes import ConfigErrors
 
     try:
-        loaded = load(file)
+        loaded = load(file, time.time())
     except ConfigErrors as errors:
         _show_mistakes(file, errors, output)
         return Code.NEGATIVE

@@ -102,7 +102,7 @@ def _from_file(file: Path, called: str, question: dict[str, Any]) -> dict[str, A
     from sidecar.cli.run import choose
     from sidecar.config.load import load_config
 
-    config = load_config(str(file))
+    config = load_config(str(file), time.time())
     service, asking = choose(config, called, file), config.services.get(str(question["from"]))
     if asking is not None:
         question = {**question, "from": str(asking.identity)}

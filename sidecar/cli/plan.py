@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -47,13 +48,13 @@ def demo_plan(base: int, folder: Path) -> Plan:
     text = demo_yaml(base)
     file = folder / DEMO_FILE
     file.write_text(text)
-    config = load_text(text, str(file))
+    config = load_text(text, str(file), now=time.time())
     return Plan(config, _ca_address(config), file, base)
 
 
 def file_plan(path: Path) -> Plan:
     """A file of yours. Raises ConfigErrors, and Failure where its CA is not ours to start or it has no service."""
-    config = load_config(str(path))
+    config = load_config(str(path), time.time())
     if not config.services:
         raise Failure(f"{path} has no services.", "Name at least one under `services:`.", Code.USAGE)
     address = _ca_address(config)

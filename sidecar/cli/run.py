@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -64,7 +65,7 @@ def run(
     from sidecar.admin.client import run_folder
     from sidecar.config.load import load_config
 
-    config = load_config(str(file))
+    config = load_config(str(file), time.time())
     chosen = choose(config, service, file)
     if with_app:
         if command:

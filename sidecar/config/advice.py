@@ -13,19 +13,22 @@ from sidecar.config.cover import KNOWN_METHODS
 from sidecar.config.inert import settings
 from sidecar.config.mistakes import Book, nearest
 from sidecar.config.overlap import overlaps
-from sidecar.config.schema import MeshConfig, Rule
+from sidecar.config.posture import posture_of, show_moment
+from sidecar.config.schema import Inbound, MeshConfig, Rule
 from sidecar.config.sentences import applies_to, is_http
 
 XFCC = b"x-forwarded-client-cert"
 
 
-def advise(config: MeshConfig, views: Sequence[View], book: Book) -> None:
-    """Note every warning in the book."""
+def advise(config: MeshConfig, views: Sequence[View], book: Book, now: float | None) -> None:
+    """Note every warning in the book, at this moment (seconds since the epoch)."""
     by_name = {view.name: view for view in views}
     known = {view.identity.text for view in views}
     for view in views:
         _reachable(view, book)
         _upstreams(view, by_name, book)
+        for listener in view.inbound:
+            _posture(listener, book, now)
         for rule in (*view.allow, *view.deny):
             _callers(rule, config, list(by_name), known, book)
             _methods(rule, book)
@@ -44,6 +47,29 @@ def _reachable(view: View, book: Book) -> None:
     if not service.inbound and (service.allow or service.deny):
         message = "has rules but no inbound listener, so they are never asked"
         book.warn("MESH021", view.path, message, "add inbound:")
+
+
+_MEANS = {
+    "permissive": "whoever reaches the port is let in without identity and without rules, except for what a deny rule "
+    "forbids everybody",
+    "observe": "no rule refuses anybody who has an identity of this mesh",
+}
+
+
+def _posture(placed: Placed[Inbound], book: Book, now: float | None) -> None:
+    """A listener that is not strict is told of each time."""
+    listener, posture, path = placed.value, posture_of(placed.value), f"{placed.path}.until"
+    if posture is None or now is None:
+        if listener.until is not None:
+            message = f"is for posture: permissive or observe; listener {listener.name} is strict, now and afterwards"
+            book.warn("MESH062", path, message, "remove it")
+    elif posture.in_force(now):
+        message = f"{posture.kind} until {show_moment(posture.until)}: {_MEANS[posture.kind]}"
+        hint = "make it strict as soon as mesh_posture_would_refuse_total stands still"
+        book.warn("MESH063", f"{placed.path}.posture", message, hint)
+    else:
+        message = f"{posture.kind} has ended: listener {listener.name} is strict since {show_moment(posture.until)}"
+        book.warn("MESH061", path, message, "remove posture: and until:")
 
 
 def _upstreams(view: View, by_name: Mapping[str, View], book: Book) -> None:

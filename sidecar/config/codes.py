@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 HEAD: Final = "trust_domain: demo.mesh\n"
+EXAMPLES_AT: Final = 1_767_614_400.0  # 2026-01-05T12:00:00Z: when the examples with a date are read
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,21 @@ CODES: Final[Mapping[str, Code]] = dict((
         "Headers `mesh-*` are taken off every request and set anew, so the rule would judge what it never gets.",
         "Name the caller in `from`.",
         *_rules("allow: [{from: web, headers: {mesh-caller: web}}]", "allow: [{from: web}]"),
+    ),
+    _code(
+        "MESH018", "a weaker posture without an end",
+        "`permissive` lets callers in that prove nothing, and `observe` refuses nobody by a rule. Both are for a "
+        "migration, and what is not ended by itself is forgotten.",
+        "Add `until` with a day at most 14 days ahead, or make the listener strict again.",
+        *_services("inbound: [{app: '127.0.0.1:8080', posture: permissive}]\nallow: [{from: web}]", _HTTP),
+    ),
+    _code(
+        "MESH019", "a weaker posture for more than 14 days",
+        "So long a time is no migration step any more. Who needs longer says so again, every 14 days at the latest.",
+        "Bring `until` nearer; the hint has the latest that is accepted at this moment.",
+        *_services(
+            "inbound: [{app: '127.0.0.1:8080', posture: observe, until: 2026-02-01}]\nallow: [{from: web}]", _HTTP
+        ),
     ),
     _code(
         "MESH020", "a service that nobody may call",
@@ -352,6 +368,29 @@ CODES: Final[Mapping[str, Code]] = dict((
             _HTTP + "access_log: {path: /var/log/mesh.log}\naudit: {path: /var/log/mesh-audit.jsonl}",
         ),
     ),
+    _code(
+        "MESH061", "a weaker posture that has ended",
+        "The day under `until` is past, so the listener is strict already, whatever its `posture` says.",
+        "Remove both keys; or, if there are still callers that strict refuses, name a new day.",
+        *_services(
+            "inbound: [{app: '127.0.0.1:8080', posture: observe, until: 2026-01-05}]\nallow: [{from: web}]", _HTTP
+        ),
+    ),
+    _code(
+        "MESH062", "an end of nothing",
+        "`until` ends a posture of `permissive` or `observe`. A strict listener is strict before that day and after it.",
+        "Remove `until`, or say which posture is meant.",
+        *_services("inbound: [{app: '127.0.0.1:8080', until: 2026-01-12}]\nallow: [{from: web}]", _HTTP),
+    ),
+    _code(
+        "MESH063", "a listener that is not strict",
+        "Nothing is wrong with that for some days, but nobody should be able to overlook it.",
+        "Look at `mesh status` and at `mesh_posture_would_refuse_total`; when nothing is counted any more that should "
+        "pass, remove `posture` and `until`.",
+        *_services(
+            "inbound: [{app: '127.0.0.1:8080', posture: permissive, until: 2026-01-12}]\nallow: [{from: web}]", _HTTP
+        ),
+    ),
 ))  # fmt: skip
 
 
@@ -365,6 +404,7 @@ def lint_markdown() -> str:
         "",
         "What is *refused* keeps a config from loading, at the start as at a reload; a *warning* does not. Claims",
         "about rules and routes are proved: that a rule never decides means that no request exists that it decides.",
+        "Examples with a date are read on 2026-01-05.",
         "",
         "| code | | what |",
         "|---|---|---|",

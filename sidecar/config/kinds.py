@@ -12,6 +12,7 @@ from certs.spiffe import SpiffeId, TrustDomain, workload_id
 from sidecar.config.addresses import address_of, host_of, ip_of, network_of
 from sidecar.config.document import Scalar
 from sidecar.config.plain import BadValue, Scope, quoted, text_of
+from sidecar.config.posture import MOMENT_SCHEMA, read_moment, show_moment
 from sidecar.config.quantities import (
     DURATION_SCHEMA,
     between,
@@ -129,6 +130,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     "seconds": Kind("a duration", duration("write at least 1ms"), DURATION_SCHEMA, show_seconds),
     "delay": Kind("a duration, or 0s", duration(""), DURATION_SCHEMA, show_seconds),
+    "moment": Kind("a date or a moment", read_moment, MOMENT_SCHEMA, show_moment),
     "size": Kind(
         "a size",
         read_size,

@@ -12,6 +12,7 @@ from typing import Final
 
 from sidecar.config.assemble import Placed, View, is_loopback
 from sidecar.config.mistakes import Book
+from sidecar.config.posture import LONGEST, posture_of, show_moment
 from sidecar.config.schema import Address, Inbound, MeshConfig, Rule
 from sidecar.config.sentences import applies_to, is_http
 
@@ -20,8 +21,8 @@ RESERVED: Final = "mesh-"  # decision D6
 NEVER_LOGGED: Final = ("authorization", "cookie", "set-cookie", "proxy-authorization")
 
 
-def lint(config: MeshConfig, views: Sequence[View], book: Book) -> None:
-    """Note every mistake between parts. Raises TooMany."""
+def lint(config: MeshConfig, views: Sequence[View], book: Book, now: float | None) -> None:
+    """Note every mistake between parts, at this moment (seconds since the epoch). Raises TooMany."""
     _unique(views, lambda view: (view.identity.text, f"{view.path}.identity"), "identity", book)
     for view in views:
         _names(view, book)
@@ -31,6 +32,7 @@ def lint(config: MeshConfig, views: Sequence[View], book: Book) -> None:
         _access_log(view.built.access_log.headers, f"{view.path}.access_log.headers", book)
         for listener in view.inbound:
             _listener(listener, book)
+            _posture(listener, book, now)
         for rule in (*view.allow, *view.deny):
             _rule(view, rule, book)
     _access_log(config.defaults.access_log.headers, "defaults.access_log.headers", book)
@@ -100,6 +102,22 @@ def _listener(placed: Placed[Inbound], book: Book) -> None:
         book.at(f"{placed.path}.routes", f"listener {name} is tcp, which has no paths", "", "MESH014")
     if placed.value.xfcc_forwarders:
         book.at(f"{placed.path}.xfcc_forwarders", f"listener {name} is tcp, which has no headers", "", "MESH014")
+
+
+def _posture(placed: Placed[Inbound], book: Book, now: float | None) -> None:
+    """What weakens a listener ends by itself, and soon (decision D12)."""
+    kind, path = placed.value.posture, f"{placed.path}.until"
+    if kind == "strict" or book.has(path):
+        return
+    posture = posture_of(placed.value)
+    if posture is None:
+        hint = "add until: with a date at most 14 days ahead, after which the listener is strict again"
+        book.at(f"{placed.path}.posture", f"{kind} without an end", hint, "MESH018")
+    elif now is None:
+        book.at(path, f"nobody said what time it is, so the end of {kind} cannot be judged", "", "MESH019")
+    elif posture.until > now + LONGEST:
+        hint = f"the latest at this moment is {show_moment(now + LONGEST)}"
+        book.at(path, f"{kind} for more than 14 days", hint, "MESH019")
 
 
 def _access_log(headers: Sequence[str], path: str, book: Book) -> None:

@@ -2,6 +2,9 @@
 
 The environment is never read. What is returned is complete (see `assemble`) and was read in one generation (see
 `files`); what is raised has every mistake that can be told apart, in the order of the files.
+
+Whether a listener's posture ends soon enough depends on what time it is: `now`, in seconds since the epoch. Without it
+a config with such a posture is refused.
 """
 
 from __future__ import annotations
@@ -33,12 +36,12 @@ class Loaded:
     globs: tuple[tuple[str, str], ...] = ()  # (folder, pattern) of every include with wildcards: what to look at again
 
 
-def load(path: str) -> Loaded:
+def load(path: str, now: float | None = None) -> Loaded:
     """Read a config and all it includes. Raises ConfigErrors."""
     for _ in range(_ATTEMPTS):
         disk = Disk()
         try:
-            loaded = _load(path, disk)
+            loaded = _load(path, disk, now)
         except ConfigErrors:
             if disk.unchanged():
                 raise
@@ -48,34 +51,38 @@ def load(path: str) -> Loaded:
     raise ConfigErrors([Mistake(Where(path, 0), "", "the files kept changing while they were read", "try again")])
 
 
-def load_config(path: str) -> MeshConfig:
+def load_config(path: str, now: float | None = None) -> MeshConfig:
     """Read a config and all it includes. Raises ConfigErrors with every mistake."""
-    return load(path).config
+    return load(path, now).config
 
 
-def load_bytes(data: bytes, file: str = "mesh.yaml", others: Mapping[str, bytes] | None = None) -> Loaded:
+def load_bytes(
+    data: bytes, file: str = "mesh.yaml", others: Mapping[str, bytes] | None = None, now: float | None = None
+) -> Loaded:
     """Read a config that is in memory, as are the files it may include. Raises ConfigErrors."""
-    return _load(file, Memory({**(others or {}), file: data}))
+    return _load(file, Memory({**(others or {}), file: data}), now)
 
 
-def load_text(text: str, file: str = "mesh.yaml", others: Mapping[str, str] | None = None) -> MeshConfig:
+def load_text(
+    text: str, file: str = "mesh.yaml", others: Mapping[str, str] | None = None, now: float | None = None
+) -> MeshConfig:
     """Read a config from text, with the texts of files it may include. Raises ConfigErrors."""
     encoded = {name: other.encode("utf-8", "surrogatepass") for name, other in (others or {}).items()}
-    return load_bytes(text.encode("utf-8", "surrogatepass"), file, encoded).config
+    return load_bytes(text.encode("utf-8", "surrogatepass"), file, encoded, now).config
 
 
-def _load(path: str, shelf: Shelf) -> Loaded:
+def _load(path: str, shelf: Shelf, now: float | None) -> Loaded:
     book = Book()
     try:
         collected = collect(path, shelf, _NOWHERE, book)
         book.stage = "MESH002"
         config, views = assemble(collected, _NOWHERE, book)
-        lint(config, views, book)
+        lint(config, views, book, now)
     except TooMany:
         raise ConfigErrors(_in_order(book.mistakes, book), book.sources) from None
     if book.mistakes:
         raise ConfigErrors(_in_order(book.mistakes, book), book.sources)
-    advise(config, views, book)
+    advise(config, views, book, now)
     return Loaded(config, tuple(_in_order(book.warnings, book)), book.sources, collected.digest, tuple(collected.globs))
 
 

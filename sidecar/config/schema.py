@@ -1,8 +1,8 @@
 """Everything an operator can say, with defaults and units. The reader, the reference and the JSON Schema all walk this.
 
 A field's documentation is `metadata["doc"]`; `metadata["yaml"]` is its key where that differs from the attribute. The
-type says how a value is written: `Seconds` as `2s`, `500ms`, `5m`, `1h`; `Bytes` as `64KiB`, `1MiB`; an address as
-`host:port`. The names inside `Annotated` are those of `sidecar.config.kinds`.
+type says how a value is written: `Seconds` as `2s`, `500ms`, `5m`, `1h`; `Bytes` as `64KiB`, `1MiB`; a `Moment` as
+`2026-01-31T18:00:00Z`; an address as `host:port`. The names inside `Annotated` are those of `sidecar.config.kinds`.
 """
 # ruff: noqa: RUF009 - `described` only wraps dataclasses.field; its defaults are immutable
 
@@ -25,6 +25,7 @@ Delay = Annotated[float, "delay"]  # none is allowed
 Bytes = Annotated[int, "size"]
 Count = Annotated[int, "count"]  # at least 1
 Share = Annotated[float, "share"]  # 0 to 1
+Moment = Annotated[float, "moment"]  # seconds since the epoch
 PortNumber = Annotated[int, "port"]
 Label = Annotated[str, "label"]  # the name of a rule or a listener
 ServiceName = Annotated[str, "service"]
@@ -252,6 +253,16 @@ class Inbound:
     routes: tuple[Route, ...] = described("Limits for some paths.", ())
     xfcc_forwarders: tuple[IdentityPattern, ...] = described(
         "Peers whose x-forwarded-client-cert is kept and appended to.", ()
+    )
+    posture: Literal["strict", "permissive", "observe"] = described(
+        "`strict`; or, until a day you name: `permissive` lets plaintext in beside mTLS, `observe` judges and counts by "
+        "the rules and refuses nobody. See docs/security.md.",
+        "strict",
+    )
+    until: Moment | None = described(
+        "When a posture other than `strict` ends by itself: a date (its first moment, UTC) or `2026-01-31T18:00:00Z`, "
+        "at most 14 days ahead.",
+        None,
     )
     where: Where = described("Where the listener stands.", Where("", 0), hidden=True)
 

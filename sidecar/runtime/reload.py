@@ -145,7 +145,7 @@ class Reloader:
     async def reload(self, *, told: bool) -> None:
         """Read what is on disk and put it in force, if it is another configuration and a good one."""
         try:
-            loaded = await trio.to_thread.run_sync(load, str(self.path))
+            loaded = await trio.to_thread.run_sync(load, str(self.path), self.clock.wall())
         except ConfigErrors as error:
             self._files = (*self._files_in_force(), *error.sources)
             self._failed(tuple(str(mistake) for mistake in error.mistakes))

@@ -44,6 +44,8 @@ services:
         app: "[::1]:8080"
         protocol: http
         xfcc_forwarders: edge
+        posture: observe
+        until: 2026-01-10
         routes:
           - path: /files/**
             method: PUT
@@ -96,7 +98,7 @@ services:
 @pytest.fixture(scope="module")
 def everything() -> MeshConfig:
     """A config that says everything that can be said."""
-    return load_text(EVERYTHING, "mesh.yaml", {"team/bills.yaml": TEAM})
+    return load_text(EVERYTHING, "mesh.yaml", {"team/bills.yaml": TEAM}, now=1_768_000_000.0 - 5 * 86400)
 
 
 def instances(value: object) -> Iterator[Any]:
