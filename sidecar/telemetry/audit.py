@@ -116,6 +116,15 @@ class Audit:
         if self._each:
             self._put("permit", now, self._permit_values(hop, now))
             return
+        permits = self._permits(hop, now)
+        permits.count += 1
+        permits.last = now
+
+    def kind_of(self, hop: Hop, now: float) -> Permits | None:
+        """Where hops like this one are counted, until the next flush; None where each has a line of its own."""
+        return None if self._each else self._permits(hop, now)
+
+    def _permits(self, hop: Hop, now: float) -> Permits:
         peer = hop.peer
         caller = None if peer is None else peer.text
         key: ShortCut = (
@@ -128,8 +137,7 @@ class Audit:
                 if len(self._short_cut) >= MAX_KINDS:
                     self._short_cut.clear()
                 self._short_cut[key] = permits
-        permits.count += 1
-        permits.last = now
+        return permits
 
     def refusal(self, hop: Hop, now: float) -> None:
         """Take note of a hop that was refused."""

@@ -35,6 +35,7 @@ REFUSALS: tuple[type[errors.HopError], ...] = (
 _EITHER: tuple[type[errors.HopError], ...] = (
     errors.RequestTimeout,
     errors.DownstreamIdle,
+    errors.DownstreamSlow,
     errors.DownstreamGone,
     errors.InternalError,
 )

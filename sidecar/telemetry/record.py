@@ -24,7 +24,7 @@ from sidecar.hop import Direction, Hop, TlsInfo
 from sidecar.net.clock import Clock, SystemClock
 from sidecar.telemetry import outcome, redact
 from sidecar.telemetry.access_log import AccessLog
-from sidecar.telemetry.audit import Audit
+from sidecar.telemetry.audit import Audit, Permits
 from sidecar.telemetry.decisions import Decision, Decisions
 from sidecar.telemetry.log import Log
 from sidecar.telemetry.metrics import HopSeries, Metrics
@@ -52,6 +52,18 @@ class Handshake:
     error: HopError | None = None  # what it came to, where not ok; None stands for an identity that was refused
     endpoint: str = ""  # outbound: "host:port"
     expected: SpiffeId | None = None  # outbound: the declared identity
+
+
+class Tally:
+    """Where hops of one kind are counted, looked up once: hops that differ in nothing but time and size share it."""
+
+    __slots__ = ("epoch", "permits", "row", "series")
+
+    def __init__(self, epoch: int, series: HopSeries, row: Row, permits: Permits | None) -> None:
+        self.epoch = epoch
+        self.series = series
+        self.row = row
+        self.permits = permits  # of the audit; None where it wants a line for each
 
 
 class Recorder:
@@ -82,6 +94,7 @@ class Recorder:
         self._wanted_headers = frozenset(rule_headers) | (access_log.headers if access_log else frozenset())
         self._wall = self.clock.wall
         self._kinds: dict[Kind, tuple[HopSeries, Row]] = {}
+        self._epoch = 0  # grows before anything that tallies point at is forgotten
         self._faults = self.metrics.cell("mesh_telemetry_faults_total")
         self.metrics.before_scrape(self._refresh)
 
@@ -97,6 +110,38 @@ class Recorder:
             self._observe(hop)
         except Exception as fault:  # noqa: BLE001 - a fault of ours must not reach the hop
             self._fault("a hop could not be recorded", fault)
+
+    def observe_plain(self, hop: Hop, tally: Tally | None) -> Tally | None:
+        """As `observe`, for a permitted HTTP hop that nothing befell: no error, no shadow verdict, no decision id.
+
+        Takes the tally of an earlier hop of the same kind, caller, listener, host, method and path, with a status of
+        the same class, and returns one for the next.
+        """
+        try:
+            now = self._wall()
+            if tally is None or tally.epoch != self._epoch:
+                tally = self._tally(hop, now)
+            seconds = hop.ended - hop.started
+            tally.series.add(hop, seconds)
+            tally.row.add(hop, seconds, now)
+            permits = tally.permits
+            if permits is not None:
+                permits.count += 1
+                permits.last = now
+            elif self.audit is not None:
+                self.audit.permit(hop, now)
+            access_log = self.access_log
+            if access_log is not None and access_log.wants(hop):
+                self._keep(hop, now)
+                access_log.write(hop, now)
+        except Exception as fault:  # noqa: BLE001 - as in observe
+            self._fault("a hop could not be recorded", fault)
+            return None
+        return tally
+
+    def _tally(self, hop: Hop, now: float) -> Tally:
+        permits = self.audit.kind_of(hop, now) if self.audit is not None else None
+        return Tally(self._epoch, self.metrics.series(hop), self.table.row(hop), permits)
 
     def _observe(self, hop: Hop) -> None:
         now = self._wall()
@@ -229,6 +274,7 @@ class Recorder:
 
     def tick(self) -> None:
         """One round: forget what was idle for ten minutes, flush the audit's counts each minute. Never raises."""
+        self._epoch += 1
         try:
             self.sweep(self.clock.monotonic())
             if self.audit is not None:
@@ -245,6 +291,7 @@ class Recorder:
 
     def close(self, timeout: float = 2.0) -> None:
         """Write what waits, for at most `timeout` seconds each; tell the log what was not. Blocks: call in a thread."""
+        self._epoch += 1
         unwritten = self.access_log.close(timeout) if self.access_log is not None else 0
         lost = self.audit.close(self._wall(), timeout) if self.audit is not None else 0
         if self.log is None:
