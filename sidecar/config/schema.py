@@ -255,8 +255,8 @@ class Inbound:
         "Peers whose x-forwarded-client-cert is kept and appended to.", ()
     )
     posture: Literal["strict", "permissive", "observe"] = described(
-        "`strict`; or, until a day you name: `permissive` lets plaintext in beside mTLS, `observe` judges and counts by "
-        "the rules and refuses nobody. See docs/security.md.",
+        "`strict`; or, until a day you name: `permissive` lets plaintext in beside mTLS, `observe` judges by the rules "
+        "and counts, but refuses nobody. See docs/operations.md.",
         "strict",
     )
     until: Moment | None = described(
