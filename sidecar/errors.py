@@ -77,6 +77,16 @@ class HostMismatch(ProtocolViolation):
     name = "host_mismatch"
 
 
+class AbusivePeer(ProtocolViolation):
+    """The other side wastes our time within the letter of HTTP/2: a flood, a bomb, a stall. `reason` is stable."""
+
+    name = "abuse"
+
+    def __init__(self, detail: str = "", *, reason: str = "") -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
 class HeadTooLarge(HopError):
     """The request head is over 32 KiB or 100 lines (decision D13)."""
 
@@ -113,6 +123,14 @@ class RequestTimeout(HopError):
     """The downstream did not finish its request head in time."""
 
     name = "request_timeout"
+    fault = Fault.DOWNSTREAM
+    flag = "DT"
+
+
+class DeadlinePast(HopError):
+    """The deadline that the caller has set (grpc-timeout) has passed."""
+
+    name = "deadline_past"
     fault = Fault.DOWNSTREAM
     flag = "DT"
 
@@ -278,6 +296,13 @@ class UpstreamIdle(HopError):
     name = "upstream_idle"
     fault = Fault.UPSTREAM
     flag = "SI"
+
+
+class UpstreamRefused(UpstreamReset):
+    """The upstream said that it has not begun with the request (REFUSED_STREAM, or a GOAWAY that leaves it out)."""
+
+    name = "upstream_refused"
+    retry = Retry.YES
 
 
 class UpstreamProtocolViolation(HopError):

@@ -32,6 +32,11 @@ HAPPENED: Final[dict[str, Reason]] = {
         "Mend the client: no rule can make this pass. If the port carries no HTTP at all, declare its listener "
         "`protocol: tcp`.",
     ),
+    "abuse": Reason(
+        "{caller} wastes the time of {listener} within the letter of HTTP/2, so its connection was ended: {detail}.",
+        "Look at what that client does. A library that cancels or pings without measure is the usual cause; the other "
+        "callers are not touched.",
+    ),
     "ambiguous_path": Reason(
         "The request target can be read in more than one way, so it was refused before any rule was asked: {detail}.",
         "Let the client send the plain path, without dot segments, backslashes, escaped controls or double encoding. "
@@ -64,6 +69,11 @@ HAPPENED: Final[dict[str, Reason]] = {
     "idle": Reason(
         "Nothing moved between {caller} and {listener} for the idle time: {detail}.",
         "Find out which side stopped. If such pauses are normal here, raise {idle}.",
+    ),
+    "deadline_past": Reason(
+        "The deadline that {caller} has set with the request has passed: {detail}.",
+        "Find out where the time went: in the callers before, or here. Then set a longer deadline where the first "
+        "request is made.",
     ),
     "downstream_gone": Reason(
         "{caller} went away before the answer was complete: {detail}.",
@@ -122,6 +132,10 @@ HAPPENED: Final[dict[str, Reason]] = {
     "upstream_reset": Reason(
         "{upstream} reset the connection before it answered: {detail}.",
         "Look at its log for a crash or a restart at that moment.",
+    ),
+    "upstream_refused": Reason(
+        "{upstream} said that it has not begun with the request: {detail}.",
+        "Nothing, if it is being restarted; otherwise it is at its limit of streams: see its log.",
     ),
     "response_timeout": Reason(
         "{upstream} did not begin its answer in time: {detail}.",

@@ -19,6 +19,7 @@ from sidecar.http.message import ResponseHead
 # error → (HTTP status, RFC 9209 error type)
 TABLE: dict[type[errors.HopError], tuple[int, str]] = {
     errors.ProtocolViolation: (400, "http_request_error"),
+    errors.AbusivePeer: (400, "http_request_error"),
     errors.AmbiguousPath: (400, "http_request_error"),
     errors.HostMismatch: (400, "http_request_error"),
     errors.HeadTooLarge: (431, "http_request_error"),
@@ -26,6 +27,7 @@ TABLE: dict[type[errors.HopError], tuple[int, str]] = {
     errors.UnsupportedContentType: (415, "http_request_error"),
     errors.UnsupportedFeature: (501, "http_request_error"),
     errors.RequestTimeout: (408, "http_request_error"),
+    errors.DeadlinePast: (408, "http_request_error"),
     errors.DownstreamIdle: (408, "http_request_error"),
     errors.LoopDetected: (508, "proxy_loop_detected"),
     errors.IdentityRefused: (403, "http_request_denied"),
@@ -39,6 +41,7 @@ TABLE: dict[type[errors.HopError], tuple[int, str]] = {
     errors.HandshakeFailed: (503, "tls_protocol_error"),
     errors.UpstreamClosed: (503, "connection_terminated"),
     errors.UpstreamReset: (503, "connection_terminated"),
+    errors.UpstreamRefused: (503, "connection_terminated"),
     errors.ResponseTimeout: (504, "http_response_timeout"),
     errors.UpstreamIdle: (504, "http_response_timeout"),
     errors.UpstreamProtocolViolation: (502, "http_protocol_error"),
