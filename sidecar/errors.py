@@ -143,6 +143,18 @@ class DownstreamIdle(HopError):
     flag = "SI"
 
 
+class DownstreamSlow(HopError):
+    """The downstream fell too far behind the least rate of bodies. `reading`: in taking its answer, not in sending."""
+
+    name = "too_slow"
+    fault = Fault.DOWNSTREAM
+    flag = "DT"
+
+    def __init__(self, detail: str = "", *, reading: bool = False) -> None:
+        super().__init__(detail)
+        self.midway = "slow_reader" if reading else "slow_body"
+
+
 class DownstreamGone(HopError):
     """The downstream went away before the answer was complete."""
 
@@ -282,6 +294,13 @@ class UpstreamReset(UpstreamClosed):
     flag = "UR"
 
 
+class UpstreamRefused(UpstreamReset):
+    """The upstream said that it has not begun with the request (REFUSED_STREAM, or a GOAWAY that leaves it out)."""
+
+    name = "upstream_refused"
+    retry = Retry.YES
+
+
 class ResponseTimeout(HopError):
     """The upstream did not begin its answer in time."""
 
@@ -296,13 +315,6 @@ class UpstreamIdle(HopError):
     name = "upstream_idle"
     fault = Fault.UPSTREAM
     flag = "SI"
-
-
-class UpstreamRefused(UpstreamReset):
-    """The upstream said that it has not begun with the request (REFUSED_STREAM, or a GOAWAY that leaves it out)."""
-
-    name = "upstream_refused"
-    retry = Retry.YES
 
 
 class UpstreamProtocolViolation(HopError):
@@ -345,6 +357,12 @@ class Overload(HopError):
 
     name = "overload"
     flag = "OM"
+
+
+class TooManyStreams(Overload):
+    """There is no place for another upgrade or tunnel: those that last are at their limit (decision D25)."""
+
+    name = "too_many_streams"
 
 
 class Draining(HopError):

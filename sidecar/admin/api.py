@@ -31,7 +31,9 @@ class Inspect(Protocol):
     """What a running sidecar can tell of itself and be asked to do. Every value is ready for JSON."""
 
     def status(self) -> dict[str, Any]:
-        """service, spiffe_id, instance, state, identity, policy, listeners, connections, in_flight, version, pid."""
+        """service, spiffe_id, instance, state, identity, policy, listeners, connections, in_flight, streams, version,
+        pid.
+        """
         ...
 
     def hops(self, since: int | None) -> dict[str, Any]:

@@ -96,6 +96,7 @@ class Timeouts:
     request_head: Seconds = described("First byte to end of a request head.", 10.0)
     response_head: Seconds = described("End of the request to the response head.", 15.0)
     idle: Seconds = described("No byte of body or stream in either direction; off for upgrades.", 300.0)
+    slow: Seconds = described("How far a peer may fall behind `limits.body_rate` before its request is ended.", 20.0)
     keep_alive: Seconds = described("An idle HTTP connection from downstream.", 300.0)
     tcp_idle: Seconds = described("No byte on a raw TCP connection, either direction.", 3600.0)
     pool_idle_app: Seconds = described("A pooled connection to the application.", 3.0)
@@ -115,6 +116,16 @@ class Limits:
     handshakes_open: Count = described("Peers that have not proved who they are; the oldest makes room.", 512)
     handshakes_per_second: Count = described(
         "TLS handshakes begun; more of them wait. Each costs about a millisecond.", 300
+    )
+    streams: Share = described(
+        "Upgrades, tunnels, raw TCP connections and requests older than 30 s, as a share of the descriptors; over it "
+        "new upgrades and tunnels are refused.",
+        0.4,
+    )
+    body_rate: Bytes | None = described(
+        "Bytes a second that a peer must manage at least while we wait for a body that it has promised, or for it to "
+        "take its answer; `off` for none.",
+        500,
     )
     pool: Count = described("Open connections to one upstream.", 1024)
     pending: Delay = described("How long a request waits for a place in a full pool.", 1.0)

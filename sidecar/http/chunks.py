@@ -45,6 +45,11 @@ class ChunkGuard:
         self._lines = 0
         self._bytes = 0
 
+    @property
+    def owed(self) -> bool:
+        """Whether the rest of something that has begun is missing: of a line, a chunk, or the trailers."""
+        return self._at is not _At.SIZE or bool(self._line)
+
     def check(self, data: bytes) -> int:
         """How many of these bytes hold; fewer than all only where `error` says why."""
         position, size = 0, len(data)

@@ -294,6 +294,16 @@ class H1Server(_H1):
         """Whether the downstream still waits for our 100 before it sends its body."""
         return self._h11 is not None and self._h11.they_are_waiting_for_100_continue
 
+    @property
+    def owed(self) -> bool:
+        """Whether promised bytes of the request body are missing, and nothing keeps the downstream from sending them.
+
+        Promised is what a Content-Length says, and what a chunk's size does; between two chunks nothing is.
+        """
+        if self.they_are_done or self.wants_continue:
+            return False
+        return self._guard is None or self._guard.owed
+
     def next_exchange(self) -> None:
         """Get ready for the next request on this connection."""
         self._raw = bytearray(self.trailing())

@@ -58,6 +58,8 @@ class Admission:
         self.most_of_a_peer = max(1, min(limits.connections_per_peer, int(self.most * PEER_SHARE)))
         self._most_strangers = min(limits.handshakes_open, self.most)
         self._rate = float(limits.handshakes_per_second)
+        # A share of all descriptors; where `limits.connections` is what limits, as much of that.
+        self.most_streams = int(self.most * limits.streams * DESCRIPTORS_PER_CONNECTION / SHARE)
 
     # ---- connections -----------------------------------------------------------------------------------------------
 

@@ -86,6 +86,16 @@ class Wire(Protocol):
         """Bytes written so far."""
         ...
 
+    @property
+    def reader(self) -> Task | None:
+        """Who waits for something to read, at this moment."""
+        ...
+
+    @property
+    def writer(self) -> Task | None:
+        """Who waits for the other side to take what is written, at this moment."""
+        ...
+
     async def read(self, beside: Wire | None = None) -> bytes:
         """The next bytes, or `b""` once the other side has finished.
 

@@ -35,6 +35,11 @@ FINER: Final[dict[str, tuple[tuple[str, str, str], ...]]] = {
         ("does not read", "{caller} stopped reading its answer: {detail}.",
          "Look for a stuck or overloaded client; the limit is {idle}."),
     ),
+    "too_slow": (
+        ("takes its answer", "{caller} took its answer too slowly: {detail}.",
+         "Look for a stuck or overloaded client. Time in which the application had nothing to send does not count. If "
+         "it is meant to be so slow, lower {body_rate} or raise {slow}."),
+    ),
     "undeclared_upstream": (
         ("this listener is for", "The application asked for {host} at a listener that leads elsewhere: {detail}.",
          "Ask this listener for its own upstream only. For {host}, use the forward proxy, or give it a listener: "

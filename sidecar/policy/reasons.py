@@ -70,6 +70,12 @@ HAPPENED: Final[dict[str, Reason]] = {
         "Nothing moved between {caller} and {listener} for the idle time: {detail}.",
         "Find out which side stopped. If such pauses are normal here, raise {idle}.",
     ),
+    "too_slow": Reason(
+        "{caller} sent its request body too slowly: {detail}.",
+        "Look for a stuck client or a bad network. Time in which the application did not read does not count, nor do "
+        "pauses of more than a few seconds. If it is meant to be so slow, lower {body_rate} or raise {slow}, or let it "
+        "send chunks, between which it owes nothing.",
+    ),
     "deadline_past": Reason(
         "The deadline that {caller} has set with the request has passed: {detail}.",
         "Find out where the time went: in the callers before, or here. Then set a longer deadline where the first "
@@ -167,6 +173,11 @@ HAPPENED: Final[dict[str, Reason]] = {
         "This sidecar has no room for more connections: {detail}.",
         "See in `mesh status` how many connections are open; raise the process's limits (`ulimit -n`, memory), or "
         "lower {connections}.",
+    ),
+    "too_many_streams": Reason(
+        "{caller} asked for an upgrade or a tunnel, and there is no place for another: {detail}.",
+        "See `streams` in `mesh status -o json`. If so many are right, raise the process's limit of descriptors "
+        "(`ulimit -n`) with {connections}, or {streams}; if not, look for clients that open and forget them.",
     ),
     "draining": Reason(
         "This sidecar is shutting down: {detail}.",

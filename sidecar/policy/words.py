@@ -22,10 +22,11 @@ class Reason(NamedTuple):
 
 
 _SECONDS: Final = (
-    "connect", "handshake", "request_head", "response_head", "idle", "tcp_idle", "pool_idle_app", "pool_idle_peer",
+    "connect", "handshake", "request_head", "response_head", "idle", "slow", "tcp_idle", "pool_idle_app",
+    "pool_idle_peer",
 )  # fmt: skip
-_SIZES: Final = ("head_bytes",)
-_NUMBERS: Final = ("head_lines", "connections", "pool")
+_SIZES: Final = ("head_bytes", "body_rate")
+_NUMBERS: Final = ("head_lines", "connections", "streams", "pool")
 LIMITS: Final = {  # what stands for a limit whose value is not known
     **{name: f"`timeouts.{name}`" for name in _SECONDS},
     **{name: f"`limits.{name}`" for name in (*_SIZES, *_NUMBERS, "pending")},
@@ -36,9 +37,13 @@ def limits_of(service: Service) -> dict[str, str]:
     """The limits of a service as facts for these sentences: `services.orders.timeouts.idle` (now 5m)."""
     timeouts, limits = service.timeouts, service.limits
     shown = {f"timeouts.{name}": show_seconds(getattr(timeouts, name)) for name in _SECONDS}
-    shown |= {f"limits.{name}": show_size(getattr(limits, name)) for name in _SIZES}
+    shown |= {f"limits.{name}": _size(getattr(limits, name)) for name in _SIZES}
     shown |= {f"limits.{name}": str(getattr(limits, name)) for name in _NUMBERS}
     shown["limits.pending"] = show_seconds(limits.pending)
     return {
         key.partition(".")[2]: f"`services.{service.name}.{key}` (now {value})" for key, value in shown.items()
     }
+
+
+def _size(value: int | None) -> str:
+    return "off" if value is None else show_size(value)

@@ -77,6 +77,7 @@ class Exchange:
         self._wrote = False  # whether any byte of the request may have reached the upstream
         self._half_closed = False  # the downstream has sent FIN
         self.answered = False  # whether the final response head has been sent downstream
+        self.switched = False  # whether another protocol has taken the connection over
 
     async def run(self) -> bool:
         """Carry it through; returns whether the downstream may ask again on this connection. Raises HopError."""
@@ -99,6 +100,15 @@ class Exchange:
         else:
             pool.discard(connection)
         return self._codec.reusable and not early
+
+    @property
+    def began(self) -> float:
+        """Monotonic seconds at which the request's head had been read."""
+        return self._hop.started
+
+    def owed_by(self, wire: Wire) -> bool:
+        """Whether we wait for bytes of its body that the downstream has promised and may send (sidecar.proxy.pace)."""
+        return wire.reader is not None and not self._request_ended and self._codec.owed
 
     # ---- asking ----------------------------------------------------------------------------------------------------
 
@@ -406,6 +416,7 @@ class Exchange:
 
     async def _switch(self, connection: Connection, response: ResponseHead) -> None:
         """The upstream agrees to another protocol: from here on bytes are moved, not read."""
+        self._side.tunnels.check_place()
         headers = self._headers_for_downstream(response)
         upgrade = first(response.headers, b"upgrade") or b""
         headers += [(b"connection", b"upgrade"), (b"upgrade", upgrade)]
@@ -420,5 +431,6 @@ class Exchange:
         def judge() -> None:
             side.door.side.judge_again(port, hop, self._caller, wire, upstream, connection)
 
+        self.switched = True
         with side.tunnels.open(port.current, judge):
             await tunnel(port, wire, connection.wire, hop, idle=NEVER, lease=lease_of(hop, port), early=early)

@@ -21,6 +21,7 @@ from sidecar.http.h1 import H1Server
 from sidecar.http.message import CLOSED, NEED_DATA, Data, End, RequestHead
 from sidecar.net.port import Cancelled, Expired, WireBroken
 from sidecar.proxy.exchange import Exchange
+from sidecar.proxy.pace import Pace
 from sidecar.proxy.respond import refusal, status_of
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ DRAIN_SECONDS = 1.0
 # Of an idle connection, once its listener drains. Who cannot send a request twice takes no connection that has been
 # idle for more than 500 ms (sidecar.net.pool), so after this nobody loses one.
 DRAIN_GRACE = 1.0
+STREAM_SECONDS = 30.0  # of a request: from then on it counts as a connection (decision D25)
 LINGER_BYTES = 1 << 20
 LINGER_SECONDS = 2.0  # RFC 9112 section 9.6: close in stages, or the caller loses our last answer
 
@@ -50,6 +52,9 @@ class HttpConnection:
         self._task: Task | None = None
         self.direction = side.direction
         self.idle = True  # between requests
+        self._exchange: Exchange | None = None  # under way
+        self._connected = False  # a CONNECT has taken the connection over
+        self._pace: Pace | None = None
         if early:
             self._codec.receive(early)
 
@@ -81,6 +86,35 @@ class HttpConnection:
         """The listener that it came in by."""
         return self._door
 
+    # ---- what a look from outside finds (decision D25) -----------------------------------------------------------
+
+    def is_in_flight(self, now: float) -> bool:
+        """Whether a request is under way that counts as one: not a tunnel, and not older than 30 s."""
+        exchange = self._exchange
+        if exchange is None:  # one that is being refused, or answered to its end
+            return not self.idle and not self._connected
+        return not exchange.switched and now - exchange.began <= STREAM_SECONDS
+
+    def is_old(self, now: float) -> bool:
+        """Whether a request is under way that has become a stream."""
+        exchange = self._exchange
+        return exchange is not None and not exchange.switched and now - exchange.began > STREAM_SECONDS
+
+    def look(self, now: float) -> None:
+        """End the request under way where its caller, a peer, is too slow (sidecar.proxy.pace)."""
+        exchange = self._exchange
+        if exchange is None or exchange.switched or self.direction == "outbound":
+            return
+        pace = self._pace
+        if pace is None or pace.exchange is not exchange:
+            self._pace = Pace(exchange, self._wire, now)
+            return
+        slow = pace.look(self._wire, now, self._side.limits, self._side.timeouts)
+        if slow is not None and self._task is not None:
+            self._task.throw(slow)
+
+    # ---- one request -----------------------------------------------------------------------------------------------
+
     async def _serve_one(self, first: bool) -> bool:
         self.idle = True
         port = self._port
@@ -102,10 +136,14 @@ class HttpConnection:
         try:
             side.check_peer(self._caller, self._wire, port.wall())
             plan = side.admit(hop, self._caller, head, port.wall())
+            if side.tunnels.full and plan.lasts:
+                side.tunnels.check_place()
             if not head.body:
                 self._codec.next_event()  # its End, which h11 wants to have said
             if plan.connect is None:
-                exchange = Exchange(port, side, hop, head, plan, self._wire, self._codec, self._caller)
+                self._exchange = exchange = Exchange(
+                    port, side, hop, head, plan, self._wire, self._codec, self._caller
+                )
                 again = await exchange.run()
                 self._record(hop)
         except HopError as error:
@@ -158,6 +196,7 @@ class HttpConnection:
         What then crosses is recorded, as the hops of that upstream's protocol; the CONNECT itself only where it fails.
         """
         assert plan.connect is not None
+        self._connected = True
         try:
             await self._wire.write(b"HTTP/1.1 200 OK\r\n\r\n")
         except WireBroken:
@@ -168,6 +207,7 @@ class HttpConnection:
     # ---- the end of a hop ------------------------------------------------------------------------------------------
 
     def _record(self, hop: Hop) -> None:
+        self._exchange = self._pace = None
         hop.ended = self._port.read_clock()
         self._side.recorder.observe(hop)
 

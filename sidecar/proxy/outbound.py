@@ -251,6 +251,7 @@ class _Tunnel:
 
     async def __call__(self, port: Port, wire: Wire, caller: Caller, hop: Hop, early: bytes) -> None:
         if self._http:
-            await HttpConnection(port, wire, self._side, caller, early).serve()
+            with self._side.tunnels.carry():
+                await HttpConnection(port, wire, self._side, caller, early).serve()
         else:
             await self._side.serve_tcp(port, wire, caller, early)

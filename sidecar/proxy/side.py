@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Protocol
 
+from sidecar.http.headers import first
 from sidecar.net.port import NEVER
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 class Caller:
     """The other end of a downstream connection: a verified peer inbound, our own application outbound."""
 
-    peer: Peer | None
+    peer: Peer | None  # inbound, None is a caller without TLS whom the listener's posture lets in
     source: IPv4Address | IPv6Address | None
     source_port: int
     trust: int = 0  # the gate's `trust` when the peer was judged last
@@ -58,6 +59,11 @@ class Plan:
     headers: Headers
     max_body: int | None = None
     connect: Callable[[Port, Wire, Caller, Hop, bytes], Awaitable[None]] | None = None  # takes the connection over
+
+    @property
+    def lasts(self) -> bool:
+        """Whether the request is one for an upgrade or a tunnel."""
+        return self.connect is not None or first(self.headers, b"upgrade") is not None
 
 
 class HttpSide(Protocol):

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sidecar.errors import CertificateEnded, DownstreamGone, DownstreamIdle, HopError, UpstreamReset
+from sidecar.errors import CertificateEnded, DownstreamGone, DownstreamIdle, HopError, TooManyStreams, UpstreamReset
 from sidecar.net.port import NEVER, Expired, WireBroken
 
 if TYPE_CHECKING:
@@ -65,13 +65,56 @@ def lease_of(hop: Hop, port: Port) -> Lease:
 
 
 class Tunnels:
-    """The tunnels of one sidecar, so that they can be judged again while they run."""
+    """The tunnels of one sidecar, so that they can be judged again while they run; and the count of all that lasts.
 
-    def __init__(self) -> None:
+    What lasts (decision D25): upgrades, raw TCP, CONNECTs, and requests older than 30 s. They count as connections, not
+    as requests in flight, and have a limit of their own, so that there is room for requests that come and go. At the
+    limit no upgrade and no CONNECT is let in. Raw TCP is: its limit is that of connections, which it is from its
+    first byte. Nor does an old request end, for it was let in as a request.
+    """
+
+    def __init__(self, most: float = NEVER) -> None:
+        self.full = False
+        self._most = most
         self._open: dict[Task, Callable[[], None]] = {}
+        self._carrying = 0  # CONNECTs that carry HTTP
+        self._old = 0  # requests
 
     def __len__(self) -> int:
-        return len(self._open)
+        """How many there are."""
+        return len(self._open) + self._carrying + self._old
+
+    def limit(self, most: float) -> None:
+        """From now on this is the limit; what is over it may stay."""
+        self._most = most
+        self._recount()
+
+    def requests_grown_old(self, count: int) -> None:
+        """So many requests last, as of now."""
+        self._old = count
+        self._recount()
+
+    def check_place(self) -> None:
+        """Raise TooManyStreams where there is no place for another upgrade or CONNECT."""
+        if self.full:
+            raise TooManyStreams(
+                f"{len(self)} upgrades, tunnels, raw connections and requests over 30 s are open, and from "
+                f"{self._most:g} on no other is let in (limits.streams)"
+            )
+
+    @contextmanager
+    def carry(self) -> Iterator[None]:
+        """While inside, a CONNECT carries HTTP."""
+        self._carrying += 1
+        self._recount()
+        try:
+            yield
+        finally:
+            self._carrying -= 1
+            self._recount()
+
+    def _recount(self) -> None:
+        self.full = len(self) >= self._most
 
     @contextmanager
     def open(self, task: Task | None, judge: Callable[[], None]) -> Iterator[None]:
@@ -82,10 +125,12 @@ class Tunnels:
         assert task is not None
         judge()
         self._open[task] = judge
+        self._recount()
         try:
             yield
         finally:
             del self._open[task]
+            self._recount()
 
     def judge(self) -> None:
         """Judge all of them; whoever may not go on ends with the error that says why."""

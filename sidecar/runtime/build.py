@@ -87,6 +87,7 @@ class Proxy:
         self.admission = Admission(
             service.limits, descriptors=open_files_limit(), on_refused=recorder.connection_refused
         )
+        self._tunnels.limit(self.admission.most_streams)
 
     # ---- the generation in force -----------------------------------------------------------------------------------
 
@@ -123,6 +124,7 @@ class Proxy:
         bound = bind_all([address for address in wanted if address not in self._ears], self._ears)
         self._generation = after
         self.admission.adopt(service.limits, open_files_limit())
+        self._tunnels.limit(self.admission.most_streams)
         gone = [ear for address, ear in self._ears.items() if address not in wanted]
         self._ears = {address: self._ears[address] for address in self._ears if address in wanted}
         ends_at = self._reactor.now + service.timeouts.drain
@@ -298,8 +300,19 @@ class Proxy:
 
     @property
     def in_flight(self) -> int:
-        """Requests that have begun and not ended."""
-        return sum(not connection.idle for connection in self._http)
+        """Requests that have begun and not ended, but for those that count as streams."""
+        now = self._reactor.now
+        return sum(connection.is_in_flight(now) for connection in self._busy())
+
+    @property
+    def streams(self) -> int:
+        """Upgrades, tunnels, raw TCP connections and requests older than 30 s (decision D25)."""
+        now = self._reactor.now
+        self._tunnels.requests_grown_old(sum(connection.is_old(now) for connection in self._busy()))
+        return len(self._tunnels)
+
+    def _busy(self) -> list[HttpConnection]:
+        return [connection for connection in self._http if not connection.idle]
 
     def engine(self) -> dict[str, int]:
         """What must return to its start when all connections have gone; for soaks, and for whoever suspects a leak."""
@@ -326,12 +339,23 @@ class Proxy:
     def sweep(self) -> None:
         """Close what has been idle or left over for too long; look whether there is memory for newcomers."""
         self._heap.look(self.connections)
+        self._look_at_requests()
         if self._memory_limit is not None:
             self.admission.short_of_memory = memory_used() > self._memory_limit * SHARE
         for upstream in self._upstreams:
             upstream.pool.sweep()
         if self._ends and self._ends[0] <= self._reactor.now:
             self._end_retired()
+
+    def _look_at_requests(self) -> None:
+        """End those whose peers are too slow, and count those that last (decision D25)."""
+        now = self._reactor.now
+        for connection in self._busy():
+            connection.look(now)
+        self._reactor.nudge()
+        metrics = self._recorder.metrics
+        metrics.counter("mesh_streams_open").set(self.streams)
+        metrics.counter("mesh_requests_in_flight").set(self.in_flight)
 
     def _end_retired(self) -> None:
         """Time is up for what is still open behind listeners, or to upstreams, that are gone."""

@@ -105,6 +105,7 @@ class Drain:
         proxy = self.proxy
         return {
             "in_flight": proxy.in_flight,
+            "streams": proxy.streams,
             "inbound_connections": proxy.inbound_connections,
             "outbound_connections": proxy.outbound_connections,
         }

@@ -59,6 +59,7 @@ class Inspector:
             "listeners": proxy.listeners() if proxy is not None else [],
             "connections": proxy.connections if proxy is not None else 0,
             "in_flight": proxy.in_flight if proxy is not None else 0,
+            "streams": proxy.streams if proxy is not None else 0,
             "engine": proxy.engine() if proxy is not None else None,
             "version": worker.version,
             "pid": os.getpid(),

@@ -54,8 +54,8 @@ LABELS: dict[str, tuple[Literal["closed", "open"], str]] = {
     "reason": (
         "open",
         "short, stable reason why a handshake failed; or of an early end: `certificate_end`, `certificate_quiet`, "
-        "`policy`, `identity`, `removed`; or of a refused connection: `connections`, `memory`, `peer`, `half_open`, "
-        "`handshakes`",
+        "`policy`, `identity`, `removed`, `slow_body`, `slow_reader`; or of a refused connection: `connections`, "
+        "`memory`, `peer`, `half_open`, `handshakes`",
     ),
     "certificate": ("closed", "`svid`: this sidecar's own leaf"),
     "metric": ("closed", "name of a metric of this list"),
@@ -107,6 +107,12 @@ DEFINITIONS: tuple[Definition, ...] = (
     ),
     Definition("mesh_connections_closed_total", "counter", "Downstream connections ended.", _LISTENER),
     Definition("mesh_connections_open", "gauge", "Downstream connections open now.", _LISTENER),
+    Definition("mesh_requests_in_flight", "gauge", "Requests under way, streams left out; of half a second ago."),
+    Definition(
+        "mesh_streams_open",
+        "gauge",
+        "Upgrades, tunnels, raw TCP connections and requests older than 30 s, open half a second ago.",
+    ),
     Definition(
         "mesh_tls_handshakes_total",
         "counter",

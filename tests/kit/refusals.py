@@ -235,6 +235,15 @@ EXCHANGES: Final[dict[str, Make]] = {
     "tcp_idle": failed(errors.DownstreamIdle("no byte in either direction for 3600 s (timeouts.tcp_idle)"),
                        endpoint="127.0.0.1:5432", listener="db", protocol="tcp", method="", host="", target=""),
     "slow_reader": failed(errors.DownstreamIdle("the downstream does not read its answer (timeouts.idle)")),
+    "body_too_slow": failed(errors.DownstreamSlow(
+        "the downstream sends its body at less than 500 bytes a second (limits.body_rate), and is 20 s behind "
+        "(timeouts.slow)")),
+    "reader_too_slow": failed(errors.DownstreamSlow(
+        "the downstream takes its answer at less than 500 bytes a second (limits.body_rate), and is 20 s behind "
+        "(timeouts.slow)", reading=True)),
+    "too_many_streams": failed(errors.TooManyStreams(
+        "182 upgrades, tunnels, raw connections and requests over 30 s are open, and from 177 on no other is let in "
+        "(limits.streams)"), endpoint=""),
     "caller_left_in_head": failed(errors.DownstreamGone("the downstream left in the middle of a request head"),
                                   endpoint="", method="", host="", target="", segments=(), rule="", route=""),
     "caller_left_in_body": failed(errors.DownstreamGone("the downstream left in the middle of its request body")),
