@@ -3,7 +3,7 @@
     GET  /v1/time       the CA's clock               POST /v1/challenge   a nonce for an enrolment key to sign
     GET  /v1/bundle     the trust bundle, JWKS       POST /v1/enrol       a proof and a CSR for the first certificate
     GET  /v1/health     ready or not, and why        POST /v1/renew       the next one, over mTLS with the current one
-                                                     POST /v1/watch       bundle and time, as they change (`ca.watch`)
+    GET  /v1/metrics    for Prometheus               POST /v1/watch       bundle and time, as they change (`ca.watch`)
 
 Bodies are JSON objects. An error is `{"error": short name, "detail": what to do}`; refusals hold nothing secret, and
 what is a fault of ours is told to the log, not to the caller.
@@ -38,6 +38,7 @@ from ca.errors import (
     UnknownEntry,
 )
 from ca.health import Health
+from ca.metrics import CONTENT_TYPE, CaMetrics
 from ca.store.threads import StoreThreads
 from ca.watch import BEAT_SECONDS, Watch, Watcher
 from certs.bundle import BundleSet, TrustBundle
@@ -92,17 +93,22 @@ class Api:
         health: Callable[[], Awaitable[Health]],
         *,
         beat: float = BEAT_SECONDS,
+        metrics: CaMetrics | None = None,
+        scrape: Callable[[], Awaitable[bytes]] | None = None,
     ) -> None:
         self._authority = authority
         self._store = store
         self._bundles = bundles
         self._clock = clock
         self._health = health
+        self._scrape = scrape
         self._beat = beat
+        self._metrics = metrics or CaMetrics()
         self._routes: dict[tuple[str, str], Callable[[Request], Awaitable[Response]]] = {
             ("GET", "/v1/time"): self._time,
             ("GET", "/v1/bundle"): self._bundle,
             ("GET", "/v1/health"): self._get_health,
+            ("GET", "/v1/metrics"): self._get_metrics,
             ("POST", "/v1/challenge"): self._challenge,
             ("POST", "/v1/enrol"): self._enrol,
             ("POST", "/v1/renew"): self._renew,
@@ -116,6 +122,7 @@ class Api:
         try:
             return await route(request)
         except MeshError as error:
+            self._metrics.refused.labels(error.name).inc()
             return refusal(error, request)
 
     def duplex(self, request: Request) -> DuplexHandler | None:
@@ -131,6 +138,11 @@ class Api:
     async def _get_health(self, request: Request) -> Response:
         health = await self._health()
         return Response.of_json(200 if health.ready else 503, health.as_json())
+
+    async def _get_metrics(self, request: Request) -> Response:
+        if self._scrape is None:
+            return Response.error(404, "not_found", "this CA keeps no metrics")
+        return Response(200, ((b"content-type", CONTENT_TYPE),), await self._scrape())
 
     async def _challenge(self, request: Request) -> Response:
         challenge = self._authority.challenge(check_entry_name(_text(request.json(), "entry")))
@@ -163,6 +175,7 @@ class Api:
             _log.warning("watch of %s ended: %s", caller.spiffe_id, error)
 
     def _issued(self, issued: Issued) -> Response:
+        self._metrics.issued.inc()
         _log.info("issued %s %x", issued.spiffe_id, issued.leaf.serial_number)
         document = {
             "svid": issued.chain_pem.decode("ascii"),
@@ -191,8 +204,12 @@ def refusal(error: MeshError, request: Request) -> Response:
     status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
     caller = _caller(request).spiffe_id or "a caller without certificate"
     if status >= _OURS:
-        _log.error("%s %s from %s failed: %s", request.method, request.path, caller, error, exc_info=error)
-        detail = str(error) if isinstance(error, IssuerUnusable) else "the CA failed; its log says why"
+        surprise = None if isinstance(error, StoreUnavailable | IssuerUnusable) else error  # those explain themselves
+        _log.error("%s %s from %s failed: %s", request.method, request.path, caller, error, exc_info=surprise)
+        if isinstance(error, StoreUnavailable):
+            detail = error.advice
+        else:
+            detail = str(error) if isinstance(error, IssuerUnusable) else "the CA failed; its log says why"
         return Response.error(status, error.name, detail)
     _log.warning("%s %s from %s refused: %s: %s", request.method, request.path, caller, error.name, error)
     headers: Headers = ()

@@ -67,4 +67,5 @@ class ServeConfig:
     handshake_timeout: float = 5.0  # decision D8
     svid_ttl: float = 24 * 3600.0
     bundle_poll: float = 2.0  # how soon a change made by another process is on its way; D10 allows 5 s
+    store_check: float = 5.0  # between two looks at whether the store takes a write
     watch_beat: float = 30.0  # the `time` topic, which is the heart-beat of a watch

@@ -76,9 +76,23 @@ class TemplateViolation(CaError):
 
 
 class StoreUnavailable(CaError):
-    """The store cannot be read or written, so nothing is issued."""
+    """The store cannot be read or written, so nothing is issued. With `full` it is for want of space.
+
+    The message is for the CA's own log; `advice` says what to do to whoever asks, and holds no path.
+    """
 
     name = "store_unavailable"
+
+    def __init__(self, message: str, *, full: bool = False) -> None:
+        super().__init__(message)
+        self.full = full
+
+    @property
+    def advice(self) -> str:
+        """What a caller is told."""
+        if self.full:
+            return "the disk of the CA's store is full; once there is space on it, the CA issues again by itself"
+        return "the CA cannot use its store; its log says why"
 
 
 class NoCa(CaError):

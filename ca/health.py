@@ -53,6 +53,7 @@ def judge(
     trust_domain: str,
     store_error: str | None = None,
     newer_issuer: bool = False,
+    store_warnings: tuple[str, ...] = (),
 ) -> Health:
     """The CA's health now. `svid` is what it serves under; `newer_issuer` tells of an active one that is not loaded."""
     reasons = [] if store_error is None else [store_error]
@@ -70,7 +71,7 @@ def judge(
         ready=not reasons,
         trust_domain=trust_domain,
         reasons=tuple(reasons),
-        warnings=warnings(issuer.certificate, issuer.root, now, newer_issuer=newer_issuer),
+        warnings=(*warnings(issuer.certificate, issuer.root, now, newer_issuer=newer_issuer), *store_warnings),
         root_not_after=_end(issuer.root),
         issuer_not_after=_end(issuer.certificate),
         svid_not_after=None if svid is None else svid.not_after,

@@ -2,9 +2,10 @@
 
 In order: the store and the issuing CA are opened (a wrong passphrase ends here), the bundle is published, the CA issues
 its own certificate (an expired chain ends here), the health is judged, and only then does anybody hear "ready". From
-then on four tasks run: the listener; `_keep_own_svid`, which renews our certificate at half of its life;
-`_follow_store`, which picks up what other processes (`mesh ca …`) change; `_warn`, which says loudly what is about to
-end. A new certificate or bundle is a new TLS context; connections keep the one they began with.
+then on five tasks run: the listener; `_keep_own_svid`, which renews our certificate at half of its life;
+`_follow_store`, which picks up what other processes (`mesh ca …`) change; `_look_after_store`, which notices a full
+disk and its end; `_warn`, which says loudly what is about to end. A new certificate or bundle is a new TLS context;
+connections keep the one they began with.
 """
 
 from __future__ import annotations
@@ -22,13 +23,15 @@ from ca.api import Api, Caller
 from ca.authority import Authority
 from ca.bucket import Bucket
 from ca.config import STORE_FILE, CaSettings, ServeConfig, load_settings
-from ca.errors import CaError, IssuerUnusable, StoreUnavailable
+from ca.errors import CaError, IssuerUnusable
 from ca.health import Health, judge, warnings
+from ca.metrics import CaMetrics
 from ca.roots import active_slot, load_bundle, load_issuer
 from ca.signers import Issuer
 from ca.store.base import Store
 from ca.store.sqlite import SqliteStore
 from ca.store.threads import StoreThreads
+from ca.storekeeper import Storekeeper
 from certs.bundle import BundleSet
 from certs.errors import MeshError
 from certs.keys import new_key
@@ -62,8 +65,13 @@ class CaServer:
     bundles: Source[BundleSet] = field(default_factory=lambda: Source("trust bundle"))
     svids: Source[X509Svid] = field(default_factory=lambda: Source("certificate of the CA"))
     newer_issuer: bool = False
+    metrics: CaMetrics = field(default_factory=CaMetrics)
+    keeper: Storekeeper = field(init=False)
     _context: SSL.Context | None = None
     _connections: int = 0
+
+    def __post_init__(self) -> None:
+        self.keeper = Storekeeper(self.store, self.config.directory, self.clock)
 
     async def run(self, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; report `host:port` once ready. Raises CaError where the CA cannot become ready."""
@@ -72,26 +80,34 @@ class CaServer:
         if not health.ready:
             raise IssuerUnusable("; ".join(health.reasons))
         listeners = await trio.open_tcp_listeners(self.config.port, host=self.config.host)
-        api = Api(self.authority, self.store, self.bundles, self.clock, self.health, beat=self.config.watch_beat)
+        api = Api(
+            self.authority, self.store, self.bundles, self.clock, self.health,
+            beat=self.config.watch_beat, metrics=self.metrics, scrape=self.scrape,
+        )  # fmt: skip
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_own_svid)
             nursery.start_soon(self._follow_store)
             nursery.start_soon(self._warn)
+            nursery.start_soon(self._look_after_store)
             await nursery.start(trio.serve_listeners, lambda stream: self._serve(stream, api), listeners)
             task_status.started(_address_of(listeners[0]))
 
     async def health(self) -> Health:
         """The CA's health now, store included."""
-        now, problem = self.clock.wall(), None
-        try:
-            await self.store.call(self.store.store.check_writable, now)
-        except StoreUnavailable as error:
-            problem = str(error)
+        now, problem = self.clock.wall(), await self.keeper.look()
         svid = self.svids.current if self.svids.number else None
         return judge(
             self.issuer, svid, self.bundles.current, now,
             trust_domain=self.settings.trust_domain.name, store_error=problem, newer_issuer=self.newer_issuer,
+            store_warnings=self.keeper.warnings(),
         )  # fmt: skip
+
+    async def scrape(self) -> bytes:
+        """The metrics, as they are now."""
+        health, keeper = await self.health(), self.keeper
+        return self.metrics.render(
+            health, writable=keeper.problem is None, failures=self.store.failures, free=keeper.free_bytes()
+        )
 
     async def renew_own_svid(self) -> None:
         """Issue the CA's own next certificate and serve under it from now on. Raises CaError."""
@@ -171,13 +187,19 @@ class CaServer:
 
     def _warnings(self) -> tuple[str, ...]:
         issuer = self.issuer
-        return warnings(issuer.certificate, issuer.root, self.clock.wall(), newer_issuer=self.newer_issuer)
+        ends = warnings(issuer.certificate, issuer.root, self.clock.wall(), newer_issuer=self.newer_issuer)
+        return (*ends, *self.keeper.warnings())
 
     async def _warn(self) -> None:
         while True:
             for warning in self._warnings():
                 _log.warning("%s", warning)
             await trio.sleep(WARN_EVERY)
+
+    async def _look_after_store(self) -> None:
+        while True:
+            await trio.sleep(self.config.store_check)
+            await self.keeper.look()
 
 
 def open_server(

@@ -6,19 +6,21 @@ says all there is to say of its topic, so a line that was missed is made up by t
     → {"topic":"bundle","sequence":3,"bundle":{…}}      ← {"ack":"bundle","sequence":3}
     → {"topic":"time","sequence":1,"now":1760000000.0}   ← {"ack":"time","sequence":1}
 
-What a sidecar acknowledges is kept for each certificate, so that a root rotation can wait for the last of them. The
-watch ends with the certificate that opened it; the sidecar opens another with its next one.
+What a sidecar acknowledges is kept for each certificate, so that a root rotation can wait for the last of them. While
+the store takes no write (a full disk), the watch goes on all the same: the latest of each topic waits for it. The watch
+ends with the certificate that opened it; the sidecar opens another with its next one.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass, field
 from typing import Any
 
 import trio
 
-from ca.errors import BadRequest
+from ca.errors import BadRequest, StoreUnavailable
 from ca.store.base import Ack
 from ca.store.threads import StoreThreads
 from certs.bundle import BundleSet
@@ -30,6 +32,7 @@ from sidecar.net.http_server import Channel
 
 BEAT_SECONDS = 30.0
 MAX_LINE = 4096  # bytes; an acknowledgement is under 100
+_log = logging.getLogger("mesh.ca")
 _LEFT = (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
 _HEADERS = ((b"content-type", b"application/x-ndjson"), (b"cache-control", b"no-store"))
 
@@ -53,6 +56,7 @@ class Watch:
     clock: Clock
     beat: float = BEAT_SECONDS
     _sent: dict[str, int] = field(default_factory=dict)
+    _unkept: dict[str, Ack] = field(default_factory=dict)  # by topic, since the store failed
 
     async def run(self, channel: Channel) -> None:
         """Serve until the sidecar leaves or its certificate ends. Raises BadRequest for what is no acknowledgement."""
@@ -112,7 +116,16 @@ class Watch:
             if any(len(line) > MAX_LINE for line in (*lines, buffer)):
                 raise BadRequest(f"a line of the watch is longer than {MAX_LINE} bytes")
             if acks := [self._read_ack(line) for line in lines if line.strip()]:
-                await self.store.call(self.store.store.acknowledge, acks)
+                await self._keep(acks)
+
+    async def _keep(self, acks: list[Ack]) -> None:
+        self._unkept |= {ack.topic: ack for ack in acks}
+        try:
+            await self.store.call(self.store.store.acknowledge, list(self._unkept.values()))
+        except StoreUnavailable as error:
+            _log.warning("what %s acknowledges waits for the store: %s", self.watcher.spiffe_id, error)
+        else:
+            self._unkept.clear()
 
     def _read_ack(self, line: bytes) -> Ack:
         """An acknowledgement of something we have said on this watch. Raises BadRequest."""

@@ -131,8 +131,8 @@ class Store(Protocol):
     def acks(self) -> tuple[Ack, ...]:
         """The latest acknowledgement for each certificate and topic."""
 
-    def check_writable(self, now: float) -> None:
-        """Write something and forget it. Raises StoreUnavailable."""
+    def check_writable(self, now: float, room: int = 0) -> None:
+        """Write something, and so many bytes besides, and forget it. Raises StoreUnavailable."""
 
     def close(self) -> None:
         """Let go of the file. Closing twice is fine."""

@@ -21,6 +21,7 @@ from ca.entries import EnrolmentKeyRecord, Entry, JoinTokenRecord
 from ca.errors import DamagedCa, InvalidEntry, ProofRefused, StoreUnavailable, TokenUsed, UnknownEntry
 from ca.store.base import IN_BUNDLE, MOVES, Ack, Issuance, Slot, SlotState
 from ca.store.migrations import STEPS
+from ca.store.trouble import trouble
 from certs.spiffe import SpiffeId
 
 BUSY_TIMEOUT = 5.0  # seconds to wait for another process's commit, each of which takes milliseconds
@@ -39,6 +40,7 @@ class SqliteStore:
     def __init__(self, path: Path | None, *, create: bool = False) -> None:
         """Open the file; with `create` make it, 0600. Raises StoreUnavailable."""
         self._lock = threading.Lock()
+        self._path = path
         try:
             if path is not None:
                 _make_or_find(path, create)
@@ -48,7 +50,7 @@ class SqliteStore:
                 self._db.execute(f"PRAGMA {pragma}")
             self._migrate()
         except (OSError, sqlite3.Error) as error:
-            raise StoreUnavailable(f"cannot open the CA's store {path}: {error}") from error
+            raise trouble(f"cannot open the CA's store {path}", error, path) from error
 
     def _migrate(self) -> None:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
@@ -197,10 +199,15 @@ class SqliteStore:
         rows = self._read("SELECT spiffe_id, serial, topic, sequence, at FROM acks ORDER BY spiffe_id, at, topic")
         return tuple(Ack(*row) for row in rows)
 
-    def check_writable(self, now: float) -> None:
+    def check_writable(self, now: float, room: int = 0) -> None:
         """See Store.check_writable."""
         with self._write(durable=False) as db:
             db.execute("UPDATE numbers SET value = ? WHERE name = 'last_check'", (now,))
+            if room:
+                db.execute("INSERT OR REPLACE INTO numbers VALUES ('room', zeroblob(?))", (room,))
+        if room:
+            with self._write(durable=False) as db:
+                db.execute("DELETE FROM numbers WHERE name = 'room'")
 
     def close(self) -> None:
         """See Store.close."""
@@ -214,7 +221,7 @@ class SqliteStore:
             with self._lock:
                 return self._db.execute(sql, values).fetchall()
         except sqlite3.Error as error:
-            raise StoreUnavailable(f"the CA's store cannot be read: {error}") from error
+            raise trouble("the CA's store cannot be read", error, self._path) from error
 
     @contextmanager
     def _write(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
@@ -229,7 +236,7 @@ class SqliteStore:
                 if self._is_open() and self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError):
-                    raise StoreUnavailable(f"the CA's store cannot be written: {error}") from error
+                    raise trouble("the CA's store cannot be written", error, self._path) from error
                 raise
 
     def _is_open(self) -> bool:

@@ -36,6 +36,8 @@ class StoreThreads:
         self._limiter = trio.CapacityLimiter(THREADS)
         self._waiting: list[_Waiting] = []
         self._committing = trio.Lock()
+        self.failing = False  # the latest record was not taken, and nobody has found the store well since
+        self.failures = 0  # records that were not taken
 
     async def call(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run one method of the store in a thread. It is not abandoned half-way when we are cancelled."""
@@ -62,7 +64,10 @@ class StoreThreads:
         with trio.CancelScope(shield=True):
             try:
                 await self.call(self.store.record, [waiting.issuance for waiting in batch])
+                self.failing = False
             except Exception as error:  # noqa: BLE001 - each of the tasks that share the commit raises it
+                self.failing = True
+                self.failures += len(batch)
                 for waiting in batch:
                     waiting.error = error
             finally:
