@@ -69,6 +69,7 @@ class Hop:
     rule: str = ""  # the rule that decided, empty where none did
     route: str = ""  # path template of that rule; from configuration, never the raw path
     shadow: tuple[ShadowVerdict, ...] = ()
+    waived: Waived | None = None  # what a strict listener would have refused it for, where it was let pass
     error: HopError | None = None
     decision_id: str = ""
 
@@ -89,6 +90,24 @@ class ShadowVerdict:
 
     rule: str
     effect: Literal["permit", "deny"]
+
+
+@dataclass(frozen=True, slots=True)
+class Waived:
+    """What a strict listener would have refused a hop for, that the listener's posture let pass (decision D12)."""
+
+    posture: Literal["permissive", "observe"]
+    until: float  # seconds since the epoch: when the posture ends
+    error: str  # short name of the error that strict would have ended in
+    flag: str  # and its flag
+    reason: str = ""  # of an identity that strict would have refused
+    rule: str = ""  # the deny rule that spoke; empty where none allowed
+    detail: str = ""  # what strict would have told the operator
+
+    @property
+    def let_in_by(self) -> str:
+        """What stands in the place of a rule's name; no rule can have such a one."""
+        return f"posture:{self.posture}"
 
 
 @dataclass(frozen=True, slots=True)

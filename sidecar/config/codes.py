@@ -378,7 +378,7 @@ CODES: Final[Mapping[str, Code]] = dict((
     ),
     _code(
         "MESH062", "an end of nothing",
-        "`until` ends a posture of `permissive` or `observe`. A strict listener is strict before that day and after it.",
+        "`until` ends a posture of `permissive` or `observe`. A strict listener is strict before that day and after.",
         "Remove `until`, or say which posture is meant.",
         *_services("inbound: [{app: '127.0.0.1:8080', until: 2026-01-12}]\nallow: [{from: web}]", _HTTP),
     ),

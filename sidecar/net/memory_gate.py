@@ -58,6 +58,19 @@ class MemoryGate:
         if reason := self.refuses.get(peer.id, ""):
             raise IdentityRefused(reason, f"{peer.id} is refused: {reason}", peer.id)
 
+    async def speaks_tls(self, wire: Wire) -> bool:
+        """Wait for a greeting, or for bytes, which are no TLS here; also true where neither comes any more."""
+        assert isinstance(wire, MemoryWire)
+        while wire.greeting is None:
+            await wire.readable()
+            if wire.reset:
+                raise WireBroken("reset")
+            if wire.closed or wire.half_closed:
+                return not wire.unread
+            if wire.unread:
+                return False
+        return True
+
     async def accept(self, port: Port, wire: Wire, *, http: bool, within: float) -> tuple[Wire, Peer]:
         """Be the server. Raises IdentityRefused or NoIdentity; the wire is closed then."""
         assert isinstance(wire, MemoryWire)

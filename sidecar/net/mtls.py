@@ -31,7 +31,7 @@ from sidecar.hop import TlsInfo
 from sidecar.net.contexts import make_context
 from sidecar.net.port import Expired, Port, Wire, WireBroken
 from sidecar.net.tls import AlertReceived, TlsBroken, TlsWire
-from sidecar.net.wires import EpollWire, SocketWire
+from sidecar.net.wires import TLS_HANDSHAKE, EpollWire, SocketWire
 
 if TYPE_CHECKING:
     from OpenSSL import SSL
@@ -74,6 +74,13 @@ class Gate(Protocol):
 
     def judge_again(self, wire: Wire, peer: Peer, wall: float) -> None:
         """Judge the peer of an open connection by the roots of today (decision D17). Raises IdentityRefused."""
+        ...
+
+    async def speaks_tls(self, wire: Wire) -> bool:
+        """Wait for a caller's first byte, and say whether it may begin a handshake; nothing is read.
+
+        Also true where none comes any more: `accept` finds the words. Raises WireBroken; the deadline is the caller's.
+        """
         ...
 
     async def accept(self, port: Port, wire: Wire, *, http: bool, within: float) -> tuple[Wire, Peer]:
@@ -166,6 +173,24 @@ class MtlsGate:
             ended = datetime.fromtimestamp(current.svid.not_after, UTC)
             raise NoIdentity(f"our own certificate ended at {ended:%Y-%m-%dT%H:%M:%SZ} and was not renewed")
         return current
+
+    async def speaks_tls(self, wire: Wire) -> bool:
+        """Wait for a caller's first byte, and say whether it may begin a handshake (RFC 8446 section 5.1).
+
+        It is looked at where it is, in the kernel. Raises WireBroken.
+        """
+        assert isinstance(wire, SocketWire)
+        while True:
+            try:
+                first = wire.sock.recv(1, socket.MSG_PEEK)
+            except BlockingIOError:
+                await wire._readable()
+                if wire.closed:
+                    raise WireBroken("closed by ourselves") from None
+            except OSError as error:
+                raise WireBroken(error.strerror or "reset") from None
+            else:
+                return not first or first[0] == TLS_HANDSHAKE
 
     async def accept(self, port: Port, wire: Wire, *, http: bool, within: float) -> tuple[Wire, Peer]:
         """Be the server. Raises IdentityRefused or NoIdentity; the wire is closed then."""

@@ -37,6 +37,7 @@ from sidecar.http.message import NEED_DATA, Data, End, RequestHead, ResponseHead
 from sidecar.net.pool import FRESH, YOUNG
 from sidecar.net.port import NEVER, Expired, PeerGone, Task, WireBroken
 from sidecar.net.tls import AlertReceived
+from sidecar.proxy.lease import lease_of_answer
 from sidecar.proxy.tcp import Lease, lease_of, tunnel
 
 if TYPE_CHECKING:
@@ -383,7 +384,7 @@ class Exchange:
         other end.
         """
         if self._lease is None:
-            self._lease = lease_of(self._hop, self._port)
+            self._lease = lease_of_answer(self._hop, self._port)
         return self._lease if endless else Lease(self._lease.end)
 
     async def _read_body(self, upstream: Wire, lease: Lease) -> bytes:

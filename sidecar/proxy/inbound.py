@@ -1,5 +1,8 @@
 """Inbound: peers come in over mTLS, the application gets plaintext on loopback.
 
+A listener whose posture is not strict (decision D12) waives a refusal here, and nowhere else: `_waive`. What is waived
+is written on the hop, counted, and over by itself at the posture's end.
+
 What happens to a request, in the order the bytes travel:
 
 1. The handshake proves who calls; `Peer` is fixed for the connection.
@@ -15,6 +18,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sidecar.config.posture import posture_of
 from sidecar.errors import (
     AuditFull,
     BodyTooLarge,
@@ -26,7 +30,7 @@ from sidecar.errors import (
     UnsupportedContentType,
     UnsupportedFeature,
 )
-from sidecar.hop import Deny, Headers, Hop
+from sidecar.hop import Deny, Headers, Hop, Waived
 from sidecar.http.headers import XFCC, end_to_end, first, tokens, without_reserved
 from sidecar.http.message import RequestHead, ResponseHead
 from sidecar.http.xfcc import appended, element
@@ -50,6 +54,7 @@ if TYPE_CHECKING:
 
 VIA = b"mesh-via"  # instance ids of the sidecars that a request has passed, oldest first (decision D21)
 MAX_VIA = 32
+PLAINTEXT = "the caller speaks no TLS, so it has proved no identity"
 # Upgrades that are never passed: inside them more requests would travel, which nobody could judge.
 UNJUDGED = (b"h2c", b"http", b"tls")
 
@@ -89,6 +94,7 @@ class InboundSide:
         self.app = app
         self._audit_accepts = audit_accepts
         self._reading = reading
+        self.posture = posture_of(spec)  # None for strict
 
     @property
     def draining(self) -> bool:
@@ -101,9 +107,14 @@ class InboundSide:
         self.door.side = self
 
     def check_peer(self, caller: Caller, wire: Wire, wall: float) -> None:
-        """No connection outlives the certificate that it rests on, nor the root behind that. Raises IdentityRefused."""
+        """No connection outlives the certificate that it rests on, nor the root behind that, nor the posture that let
+        it in without any. Raises IdentityRefused.
+        """
         peer = caller.peer
-        assert peer is not None
+        if peer is None:
+            if self.lets_plaintext_in(wall):
+                return
+            raise IdentityRefused("plaintext", f"the caller speaks no TLS, and the listener {self.name} is strict now")
         if wall > peer.tls.not_after:
             raise IdentityRefused("expired", f"the certificate of {peer.id} has expired since the connection began")
         if caller.trust != self._gate.trust:
@@ -120,8 +131,35 @@ class InboundSide:
         self.check_peer(caller, wire, wall)
         verdict = self._rules.check(hop, wall)
         if isinstance(verdict, Deny):
+            self._waive(hop, verdict, wall)
+
+    def lets_plaintext_in(self, wall: float) -> bool:
+        """Whether a caller without TLS may come in at this moment."""
+        posture = self.posture
+        return posture is not None and posture.kind == "permissive" and posture.in_force(wall)
+
+    def _waive(self, hop: Hop, verdict: Deny, wall: float) -> None:
+        """Let a refused hop pass where the listener's posture says so, with a note of what strict would have done;
+        elsewhere raise the refusal.
+
+        `observe` waives whatever the rules say of a verified peer. `permissive` waives that no rule allows a caller
+        without identity, because none can; what a deny rule forbids even to such a one stays forbidden.
+        """
+        posture, error = self.posture, verdict.error
+        if posture is None or not posture.in_force(wall):
+            waived = None
+        elif posture.kind == "observe" and hop.peer is not None:
+            waived = Waived("observe", posture.until, error.name, error.flag, "", verdict.rule, error.detail)
+        elif posture.kind == "permissive" and hop.peer is None and not verdict.rule:
+            name, flag = IdentityRefused.name, IdentityRefused.flag
+            waived = Waived("permissive", posture.until, name, flag, "plaintext", "", PLAINTEXT)
+        else:
+            waived = None
+        if waived is None:
             hop.rule = verdict.rule
-            raise verdict.error
+            raise error
+        hop.waived, hop.rule = waived, waived.let_in_by
+        hop.decision_id = hop.decision_id or self.recorder.decision_id()
 
     def open_hop(self, caller: Caller, head: RequestHead | None, now: float) -> Hop:
         """A hop for this request, with nothing read yet but what cannot fail."""
@@ -129,24 +167,24 @@ class InboundSide:
 
     def _hop(self, caller: Caller, protocol: str, now: float) -> Hop:
         peer = caller.peer
-        assert peer is not None
         return Hop(
             "inbound",
             self.name,
             self.spec.port,
             "http" if protocol == "http" else "tcp",
-            peer=peer.id,
+            peer=peer.id if peer is not None else None,
             destination=self._identity,
             source=caller.source,
             source_port=caller.source_port,
             started=now,
-            tls=peer.tls,
+            tls=peer.tls if peer is not None else None,
         )
 
     def admit(self, hop: Hop, caller: Caller, head: RequestHead, wall: float) -> Plan:
         """Read the request canonically, judge it, and say where it goes. Raises HopError."""
         target, route = self._reading.read(hop, head.target, [v for n, v in head.headers if n == b"host"])
-        via = _via(head.headers)
+        peer = caller.peer
+        via = _via(head.headers) if peer is not None else []  # a hop header, and so a verified peer's alone (D21)
         if self._instance in via:
             raise LoopDetected(f"the request has been through this sidecar before: {b' '.join(via).decode('latin-1')}")
         self._authorize(hop, wall)
@@ -157,8 +195,8 @@ class InboundSide:
         headers = outgoing_headers(head)
         if first(headers, b"host") is None:  # only in HTTP/1.0; what we send on is 1.1 and must have one
             headers.insert(0, (b"host", self.app.authority))
-        assert caller.peer is not None
-        headers.append((XFCC, self._client_cert(caller.peer, head.headers)))
+        if peer is not None:
+            headers.append((XFCC, self._client_cert(peer, head.headers)))
         headers.append((VIA, b",".join((*via, self._instance))))
         return Plan(self.app, target.origin_form, headers, route.max_body if route is not None else None)
 
@@ -167,9 +205,10 @@ class InboundSide:
             raise AuditFull("the audit record cannot be written (audit.on_full is refuse)")
         verdict = self._rules.check(hop, wall)
         hop.shadow = verdict.shadow
-        hop.rule = verdict.rule
         if isinstance(verdict, Deny):
-            raise verdict.error
+            self._waive(hop, verdict, wall)
+            return
+        hop.rule = verdict.rule
         hop.route = verdict.route
 
     def _client_cert(self, peer: Peer, headers: Headers) -> bytes:
@@ -187,7 +226,7 @@ class InboundSide:
 
     def explain_refusal(self, hop: Hop, error: HopError) -> tuple[bool, bool]:
         """A verified peer gets the decision id; reasons never leave."""
-        return True, False
+        return hop.peer is not None, False
 
     # ---- raw TCP ----------------------------------------------------------------------------------------------------
 

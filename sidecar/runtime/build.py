@@ -22,6 +22,7 @@ from sidecar.proxy.tcp import Tunnels
 from sidecar.runtime.generation import Generation, Maker
 from sidecar.runtime.heap import Heap
 from sidecar.runtime.listening import CannotListen, bind_all
+from sidecar.runtime.postures import PostureWatch
 from sidecar.telemetry.record import Handshake
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class Proxy:
         self._retired: list[Door] = []  # of listeners that are gone, while something may be open behind them
         self._ends: list[float] = []  # monotonic: when time is up for something that a reload has taken away
         self._generation = self._maker.generation(service, None)
+        self._postures = PostureWatch(recorder)
         self._memory_limit = memory_limit()
         self._heap = Heap()
         self.admission = Admission(
@@ -138,6 +140,7 @@ class Proxy:
         for old, heir in before.left_for(after):
             old.retire(heir, ends_at)
         self._ends.append(ends_at)
+        self._postures.declare(service.inbound, self._reactor.now, self._reactor.wall())
         self.judge_again()
 
     def judge_again(self) -> None:
@@ -181,6 +184,7 @@ class Proxy:
         wanted = self._wanted(self._generation)
         for address, sock in bind_all(wanted).items():
             self._listen_on(address, wanted[address], sock)
+        self._postures.declare(self.service.inbound, self._reactor.now, self._reactor.wall())
 
     def _wanted(self, generation: Generation) -> dict[Address, _Plan]:
         plans: dict[Address, _Plan] = {}
@@ -231,9 +235,14 @@ class Proxy:
             self._recorder.connection_closed(direction, name)
             wire.close()
 
-    async def authenticate(self, wire: SocketWire, spec: Inbound) -> tuple[Any, Caller] | None:
-        """Find out who calls; None where that is refused, which has been recorded then."""
-        reactor = self._reactor
+    async def authenticate(self, wire: SocketWire, door: Door) -> tuple[Any, Caller] | None:
+        """Find out who calls; None where that is refused, which has been recorded then.
+
+        A caller without TLS whom the listener's posture lets in is a `Caller` without a peer, on the wire as it is.
+        """
+        side, reactor = door.side, self._reactor
+        assert isinstance(side, InboundSide)
+        spec = side.spec
         address, port = wire.peer_address()
         source = ip_address(address) if address else None
         began = reactor.now
@@ -243,6 +252,11 @@ class Proxy:
         within = self.service.timeouts.handshake
         try:
             reactor.deadline(began + within)
+            if side.lets_plaintext_in(reactor.wall()) and not await _speaks_tls(self._gate, wire, within):
+                stranger = Caller(None, source, port)
+                assert isinstance(door.side, InboundSide)
+                door.side.check_peer(stranger, wire, reactor.wall())  # by the posture of now: that was a wait
+                return wire, stranger
             await _client_hello(wire, within)
             await self.admission.turn(reactor)
             secure, peer = await self._gate.accept(reactor, wire, http=spec.protocol == "http", within=within)
@@ -324,11 +338,12 @@ class Proxy:
             "memory_bytes": memory_used(),
         }
 
-    def listeners(self) -> list[dict[str, str]]:
+    def listeners(self) -> list[dict[str, Any]]:
         """Where we listen, for `mesh status`."""
-        rows = [
+        wall = self._reactor.wall()
+        rows: list[dict[str, Any]] = [
             {"name": spec.name, "address": str(Address(spec.bind, spec.port)), "protocol": spec.protocol,
-             "direction": "inbound"}
+             "direction": "inbound", **self._postures.to_json(spec, wall)}
             for spec, _ in self._inbound
         ]  # fmt: skip
         return rows + [
@@ -346,6 +361,8 @@ class Proxy:
             upstream.pool.sweep()
         if self._ends and self._ends[0] <= self._reactor.now:
             self._end_retired()
+        if self._postures.look(self._reactor.now, self._reactor.wall()):
+            self.judge_again()
 
     def _look_at_requests(self) -> None:
         """End those whose peers are too slow, and count those that last (decision D25)."""
@@ -395,6 +412,16 @@ class Proxy:
                 connection.drain()
 
 
+async def _speaks_tls(gate: Gate, wire: SocketWire, within: float) -> bool:
+    """Whether a caller begins with a TLS handshake. Raises IdentityRefused where it does not begin at all."""
+    try:
+        return await gate.speaks_tls(wire)
+    except Expired:
+        raise IdentityRefused("handshake_timeout", f"no byte within {within:g} s") from None
+    except WireBroken:
+        raise IdentityRefused("reset", "the peer left before its first byte") from None
+
+
 async def _client_hello(wire: SocketWire, within: float) -> None:
     """Wait for the beginning of a handshake. Raises IdentityRefused where none comes in time."""
     try:
@@ -411,12 +438,11 @@ def _inbound_handler(proxy: Proxy, spec: Inbound, side: InboundSide) -> Handler:
     async def handle(wire: SocketWire) -> None:
         current = door.side
         assert isinstance(current, InboundSide)
-        known = await proxy.authenticate(wire, current.spec)
+        known = await proxy.authenticate(wire, door)
         if known is None:
             return
         secure, caller = known
-        assert caller.peer is not None
-        who = caller.peer.id.text
+        who = caller.peer.id.text if caller.peer is not None else ""  # who have no identity share one's places
         if not proxy.admission.enter_peer(who, current.spec.name):
             secure.close()
             return

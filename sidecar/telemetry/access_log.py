@@ -48,7 +48,7 @@ class AccessLog:
 
     def wants(self, hop: Hop) -> bool:
         """Whether this hop is to be logged. Rolls the dice of a sample, so ask once."""
-        if self._errors and (hop.error is not None or hop.status >= 500):
+        if self._errors and (hop.error is not None or hop.status >= 500 or hop.waived is not None):
             return True
         return self._all or (self._share > 0.0 and self._dice() < self._share)
 
@@ -91,6 +91,9 @@ class AccessLog:
             "tls.group": tls.group if tls is not None else "",
             "peer.cert_serial": tls.serial if tls is not None else "",
         }
+        if hop.waived is not None:
+            it = hop.waived
+            values["would_refuse"] = {"posture": it.posture, "error": it.error, "flag": it.flag, "rule": it.rule}
         if hop.shadow:
             values["shadow"] = {each.rule: each.effect for each in hop.shadow}
         if self.headers:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from sidecar.config.schema import Audit as AuditConfig
-from sidecar.hop import Hop, ShadowVerdict
+from sidecar.hop import Hop, ShadowVerdict, Waived
 from sidecar.telemetry import redact
 from sidecar.telemetry.clock import rfc3339
 from sidecar.telemetry.decisions import reason_of
@@ -42,8 +42,8 @@ MAX_KINDS_OF_CALLER = 256
 _ACCEPT_BELOW = 0.75  # share of the capacity
 _MAX_TARGET = 512  # characters; longer targets are not worth a place in the short cut
 
-ShortCut = tuple[str, str | None, str, str, str, tuple[str, ...], str, tuple[ShadowVerdict, ...]]
-KindKey = tuple[str, str, str, str, str, str, str, tuple[ShadowVerdict, ...]]
+ShortCut = tuple[str, str | None, str, str, str, tuple[str, ...], str, tuple[ShadowVerdict, ...], Waived | None]
+KindKey = tuple[str, str, str, str, str, str, str, tuple[ShadowVerdict, ...], Waived | None]
 
 
 class Permits:
@@ -128,7 +128,7 @@ class Audit:
         peer = hop.peer
         caller = None if peer is None else peer.text
         key: ShortCut = (
-            hop.direction, caller, hop.listener, hop.host, hop.method, hop.segments, hop.rule, hop.shadow,
+            hop.direction, caller, hop.listener, hop.host, hop.method, hop.segments, hop.rule, hop.shadow, hop.waived,
         )  # fmt: skip
         permits = self._short_cut.get(key)
         if permits is None:
@@ -157,6 +157,7 @@ class Audit:
                 "reason": reason_of(error),
                 "status": hop.status,
                 "shadow": _shadow(hop.shadow),
+                **_waived(hop.waived),
                 "decision_id": hop.decision_id,
             },
         )
@@ -251,7 +252,7 @@ class Audit:
         caller = hop.peer.text if hop.peer is not None else ""
         shape = path_shape(hop.segments) if hop.protocol == "http" else ""
         host, method = redact.text(hop.host, 256), redact.text(hop.method, 32)
-        key: KindKey = (hop.direction, caller, hop.listener, host, method, shape, hop.rule, hop.shadow)
+        key: KindKey = (hop.direction, caller, hop.listener, host, method, shape, hop.rule, hop.shadow, hop.waived)
         found = self._kinds.get(key)
         if found is not None:
             return found
@@ -259,7 +260,7 @@ class Audit:
         if taken >= MAX_KINDS_OF_CALLER or len(self._kinds) >= MAX_KINDS:
             if len(self._kinds) >= 2 * MAX_KINDS:
                 caller = OTHER
-            key = (hop.direction, caller, hop.listener, OTHER, OTHER, OTHER, hop.rule, ())
+            key = (hop.direction, caller, hop.listener, OTHER, OTHER, OTHER, hop.rule, (), hop.waived)
             found = self._kinds.get(key)
         if found is None:
             destination = hop.destination.text if hop.destination is not None else ""
@@ -269,7 +270,7 @@ class Audit:
 
     def _permit_lines(self, now: float) -> Iterator[tuple[bytes, Permits]]:
         for permits in list(self._kinds.values()):
-            direction, caller, listener, host, method, shape, rule, shadow = permits.key
+            direction, caller, listener, host, method, shape, rule, shadow, waived = permits.key
             values = {
                 "direction": direction,
                 "listener": listener,
@@ -280,6 +281,7 @@ class Audit:
                 "path_shape": shape,
                 "rule": rule,
                 "shadow": _shadow(shadow),
+                **_waived(waived),
                 "count": permits.count,
                 "first": rfc3339(permits.first),
                 "last": rfc3339(permits.last),
@@ -297,6 +299,7 @@ class Audit:
             "rule": hop.rule,
             "status": hop.status,
             "shadow": _shadow(hop.shadow),
+            **_waived(hop.waived),
             "decision_id": hop.decision_id,
             "count": 1,
             "first": moment,
@@ -325,6 +328,13 @@ class Audit:
 
 def _shadow(verdicts: tuple[ShadowVerdict, ...]) -> dict[str, str]:
     return {each.rule: each.effect for each in verdicts}
+
+
+def _waived(it: Waived | None) -> dict[str, dict[str, str]]:
+    """What a strict listener would have refused; nothing where it would not have."""
+    if it is None:
+        return {}
+    return {"would_refuse": {"posture": it.posture, "error": it.error, "flag": it.flag, "rule": it.rule}}
 
 
 def _silent(problem: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from certs.spiffe import SpiffeId
 from sidecar.errors import HandshakeFailed, HopError, IdentityRefused, PeerIdentityMismatch
-from sidecar.hop import Direction, Hop, HopProtocol
+from sidecar.hop import Direction, Hop, HopProtocol, Waived
 from sidecar.telemetry import outcome, redact
 from sidecar.telemetry.clock import rfc3339
 
@@ -56,6 +56,7 @@ class Decision:
     rule: str = ""
     route: str = ""
     shadow: tuple[str, ...] = ()  # "rule=permit" …
+    waived: Waived | None = None  # what strict would have refused it for
     endpoint: str = ""
     attempts: int = 0
     trace_id: str = ""
@@ -90,6 +91,7 @@ class Decision:
             rule=hop.rule,
             route=hop.route,
             shadow=tuple(f"{each.rule}={each.effect}" for each in hop.shadow),
+            waived=hop.waived,
             endpoint=hop.endpoint,
             attempts=hop.attempts,
             trace_id=redact.text(hop.trace_id, 64),
@@ -97,7 +99,9 @@ class Decision:
 
     def to_json(self) -> dict[str, Any]:
         """The snapshot that the admin API serves under /decisions/<id>."""
-        return asdict(self) | {"at": rfc3339(self.at), "segments": list(self.segments), "shadow": list(self.shadow)}
+        waived = asdict(self.waived) | {"until": rfc3339(self.waived.until)} if self.waived is not None else None
+        plain = {"at": rfc3339(self.at), "segments": list(self.segments), "shadow": list(self.shadow)}
+        return asdict(self) | plain | {"waived": waived}
 
     def to_hop(self) -> Hop:
         """The hop again, as far as it is known, for `policy.explain`. Redacted header values stay redacted."""

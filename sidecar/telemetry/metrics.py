@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Literal, Protocol
 
@@ -57,6 +58,7 @@ LABELS: dict[str, tuple[Literal["closed", "open"], str]] = {
         "`policy`, `identity`, `removed`, `slow_body`, `slow_reader`; or of a refused connection: `connections`, "
         "`memory`, `peer`, `half_open`, `handshakes`",
     ),
+    "posture": ("closed", "`strict`, `permissive` or `observe`"),
     "certificate": ("closed", "`svid`: this sidecar's own leaf"),
     "metric": ("closed", "name of a metric of this list"),
 }
@@ -66,6 +68,7 @@ HOP_LABELS = ("direction", "source", "destination", "route", "status_class", "fl
 HOP_CAP = 1000  # label sets of the five metrics of a hop, together
 _LISTENER = ("direction", "listener")
 _CERTIFICATE = ("certificate",)
+_POSTURE = ("listener", "posture")
 
 
 def _hop_metric(name: str, kind: Kind, doc: str) -> Definition:
@@ -98,6 +101,15 @@ DEFINITIONS: tuple[Definition, ...] = (
         cap=1000,
         expires=True,
     ),
+    Definition(
+        "mesh_posture_would_refuse_total",
+        "counter",
+        "Hops that were let pass although a strict listener would have refused them.",
+        ("listener", "posture", "source", "rule", "flag", "error"),
+        cap=1000,
+    ),
+    Definition("mesh_posture", "gauge", "1 for the posture that an inbound listener has now.", _POSTURE),
+    Definition("mesh_posture_until_seconds", "gauge", "When it ends, since the epoch; 0 where not in force.", _POSTURE),
     Definition("mesh_connections_opened_total", "counter", "Downstream connections accepted.", _LISTENER),
     Definition(
         "mesh_connections_refused_total",
@@ -226,6 +238,7 @@ class Metrics:
                 self._families[each.name] = make(each, CLOSED, self._count_dropped)
         self._hops: dict[LabelValues, HopSeries] = {}
         self._hop_cap = Cap(HOP_METRICS[0], CLOSED, self._count_dropped)
+        self.would_refuse: Counter[str] = Counter()  # by listener: hops that only its posture let pass
         self._refreshers: list[Callable[[Metrics], None]] = []
         self._process = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=self._process)
@@ -258,12 +271,18 @@ class Metrics:
         self.observe_rare(hop)
 
     def observe_rare(self, hop: Hop) -> None:
-        """Count the refusal and the shadow verdicts of a hop, where it has any."""
+        """Count the refusal, the waived one and the shadow verdicts of a hop, where it has any."""
         source = hop.peer.text if hop.peer is not None else "-"
         if hop.error is not None and outcome.verdict(hop) == "deny":
             destination = hop.destination.text if hop.destination is not None else "-"
             refusal = (hop.direction, source, destination, hop.rule or "-", hop.flag, hop.error.name)
             self.counter("mesh_refusals_total").add(refusal, now=hop.ended)
+        if hop.waived is not None:
+            waived = hop.waived
+            self.would_refuse[hop.listener] += 1
+            self.counter("mesh_posture_would_refuse_total").add(
+                (hop.listener, waived.posture, source, waived.rule or "-", waived.flag, waived.error), now=hop.ended
+            )
         for shadow in hop.shadow:
             labels = (hop.direction, source, shadow.rule, shadow.effect)
             self.counter("mesh_shadow_verdicts_total").add(labels, now=hop.ended)

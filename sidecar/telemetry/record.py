@@ -164,7 +164,7 @@ class Recorder:
         found[1].add(hop, seconds, now)
         if error is not None and not hop.endpoint:
             hop.endpoint = error.endpoint
-        if error is not None or hop.shadow:
+        if error is not None or hop.shadow or hop.waived is not None:
             self.metrics.observe_rare(hop)
             if error is not None and error.midway:
                 self.metrics.counter("mesh_connections_ended_early_total").add((hop.direction, error.midway))
