@@ -44,8 +44,8 @@ deep: ## long fuzzing and soak
 	$(PYTEST) -m deep $(ARGS)
 
 bench: ## CPU and latency per request, ours and others'
-	@scripts/setup.sh dev
-	$(BIN)/python -m tests.bench $(ARGS)
+	@scripts/bench-env.sh
+	@.venv-bench/bin/python -m tests.bench $(ARGS)
 
 lock: ## pin the dependencies anew from pyproject.toml (ARGS=--upgrade for newer versions)
 	@scripts/lock.sh $(ARGS)
