@@ -17,7 +17,8 @@ path of `OPTIONS *`. A rule with an HTTP field never matches raw TCP; `mesh chec
 
 Speed. A rule is compiled to one small object whose tests run cheapest first. Which rules can apply to a caller depends
 only on who it is, so the answer is kept per SPIFFE ID and protocol: a hop then looks at the few rules that name its
-caller. What is kept is bounded, could be computed again at any time, and is forgotten whole when full.
+caller, and where those are many, at the few that an index by path and host finds (`sidecar.policy.index`). What is kept
+is bounded, could be computed again at any time, and is forgotten whole when full.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from typing import TYPE_CHECKING, Final
 
 from sidecar.errors import PolicyDenied
 from sidecar.hop import Deny, Hop, HopProtocol, Permit, ShadowVerdict
+from sidecar.policy.index import WORTH_IT, RuleIndex
 
 if TYPE_CHECKING:
     from certs.spiffe import SpiffeId
@@ -153,11 +155,13 @@ class CompiledRule:
 
 @dataclass(frozen=True, slots=True)
 class _Applicable:
-    """The rules that can apply to one caller on one protocol, in file order."""
+    """The rules that can apply to one caller on one protocol, in file order; many of them with an index."""
 
     deny: tuple[CompiledRule, ...]
     allow: tuple[CompiledRule, ...]
     shadow: tuple[CompiledRule, ...]
+    denials: RuleIndex[CompiledRule] | None
+    allowances: RuleIndex[CompiledRule] | None
 
 
 class RuleSet:
@@ -189,11 +193,12 @@ class RuleSet:
             rules, match = self._tcp.get(key), CompiledRule.match_tcp
         if rules is None:
             rules = self._applicable(key, peer, hop.protocol)
-        for rule in rules.deny:
+        denials, allowances = rules.denials, rules.allowances
+        for rule in rules.deny if denials is None else denials.candidates(hop.segments, hop.host):
             if match(rule, hop) is not None:
                 name = rule.source.name
                 return Deny(PolicyDenied(f"deny rule {name!r} forbids it", name), name, _shadow(rules, hop))
-        for rule in rules.allow:
+        for rule in rules.allow if allowances is None else allowances.candidates(hop.segments, hop.host):
             permit = match(rule, hop)
             if permit is not None:
                 return Permit(permit.rule, permit.route, _shadow(rules, hop)) if rules.shadow else permit
@@ -208,15 +213,20 @@ class RuleSet:
         kept = self._http if protocol == "http" else self._tcp
         ours = [rule for rule in self.rules if rule.caller_matches(peer) and (protocol == "http" or not rule.http_only)]
         live = [rule for rule in ours if not rule.source.shadow]
-        found = _Applicable(
-            tuple(rule for rule in live if rule.denies),
-            tuple(rule for rule in live if not rule.denies),
-            tuple(rule for rule in ours if rule.source.shadow),
-        )
+        deny = tuple(rule for rule in live if rule.denies)
+        allow = tuple(rule for rule in live if not rule.denies)
+        shadow = tuple(rule for rule in ours if rule.source.shadow)
+        http = protocol == "http"
+        found = _Applicable(deny, allow, shadow, _index(deny, http), _index(allow, http))
         if len(kept) >= _MAX_CALLERS:
             kept.clear()
         kept[key] = found
         return found
+
+
+def _index(rules: tuple[CompiledRule, ...], http: bool) -> RuleIndex[CompiledRule] | None:
+    """An index where there are enough rules for one; raw TCP has neither path nor host to look up."""
+    return RuleIndex([(rule, rule.source) for rule in rules]) if http and len(rules) >= WORTH_IT else None
 
 
 def _shadow(rules: _Applicable, hop: Hop) -> tuple[ShadowVerdict, ...]:

@@ -87,6 +87,13 @@ def a_policy(dice: Random) -> tuple[list[Rule], list[Rule]]:
     return allow, [a_rule(dice, f"d{n}", "deny") for n in range(dice.choice((0, 0, 0, 1, 2)))]
 
 
+def a_large_policy(dice: Random) -> tuple[list[Rule], list[Rule]]:
+    """Enough rules for an index, of which few match: each is narrowed by a caller and a method at the least."""
+    allow = [a_rule(dice, f"a{n}", "allow") for n in range(dice.randrange(10, 80))]
+    deny = [rule for n in range(dice.randrange(40)) if (rule := a_rule(dice, f"d{n}", "deny")).callers and rule.methods]
+    return allow, deny
+
+
 def a_hop(dice: Random) -> Hop:
     """A random hop of the small world; the listener `db` is TCP, the others are HTTP."""
     listener, port = dice.choice(LISTENERS)
@@ -208,6 +215,19 @@ def agree(seed: int, hops: int) -> None:
         assert (explanation.verdict == "permit", explanation.rule) == (permitted, verdict.rule)
 
 
+def large_policies_agree(seed: int, hops: int) -> None:
+    """The same where the rules are found by an index."""
+    dice = Random(seed)
+    allow, deny = a_large_policy(dice)
+    rules = RuleSet.compile(allow, deny)
+    for _ in range(hops):
+        hop = a_hop(dice)
+        verdict = rules.check(hop, 0.0)
+        word, route = ("permit", verdict.route) if isinstance(verdict, Permit) else ("deny", "")
+        shadow = {(each.rule, each.effect) for each in verdict.shadow}
+        assert (word, verdict.rule, route, shadow) == naive(allow, deny, hop), (hop, allow, deny)
+
+
 def proposals_hold(seed: int, hops: int) -> None:
     """Each proposed change permits the very request; the first lets in no other caller and no other method."""
     dice = Random(seed)
@@ -275,6 +295,12 @@ SLOW = [HealthCheck.too_slow]
 @given(SEEDS)
 def test_the_decision_is_that_of_a_naive_evaluator(seed: int) -> None:
     agree(seed, hops=20)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=SLOW)
+@given(SEEDS)
+def test_the_decision_by_an_index_is_that_of_a_naive_evaluator(seed: int) -> None:
+    large_policies_agree(seed, hops=25)
 
 
 @pytest.mark.deep
