@@ -21,6 +21,7 @@ def settings(config: MeshConfig, views: Sequence[View], book: Book) -> None:
         _timeouts(service.timeouts, f"{view.path}.timeouts", [view], book)
         _ends(service.timeouts, f"{view.path}.timeouts", book)
         _limits(service.limits, f"{view.path}.limits", book)
+        _slow(service.limits, f"{view.path}.timeouts", book)
         _access_log(service.access_log, f"{view.path}.access_log", book)
         _files(view, book)
         _outbound(view, book)
@@ -32,6 +33,7 @@ def settings(config: MeshConfig, views: Sequence[View], book: Book) -> None:
     _timeouts(defaults.timeouts, "defaults.timeouts", views, book)
     _ends(defaults.timeouts, "defaults.timeouts", book)
     _limits(defaults.limits, "defaults.limits", book)
+    _slow(defaults.limits, "defaults.timeouts", book)
     _access_log(defaults.access_log, "defaults.access_log", book)
 
 
@@ -63,7 +65,11 @@ def _serves_http(view: View) -> bool:
 
 _NEEDS: Final[tuple[tuple[tuple[str, ...], Callable[[View], bool], str], ...]] = (
     (("tcp_idle",), _speaks("tcp"), "raw TCP, and nothing here is protocol: tcp"),
-    (("request_head", "response_head", "idle", "keep_alive"), _speaks("http"), "HTTP, and everything here is tcp"),
+    (
+        ("request_head", "response_head", "idle", "keep_alive", "slow"),
+        _speaks("http"),
+        "HTTP, and everything here is tcp",
+    ),
     (("pool_idle_peer",), _calls_peers, "HTTP upstreams within the mesh, and there is none"),
     (("pool_idle_app",), _serves_http, "plain HTTP to an application or an unmeshed host, and there is none"),
 )
@@ -106,7 +112,7 @@ def _stale(views: Sequence[View], book: Book) -> None:
 
 
 def _limits(limits: Limits, path: str, book: Book) -> None:
-    said = _said(path, ("pool", "connections", "pending", "head_lines", "head_bytes"), book)
+    said = _said(path, ("pool", "connections", "pending", "head_lines", "head_bytes", "streams"), book)
     if limits.pool > limits.connections and "pool" in said:
         message = f"more places than the {limits.connections} connections (limits.connections) that can ask for one"
         book.warn("MESH053", f"{path}.pool", message, "lower it, or raise connections")
@@ -119,6 +125,15 @@ def _limits(limits: Limits, path: str, book: Book) -> None:
     if limits.pending == 0 and "pending" in said:
         message = "no request waits for a place in a full pool, so each one over limits.pool is refused at once"
         book.warn("MESH059", f"{path}.pending", message, "allow a moment: the default is 1s")
+    if limits.streams == 0 and "streams" in said:
+        message = "no place for any upgrade (WebSocket) and none for CONNECT, so each one is refused"
+        book.warn("MESH059", f"{path}.streams", message, "the default is 0.4 of the descriptors")
+
+
+def _slow(limits: Limits, timeouts: str, book: Book) -> None:
+    if limits.body_rate is None and _said(timeouts, ("slow",), book):
+        message = "never acts: limits.body_rate is off, so nobody can fall behind it"
+        book.warn("MESH050", f"{timeouts}.slow", message, "remove it, or give a rate")
 
 
 def _access_log(log: AccessLog, path: str, book: Book) -> None:

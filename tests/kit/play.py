@@ -30,6 +30,7 @@ from sidecar.net.memory_gate import DAY, MemoryGate
 from sidecar.net.port import Task, WireBroken
 from sidecar.net.reactor import Reactor
 from sidecar.runtime.build import Proxy, _inbound_handler, _outbound_handler
+from sidecar.runtime.worker import SWEEP_SECONDS
 from sidecar.telemetry.record import Handshake, Recorder
 from tests.kit.hops import MALLORY, ORDERS, WEB
 
@@ -42,10 +43,10 @@ services:
     address: 10.0.0.2
     inbound:
       - {name: http, port: 17443, app: "127.0.0.1:8080", protocol: http%(http)s}
-      - {name: raw, port: 17444, app: "127.0.0.1:5432", protocol: tcp}
+      - {name: raw, port: 17444, app: "127.0.0.1:5432", protocol: tcp%(raw)s}
     allow:
       - {name: web-may, from: [web]}
-    limits: {pool: 4}
+    limits: {pool: 4%(orders_limits)s}
 %(orders)s
   web:
     address: 10.0.0.1
@@ -53,7 +54,7 @@ services:
       - {to: orders, port: http, listen: "127.0.0.1:9001"}
       - {to: orders, port: raw, listen: "127.0.0.1:9002", host: orders-db}
     forward_proxy: "127.0.0.1:9000"
-    limits: {pool: 4}
+    limits: {pool: 4%(web_limits)s}
 %(web)s
 """
 
@@ -340,10 +341,15 @@ class MemoryProxy(Proxy):
 class Stage:
     """Who plays: the application web, its sidecar, the sidecar of orders, and the application orders."""
 
-    def __init__(self, *, orders: str = "", web: str = "", http: str = "") -> None:
+    def __init__(
+        self, *, orders: str = "", web: str = "", http: str = "", raw: str = "", orders_limits: str = "",
+        web_limits: str = "",
+    ) -> None:  # fmt: skip
         self.port = MemoryPort()
-        self.config = load_text(MESH % {"orders": orders, "web": web, "http": http})
         wall = self.port.wall()
+        more = {"orders": orders, "web": web, "http": http, "raw": raw}
+        limits = {"orders_limits": orders_limits, "web_limits": web_limits}
+        self.config = load_text(MESH % (more | limits), now=wall)
         self.gates = {who: MemoryGate(who, not_after=wall + DAY) for who in (WEB, ORDERS, MALLORY)}
         self.web = MemoryProxy(self.port, self.config, "web", self.gates[WEB])
         self.orders = MemoryProxy(self.port, self.config, "orders", self.gates[ORDERS])
@@ -385,6 +391,10 @@ class Stage:
         )
         self.port.deadline(float("inf"))
         return self._known(secure)
+
+    async def stranger(self, port: int = 17443) -> Line:
+        """Connect to the sidecar of orders without TLS."""
+        return self._known(await self.port.dial("10.0.0.2", port))
 
     def _known(self, wire: Any) -> Line:
         line = Line(wire)
@@ -431,8 +441,18 @@ class Stage:
                 task.cancel()  # a part of the scene that goes on: an application that sleeps, a caller that sends
         await self.port.settled()
 
+    def attend(self) -> None:
+        """Sweep from now on as a worker does, again and again. Nothing can deadlock any more: time always passes."""
+
+        async def attending() -> None:
+            while True:
+                await self.port.sleep(SWEEP_SECONDS)
+                self.sweep()
+
+        self.port.start(attending())
+
     def sweep(self) -> None:
-        """What a worker does every second: close pooled connections that have been idle for too long."""
+        """What a worker does twice a second: close pooled connections that have been idle for too long."""
         for proxy in (self.web, self.orders):
             proxy.sweep()
 

@@ -77,7 +77,7 @@ async def test_a_response_head_takes_at_most_15_s_from_the_end_of_the_request(st
     assert "UT" in stage.web.books.flags + stage.orders.books.flags
 
 
-@scene()
+@scene(orders_limits=", body_rate: off")
 async def test_a_slow_upload_does_not_count_against_the_answer(stage: Stage) -> None:
     stage.app(apps.silent)
     peer = await stage.peer()

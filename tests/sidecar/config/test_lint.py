@@ -258,6 +258,8 @@ SETTINGS = [
     ("limits: {head_bytes: 256B, head_lines: 100}", "limits.head_lines", "MESH054"),
     ("limits: {head_bytes: 64B}", "limits.head_bytes", "MESH059"),
     ("limits: {pending: 0s}", "limits.pending", "MESH059"),
+    ("limits: {streams: 0}", "limits.streams", "MESH059"),
+    ("timeouts: {slow: 5s}, limits: {body_rate: off}", "timeouts.slow", "MESH050"),
     ("access_log: {mode: 'off', path: /x}", "access_log.path", "MESH055"),
     ("access_log: {mode: 'off', headers: [x-a]}", "access_log.headers", "MESH055"),
     ("access_log: {mode: all, sample: 0.1}", "access_log.sample", "MESH055"),

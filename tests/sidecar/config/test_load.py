@@ -78,9 +78,9 @@ services:
         port: raw
     health: {listen: "0.0.0.0:9090"}
     timeouts: {connect: 1s, request_head: 3s, response_head: 4s, idle: 4m, keep_alive: 6s, tcp_idle: 2h,
-               pool_idle_app: 7s, pool_idle_peer: 8s, lame_duck: 9s, drain: 0s}
+               pool_idle_app: 7s, pool_idle_peer: 8s, lame_duck: 9s, drain: 0s, slow: 6s}
     limits: {head_bytes: 64KiB, head_lines: 50, connections: 9, pending: 250ms, connections_per_peer: 7,
-             handshakes_open: 8, handshakes_per_second: 9}
+             handshakes_open: 8, handshakes_per_second: 9, streams: 0.25, body_rate: off}
     access_log: {mode: off, sample: 0.25, path: /var/log/mesh.jsonl, headers: [x-request-id, user-agent]}
     audit: {path: "-", on_full: refuse}
     tls: {unsafe_tls12: false}

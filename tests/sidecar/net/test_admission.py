@@ -40,6 +40,21 @@ def test_descriptors_bound_everything_and_one_identity_gets_half_at_most(descrip
     assert (admission.most, admission.most_of_a_peer) == (most, of_a_peer)
 
 
+@pytest.mark.parametrize(
+    ("descriptors", "limits", "most"),
+    [
+        (1024, {}, 408),  # 40 % of the descriptors, but for rounding
+        (100, {}, 40),
+        (100_000, {"connections": 450}, 400),  # as many of the connections, where they are fewer
+        (1024, {"streams": 0.1}, 102),
+        (1024, {"streams": 0.0}, 0),
+    ],
+)
+def test_what_lasts_has_a_share_of_the_descriptors(descriptors, limits, most):
+    admission, _ = an_admission(descriptors, **limits)
+    assert admission.most_streams == most
+
+
 def test_short_of_memory_nobody_new_comes_in():
     admission, refused = an_admission()
     admission.short_of_memory = True
