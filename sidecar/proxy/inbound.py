@@ -35,6 +35,7 @@ from sidecar.http.headers import XFCC, end_to_end, first, tokens, without_reserv
 from sidecar.http.message import RequestHead, ResponseHead
 from sidecar.http.xfcc import appended, element
 from sidecar.net.port import Cancelled
+from sidecar.policy.strangers import for_strangers
 from sidecar.proxy.side import Caller, Door, Plan, with_head
 from sidecar.proxy.tcp import Tunnels, lease_of, tunnel
 
@@ -95,6 +96,8 @@ class InboundSide:
         self._audit_accepts = audit_accepts
         self._reading = reading
         self.posture = posture_of(spec)  # None for strict
+        permissive = self.posture is not None and self.posture.kind == "permissive"
+        self._strangers = for_strangers(rules, identity.trust_domain) if permissive else rules
 
     @property
     def draining(self) -> bool:
@@ -129,7 +132,7 @@ class InboundSide:
             raise Draining(f"the listener {self.name} has gone from the configuration")
         wall = port.wall()
         self.check_peer(caller, wire, wall)
-        verdict = self._rules.check(hop, wall)
+        verdict = (self._rules if hop.peer is not None else self._strangers).check(hop, wall)
         if isinstance(verdict, Deny):
             self._waive(hop, verdict, wall)
 
@@ -143,7 +146,7 @@ class InboundSide:
         elsewhere raise the refusal.
 
         `observe` waives whatever the rules say of a verified peer. `permissive` waives that no rule allows a caller
-        without identity, because none can; what a deny rule forbids even to such a one stays forbidden.
+        without identity, because none can; what a deny rule forbids to everybody stays forbidden.
         """
         posture, error = self.posture, verdict.error
         if posture is None or not posture.in_force(wall):
@@ -203,7 +206,7 @@ class InboundSide:
     def _authorize(self, hop: Hop, wall: float) -> None:
         if not self._audit_accepts():
             raise AuditFull("the audit record cannot be written (audit.on_full is refuse)")
-        verdict = self._rules.check(hop, wall)
+        verdict = (self._rules if hop.peer is not None else self._strangers).check(hop, wall)
         hop.shadow = verdict.shadow
         if isinstance(verdict, Deny):
             self._waive(hop, verdict, wall)

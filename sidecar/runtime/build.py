@@ -84,6 +84,7 @@ class Proxy:
         self._ends: list[float] = []  # monotonic: when time is up for something that a reload has taken away
         self._generation = self._maker.generation(service, None)
         self._postures = PostureWatch(recorder)
+        self._postures.declare(service.inbound)
         self._memory_limit = memory_limit()
         self._heap = Heap()
         self.admission = Admission(
@@ -140,7 +141,7 @@ class Proxy:
         for old, heir in before.left_for(after):
             old.retire(heir, ends_at)
         self._ends.append(ends_at)
-        self._postures.declare(service.inbound, self._reactor.now, self._reactor.wall())
+        self._postures.declare(service.inbound)
         self.judge_again()
 
     def judge_again(self) -> None:
@@ -184,7 +185,6 @@ class Proxy:
         wanted = self._wanted(self._generation)
         for address, sock in bind_all(wanted).items():
             self._listen_on(address, wanted[address], sock)
-        self._postures.declare(self.service.inbound, self._reactor.now, self._reactor.wall())
 
     def _wanted(self, generation: Generation) -> dict[Address, _Plan]:
         plans: dict[Address, _Plan] = {}
@@ -340,10 +340,9 @@ class Proxy:
 
     def listeners(self) -> list[dict[str, Any]]:
         """Where we listen, for `mesh status`."""
-        wall = self._reactor.wall()
         rows: list[dict[str, Any]] = [
             {"name": spec.name, "address": str(Address(spec.bind, spec.port)), "protocol": spec.protocol,
-             "direction": "inbound", **self._postures.to_json(spec, wall)}
+             "direction": "inbound", **self._postures.to_json(spec)}
             for spec, _ in self._inbound
         ]  # fmt: skip
         return rows + [
@@ -361,7 +360,7 @@ class Proxy:
             upstream.pool.sweep()
         if self._ends and self._ends[0] <= self._reactor.now:
             self._end_retired()
-        if self._postures.look(self._reactor.now, self._reactor.wall()):
+        if self._postures.look():
             self.judge_again()
 
     def _look_at_requests(self) -> None:
