@@ -9,9 +9,9 @@ A peer's account, in seconds:
 
     behind = time that we waited for it - bytes it moved in that time / `limits.body_rate`, never less than 0
 
-It is over where that passes `timeouts.slow`. Of a silence without a single byte only the first PAUSE_SECONDS count: who
-pauses, and then goes on, is not slow, and how long a pause may last is for `timeouts.idle` to say. So a trickle ends
-after `timeouts.slow`, and a body that stands still after `timeouts.idle`.
+It is over where that passes `timeouts.slow`. Of a silence without a single byte only the first part counts, a quarter
+of that: who pauses, and then goes on, is not slow, and how long a pause may last is for `timeouts.idle` to say. So a
+trickle ends after `timeouts.slow`, and a body that stands still after `timeouts.idle`.
 
 A request body counts while something that was *promised* is missing: the rest of a Content-Length, or of a chunk that
 has begun. Between two chunks nobody is behind, and a stream of small ones may take for ever.
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sidecar.net.port import Wire
     from sidecar.proxy.exchange import Exchange
 
-PAUSE_SECONDS = 5.0
+PAUSE_SHARE = 0.25  # of `timeouts.slow`: what of one silence counts
 
 
 class Account:
@@ -45,15 +45,20 @@ class Account:
         self._quiet = 0.0  # seconds without a byte
         self._waiting = waiting
 
-    def look(self, now: float, moved: int, *, waiting: bool, rate: int) -> float:
-        """Take note of `moved` bytes in all, and of whether we wait for the peer; returns how far it is behind."""
+    def look(self, now: float, moved: int, *, waiting: bool, rate: int, patience: float) -> bool:
+        """Take note of `moved` bytes in all, and of whether we wait for the peer; whether it is too far behind."""
         passed, self._at = now - self._at, now
         grown, self._moved = moved - self._moved, moved
         waited, self._waiting = waiting and self._waiting, waiting
-        self._quiet = self._quiet + passed if waited and not grown else 0.0
-        counted = passed if waited and self._quiet <= PAUSE_SECONDS else 0.0
-        self.behind = max(0.0, self.behind + counted - grown / rate)
-        return self.behind
+        if not waited:
+            self._quiet = passed = 0.0
+        elif grown:
+            self._quiet = 0.0
+        else:
+            before, self._quiet = self._quiet, self._quiet + passed
+            passed = min(passed, max(0.0, patience * PAUSE_SHARE - before))
+        self.behind = max(0.0, self.behind + passed - grown / rate)
+        return self.behind > patience
 
 
 class Pace:
@@ -68,12 +73,13 @@ class Pace:
 
     def look(self, wire: Wire, now: float, limits: Limits, timeouts: Timeouts) -> DownstreamSlow | None:
         """What is to be said to a peer that has fallen too far behind by now; None to all others."""
-        rate = limits.body_rate
+        rate, patience = limits.body_rate, timeouts.slow
         if rate is None:
             return None
-        if self._up.look(now, wire.received, waiting=self.exchange.owed_by(wire), rate=rate) > timeouts.slow:
+        owed = self.exchange.owed_by(wire)
+        if self._up.look(now, wire.received, waiting=owed, rate=rate, patience=patience):
             return DownstreamSlow(f"the downstream sends its body at {_least(rate, timeouts)}")
-        if self._down.look(now, wire.sent, waiting=wire.writer is not None, rate=rate) > timeouts.slow:
+        if self._down.look(now, wire.sent, waiting=wire.writer is not None, rate=rate, patience=patience):
             return DownstreamSlow(f"the downstream takes its answer at {_least(rate, timeouts)}", reading=True)
         return None
 

@@ -25,7 +25,8 @@ from tests.kit.siege import Attacker, Outcome, besiege, divided_machine, identit
 
 SECONDS = float(os.environ.get("MESH_SIEGE_SECONDS", "3"))
 PATIENT = """{
-  timeouts: {handshake: 2s, request_head: 2s, idle: 3s}, limits: {connections_per_peer: 150, connections: 700},
+  timeouts: {handshake: 2s, request_head: 2s, idle: 3s, slow: 2s},
+  limits: {connections_per_peer: 150, connections: 700},
 }"""
 SHARE = 0.99
 MEMORY_BAR = 160 * MIB  # of 512 strangers, each with a handshake half done: the most that any attack may cost
@@ -133,9 +134,12 @@ def test_slow_heads_are_answered_408_with_flag_dt(siege: Siege) -> None:
     assert outcome.counted("mesh_requests_total", flag="DT") > 0
 
 
-def test_slow_bodies_hold_nothing_but_their_own_connections(siege: Siege) -> None:
+def test_slow_bodies_are_answered_408_and_hold_nothing_but_their_own_connections(siege: Siege) -> None:
     outcome = siege.attack("slow_body", 100, known=True)
     assert outcome.saw["most_open"] == 100
+    assert outcome.saw["statuses"].keys() == {"408"}
+    assert outcome.counted("mesh_connections_ended_early_total", reason="slow_body") >= 100
+    assert outcome.counted("mesh_requests_total", flag="DT") >= 100
     eventually("their requests end as they leave", lambda: siege.fleet["app"].status()["in_flight"] == 0)
     assert siege.fleet["app"].metrics().total("mesh_requests_total", flag="DC") > 0
 

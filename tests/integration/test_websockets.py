@@ -115,7 +115,8 @@ def test_many_sockets_at_once_do_not_mix(pair: Pair) -> None:
             for number, socket in enumerate(sockets):
                 assert socket.recv(10) == f"{number}.{turn}"
         assert pair["app"].status()["connections"] >= 20
-    eventually("the connections have ended", lambda: pair["app"].status()["in_flight"] == 0)
+        assert (pair["app"].status()["streams"], pair["app"].status()["in_flight"]) == (20, 0)
+    eventually("the connections have ended", lambda: pair["app"].status()["streams"] == 0)
 
 
 def test_a_path_that_no_rule_allows_is_no_websocket(pair: Pair) -> None:
@@ -148,7 +149,7 @@ def test_a_client_that_vanishes_takes_the_servers_end_with_it(pair: Pair) -> Non
     with open_socket(pair) as socket:
         socket.send("hello")
         socket.recv(10)
-        busy = pair["app"].status()["in_flight"]
+        busy = pair["app"].status()["streams"]
         assert busy >= 1
         socket.socket.shutdown(SHUT_RDWR)
-        eventually("its hop has ended", lambda: pair["app"].status()["in_flight"] < busy)
+        eventually("its hop has ended", lambda: pair["app"].status()["streams"] < busy)

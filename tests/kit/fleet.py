@@ -280,7 +280,11 @@ def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
                     yield json.loads(line)
 
 
+def _at_rest(status: dict[str, Any]) -> bool:
+    return not status["in_flight"] and not status["streams"]
+
+
 def settled(sidecars: Sequence[Sidecar]) -> None:
-    """Wait until no request is in flight any more: counts are those of ended hops."""
+    """Wait until no request is in flight, and no stream is open any more: counts are those of ended hops."""
     for sidecar in sidecars:
-        eventually(f"nothing in flight in {sidecar.name}", lambda: not sidecar.status()["in_flight"])  # noqa: B023
+        eventually(f"nothing in flight in {sidecar.name}", lambda: _at_rest(sidecar.status()))  # noqa: B023
