@@ -8,9 +8,10 @@ Four limits, each against another way of filling us up:
   place for another, one of them makes room: first whoever has not even sent a whole ClientHello, because everybody who
   means it does so at once; then whoever has our answer and says nothing more, because a real handshake is over in
   milliseconds; among equals the one that has waited longest. So who comes again and again only pushes out its like.
-- *Handshakes per second*: each costs a millisecond of CPU. Beyond the rate they wait, first come, first served, so that
-  connections that stand keep most of the processor. Where many wait already, no more are accepted for a moment: they
-  wait in the kernel, in the same order.
+- *Handshakes per second*: each costs a millisecond of CPU or two. Beyond the rate they wait in line
+  (`sidecar.net.line`). Where many wait already, no more are accepted for a moment: they wait in the kernel. And all
+  that is done for strangers gives way to what is done for connections that stand (`Port.give_way`), so these wait for
+  one step of one handshake at most, however short of processor we are.
 - *Connections per identity*: whoever has an identity can use up its own places and nobody else's.
 
 Memory is the fifth: above 90 % of what the process may have, no new connection is let in until it is below again.
@@ -22,6 +23,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sidecar.net.line import Line
 from sidecar.net.port import Port, Task
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ class Admission:
         self._waiting: dict[Task, str] = {}  # those whose ClientHello is here, for their turn
         self._answered: dict[Task, str] = {}  # those whose turn has come
         self._of_peer: dict[str, int] = {}
+        self._line = Line()
         self._next_turn = -math.inf  # monotonic: when it is the turn of the next handshake, whoever it is
         self.adopt(limits, descriptors)
 
@@ -123,20 +126,31 @@ class Admission:
         """Whether so many wait for their turn that no more should be accepted for a moment."""
         return len(self._waiting) >= max(1.0, self._rate * QUEUE_SECONDS)
 
-    async def turn(self, port: Port) -> None:
-        """Wait for this handshake's turn; its ClientHello is here. The caller's deadline holds."""
-        task, now = port.current, port.now
+    async def turn(self, port: Port, source: str = "") -> None:
+        """Give way, and wait for this handshake's turn; its ClientHello is here. The caller's deadline holds.
+
+        `source` is whom it shares its turns with: see `sidecar.net.line.origin`.
+        """
+        task = port.current
         assert task is not None
-        at = max(self._next_turn, now - BURST_SECONDS + 1 / self._rate)
-        self._next_turn = at + 1 / self._rate
-        listener = self._silent.pop(task, "")
-        if at > now:
-            self._waiting[task] = listener
+        listener = self._waiting[task] = self._silent.pop(task, "")
+        try:
+            await port.give_way()
+            await self._line.wait(port, source)
             try:
-                await port.sleep(at - now)
+                await self._token(port)
             finally:
-                self._waiting.pop(task, None)
+                self._line.pass_on()
+        finally:
+            self._waiting.pop(task, None)
         self._answered[task] = listener
+
+    async def _token(self, port: Port) -> None:
+        """Wait until the rate permits one more."""
+        at = max(self._next_turn, port.now - BURST_SECONDS + 1 / self._rate)
+        self._next_turn = at + 1 / self._rate
+        if at > port.now:
+            await port.sleep(at - port.now)
 
 
 def memory_limit() -> int | None:

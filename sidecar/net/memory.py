@@ -144,7 +144,10 @@ class MemoryPort(Driver):
                 raise self._crashes.pop(0)
             if task.happened:
                 break
-            self._let_pass()
+            if self.patient:
+                self.run_patient()
+            else:
+                self._let_pass()
         if task.error is not None:
             raise task.error
         return outcome[0]

@@ -13,6 +13,9 @@ it is empty.
 Rules that keep this sound:
 
 - A wake-up promises nothing. Every wait is a loop that looks again, so a stale or doubled wake-up is harmless.
+- There are two queues. Who has *given way* (a handshake: a stranger's millisecond of CPU) is stepped when nobody on
+  the other queue is ready, and one at a time: after each such step the driver asks for new events again. So however
+  many strangers there are, work for those whom we know waits for one of them at most.
 - A task is stepped only from the driver's own loop, never from inside another task's step; cancelling is the one
   exception.
 - `deadline` belongs to the task, not to a scope: one attribute, looked at by a sweep. When it passes, `Expired` is
@@ -150,6 +153,14 @@ class Port(Protocol):
         """Start a child of the current task."""
         ...
 
+    async def give_way(self) -> None:
+        """Let everybody go first who has not given way too: now, and at each wake-up until `hurry`."""
+        ...
+
+    def hurry(self) -> None:
+        """The current task is like all others again."""
+        ...
+
     async def sleep(self, seconds: float) -> None:
         """Wait this long."""
         ...
@@ -214,6 +225,7 @@ class Task:
 
     __slots__ = (
         "_driver",
+        "_queue",
         "_queued",
         "_thrown",
         "_waiters",
@@ -227,6 +239,7 @@ class Task:
 
     def __init__(self, driver: Driver, coro: Coroutine[Any, Any, object], parent: Task | None) -> None:
         self._driver = driver
+        self._queue = driver.ready
         self.coro = coro
         self.parent = parent
         self.children: list[Task] | None = None
@@ -241,7 +254,7 @@ class Task:
         """Let the task look again at what it waits for."""
         if not self._queued and not self.happened:
             self._queued = True
-            self._driver.ready.append(self)
+            self._queue.append(self)
 
     def throw(self, error: BaseException) -> None:
         """Raise this at the task's await, when it is stepped next. The first error stands."""
@@ -273,12 +286,13 @@ class Task:
 
 
 class Driver:
-    """What both drivers share: the ready queue, children, deadlines and timers."""
+    """What both drivers share: the queues, children, deadlines and timers."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.now = clock.monotonic()
         self.ready: deque[Task] = deque()
+        self.patient: deque[Task] = deque()  # those who have given way
         self.tasks: dict[Task, None] = {}  # in the order they began: what a driver does must not hang on addresses
         self.current: Task | None = None
         self._timers: list[tuple[float, int, Task]] = []
@@ -313,6 +327,19 @@ class Driver:
         self.tasks[task] = None
         task.wake()
         return task
+
+    async def give_way(self) -> None:
+        """Let everybody go first who has not given way too: now, and at each wake-up until `hurry`."""
+        task = self.current
+        assert task is not None
+        task._queue = self.patient
+        task.wake()
+        await park()
+
+    def hurry(self) -> None:
+        """The current task is like all others again."""
+        assert self.current is not None
+        self.current._queue = self.ready
 
     async def sleep(self, seconds: float) -> None:
         """Wait this long."""
@@ -366,7 +393,7 @@ class Driver:
             self.current = before
 
     def run_ready(self) -> None:
-        """Step tasks until none is ready."""
+        """Step tasks until none is ready but those who have given way."""
         ready = self.ready
         while ready:
             task = ready.popleft()
@@ -374,6 +401,11 @@ class Driver:
             if not task.happened:
                 error, task._thrown = task._thrown, None
                 self.step(task, error)
+
+    def run_patient(self) -> None:
+        """Step one of those who have given way, and whoever that makes ready."""
+        self.ready.append(self.patient.popleft())
+        self.run_ready()
 
     def ended(self, task: Task, error: BaseException | None) -> None:
         """Take note that a task has ended; tell its parent and whoever waits for it."""
@@ -423,6 +455,7 @@ class Driver:
         for task in list(self.tasks):
             task.cancel()
         self.ready.clear()
+        self.patient.clear()
 
 
 Resolve = Callable[[str], Awaitable[list[str]]]  # a DNS name to its addresses, off the hot path

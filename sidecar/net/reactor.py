@@ -15,8 +15,9 @@ per batch of events, not once per event. Each socket is registered once, level-t
 
 We wait first and read afterwards: on keep-alive traffic a try that fails costs an exception, 1 to 2 µs, for nothing.
 
-Fairness: at most 64 events a poll and 8 polls, then trio's other tasks have their turn. Deadlines are swept every 100
-ms, so a time-out may be up to 100 ms late and is never early.
+Fairness: at most 64 events a poll and 8 polls, then trio's other tasks have their turn. Each poll's events are served
+before one task, and no more, that has given way: one step of one handshake. Deadlines are swept every 100 ms, so a
+time-out may be up to 100 ms late and is never early.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ class Reactor(Driver):
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
         self._epoll = select.epoll()
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._bell, select.EPOLLIN | select.EPOLLET)  # one event for each time that it is rung
         self._watched: dict[int, Watched] = {}
         self._nursery: trio.Nursery | None = None
         self.batch = 0
@@ -74,12 +77,13 @@ class Reactor(Driver):
             for watched in list(self._watched.values()):
                 watched.close()
             self._epoll.close()
+            os.close(self._bell)
 
     def _turn(self) -> None:
         watched_by_fd = self._watched
         for _ in range(POLLS_PER_TURN):
             events = self._epoll.poll(0, EVENTS_PER_POLL)
-            if not events:
+            if not events and not self.patient:
                 return
             self.now = self.clock.monotonic()
             self.batch = batch = self.batch + 1
@@ -88,6 +92,14 @@ class Reactor(Driver):
                 if watched is not None and watched.born != batch:
                     watched.stirred(mask)
             self.run_ready()
+            if self.patient:
+                self.run_patient()
+        self._remember_the_patient()
+
+    def _remember_the_patient(self) -> None:
+        """Have the next turn begin at once where somebody who has given way is ready: no socket will tell of it."""
+        if self.patient:
+            os.eventfd_write(self._bell, 1)
 
     async def _sweep_forever(self) -> None:
         while True:
@@ -95,12 +107,18 @@ class Reactor(Driver):
             self.now = self.clock.monotonic()
             self.sweep()
             self.run_ready()
+            self._remember_the_patient()
 
     def launch(self, coro: Coroutine[Any, Any, object]) -> None:
         """Start a task of its own, from trio's side."""
         self.start(coro)
         self.now = self.clock.monotonic()
-        self.run_ready()
+        self.nudge()
+
+    def nudge(self) -> None:
+        """Step whatever was made ready from trio's side."""
+        super().nudge()
+        self._remember_the_patient()
 
     # ---- the road between the two worlds ----------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from sidecar.config.schema import Address, Inbound, Service
 from sidecar.errors import IdentityRefused, NoIdentity
 from sidecar.net.admission import SHARE, Admission, memory_limit, memory_used
 from sidecar.net.contexts import contexts_alive
+from sidecar.net.line import origin
 from sidecar.net.port import Expired, WireBroken
 from sidecar.net.reactor import Acceptor, Reactor, open_files, open_files_limit
 from sidecar.net.wires import SocketWire
@@ -258,7 +259,7 @@ class Proxy:
                 door.side.check_peer(stranger, wire, reactor.wall())  # by the posture of now: that was a wait
                 return wire, stranger
             await _client_hello(wire, within)
-            await self.admission.turn(reactor)
+            await self.admission.turn(reactor, origin(source))
             secure, peer = await self._gate.accept(reactor, wire, http=spec.protocol == "http", within=within)
         except Expired:
             self._recorder.connection_refused("inbound", spec.name, "handshakes")
@@ -275,6 +276,7 @@ class Proxy:
             return None
         finally:
             self.admission.known(task)
+            reactor.hurry()
         self._recorder.handshake(
             Handshake(
                 "inbound", spec.name, ok=True, peer=peer.id, source=source, tls=peer.tls, seconds=reactor.now - began
