@@ -1,6 +1,6 @@
 """One tongue for all versions of HTTP: heads, data and ends, as plain values.
 
-Names of header fields are lower-case bytes, values are as received. Codecs (`h1`, later `h2`) turn bytes into these and
+Names of header fields are lower-case bytes, values are as received. Codecs (`h1`, `h2`) turn bytes into these and
 back; nothing above them knows how a version frames its messages.
 """
 
@@ -23,6 +23,7 @@ class RequestHead:
     expects_continue: bool = False
     body: bool = False  # a body, or a chunked one of unknown length, follows
     length: int | None = None  # its Content-Length; None where chunked
+    protocol: bytes = b""  # HTTP/2: what an extended CONNECT asks for (RFC 8441), here read as GET with Upgrade
 
 
 @dataclass(slots=True)

@@ -1,0 +1,188 @@
+"""The engine behind our codec: h2 keeps the books of states and windows. The only file that knows h2.
+
+As with HTTP/1 and h11, there are two readers. Ours stands in front (`frames`, `blocks`, `heads`): it has cut the frame
+out, judged it by the rules of RFC 9113 and by our limits, and read its header block. Then h2 is shown the frame, and
+both must agree: h2 knows who may send what next, and how much.
+
+What h2 does not do well, it is not given to do. It takes every header list for granted or ends the connection over it;
+it answers too many streams, a length that lies and a window update of zero by ending the connection; it cannot say
+GOAWAY and go on; it keeps every unknown setting for ever, and a table as large as the peer likes; it limits no flood.
+So it never sees a header list (a block is shown to it as an empty one, its decoder is a stand-in), nor settings that
+we do not know, nor PING, GOAWAY, PRIORITY and frames of unknown types; and its limits of streams are ours to check.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.events import DataReceived, StreamReset
+from h2.exceptions import ProtocolError
+from h2.settings import SettingCodes, Settings
+
+from sidecar.hop import Headers
+from sidecar.http.h2 import frames
+from sidecar.http.h2.blocks import FieldWriter
+from sidecar.http.h2.codes import (
+    END_HEADERS,
+    END_STREAM,
+    FRAME_BYTES,
+    LAST_STREAM,
+    PREFACE,
+    Code,
+    ConnectionFault,
+    Kind,
+)
+from sidecar.http.h2.limits import H2Limits
+
+_REQUEST: Headers = [(b":method", b"GET")]
+_FINAL: Headers = [(b":status", b"200")]
+_INFORMATIONAL: Headers = [(b":status", b"100")]
+_TRAILERS: Headers = []
+
+
+class _Books(H2Connection):
+    MAX_CLOSED_STREAMS = 256  # we know ourselves which streams are closed; 65,536 of them would be 10 MB
+
+
+class _StandIn:
+    """In the place of h2's HPACK decoder: the block has been read already; h2 learns only what kind of head it is."""
+
+    def __init__(self) -> None:
+        self.max_header_list_size = self.max_allowed_table_size = 0
+        self.kind: Headers = _TRAILERS
+
+    def decode(self, block: bytes, raw: bool = True) -> Headers:
+        """What h2 is to believe."""
+        return self.kind
+
+
+class Engine:
+    """The books of one connection. Whatever they do not agree with raises ConnectionFault."""
+
+    __slots__ = ("_books", "_client", "_head")
+
+    def __init__(self, *, client: bool, limits: H2Limits) -> None:
+        self._client = client
+        config = H2Configuration(
+            client_side=client, header_encoding=None, validate_inbound_headers=False, normalize_inbound_headers=False,
+            validate_outbound_headers=False, normalize_outbound_headers=False,
+        )  # fmt: skip
+        books = self._books = _Books(config)
+        values = {
+            SettingCodes.ENABLE_PUSH: 0,
+            SettingCodes.MAX_CONCURRENT_STREAMS: LAST_STREAM,
+            SettingCodes.INITIAL_WINDOW_SIZE: limits.stream_window,
+            SettingCodes.MAX_FRAME_SIZE: limits.frame_bytes,
+        }
+        books.local_settings = Settings(client=client, initial_values=values)
+        books.encoder = FieldWriter()
+        self._head = _StandIn()
+        books.decoder = cast(Any, self._head)
+        books.initiate_connection()
+        books.clear_outbound_data_buffer()  # preface and SETTINGS are written by our codec,
+        if not client:
+            books.receive_data(PREFACE)  # and read by it
+
+    def output(self) -> bytes:
+        """The frames that the last call has made."""
+        return self._books.data_to_send()
+
+    # ---- what came in ------------------------------------------------------------------------------------------------
+
+    def _show(self, frame: bytes) -> list[Any]:
+        try:
+            return self._books.receive_data(frame)
+        except ProtocolError as error:
+            self._books.clear_outbound_data_buffer()  # its own GOAWAY
+            raise ConnectionFault(_code(error.error_code), str(error)) from None
+
+    def on_settings(self, values: list[tuple[int, int]]) -> None:
+        """The peer's SETTINGS, only those that we know; it gets its ACK."""
+        self._show(frames.settings(values))
+
+    def on_settings_ack(self) -> None:
+        """The peer has taken note of ours."""
+        self._show(frames.frame(Kind.SETTINGS, 1, 0))
+
+    def on_head(self, stream: int, *, end: bool, informational: bool = False, trailers: bool = False) -> None:
+        """A header block, that has been read."""
+        if trailers:
+            self._head.kind = _TRAILERS
+        elif not self._client:
+            self._head.kind = _REQUEST
+        else:
+            self._head.kind = _INFORMATIONAL if informational else _FINAL
+        self._show(frames.frame(Kind.HEADERS, END_HEADERS | (END_STREAM if end else 0), stream))
+
+    def on_data(self, frame: frames.Frame) -> tuple[bytes, int]:
+        """A frame of DATA: its data, and the bytes that it takes of the windows."""
+        events = self._show(frame.raw)
+        if not events or not isinstance(events[0], DataReceived):
+            raise ConnectionFault(Code.INTERNAL_ERROR, "a frame of DATA that gave no data")
+        event = events[0]
+        return event.data or b"", event.flow_controlled_length or 0
+
+    def on_reset(self, stream: int, code: int) -> None:
+        """The peer has reset a stream."""
+        self._show(frames.rst_stream(stream, code))
+
+    def on_window(self, stream: int, increment: int) -> bool:
+        """The peer gives us more window, of a stream or (0) of the connection; false where the stream has now too
+        much, and was reset for it.
+        """
+        events = self._show(frames.window_update(stream, increment))
+        return not any(isinstance(event, StreamReset) for event in events)
+
+    # ---- what goes out -----------------------------------------------------------------------------------------------
+
+    def send_head(self, stream: int, fields: Headers, *, end: bool) -> None:
+        """A head, or trailers."""
+        self._books.send_headers(stream, fields, end_stream=end)
+
+    def send_data(self, stream: int, data: bytes | memoryview, *, end: bool) -> None:
+        """Data, within `room`."""
+        self._books.send_data(stream, data, end_stream=end)
+
+    def reset(self, stream: int, code: int) -> None:
+        """Reset a stream that is open."""
+        self._books.reset_stream(stream, code)
+
+    def room(self, stream: int) -> int:
+        """How many bytes of DATA the peer takes on a stream at this moment; may be negative."""
+        return self._books.local_flow_control_window(stream)
+
+    @property
+    def frame_bytes(self) -> int:
+        """The largest frame that we send: not more than others have to take, so that streams take turns."""
+        return min(self._books.max_outbound_frame_size, FRAME_BYTES)
+
+    # ---- our own windows ---------------------------------------------------------------------------------------------
+
+    def widen(self, increment: int) -> None:
+        """Widen the window of the connection."""
+        self._books.increment_flow_control_window(increment)
+
+    def give_back(self, stream: int, size: int) -> None:
+        """So many bytes that came on a stream have been passed on: the peer may send as many more."""
+        if size:
+            self._books.acknowledge_received_data(size, stream)
+
+    @property
+    def window(self) -> int:
+        """What the peer may send on the whole connection before we give more."""
+        return self._books.inbound_flow_control_window
+
+    def window_of(self, stream: int) -> int:
+        """What the peer may send on a stream, as far as that stream goes."""
+        found = self._books.streams.get(stream)
+        return found.inbound_flow_control_window if found is not None else 0
+
+
+def _code(code: ErrorCodes | int | None) -> Code:
+    try:
+        return Code(int(code if code is not None else Code.PROTOCOL_ERROR))
+    except ValueError:
+        return Code.PROTOCOL_ERROR

@@ -1,0 +1,245 @@
+"""What a connection sends, and the streams on it: half of the connection; `reading` is the other.
+
+`to_send` frames data as late as possible. Streams take turns, a frame each, whenever the wire has room: control frames
+and heads never wait behind a body, and a body that the wire does not take stays with whoever sends it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from sidecar.errors import AbusivePeer, HopError, InternalError
+from sidecar.http.h2 import frames
+from sidecar.http.h2.blocks import guarded
+from sidecar.http.h2.codes import DEFAULT_WINDOW, PREFACE, Abuse, Code, ConnectionFault, Setting
+from sidecar.http.h2.engine import Engine
+from sidecar.http.h2.events import Failed, H2Event, Stirred
+from sidecar.http.h2.limits import BYTES_FOR_A_WINDOW_UPDATE, Budgets, H2Limits
+from sidecar.http.versions import response_fields
+
+if TYPE_CHECKING:
+    from sidecar.http.h2.stream import H2Stream
+    from sidecar.http.message import ResponseHead
+
+SEND_BYTES: Final = 256 * 1024  # what `to_send` gives at once
+_REMEMBERED: Final = 1000  # resets of ours: what was on its way to those streams is not an error
+
+
+class Sending(ABC):
+    """One connection as its streams see it."""
+
+    is_client: bool
+
+    def __init__(self, limits: H2Limits, now: float) -> None:
+        self.limits = limits
+        self.now = now
+        self.error: HopError | None = None  # why the connection has failed
+        self.abuse: Abuse | None = None  # and what that was called
+        self.streams: dict[int, H2Stream] = {}  # that are neither ended nor reset
+        self.opened = 0  # streams so far
+        self.refused = 0  # of them, those over the limit
+        self.highest = 0  # stream that was opened by whoever opens them
+        self._engine = Engine(client=self.is_client, limits=limits)
+        self._budgets = Budgets(limits.rates, now)
+        self._events: deque[H2Event] = deque()
+        self._out: list[bytes] = []
+        self._out_bytes = 0
+        self._ready: dict[int, H2Stream] = {}  # have something to send, in the order of their turns
+        self._blocked: dict[int, H2Stream] = {}  # have something to send, and no room
+        self._reset_by_us: dict[int, None] = {}
+        self._greet()
+
+    def _greet(self) -> None:
+        limits = self.limits
+        values = [
+            (Setting.MAX_CONCURRENT_STREAMS, limits.streams),
+            (Setting.INITIAL_WINDOW_SIZE, limits.stream_window),
+            (Setting.MAX_FRAME_SIZE, limits.frame_bytes),
+            (Setting.MAX_HEADER_LIST_SIZE, limits.head_bytes),
+        ]
+        if self.is_client:
+            values[0] = (Setting.ENABLE_PUSH, 0)
+            self._emit(PREFACE)
+        else:
+            values.append((Setting.ENABLE_CONNECT_PROTOCOL, 1))
+        self._emit(frames.settings(values))
+        if limits.connection_window > DEFAULT_WINDOW:
+            self._engine.widen(limits.connection_window - DEFAULT_WINDOW)
+            self._flush()
+
+    # ---- bytes out ---------------------------------------------------------------------------------------------------
+
+    def _emit(self, data: bytes) -> None:
+        self._out.append(data)
+        self._out_bytes += len(data)
+
+    def _flush(self) -> None:
+        """Take what the engine has to say."""
+        data = self._engine.output()
+        if data:
+            self._emit(data)
+
+    @property
+    def wants_write(self) -> bool:
+        """Whether there is anything to send at this moment."""
+        return bool(self._out or self._ready)
+
+    def to_send(self, now: float, most: int = SEND_BYTES) -> bytes:
+        """The next bytes for the wire; a little more than `most` at most, and `b""` where there is nothing."""
+        self.now = now
+        while self._ready and self._out_bytes < most:
+            stream_id = next(iter(self._ready))
+            self._turn(self._ready.pop(stream_id))
+        data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+        self._out = []
+        self._out_bytes = 0
+        return data
+
+    def _turn(self, stream: H2Stream) -> None:
+        """Frame one piece of what a stream has to send."""
+        engine, end = self._engine, stream.end_queued
+        if not stream.unsent and not end:
+            return
+        if stream.unsent:
+            room = min(engine.room(stream.id), engine.frame_bytes)
+            if room <= 0:
+                if stream.blocked_since is None:
+                    stream.blocked_since = self.now
+                self._blocked[stream.id] = stream
+                return
+            piece = stream.next_piece(room)
+            end = end and not stream.unsent and not stream.trailers
+            engine.send_data(stream.id, piece, end=end)
+            self._budgets.earn(Abuse.WINDOW_UPDATE_FLOOD, len(piece) / BYTES_FOR_A_WINDOW_UPDATE)
+            self._budgets.earn(Abuse.PING_FLOOD, 1)
+        elif stream.trailers:
+            engine.send_head(stream.id, guarded(stream.trailers), end=True)
+        else:
+            engine.send_data(stream.id, b"", end=True)
+        self._flush()
+        if not stream.unsent:
+            stream.blocked_since = None
+            self._stir(stream)
+        if end:
+            self._we_are_done(stream)
+        elif stream.unsent or stream.end_queued:
+            self._ready[stream.id] = stream
+
+    def _unblock(self) -> None:
+        """There may be room for streams that had none."""
+        if self._blocked:
+            self._ready.update(self._blocked)
+            self._blocked = {}
+
+    # ---- what streams ask for ----------------------------------------------------------------------------------------
+
+    def send_response(self, stream: H2Stream, head: ResponseHead, *, end: bool) -> None:
+        """A response head, final or 1xx."""
+        self._engine.send_head(stream.id, guarded(response_fields(head)), end=end)
+        self._budgets.earn(Abuse.PING_FLOOD, 1)
+        self._flush()
+        if end:
+            stream.end_queued = True
+            self._we_are_done(stream)
+
+    def has_output(self, stream: H2Stream) -> None:
+        """A stream has something to send."""
+        if stream.id not in self._blocked:
+            self._ready[stream.id] = stream
+
+    def give_back(self, stream: H2Stream, size: int) -> None:
+        """So many bytes of a stream have been passed on."""
+        if self.error is None and size:
+            self._engine.give_back(stream.id, size)
+            self._flush()
+
+    def reset(self, stream: H2Stream, code: int, error: HopError | None = None) -> None:
+        """End a stream in both directions; an error is for whoever serves it."""
+        if stream.on_books:
+            self._engine.reset(stream.id, code)
+            self._flush()
+            self._remember(stream.id)
+            self._drop(stream, error or InternalError("the stream was given up"))
+
+    def finish(self, stream: H2Stream) -> None:
+        """Whoever served it is done with it."""
+        if stream.on_books:
+            whole = stream.we_are_done and not self.is_client
+            if whole:
+                self._budgets.earn_stream()
+            self.reset(stream, Code.NO_ERROR if whole else Code.CANCEL)
+
+    # ---- the lives of streams ----------------------------------------------------------------------------------------
+
+    def _stir(self, stream: H2Stream) -> None:
+        if not stream.stirred:
+            stream.stirred = True
+            self._events.append(Stirred(stream))
+
+    def next_event(self) -> H2Event | None:
+        """What has happened; None where that was all."""
+        if not self._events:
+            return None
+        event = self._events.popleft()
+        if isinstance(event, Stirred):
+            event.stream.stirred = False
+        return event
+
+    def _they_are_done(self, stream: H2Stream) -> None:
+        stream.they_are_done = True
+        if stream.we_are_done:
+            self._retire(stream)
+
+    def _we_are_done(self, stream: H2Stream) -> None:
+        stream.we_are_done = True
+        if stream.they_are_done:
+            self._retire(stream)
+
+    def _retire(self, stream: H2Stream) -> None:
+        """Both have said all they had to say."""
+        stream.on_books = False
+        self.streams.pop(stream.id, None)
+        self._budgets.earn_stream()
+        self._stir(stream)
+
+    def _drop(self, stream: H2Stream, error: HopError) -> None:
+        """A stream has failed, and the books know it."""
+        self.streams.pop(stream.id, None)
+        self._ready.pop(stream.id, None)
+        self._blocked.pop(stream.id, None)
+        held = stream.fail(error)
+        self.give_back(stream, held)
+        self._stir(stream)
+
+    def _remember(self, stream_id: int) -> None:
+        """What still comes on this stream is no mistake of theirs."""
+        self._reset_by_us[stream_id] = None
+        if len(self._reset_by_us) > _REMEMBERED:
+            del self._reset_by_us[next(iter(self._reset_by_us))]
+
+    # ---- failure -----------------------------------------------------------------------------------------------------
+
+    def _fail(self, fault: ConnectionFault) -> None:
+        """End the connection: GOAWAY, and every stream learns why."""
+        self.abuse = fault.abuse
+        self.error = error = self._error_of(fault)
+        self._emit(frames.goaway(0 if self.is_client else self.highest, fault.code))
+        self._end_all(error)
+        self._events.append(Failed(error))
+
+    def _end_all(self, error: HopError) -> None:
+        for stream in list(self.streams.values()):
+            self._drop(stream, error)
+        self._ready = {}
+        self._blocked = {}
+
+    def _error_of(self, fault: ConnectionFault) -> HopError:
+        if fault.abuse is not None:
+            return AbusivePeer(fault.detail, reason=fault.abuse.value)
+        return self._violation(fault.detail)
+
+    @abstractmethod
+    def _violation(self, detail: str) -> HopError:
+        """The error of an other side that does not keep to the protocol."""

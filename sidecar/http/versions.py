@@ -1,0 +1,126 @@
+"""From one version of HTTP to another: heads as fields of HTTP/2, and back to what HTTP/1 writes.
+
+A head in our tongue (`message`) looks as HTTP/1 brought it: a target, one Host field, framing in `body` and `length`.
+HTTP/2 writes target and host as pseudo-headers, frames its bodies itself, and knows no field that speaks of a
+connection. Nothing is guessed on the way: what could be read in two ways has been refused by whoever read it.
+
+Tunnels: a WebSocket is a GET with Upgrade in HTTP/1 (RFC 6455) and an extended CONNECT in HTTP/2 (RFC 8441). Our tongue
+has the former. The key and its answer exist in HTTP/1 only; they prove that the far end speaks WebSocket, which HTTP/2
+says by its 200, so each HTTP/1 side gets its own.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from http import HTTPStatus
+from typing import Final
+
+from sidecar.errors import UpstreamProtocolViolation
+from sidecar.hop import Headers
+from sidecar.http.headers import HOP_BY_HOP, first, tokens
+from sidecar.http.message import RequestHead, ResponseHead
+
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
+KEY_BYTES: Final = 16  # RFC 6455 section 4.1
+_KEY, _ACCEPT = b"sec-websocket-key", b"sec-websocket-accept"
+_NOT_IN_H2 = HOP_BY_HOP | {b"host"}
+_EXPECT_CONTENT = frozenset((b"POST", b"PUT", b"PATCH"))  # RFC 9110 section 8.6: their empty body says so
+_REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
+
+
+# ---- to HTTP/2 ------------------------------------------------------------------------------------------------------
+
+
+def request_fields(head: RequestHead, scheme: bytes) -> Headers:
+    """A request as fields of HTTP/2. The target is in origin or asterisk form, or CONNECT's `host:port`."""
+    host = first(head.headers, b"host") or b""
+    if is_websocket(head):
+        fields: Headers = [(b":method", b"CONNECT"), (b":protocol", b"websocket")]
+        fields += [(b":scheme", scheme), (b":authority", host), (b":path", head.target)]
+        return fields + [field for field in _plain(head.headers) if field[0] != _KEY]
+    if head.method == b"CONNECT":
+        return [(b":method", b"CONNECT"), (b":authority", head.target), *_plain(head.headers)]
+    fields = [(b":method", head.method), (b":scheme", scheme), (b":authority", host), (b":path", head.target)]
+    fields += _plain(head.headers)
+    if first(head.headers, b"te") is not None and b"trailers" in tokens(head.headers, b"te"):
+        fields.append((b"te", b"trailers"))
+    return fields
+
+
+def response_fields(head: ResponseHead) -> Headers:
+    """A response as fields of HTTP/2: a 101 becomes the 200 that it is there (RFC 8441 section 5)."""
+    if head.status != 101:
+        return [(b":status", b"%d" % head.status), *_plain(head.headers)]
+    return [(b":status", b"200"), *(field for field in _plain(head.headers) if field[0] != _ACCEPT)]
+
+
+def agreed(head: ResponseHead) -> ResponseHead:
+    """The 2xx that answers an extended CONNECT, as the 101 that it is in our tongue."""
+    upgrade: Headers = [(b"connection", b"upgrade"), (b"upgrade", b"websocket")]
+    return ResponseHead(101, head.headers + upgrade, b"", head.version)
+
+
+def _plain(headers: Headers) -> Headers:
+    return [field for field in headers if field[0] not in _NOT_IN_H2]
+
+
+# ---- to HTTP/1 ------------------------------------------------------------------------------------------------------
+
+
+def h1_request(head: RequestHead, nonce: bytes = b"") -> RequestHead:
+    """A request as HTTP/1 writes it: its framing, and for a WebSocket a key of our own, made of 16 random bytes."""
+    upgrade = is_websocket(head)
+    headers = [field for field in head.headers if field[0] not in HOP_BY_HOP]
+    if upgrade:
+        headers += [(b"connection", b"upgrade"), (b"upgrade", b"websocket")]
+        if first(headers, _KEY) is None:
+            assert len(nonce) == KEY_BYTES
+            headers.append((_KEY, base64.b64encode(nonce)))
+    elif head.body and head.length is None:
+        headers.append((b"transfer-encoding", b"chunked"))
+    elif not head.body and head.length is None and head.method in _EXPECT_CONTENT:
+        headers.append((b"content-length", b"0"))
+    return RequestHead(head.method, head.target, headers, b"1.1", head.expects_continue, head.body, head.length)
+
+
+def h1_response(head: ResponseHead, request: RequestHead) -> ResponseHead:
+    """A response to this request as HTTP/1 writes it; a WebSocket's 101 answers the key of that request.
+
+    Where there is no length, the codec of HTTP/1 frames by chunks.
+    """
+    headers = _plain(head.headers)
+    if head.status == 101 and is_websocket(request):
+        headers = [field for field in headers if field[0] not in (b"content-length", _ACCEPT)]
+        headers += [(b"connection", b"upgrade"), (b"upgrade", b"websocket")]
+        key = first(request.headers, _KEY)
+        if key is not None:
+            headers.append((_ACCEPT, accept_of(key)))
+        return ResponseHead(101, headers, _REASONS[101])
+    return ResponseHead(head.status, headers, _REASONS.get(head.status, b""))
+
+
+# ---- WebSocket ------------------------------------------------------------------------------------------------------
+
+
+def is_websocket(head: RequestHead) -> bool:
+    """Whether a request asks for a WebSocket, and for nothing else, in either version's way."""
+    if head.protocol:
+        return head.protocol == b"websocket"
+    return (
+        head.method == b"GET"
+        and tokens(head.headers, b"upgrade") == [b"websocket"]
+        and b"upgrade" in tokens(head.headers, b"connection")
+    )
+
+
+def accept_of(key: bytes) -> bytes:
+    """What a server answers to a key (RFC 6455 section 4.2.2)."""
+    return base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
+
+
+def check_accept(request: RequestHead, response: ResponseHead) -> None:
+    """Hold an HTTP/1 server's 101 to the key it was sent. Raises UpstreamProtocolViolation."""
+    key = first(request.headers, _KEY)
+    if key is not None and first(response.headers, _ACCEPT) != accept_of(key):
+        raise UpstreamProtocolViolation("the upstream's sec-websocket-accept does not answer our key")
