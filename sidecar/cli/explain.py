@@ -107,10 +107,11 @@ def _from_file(file: Path, called: str, question: dict[str, Any]) -> dict[str, A
     if asking is not None:
         question = {**question, "from": str(asking.identity)}
     document = _judge(service, question)
+    notes = [str(document["note"])] if "note" in document else []
     if asking is not None and all(upstream.to != called for upstream in asking.outbound):
         note = f"{asking.name} declares no upstream {called!r}, so its own sidecar would refuse already"
-        document["note"] = f"{note}: add `{{to: {called}}}` to its `outbound` ({asking.where})"
-    return document
+        notes.append(f"{note}: add `{{to: {called}}}` to its `outbound` ({asking.where})")
+    return document | ({"note": "; ".join(notes)} if notes else {})
 
 
 def _judge(service: Service, question: dict[str, Any]) -> dict[str, Any]:
@@ -119,6 +120,7 @@ def _judge(service: Service, question: dict[str, Any]) -> dict[str, Any]:
     from sidecar.policy.explain import explain as explain_hop
     from sidecar.policy.question import BadQuestion, hop_of
     from sidecar.policy.reasons import reason_of
+    from sidecar.policy.waived import observed
 
     try:
         hop = hop_of(question, service)
@@ -126,8 +128,10 @@ def _judge(service: Service, question: dict[str, Any]) -> dict[str, Any]:
         raise Failure(str(error), "", Code.USAGE) from None
     except HopError as error:
         return {"verdict": "deny", "error": error.name, "detail": error.detail, "explained": reason_of(error).to_json()}
-    explanation = explain_hop(RuleSet.compile(service.allow, service.deny), hop, time.time())
-    return explanation.to_json() | {"text": explanation.render()}
+    now = time.time()
+    explanation = explain_hop(RuleSet.compile(service.allow, service.deny), hop, now)
+    note = observed(service, hop.listener, now) if explanation.verdict == "deny" else ""
+    return explanation.to_json() | {"text": explanation.render()} | ({"note": note} if note else {})
 
 
 def _from_sidecar(run_dir: Path | None, called: str, question: dict[str, Any]) -> dict[str, Any]:
@@ -168,7 +172,11 @@ def _judged_again(document: dict[str, Any]) -> dict[str, Any]:
     """With a note where the rules of now say something else than was said then."""
     now = document.get("policy")
     if isinstance(now, dict):
-        then = ("deny" if document.get("error") == "policy_denied" else "permit", str(document.get("rule") or ""))
+        waived = document.get("waived")
+        if isinstance(waived, dict):
+            then = ("deny", str(waived.get("rule") or ""))
+        else:
+            then = ("deny" if document.get("error") == "policy_denied" else "permit", str(document.get("rule") or ""))
         if then != (now.get("verdict"), now.get("rule")):
             document["note"] = (
                 "the rules in force now say what stands above; when this was decided they said "
@@ -216,6 +224,7 @@ def _show_facts(hop: dict[str, Any]) -> None:
         ("shown", _safe(hop.get("presented"))),
         ("request", _safe(request)),
         ("outcome", f"{hop.get('status') or 'closed'}, {outcome}"),
+        ("posture", _safe(hop.get("strict"))),
     ])  # fmt: skip
 
 

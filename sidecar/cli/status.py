@@ -71,10 +71,13 @@ def _row(answer: dict[str, Any], now: float) -> tuple[str, ...]:
 
 
 def _notes(answer: dict[str, Any], identity: dict[str, Any]) -> str:
-    """What deserves an eye: a drain, a failed reload, a CA out of reach, failing renewals, a clock that is off."""
+    """What deserves an eye: a drain, a listener that is not strict, a failed reload, a CA out of reach, failing
+    renewals, a clock that is off.
+    """
     notes = [str(answer["detail"])] if answer.get("detail") else []
     if drain := answer.get("drain"):
         notes.append(_drain_note(drain))
+    notes += filter(None, map(_posture_note, answer.get("listeners") or []))
     notes += _reload_note((answer.get("config") or {}).get("last_reload") or {})
     if answer["state"] == "ready":
         notes += [f"not ready: {reason}" for reason in answer.get("not_ready") or []]
@@ -100,6 +103,19 @@ def _drain_note(drain: dict[str, Any]) -> str:
         f"{drain.get('in_flight')} in flight, connections {drain.get('inbound_connections')} in "
         f"{drain.get('outbound_connections')} out"
     )
+
+
+def _posture_note(listener: dict[str, Any]) -> str:
+    """A listener that is not strict, or whose posture has ended: until when, and what strict would have refused."""
+    declared = listener.get("declared_posture")
+    if not declared:
+        return ""
+    count, name = int(listener.get("would_refuse") or 0), listener.get("name")
+    hops = f"strict would have refused {count} hop{'' if count == 1 else 's'}"
+    until = f"{str(listener.get('until'))[:19]}Z"
+    if listener.get("posture") == "strict":
+        return f"listener {name} is strict since {until}, its posture {declared} has ended; {hops} before"
+    return f"listener {name} is {str(declared).upper()} until {until}: {hops}"
 
 
 def _reload_note(reload: dict[str, Any]) -> list[str]:

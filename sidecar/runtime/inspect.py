@@ -15,12 +15,15 @@ from sidecar.errors import HopError
 from sidecar.policy.explain import explain
 from sidecar.policy.question import hop_of
 from sidecar.policy.reasons import reason_for, reason_of
+from sidecar.policy.strangers import for_strangers
+from sidecar.policy.waived import observed, reason_of_waived, strict_says
 from sidecar.policy.words import Reason, limits_of
 from sidecar.runtime.hygiene import of_this_process
 from sidecar.telemetry.clock import rfc3339
 
 if TYPE_CHECKING:
     from sidecar.config.schema import Service
+    from sidecar.policy.authz import RuleSet
     from sidecar.runtime.worker import Worker
     from sidecar.telemetry.decisions import Decision
 
@@ -87,9 +90,16 @@ class Inspector:
                 f"The sidecar of {found.listener} refused it, and its reasons do not leave its machine.",
                 f"Ask there: mesh explain {decision_id}",
             ).to_json()
-        judged = found.kind == "hop" and found.direction == "inbound" and found.error in ("", "policy_denied")
-        if judged and worker.proxy is not None:
-            explanation = explain(worker.proxy.rules, found.to_hop(), worker.clock.wall())
+        if found.waived is not None:
+            answer["strict"] = strict_says(found.waived)
+            if not found.error:
+                answer["explained"] = reason_of_waived(found.waived, **_facts(found, worker.service)).to_json()
+        asked = found.error in ("", "policy_denied") or found.waived is not None
+        if found.kind == "hop" and found.direction == "inbound" and asked and worker.proxy is not None:
+            rules = worker.proxy.rules
+            if not found.caller:  # only a posture lets such a hop come so far
+                rules = _rules_for_strangers(rules, found, worker.service)
+            explanation = explain(rules, found.to_hop(), worker.clock.wall())
             answer["policy"] = explanation.to_json()
             answer["text"] = explanation.render()
         return answer
@@ -109,7 +119,10 @@ class Inspector:
                 "explained": reason_of(error).to_json(),
             }
         explanation = explain(worker.proxy.rules, hop, worker.clock.wall())
-        return explanation.to_json() | {"text": explanation.render()}
+        answer = explanation.to_json() | {"text": explanation.render()}
+        if explanation.verdict == "deny" and (note := observed(worker.service, hop.listener, worker.clock.wall())):
+            answer["note"] = note
+        return answer
 
     def drain(self) -> dict[str, Any]:
         """Begin to drain, and say what is in flight."""
@@ -164,16 +177,23 @@ class Inspector:
 
 def _reason(decision: Decision, service: Service) -> Reason:
     """What happened and what to do, with the facts of this decision and the limits of this service."""
+    return reason_for(decision.error, decision.reason, detail=decision.detail, **_facts(decision, service))
+
+
+def _facts(decision: Decision, service: Service) -> dict[str, Any]:
     outbound = decision.direction == "outbound"
-    return reason_for(
-        decision.error,
-        decision.reason,
-        detail=decision.detail,
-        caller=decision.caller,
-        upstream=decision.listener if outbound else f"the application behind listener {decision.listener}",
-        endpoint=decision.endpoint,
-        listener=decision.listener,
-        host=decision.host,
-        rule=decision.rule,
+    return {
+        "caller": decision.caller,
+        "upstream": decision.listener if outbound else f"the application behind listener {decision.listener}",
+        "endpoint": decision.endpoint,
+        "listener": decision.listener,
+        "host": decision.host,
+        "rule": decision.rule,
         **limits_of(service),
-    )
+    }
+
+
+def _rules_for_strangers(rules: RuleSet, decision: Decision, service: Service) -> RuleSet:
+    """Those by which a caller without identity was judged where one of them spoke; else all, which allow it nothing."""
+    strangers = for_strangers(rules, service.identity.trust_domain)
+    return strangers if strangers.check(decision.to_hop(), 0.0).rule else rules

@@ -42,22 +42,27 @@ class Admission:
     def request(
         self,
         raw: bytes,
-        peer: SpiffeId,
+        peer: SpiffeId | None,
         listener: str = "http",
         source: IPv4Address | IPv6Address | None = SOURCE,
     ) -> Hop:
-        """The hop that a peer's request becomes; its `error` is set where the request is refused."""
-        return self._ask(raw, self.inbound(listener), Caller(Peer(peer, A_TLS, "ab" * 32), source, 40000))
+        """The hop that a peer's request becomes; its `error` is set where the request is refused.
+
+        None is a caller without TLS.
+        """
+        return self._ask(raw, self.inbound(listener), _caller(peer, source))
 
     def local(self, raw: bytes, listener: str) -> Hop:
         """The hop that our own application's request becomes, at an upstream's listener or at `forward_proxy`."""
         side = next(side for name, _, _, side in self.proxy._outbound if name == listener)
         return self._ask(raw, side, Caller(None, ip_address("127.0.0.1"), 40000))
 
-    def connection(self, peer: SpiffeId, listener: str, source: IPv4Address | IPv6Address | None = SOURCE) -> Hop:
+    def connection(
+        self, peer: SpiffeId | None, listener: str, source: IPv4Address | IPv6Address | None = SOURCE
+    ) -> Hop:
         """The hop that a peer's raw TCP connection becomes."""
         side = self.inbound(listener)
-        hop = side._hop(Caller(Peer(peer, A_TLS, "ab" * 32), source, 40000), "tcp", 0.0)
+        hop = side._hop(_caller(peer, source), "tcp", 0.0)
         try:
             side._authorize(hop, WALL)
         except HopError as error:
@@ -83,3 +88,5 @@ class Admission:
         return hop
 
 
+def _caller(peer: SpiffeId | None, source: IPv4Address | IPv6Address | None) -> Caller:
+    return Caller(Peer(peer, A_TLS, "ab" * 32) if peer is not None else None, source, 40000)

@@ -45,6 +45,10 @@ CONFIG: Final = textwrap.dedent("""\
             app: 127.0.0.1:8080
             routes: [{path: /upload, method: POST, max_body: 10B, content_types: text/plain}]
           - {name: db, port: 17444, app: "127.0.0.1:5432", protocol: tcp}
+          - {name: trial, port: 17445, app: "127.0.0.1:8080", posture: observe, until: 2026-10-01}
+          - {name: raw-trial, port: 17446, app: "127.0.0.1:5432", protocol: tcp, posture: observe, until: 2026-10-01}
+          - {name: open, port: 17447, app: "127.0.0.1:8080", posture: permissive, until: 2026-10-01T06:00:00Z}
+          - {name: raw-open, port: 17448, app: "127.0.0.1:5432", protocol: tcp, posture: permissive, until: 2026-10-01}
         allow:
           - {name: web-reads, from: web, method: GET, path: ["/orders", "/orders/{id}"], port: http}
           - {name: web-uploads, from: web, method: POST, path: /upload, port: http}
@@ -72,7 +76,7 @@ class Clock:
 
 @cache
 def _config() -> MeshConfig:
-    return load_text(CONFIG)
+    return load_text(CONFIG, now=WALL)
 
 
 class Scene:
@@ -92,10 +96,20 @@ class Scene:
         """Record a hop that has failed as the proxy does, and say its decision id."""
         assert hop.error is not None, f"{hop} is not refused"
         recorder = self.recorders[service]
-        hop.decision_id = recorder.decision_id()
+        hop.decision_id = hop.decision_id or recorder.decision_id()
         hop.endpoint = hop.endpoint or hop.error.endpoint
         hop.status = status_of(hop.error) if hop.protocol == "http" else 0
         recorder.observe(hop)
+        return hop.decision_id
+
+
+    def passed(self, hop: Hop) -> str:
+        """Record a hop to orders that only a posture let pass, well ended, and say its decision id."""
+        assert hop.waived is not None, f"{hop} is not let pass by a posture"
+        assert hop.error is None, hop.error
+        hop.endpoint, hop.attempts = "127.0.0.1:8080", 1
+        hop.status = 200 if hop.protocol == "http" else 0
+        self.recorders["orders"].observe(hop)
         return hop.decision_id
 
 
@@ -111,6 +125,23 @@ def get(path: str, *lines: str, peer: SpiffeId = WEB, method: str = "GET") -> Ma
     """A peer sends an ordinary request to orders."""
     head = "".join(f"{line}\r\n" for line in (f"{method} {path} HTTP/1.1", "Host: orders", *lines))
     return request(f"{head}\r\n".encode(), peer)
+
+
+def let_pass(path: str, peer: SpiffeId | None, listener: str, method: str = "GET") -> Make:
+    """A request to orders that only the posture of this listener lets pass; without a peer it comes without TLS."""
+    raw = f"{method} {path} HTTP/1.1\r\nHost: orders\r\n\r\n".encode()
+    return lambda scene: scene.passed(scene.sidecars["orders"].request(raw, peer, listener))
+
+
+def without_tls(path: str, error: HopError | None = None) -> Make:
+    """A request without TLS to a permissive listener of orders that is refused, or passes and ends in this error."""
+
+    def make(scene: Scene) -> str:
+        hop = scene.sidecars["orders"].request(f"GET {path} HTTP/1.1\r\nHost: orders\r\n\r\n".encode(), None, "open")
+        hop.error = hop.error or error
+        return scene.keep("orders", hop)
+
+    return make
 
 
 def local(raw: bytes, listener: str = "forward_proxy") -> Make:
@@ -218,6 +249,17 @@ POLICY: Final[dict[str, Make]] = {
     "policy_lower_case_method": get("/orders/7", method="get"),
     "policy_far_namespace": get("/orders/7", peer=SpiffeId.parse("spiffe://demo.mesh/ns/shop/sa/web")),
     "policy_tcp": lambda scene: scene.keep("orders", scene.sidecars["orders"].connection(MALLORY, "db")),
+}
+
+POSTURES: Final[dict[str, Make]] = {
+    "observe_other_caller": let_pass("/orders/7", MALLORY, "trial"),
+    "observe_other_method": let_pass("/orders/7", WEB, "trial", "DELETE"),
+    "observe_deny_rule": let_pass("/internal/keys", WEB, "trial"),
+    "observe_tcp": lambda scene: scene.passed(scene.sidecars["orders"].connection(MALLORY, "raw-trial")),
+    "permissive_request": let_pass("/orders/7", None, "open"),
+    "permissive_tcp": lambda scene: scene.passed(scene.sidecars["orders"].connection(None, "raw-open")),
+    "permissive_deny_rule": without_tls("/internal/keys"),
+    "permissive_failed": without_tls("/orders/7", errors.ResponseTimeout("the application did not answer")),
 }
 
 LOCAL: Final[dict[str, Make]] = {
@@ -362,5 +404,5 @@ def bare() -> dict[str, Make]:
 
 TABLES: Final[dict[str, dict[str, Make]]] = {
     "bytes": BYTES, "policy": POLICY, "local": LOCAL, "exchanges": EXCHANGES, "callers": CALLERS,
-    "upstreams": UPSTREAMS, "profile": profile(), "bare": bare(),
+    "upstreams": UPSTREAMS, "profile": profile(), "bare": bare(), "postures": POSTURES,
 }  # fmt: skip

@@ -32,13 +32,17 @@ class FakeInspect:
         self.rotated: dict[str, Any] | MeshError = {"service": service, "serial": "0c0d", "not_after": 4e9}
         self.certificates: dict[str, Any] = {}
         self.asked: list[dict[str, Any]] = []
+        self.posture: dict[str, Any] = {}
 
     def status(self) -> dict[str, Any]:
         return {
             "service": self.service, "spiffe_id": self.identity["spiffe_id"], "instance": "1f0c9a3b",
             "state": self.state, "identity": self.identity, "policy": {"rules": 3, "generation": 1},
             "connections": 2, "in_flight": 1,
-            "listeners": [{"name": "http", "address": "127.0.0.1:17443", "protocol": "http", "direction": "inbound"}],
+            "listeners": [
+                {"name": "http", "address": "127.0.0.1:17443", "protocol": "http", "direction": "inbound",
+                 **self.posture}
+            ],
             "version": "0", "pid": 1,
         }  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs.errors import MeshError
 from sidecar.cli.root import run_command
+from sidecar.config.posture import show_moment
 from tests.kit.identities import Authority, a_bundle, a_root, an_issuer, an_svid
 from tests.sidecar.cli.conftest import Start
 
@@ -95,6 +97,34 @@ def test_status_tells_identity_listeners_and_what_deserves_an_eye(mesh: Mesh, st
         assert words in mesh.out
     assert mesh("status", "-o", "json") == 0
     assert mesh.json["services"][0]["policy"]["rules"] == 3
+
+
+POSTURES = [
+    ("permissive", 1, "listener http is PERMISSIVE until 2026-01-10T00:00:00Z: strict would have refused 1 hop"),
+    ("observe", 12, "listener http is OBSERVE until 2026-01-10T00:00:00Z: strict would have refused 12 hops"),
+    ("strict", 3, "listener http is strict since 2026-01-10T00:00:00Z, its posture observe has ended; "
+     "strict would have refused 3 hops before"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("posture", "count", "note"), POSTURES)
+def test_status_shouts_while_a_listener_is_not_strict(
+    mesh: Mesh, start: Start, posture: str, count: int, note: str
+) -> None:
+    orders = start("orders")
+    assert mesh("status") == 0
+    assert "listener http" not in mesh.out
+    declared = "observe" if posture == "strict" else posture
+    orders.posture = {
+        "posture": posture, "declared_posture": declared, "until": "2026-01-10T00:00:00.000000Z", "would_refuse": count
+    }  # fmt: skip
+    assert mesh("status") == 0
+    assert note in " ".join(mesh.out.split())
+    assert mesh("status", "-o", "json") == 0
+    (listener,) = mesh.json["services"][0]["listeners"]
+    assert (listener["posture"], listener["until"], listener["would_refuse"]) == (
+        posture, "2026-01-10T00:00:00.000000Z", count
+    )  # fmt: skip
 
 
 def test_a_run_folder_that_others_may_write_to_is_refused(mesh: Mesh, start: Start) -> None:
@@ -183,6 +213,17 @@ def test_why_a_permitted_request_is_not_refused(mesh: Mesh, tmp_path: Path) -> N
     assert mesh(*asked, "web", "-o", "json") == 0
     assert [field["field"] for field in mesh.json["why_not"]["because"]] == ["from", "method", "path"]
     assert "text" not in mesh.json["why_not"]
+
+
+def test_of_a_listener_that_observes_both_answers_are_given(mesh: Mesh, tmp_path: Path) -> None:
+    file, asked = tmp_path / "mesh.yaml", ("--to", "orders", "--path", "/orders/7", "--from")
+    until = show_moment(time.time() + 3600.0)
+    file.write_text(CONFIG.replace('17201"}', f'17201", posture: observe, until: "{until}"}}'))
+    assert mesh("explain", "-f", str(file), *asked, "payments") == 1
+    assert f"strict would refuse this; listener http is in posture observe, so it passes until {until}" in mesh.out
+    assert "declares no upstream 'orders'" in mesh.out
+    assert mesh("explain", "-f", str(file), *asked, "web") == 0
+    assert "observe" not in mesh.out
 
 
 def test_a_path_with_two_readings_is_refused_before_any_rule(mesh: Mesh, tmp_path: Path) -> None:
