@@ -45,7 +45,7 @@ START_SECONDS = 10.0
 CONFIG = """\
 trust_domain: demo.mesh
 ca: {{address: "127.0.0.1:{ports.ca}"}}
-defaults: {{timeouts: {{handshake: 1s, drain: 1s}}{tls}}}
+defaults: {{timeouts: {{handshake: 1s, drain: 1s{timeouts}}}{tls}{limits}}}
 services:
   web:
     outbound:
@@ -214,6 +214,8 @@ class World:
         protocol: str = "http",
         upstream: str = "",
         tls: str = "",
+        timeouts: str = "",
+        limits: str = "",
         app_port: int | None = None,
     ) -> None:
         self.folder = folder
@@ -225,8 +227,9 @@ class World:
         self.bundles = a_bundle_set(self.root)
         self.run_dir = Path(tempfile.mkdtemp(prefix="mesh-sc-"))
         self.text = CONFIG.format(
-            ports=self.ports, folder=folder, allow=allow, protocol=protocol, upstream=upstream, tls=tls
-        )
+            ports=self.ports, folder=folder, allow=allow, protocol=protocol, upstream=upstream, tls=tls,
+            timeouts=timeouts, limits=limits,
+        )  # fmt: skip
         self.config = load_text(self.text, str(folder / "mesh.yaml"))
 
     def close(self) -> None:
