@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
@@ -109,7 +110,7 @@ services:
         self.bundles[name] = bundles
         gate = self.gates[name] = MtlsGate(svids, bundles)
         self.books[name] = Books(f"0000000{len(self.proxies)}")
-        service = load_text(text).services[name]
+        service = load_text(text, now=time.time()).services[name]
         proxy = self.proxies[name] = Proxy(
             service, reactor=self.reactor, gate=gate, recorder=self.books[name], instance=self.books[name].instance
         )
@@ -117,7 +118,7 @@ services:
         proxy.listen()
 
     def reload(self, name: str, text: str) -> None:
-        self.proxies[name].reload(load_text(text).services[name])
+        self.proxies[name].reload(load_text(text, now=time.time()).services[name])
 
     def trust(self, name: str, *roots: Authority) -> None:
         first, *others = roots
