@@ -122,6 +122,11 @@ class Admission:
             stage.pop(task, None)
 
     @property
+    def waiting(self) -> int:
+        """How many wait for their turn."""
+        return len(self._waiting)
+
+    @property
     def crowded(self) -> bool:
         """Whether so many wait for their turn that no more should be accepted for a moment."""
         return len(self._waiting) >= max(1.0, self._rate * QUEUE_SECONDS)

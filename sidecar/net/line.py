@@ -1,7 +1,7 @@
 """Who is next: one at a time, each source address in its turn, and within one address first come, first served.
 
 Before a handshake nobody can be told apart but by where they come from. So an address that sends very many has a long
-wait for its own, and everybody else's are next after at most one of its.
+wait for its own, and everybody else's wait for two of its at most: the one whose turn it is, and one more.
 """
 
 from __future__ import annotations

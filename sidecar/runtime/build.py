@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from sidecar.net.port import Task
     from sidecar.policy.authz import RuleSet
     from sidecar.proxy.upstream import Upstream
+    from sidecar.telemetry.metrics import Metrics
     from sidecar.telemetry.record import Recorder
 
 __all__ = ["CannotListen", "Proxy"]
@@ -91,7 +92,11 @@ class Proxy:
         self.admission = Admission(
             service.limits, descriptors=open_files_limit(), on_refused=recorder.connection_refused
         )
+        recorder.metrics.before_scrape(self._show_waiting)
         self._tunnels.limit(self.admission.most_streams)
+
+    def _show_waiting(self, metrics: Metrics) -> None:
+        metrics.counter("mesh_tls_handshakes_waiting").set(self.admission.waiting)
 
     # ---- the generation in force -----------------------------------------------------------------------------------
 

@@ -140,6 +140,7 @@ DEFINITIONS: tuple[Definition, ...] = (
     Definition(
         "mesh_tls_handshake_seconds", "histogram", "Length of a successful handshake.", ("direction",), SECONDS
     ),
+    Definition("mesh_tls_handshakes_waiting", "gauge", "Peers whose ClientHello is here and whose turn has not come."),
     Definition("mesh_certificate_expires_at_seconds", "gauge", "End of its life, since the epoch.", _CERTIFICATE),
     Definition("mesh_certificate_renewal_at_seconds", "gauge", "Its next renewal, since the epoch.", _CERTIFICATE),
     Definition("mesh_identity_failures", "gauge", "Attempts to enrol or renew that failed since the last success."),

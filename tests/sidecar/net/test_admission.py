@@ -152,6 +152,28 @@ def test_handshakes_beyond_the_rate_wait_their_turn():
     assert max(at) == pytest.approx(2.0, abs=0.2)
 
 
+def test_an_address_with_many_handshakes_waiting_delays_others_by_two_of_them():
+    admission, _ = an_admission(handshakes_per_second=1)
+    port = MemoryPort()
+    served: list[str] = []
+
+    async def one(source: str) -> None:
+        await admission.turn(port, source)
+        served.append(source)
+
+    async def story() -> None:
+        flood = [port.spawn(one("10.0.0.1")) for _ in range(20)]
+        await port.sleep(0.5)
+        assert (served, admission.waiting, admission.crowded) == (["10.0.0.1"], 19, True)
+        await port.wait(port.spawn(one("10.0.0.2")))
+        assert served == ["10.0.0.1", "10.0.0.1", "10.0.0.1", "10.0.0.2"]
+        for task in flood:
+            task.cancel()
+
+    port.run(story())
+    assert admission.waiting == 0
+
+
 def test_new_limits_hold_from_now_on():
     admission, refused = an_admission(connections=1)
     assert admission.enter("inbound", "http")

@@ -48,7 +48,7 @@ def test_one_address_is_served_in_the_order_it_came() -> None:
     assert counter.port.now == 9.0
 
 
-def test_an_address_with_many_makes_the_others_wait_for_one_of_its_at_most() -> None:
+def test_an_address_with_many_makes_the_others_wait_for_two_of_its_at_most() -> None:
     counter = Counter()
 
     async def story() -> None:
