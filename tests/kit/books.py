@@ -71,6 +71,24 @@ def balance_audit(caller: Sidecar, called: Sidecar, tally: Tally) -> None:
         assert not [line for line in record if line["kind"] == "refusal"]
 
 
+def balance_waived(called: Sidecar, metrics: Metrics, expected: dict[str, int]) -> None:
+    """Hops that only a posture let pass: metric = access log = audit, by posture, flag and deny rule joined with `/`.
+
+    The sidecar must have ended; `metrics` are its last.
+    """
+    found = {"metric": Counter[str](), "access log": Counter[str](), "audit": Counter[str]()}
+    for labels, value in metrics.series("mesh_posture_would_refuse_total"):
+        rule = labels["rule"].removeprefix("-")
+        found["metric"]["/".join((labels["posture"], labels["flag"], rule))] += int(value)
+    for line in called.access_log():
+        if it := line.get("would_refuse"):
+            found["access log"]["/".join((it["posture"], it["flag"], it["rule"]))] += 1
+    for line in called.audit():
+        if it := line.get("would_refuse"):
+            found["audit"]["/".join((it["posture"], it["flag"], it["rule"]))] += line.get("count", 1)
+    assert found == {view: Counter(expected) for view in found}
+
+
 def balance_handshakes(callers: list[Sidecar], called: Sidecar, metrics: dict[str, Metrics]) -> dict[str, set[str]]:
     """Handshakes made = handshakes accepted, in metrics and audits; returns the serials that callers showed."""
     made = {caller.name: handshakes(caller) for caller in callers}

@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -161,7 +162,7 @@ class Fleet:
         self, folder: Path, text: str, *, ttl: float | Mapping[str, float] = DEFAULT_TTL
     ) -> None:
         self.folder = folder
-        self.config: MeshConfig = load_text(text, str(folder / "mesh.yaml"))
+        self.config: MeshConfig = load_text(text, str(folder / "mesh.yaml"), now=time.time())
         self.file = folder / "mesh.yaml"
         self.file.write_text(text)
         for name in ("logs", "state"):
