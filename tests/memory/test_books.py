@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.net.memory import MemoryPort, MemoryWire
+from sidecar.config.posture import show_moment
+from sidecar.net.memory import EPOCH, MemoryPort, MemoryWire
 from sidecar.net.port import Task, WireBroken
 from tests.kit.play import HungUp, Line, Stage
 
@@ -94,7 +95,25 @@ async def stale(stage: Stage) -> None:
     await get_twice(stage)
 
 
-SCRIPTS: list[Script] = [get_twice, upload, refused, upgrade, connect, raw, stale]
+async def without_tls(stage: Stage) -> None:
+    """A caller that only the posture of the listener lets in."""
+    line = await stage.stranger()
+    for request in (b"GET / HTTP/1.1\r\nHost: orders\r\n\r\n", b"GET /../ HTTP/1.1\r\nHost: orders\r\n\r\n"):
+        await line.say(request)
+        assert (await line.answer()).status in (200, 400, 503)
+    upgraded = await stage.stranger()
+    await upgraded.say(b"GET / HTTP/1.1\r\nHost: orders\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\nhello")
+    if (await upgraded.answer()).status == 101:
+        assert await upgraded.hear(5) == b"hello"
+    await stage.quiet()
+    books = stage.orders.books
+    assert sum(books.metrics.would_refuse.values()) == sum(hop.waived is not None for hop in books.hops)
+
+
+SCRIPTS: list[Script] = [get_twice, upload, refused, upgrade, connect, raw, stale, without_tls]
+MORE: dict[Script, dict[str, str]] = {
+    without_tls: {"http": f", posture: permissive, until: '{show_moment(EPOCH + 3600.0)}'"}
+}
 
 
 async def _quietly(doing: Coroutine[Any, Any, None]) -> None:
@@ -124,7 +143,7 @@ class StepPort(MemoryPort):
 
 def play(script: Script, at: int, strike: Callable[[Stage, Task], None]) -> int:
     """Play the scene; strike after the nth step of any downstream connection. Returns how many steps there were."""
-    stage = Stage()
+    stage = Stage(**MORE.get(script, {}))
     port = StepPort()
     stage.port.__class__ = StepPort  # the stage has built everything on its port: teach that one
     stage.port.__dict__.update({name: port.__dict__[name] for name in ("victims", "steps", "at", "strike")})
