@@ -111,6 +111,7 @@ def test_a_server_that_is_not_the_declared_one_gets_no_request(world: World, row
         (logged,) = web.warnings()
         assert (logged["reason"], logged["expected"]) == (row.reason, APP)
         assert logged["endpoint"] == f"127.0.0.1:{world.ports.app_in}"
+        eventually("the refusal in the audit", lambda: web.audit("refusal"))
         (refusal,) = web.audit("refusal")
         assert (refusal["decision_id"], refusal["flag"], refusal["reason"]) == (decision_id, "ID", row.reason)
         assert web.total("mesh_tls_handshake_failures_total", direction="outbound", reason=row.reason) == 1
@@ -180,6 +181,7 @@ def test_an_alert_in_place_of_the_answer_is_ID_and_nothing_is_sent_again(world: 
             answer = ask(world, "-X", method)
         assert (stranger.connections, stranger.handshakes) == (1, 0)
         decision_id = assert_told(web, answer, flag="ID", error="peer_identity", proxy_error="tls_certificate_error")
+        eventually("the refusal in the audit", lambda: web.audit("refusal"))
         (refusal,) = web.audit("refusal")
         assert refusal["reason"] == "alert_unknown_ca"
         if method == "GET":
