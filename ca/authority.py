@@ -37,7 +37,7 @@ OWN_ENTRY = ""  # the CA's own certificates belong to no entry, so nothing can r
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """A certificate that was recorded and may leave. `chain_pem` is leaf, then issuing CA."""
+    """A certificate that was recorded and may leave. `chain_pem` is leaf, issuing CA, and so on without the root."""
 
     chain_pem: bytes
     leaf: x509.Certificate
@@ -94,21 +94,23 @@ class Authority:
 
     async def issue_own(self, key: PrivateKey, ttl: float = DEFAULT_TTL) -> X509Svid:
         """The certificate under which the CA itself serves, recorded like any other. Raises as `enrol`."""
-        template = self._draw_up(ca_id(self.trust_domain), (), ttl, key.public_key())
-        issued = await self._sign_and_record(template, OWN_ENTRY, "self", "")
+        issuer = self.issuer
+        template = self._draw_up(issuer, ca_id(self.trust_domain), (), ttl, key.public_key())
+        issued = await self._sign_and_record(issuer, template, OWN_ENTRY, "self", "")
         return X509Svid.parse(issued.chain_pem, key)
 
     async def _issue(self, public_key: PublicKey, attested: Attested) -> Issued:
         wait = self._bucket.take(self._clock.monotonic())
         if wait > 0:
             raise TooManyIssuances(wait)
-        entry = attested.entry
-        template = self._draw_up(entry.spiffe_id, entry.dns_names, entry.ttl, public_key)
+        entry, issuer = attested.entry, self.issuer  # another issuing CA may take over while we wait below
+        template = self._draw_up(issuer, entry.spiffe_id, entry.dns_names, entry.ttl, public_key)
         await attested.settle()
-        return await self._sign_and_record(template, entry.id, attested.proof, attested.detail)
+        return await self._sign_and_record(issuer, template, entry.id, attested.proof, attested.detail)
 
-    async def _sign_and_record(self, template: Template, entry: str, proof: str, detail: str) -> Issued:
-        issuer = self.issuer
+    async def _sign_and_record(
+        self, issuer: Issuer, template: Template, entry: str, proof: str, detail: str
+    ) -> Issued:
         leaf = sign(template, issuer.certificate, issuer.key)
         check_signed(leaf, template, issuer.certificate)
         await self._store.record(
@@ -126,10 +128,11 @@ class Authority:
                 certificate_sha256=root_hash(leaf),
             )
         )
-        chain = b"".join(item.public_bytes(Encoding.PEM) for item in (leaf, issuer.certificate))
+        chain = b"".join(item.public_bytes(Encoding.PEM) for item in (leaf, *issuer.signers[:-1]))
         return Issued(chain, leaf, template.spiffe_id, entry)
 
-    def _draw_up(self, identity: SpiffeId, dns_names: tuple[str, ...], ttl: float, public_key: PublicKey) -> Template:
-        issuer, serial = self.issuer, self._entropy(SERIAL_BYTES)
-        now = self._clock.wall()
-        return draw_up(identity, dns_names, ttl, public_key, issuer.certificate, issuer.root, now, serial)
+    def _draw_up(
+        self, issuer: Issuer, identity: SpiffeId, dns_names: tuple[str, ...], ttl: float, public_key: PublicKey
+    ) -> Template:
+        serial = self._entropy(SERIAL_BYTES)
+        return draw_up(identity, dns_names, ttl, public_key, issuer.signers, self._clock.wall(), serial)

@@ -12,8 +12,8 @@ from ca.create import create_ca
 from ca.enrolling import file_name, grant_key, register
 from ca.entries import Entry, NewEntry, check_entry
 from ca.errors import DamagedCa
-from ca.health import ISSUER_WARNING
-from ca.roots import load_bundle, load_issuer, renew_issuer
+from ca.roots import load_bundle, load_issuer
+from ca.schedule import Schedule
 from ca.store.base import Store
 from ca.store.sqlite import SqliteStore
 from certs.enrolment import Enrolment, EnrolmentKey, InvalidEnrolment, check_address
@@ -69,9 +69,8 @@ def _complete(
         raise DamagedCa(f"{directory} holds the CA of {settings.trust_domain}, not of {trust_domain}")
     store = SqliteStore(directory / STORE_FILE)
     try:
-        issuer = load_issuer(directory, store, passphrase)
-        if issuer.not_after - now < ISSUER_WARNING:
-            renew_issuer(directory, store, trust_domain, passphrase, now)
+        load_issuer(directory, store, passphrase)  # a wrong passphrase ends here
+        Schedule(directory, store, trust_domain, passphrase, settings.issuer_ttl).round(now)
         if settings.address != ca_address:
             write_private(directory / SETTINGS_FILE, replace(settings, address=ca_address).to_json())
         ensure_private_dir(directory / ENROLMENT_DIR)

@@ -147,7 +147,9 @@ def serve(listen: str | None, passphrase_file: Path | None, directory: Path) -> 
 @dir_option
 @output_option
 def renew(issuer_ttl: float, passphrase_file: Path | None, directory: Path, output: str) -> None:
-    """Make a new issuing CA under the same root. Sidecars need not know; restart `mesh ca serve` afterwards.
+    """Let another issuing CA take over now: the prepared one, or a new one. `mesh ca serve` does so on schedule.
+
+    A running `mesh ca serve` signs with it within a second or two. Sidecars need not know.
 
     \b
     Example:
@@ -156,7 +158,7 @@ def renew(issuer_ttl: float, passphrase_file: Path | None, directory: Path, outp
     passphrase = read_passphrase(passphrase_file, new=False)
     with opened(directory) as (settings, store):
         issuer = renew_issuer(directory, store, settings.trust_domain, passphrase, time.time(), issuer_ttl)
-    lines = [f"the new issuing CA lives until {moment(issuer.not_after)}; restart `mesh ca serve` to sign with it"]
+    lines = [f"issuing CA {issuer.serial} signs from now on, until {moment(issuer.not_after)}"]
     print_result(output, {"issuer_serial": issuer.serial, "issuer_not_after": issuer.not_after}, lines)
 
 
@@ -199,7 +201,7 @@ def status(directory: Path, output: str) -> None:
     with opened(directory) as (settings, store):
         bundle = load_bundle(store, settings.trust_domain)
         issuer, root = active_slot(store, "issuer"), active_slot(store, "root")
-        entries, acks, last = store.entries(), store.acks(), store.issuances(1)
+        entries, acks, issued = store.entries(), store.acks(), store.issued_count()
         sidecars = _sidecars(store, acks, bundle, now)
     found = warnings(issuer, root, now)
     document: dict[str, Any] = {
@@ -210,7 +212,7 @@ def status(directory: Path, output: str) -> None:
         "root_not_after": _end(root),
         "issuer_not_after": _end(issuer),
         "entries": len(entries),
-        "issued": last[0].number if last else 0,
+        "issued": issued,
         "warnings": list(found),
         "sidecars": sidecars,
     }

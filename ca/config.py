@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from ca.durations import DAY
 from ca.errors import DamagedCa, NoCa
 from certs.enrolment import check_address
 from certs.errors import IdentityError, PrivateFileUnavailable
@@ -18,6 +19,8 @@ KEYS_DIR = "keys"
 ENROLMENT_DIR = "enrolment"
 DEFAULT_ADDRESS = "127.0.0.1:17012"  # sidecar.config.ports.CA; a test holds the two together
 
+ISSUER_TTL = 30 * DAY  # the longest that semantics S6 takes
+
 _VERSION = 1
 
 
@@ -27,10 +30,17 @@ class CaSettings:
 
     trust_domain: TrustDomain
     address: str = DEFAULT_ADDRESS
+    issuer_ttl: float = ISSUER_TTL
+    """How long each issuing CA that this CA makes for itself lives, in seconds."""
 
     def to_json(self) -> bytes:
         """The content of the file."""
-        document = {"version": _VERSION, "trust_domain": self.trust_domain.name, "address": self.address}
+        document = {
+            "version": _VERSION,
+            "trust_domain": self.trust_domain.name,
+            "address": self.address,
+            "issuer_ttl": self.issuer_ttl,
+        }
         return json.dumps(document, indent=2).encode() + b"\n"
 
     @classmethod
@@ -40,7 +50,8 @@ class CaSettings:
             document = json.loads(data)
             if not isinstance(document, dict) or document.get("version") != _VERSION:
                 raise DamagedCa(f"{SETTINGS_FILE} is not of version {_VERSION}")
-            return cls(TrustDomain.parse(document["trust_domain"]), check_address(document["address"]))
+            ttl = float(document.get("issuer_ttl", ISSUER_TTL))  # files of version 0.1 do not say
+            return cls(TrustDomain.parse(document["trust_domain"]), check_address(document["address"]), ttl)
         except (ValueError, KeyError, TypeError, AttributeError, IdentityError) as error:
             raise DamagedCa(f"{SETTINGS_FILE} cannot be read: {error}") from error
 
@@ -66,6 +77,8 @@ class ServeConfig:
     connections: int = 4096  # each sidecar holds one watch and now and then a second connection
     handshake_timeout: float = 5.0  # decision D8
     svid_ttl: float = 24 * 3600.0
-    bundle_poll: float = 2.0  # how soon a change made by another process is on its way; D10 allows 5 s
+    bundle_poll: float = 1.0  # how soon a change made by another process is on its way; D10 allows 5 s
+    checkpoint_every: float = 10.0  # how long a line of the log may be without a signed head above it
+    denylist_every: float = 600.0  # how often it is signed anew while nothing changes; at 3600 s sidecars alarm (D10)
     store_check: float = 5.0  # between two looks at whether the store takes a write
     watch_beat: float = 30.0  # the `time` topic, which is the heart-beat of a watch

@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from ca.config import ENROLMENT_DIR, KEYS_DIR, SETTINGS_FILE, STORE_FILE, CaSettings
@@ -20,7 +21,7 @@ from ca.roots import key_path, load_bundle, slot_of
 from ca.signers import ISSUER_TTL, ROOT_TTL, check_lifetimes, make_issuer, make_root
 from ca.store.base import Store
 from ca.store.sqlite import SqliteStore
-from certs.bundle import TrustBundle
+from certs.bundle import TrustBundle, root_hash
 from certs.keys import new_key, save_key
 from certs.store import write_private
 
@@ -45,7 +46,7 @@ def create_ca(
     _make_parents(target.parent)
     workshop = Path(tempfile.mkdtemp(prefix=f".{target.name}.new-", dir=target.parent))  # mkdtemp makes it 0700
     try:
-        store = _build(workshop, settings, passphrase, now, root_ttl, issuer_ttl)
+        store = _build(workshop, replace(settings, issuer_ttl=issuer_ttl), passphrase, now, root_ttl)
         try:
             if furnish is not None:
                 furnish(workshop, store, load_bundle(store, settings.trust_domain))
@@ -60,20 +61,18 @@ def create_ca(
     _sync_directory(target.parent)
 
 
-def _build(
-    directory: Path, settings: CaSettings, passphrase: bytes, now: float, root_ttl: float, issuer_ttl: float
-) -> SqliteStore:
+def _build(directory: Path, settings: CaSettings, passphrase: bytes, now: float, root_ttl: float) -> SqliteStore:
     for name in (KEYS_DIR, ENROLMENT_DIR):
         (directory / name).mkdir(mode=0o700)
     root_key, issuer_key = new_key(), new_key()
     root = make_root(settings.trust_domain, root_key, now, root_ttl)
-    issuer = make_issuer(settings.trust_domain, issuer_key, root, root_key, now, issuer_ttl)
+    issuer = make_issuer(settings.trust_domain, issuer_key, root, root_key, now, settings.issuer_ttl)
     save_key(key_path(directory, root), root_key, passphrase)
     save_key(key_path(directory, issuer), issuer_key, passphrase)
     write_private(directory / SETTINGS_FILE, settings.to_json())
     store = SqliteStore(directory / STORE_FILE, create=True)
     store.add_slot(slot_of(root, "root", now))
-    store.add_slot(slot_of(issuer, "issuer", now))
+    store.add_slot(slot_of(issuer, "issuer", now, root=root_hash(root)))
     return store
 
 

@@ -41,6 +41,12 @@ class TokenUsed(ProofRefused):
     name = "token_used"
 
 
+class Revoked(CaError):
+    """This SPIFFE ID, or the certificate that was shown, has been revoked (decision D10)."""
+
+    name = "revoked"
+
+
 class RenewalRefused(CaError):
     """The certificate shown does not entitle to a new one."""
 
@@ -111,3 +117,27 @@ class DamagedCa(CaError):
     """The directory's files contradict each other or the trust domain."""
 
     name = "damaged_ca"
+
+
+class SlotTaken(CaError):
+    """One signing key of its kind is prepared (or active) already; two never are."""
+
+    name = "slot_taken"
+
+
+class LogBroken(CaError):
+    """The log is not what it was: a line was changed, dropped, or cut off. The message names it."""
+
+    name = "log_broken"
+
+
+class InvalidBackup(CaError):
+    """The file is not a back-up of a CA, or a damaged one."""
+
+    name = "invalid_backup"
+
+
+class ImportRefused(CaError):
+    """A certificate from somebody else's PKI cannot serve as this CA's issuing CA. The message names the rule."""
+
+    name = "import_refused"

@@ -52,10 +52,10 @@ def judge(
     *,
     trust_domain: str,
     store_error: str | None = None,
-    newer_issuer: bool = False,
+    schedule_problem: str | None = None,
     store_warnings: tuple[str, ...] = (),
 ) -> Health:
-    """The CA's health now. `svid` is what it serves under; `newer_issuer` tells of an active one that is not loaded."""
+    """The CA's health now. `svid` is what it serves under; `schedule_problem` why no issuing CA can follow this one."""
     reasons = [] if store_error is None else [store_error]
     for signer, name in ((issuer.certificate, "issuing CA"), (issuer.root, "root")):
         if not signer.not_valid_before_utc.timestamp() <= now < signer.not_valid_after_utc.timestamp():
@@ -71,7 +71,7 @@ def judge(
         ready=not reasons,
         trust_domain=trust_domain,
         reasons=tuple(reasons),
-        warnings=(*warnings(issuer.certificate, issuer.root, now, newer_issuer=newer_issuer), *store_warnings),
+        warnings=(*warnings(issuer.certificate, issuer.root, now, problem=schedule_problem), *store_warnings),
         root_not_after=_end(issuer.root),
         issuer_not_after=_end(issuer.certificate),
         svid_not_after=None if svid is None else svid.not_after,
@@ -81,15 +81,15 @@ def judge(
 
 
 def warnings(
-    issuer: x509.Certificate, root: x509.Certificate, now: float, *, newer_issuer: bool = False
+    issuer: x509.Certificate, root: x509.Certificate, now: float, *, problem: str | None = None
 ) -> tuple[str, ...]:
     """What an operator should hear before the issuing CA or the root ends, each with what to do."""
     found = []
-    renew = "run `mesh ca renew-issuer`, then restart `mesh ca serve`"
+    renew = "`mesh ca serve` renews it by itself; without it run `mesh ca renew-issuer`"
     left = _end(issuer) - now
-    if newer_issuer:
-        found.append("a newer issuing CA is active in the store; restart `mesh ca serve` to sign with it")
-    elif left <= 0:
+    if problem is not None:
+        found.append(f"NO ISSUING CA CAN FOLLOW this one, which ends in {format_duration(left)}: {problem}")
+    if left <= 0:
         found.append(f"THE ISSUING CA HAS EXPIRED and nothing can be issued: {renew}")
     elif left < min(ISSUER_WARNING, LAST_PART * _life(issuer)):
         found.append(f"THE ISSUING CA EXPIRES in {format_duration(left)}: {renew}")

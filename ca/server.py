@@ -1,11 +1,12 @@
 """`mesh ca serve`: listener, own certificate, bundle, and their lifetimes, from start to clean end.
 
-In order: the store and the issuing CA are opened (a wrong passphrase ends here), the bundle is published, the CA issues
-its own certificate (an expired chain ends here), the health is judged, and only then does anybody hear "ready". From
-then on five tasks run: the listener; `_keep_own_svid`, which renews our certificate at half of its life;
-`_follow_store`, which picks up what other processes (`mesh ca …`) change; `_look_after_store`, which notices a full
-disk and its end; `_warn`, which says loudly what is about to end. A new certificate or bundle is a new TLS context;
-connections keep the one they began with.
+In order: the store and the issuing CA are opened (a wrong passphrase ends here), whatever the schedule of the issuing
+CAs has missed is made up for, the bundle is published, the CA issues its own certificate (an expired root ends here),
+the health is judged, and only then does anybody hear "ready". From then on these tasks run: the listener;
+`_keep_own_svid`, which renews our certificate at half of its life; `_keep_schedule`, which prepares, activates and
+retires issuing CAs; `_keep_checkpoints`, which signs the head of the log; `_follow_store`, which picks up what other
+processes (`mesh ca …`) change; `_look_after_store`, which notices a full disk and its end; `_warn`, which says loudly
+what is about to end. A new certificate or bundle is a new TLS context; connections keep the one they began with.
 """
 
 from __future__ import annotations
@@ -17,16 +18,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import trio
+from cryptography import x509
 from OpenSSL import SSL
 
 from ca.api import Api, Caller
 from ca.authority import Authority
 from ca.bucket import Bucket
+from ca.checkpoints import checkpoint_if_due
 from ca.config import STORE_FILE, CaSettings, ServeConfig, load_settings
 from ca.errors import CaError, IssuerUnusable
 from ca.health import Health, judge, warnings
 from ca.metrics import CaMetrics
 from ca.roots import active_slot, load_bundle, load_issuer
+from ca.schedule import Schedule
 from ca.signers import Issuer
 from ca.store.base import Store
 from ca.store.sqlite import SqliteStore
@@ -44,6 +48,8 @@ from sidecar.net.contexts import make_context
 from sidecar.net.http_server import HttpLimits, serve_https
 from sidecar.net.tls_stream import TlsStream
 
+LOOK_AGAIN = 30.0  # seconds between two looks at the schedule: a clock that was set is noticed this soon
+MIN_SCHEDULE_SECONDS = 0.5
 WARN_EVERY = 3600.0  # seconds between two rounds of warnings in the log
 ALPN = (b"http/1.1",)
 LIMITS = HttpLimits(body_bytes=64 * 1024)  # the largest request, a CSR with a proof, is under 24 KiB
@@ -62,11 +68,12 @@ class CaServer:
     store: StoreThreads
     clock: Clock
     authority: Authority
+    schedule: Schedule
     bundles: Source[BundleSet] = field(default_factory=lambda: Source("trust bundle"))
     svids: Source[X509Svid] = field(default_factory=lambda: Source("certificate of the CA"))
-    newer_issuer: bool = False
     metrics: CaMetrics = field(default_factory=CaMetrics)
     keeper: Storekeeper = field(init=False)
+    _svid_root: x509.Certificate | None = None
     _context: SSL.Context | None = None
     _connections: int = 0
 
@@ -86,6 +93,8 @@ class CaServer:
         )  # fmt: skip
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_own_svid)
+            nursery.start_soon(self._keep_schedule)
+            nursery.start_soon(self._keep_checkpoints)
             nursery.start_soon(self._follow_store)
             nursery.start_soon(self._warn)
             nursery.start_soon(self._look_after_store)
@@ -98,7 +107,7 @@ class CaServer:
         svid = self.svids.current if self.svids.number else None
         return judge(
             self.issuer, svid, self.bundles.current, now,
-            trust_domain=self.settings.trust_domain.name, store_error=problem, newer_issuer=self.newer_issuer,
+            trust_domain=self.settings.trust_domain.name, store_error=problem, schedule_problem=self.schedule.problem,
             store_warnings=self.keeper.warnings(),
         )  # fmt: skip
 
@@ -111,13 +120,16 @@ class CaServer:
 
     async def renew_own_svid(self) -> None:
         """Issue the CA's own next certificate and serve under it from now on. Raises CaError."""
+        root = self.issuer.root
         self.svids.publish(await self.authority.issue_own(new_key(), self.config.svid_ttl))
+        self._svid_root = root
         self._rebuild_context()
 
     def _rebuild_context(self) -> None:
-        roots = self.bundles.current.roots()
+        roots, shown = self.bundles.current.roots(), self._svid_root
+        assert shown is not None
         self._context = make_context(
-            self.svids.current, roots, server=True, verify="optional", alpn=ALPN, extra_chain=(self.issuer.root,)
+            self.svids.current, roots, server=True, verify="optional", alpn=ALPN, extra_chain=(shown,)
         )
 
     async def _serve(self, transport: trio.SocketStream, api: Api) -> None:
@@ -169,11 +181,39 @@ class CaServer:
             await trio.sleep(self.config.bundle_poll)
             try:
                 await self.follow_store_once()
+            except MeshError as error:
+                _log.error("the CA cannot follow its store: %s", error)
+
+    async def _keep_schedule(self) -> None:
+        while True:
+            try:
+                await self.keep_schedule_once()
+                due = await self.store.call(self.schedule.next_date, self.clock.wall())
+            except MeshError as error:
+                _log.error("the issuing CAs cannot be kept on their schedule: %s", error)
+                due = None
+            left = LOOK_AGAIN if due is None else due - self.clock.wall()
+            await trio.sleep(min(LOOK_AGAIN, max(left, MIN_SCHEDULE_SECONDS)))
+
+    async def keep_schedule_once(self) -> None:
+        """Prepare, activate and retire what is due; sign with what is active now. Raises CaError, KeyUnavailable."""
+        if await self.store.call(self.schedule.round, self.clock.wall()):
+            await self.follow_store_once()
+
+    async def _keep_checkpoints(self) -> None:
+        while True:
+            await trio.sleep(self.config.checkpoint_every)
+            try:
+                await self.store.call(self.checkpoint)
             except CaError as error:
-                _log.error("the CA cannot read its store: %s", error)
+                _log.error("the head of the log cannot be signed: %s", error)
+
+    def checkpoint(self) -> None:
+        """Sign the head of the log, if it has moved (blocks on disk). Raises StoreUnavailable."""
+        checkpoint_if_due(self.store.store, self.settings.trust_domain, self.issuer, self.clock.wall())
 
     async def follow_store_once(self) -> None:
-        """Publish the bundle if it changed; notice a newer issuing CA. Raises CaError."""
+        """Publish the bundle if it changed; sign with another issuing CA once it is active. Raises CaError."""
         store, trust_domain = self.store.store, self.settings.trust_domain
         bundle = await self.store.call(load_bundle, store, trust_domain)
         current = self.bundles.current.of(trust_domain)
@@ -181,13 +221,15 @@ class CaServer:
             self.bundles.publish(BundleSet((bundle,)))
             self._rebuild_context()
             _log.info("trust bundle %d with %d roots is published", bundle.sequence, len(bundle.roots))
-        active = await self.store.call(active_slot, store, "issuer")
-        if (active != self.issuer.certificate) != self.newer_issuer:
-            self.newer_issuer = not self.newer_issuer
+        if await self.store.call(active_slot, store, "issuer") != self.issuer.certificate:
+            passphrase = self.schedule.passphrase
+            self.issuer = await self.store.call(load_issuer, self.config.directory, store, passphrase)
+            self.authority.issuer = self.issuer
+            _log.info("issuing CA %s is loaded", self.issuer.serial)
 
     def _warnings(self) -> tuple[str, ...]:
         issuer = self.issuer
-        ends = warnings(issuer.certificate, issuer.root, self.clock.wall(), newer_issuer=self.newer_issuer)
+        ends = warnings(issuer.certificate, issuer.root, self.clock.wall(), problem=self.schedule.problem)
         return (*ends, *self.keeper.warnings())
 
     async def _warn(self) -> None:
@@ -209,12 +251,16 @@ def open_server(
     settings = load_settings(config.directory)
     opened = store or SqliteStore(config.directory / STORE_FILE)
     try:
-        issuer = load_issuer(config.directory, opened, passphrase)
-        threads, clock = StoreThreads(opened), clock or SystemClock()
+        issuer, clock = load_issuer(config.directory, opened, passphrase), clock or SystemClock()
+        schedule = Schedule(config.directory, opened, settings.trust_domain, passphrase, settings.issuer_ttl)
+        if schedule.round(clock.wall()):
+            issuer = load_issuer(config.directory, opened, passphrase)
+        schedule.destroy_keys()
+        threads = StoreThreads(opened)
         bundles: Source[BundleSet] = Source("trust bundle")
         bundles.publish(BundleSet((load_bundle(opened, settings.trust_domain),)))
         authority = Authority(settings.trust_domain, issuer, threads, bundles, clock, bucket=Bucket())
-        return CaServer(config, settings, issuer, threads, clock, authority, bundles)
+        return CaServer(config, settings, issuer, threads, clock, authority, schedule, bundles)
     except BaseException:
         opened.close()
         raise
@@ -238,6 +284,7 @@ async def serve(config: ServeConfig, passphrase: bytes, on_ready: Callable[[CaSe
                 except (MeshError, OSError) as error:
                     failure = error  # raised outside, so that it comes out as itself and not in a group
                     nursery.cancel_scope.cancel()
+        server.checkpoint()
     finally:
         server.store.store.close()
     if failure is not None:

@@ -14,27 +14,29 @@ from datetime import UTC, datetime
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from ca.durations import DAY, HOUR, YEAR
+from ca.config import ISSUER_TTL as ISSUER_TTL
+from ca.durations import HOUR, YEAR
 from ca.entries import MIN_TTL
 from ca.errors import InvalidEntry, IssuerUnusable
+from ca.slots import MIN_ISSUER_TTL
 from ca.template import authority_key_id, digest_for, key_usage
 from certs.keys import PrivateKey
 from certs.spiffe import TrustDomain
 from certs.verify import explain_time
 
 ROOT_TTL = 10 * YEAR
-ISSUER_TTL = 30 * DAY
 MAX_ROOT_TTL = 50 * YEAR
 CA_BACKDATE = HOUR  # a fresh CA must not look unborn to a machine whose clock is a little slow
 
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """What signs leaves: the issuing CA's certificate and key, and the root above it."""
+    """What signs leaves: the issuing CA's certificate and key, the CAs above it (nearest first), and the root."""
 
     certificate: x509.Certificate
     key: PrivateKey = field(repr=False)
     root: x509.Certificate
+    chain: tuple[x509.Certificate, ...] = ()
 
     @property
     def serial(self) -> str:
@@ -43,14 +45,19 @@ class Issuer:
 
     @property
     def not_after(self) -> float:
-        """When the first of issuing CA and root ends, in seconds since the epoch."""
-        return min(item.not_valid_after_utc.timestamp() for item in (self.certificate, self.root))
+        """When the first of issuing CA, root and those between ends, in seconds since the epoch."""
+        return min(item.not_valid_after_utc.timestamp() for item in self.signers)
+
+    @property
+    def signers(self) -> tuple[x509.Certificate, ...]:
+        """Every certificate above a leaf: the issuing CA first, the root last."""
+        return (self.certificate, *self.chain, self.root)
 
 
 def check_lifetimes(root_ttl: float, issuer_ttl: float) -> None:
     """Raise InvalidEntry unless these lifetimes (seconds) make sense for root and issuing CA."""
-    if not 2 * MIN_TTL <= issuer_ttl <= root_ttl <= MAX_ROOT_TTL:
-        raise InvalidEntry("lifetimes must hold: 40s ≤ issuing CA ≤ root ≤ 50y")
+    if not MIN_ISSUER_TTL <= issuer_ttl <= root_ttl <= MAX_ROOT_TTL:
+        raise InvalidEntry(f"lifetimes must hold: {MIN_ISSUER_TTL:.0f}s ≤ issuing CA ≤ root ≤ 50y")
 
 
 def make_root(trust_domain: TrustDomain, key: PrivateKey, now: float, ttl: float) -> x509.Certificate:

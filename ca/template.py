@@ -8,6 +8,7 @@ and server.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -43,22 +44,23 @@ def draw_up(
     dns_names: tuple[str, ...],
     ttl: float,
     public_key: PublicKey,
-    issuer: x509.Certificate,
-    root: x509.Certificate,
+    signers: Sequence[x509.Certificate],
     now: float,
     serial_bytes: bytes,
 ) -> Template:
-    """The certificate for this identity at this moment, cut so that it outlives neither issuer nor root (S6).
+    """The certificate for this identity at this moment, cut so that it outlives none of its signers (S6).
 
-    Raises IssuerUnusable where issuer or root is not valid now, or has less than the shortest lifetime left.
+    `signers` are the issuing CA first, the root last. Raises IssuerUnusable where one of them is not valid now, or has
+    less than the shortest lifetime left.
     """
-    for signer, name in ((issuer, "issuing CA"), (root, "root")):
+    for signer in signers:
         if not signer.not_valid_before_utc.timestamp() <= now < signer.not_valid_after_utc.timestamp():
+            name = "issuing CA" if signer is signers[0] else "root" if signer is signers[-1] else "CA above the issuer"
             raise IssuerUnusable(f"the {name}'s certificate is {explain_time(signer, now)}")
-    end = min(signer.not_valid_after_utc.timestamp() for signer in (issuer, root))
+    end = min(signer.not_valid_after_utc.timestamp() for signer in signers)
     if end - now < MIN_TTL:
         raise IssuerUnusable(f"the issuing CA ends in {end - now:.0f} s; renew it with `mesh ca renew-issuer`")
-    begin = max(signer.not_valid_before_utc.timestamp() for signer in (issuer, root))
+    begin = max(signer.not_valid_before_utc.timestamp() for signer in signers)
     return Template(
         spiffe_id=spiffe_id,
         dns_names=dns_names,

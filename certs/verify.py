@@ -19,7 +19,7 @@ from cryptography import x509
 from OpenSSL import crypto
 
 from certs.bundle import BundleSet, TrustBundle, root_hash
-from certs.errors import UntrustedSvid
+from certs.errors import InvalidSvid, UntrustedSvid
 from certs.spiffe import SpiffeId, TrustDomain
 from certs.svid import MAX_CHAIN, check_leaf, check_signer
 
@@ -74,6 +74,26 @@ def verify_pinned(
     if not roots:
         raise UntrustedSvid("not_pinned", f"{spiffe_id} shows no root that we were told to trust")
     return verify_chain(chain, BundleSet((TrustBundle(trust_domain, roots),)), now)
+
+
+def verify_signer(
+    chain: Sequence[x509.Certificate], trust_domain: TrustDomain, bundles: BundleSet, now: float
+) -> None:
+    """Judge the signer of a statement (itself first, without the root): a CA of this trust domain, valid now.
+
+    It must be allowed to sign revocation lists. Raises InvalidSvid and UntrustedSvid, as `verify_chain`.
+    """
+    identity = SpiffeId(trust_domain, "")
+    bundle = bundles.of(trust_domain)
+    if bundle is None:
+        raise UntrustedSvid("no_bundle", f"we know no trust domain {trust_domain}")
+    if not 1 <= len(chain) <= MAX_CHAIN:
+        raise UntrustedSvid("no_certificate", "the signer shows no certificate, or far too many")
+    for signer in _build_path(identity, chain, bundle, now):
+        check_signer(signer, identity)
+    usage = chain[0].extensions.get_extension_for_class(x509.KeyUsage).value
+    if not usage.crl_sign:
+        raise InvalidSvid("signer_crl_sign", "the signer may not sign revocation lists (no cRLSign)")
 
 
 def explain_time(certificate: x509.Certificate, now: float) -> str:

@@ -1,32 +1,28 @@
 """What every store promises. All methods are synchronous; the server calls them in worker threads.
 
 The promises that matter: a token is redeemed by exactly one of any number of callers; `record` returns only when its
-rows would survive a power cut; rows of the log never change or vanish; keys, tokens and renewals of a removed entry
-find nothing. A store raises StoreUnavailable when it cannot keep a promise.
+lines would survive a power cut; lines of the log never change or vanish, each carries the hash of the one before it,
+and every change of who may have what is logged in the very transaction that makes it; keys, tokens and renewals of a
+removed entry find nothing. A store raises StoreUnavailable when it cannot keep a promise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
+from ca.chain import Head, Line
 from ca.entries import EnrolmentKeyRecord, Entry, JoinTokenRecord
+from ca.slots import SlotKind, SlotState
 
-SlotKind = Literal["root", "issuer"]
-SlotState = Literal["prepared", "active", "retiring", "gone"]
-IN_BUNDLE: frozenset[SlotState] = frozenset({"prepared", "active", "retiring"})
-MOVES: dict[SlotState, frozenset[SlotState]] = {
-    "prepared": frozenset({"active", "gone"}),
-    "active": frozenset({"retiring"}),
-    "retiring": frozenset({"gone", "active"}),  # back to active: a rotation that is rolled back
-    "gone": frozenset(),
-}
+RevocationKind = Literal["serial", "spiffe_id"]
 
 
 @dataclass(frozen=True, slots=True)
 class Issuance:
-    """One line of the issuance log. Times are seconds since the epoch; `number` is given by the store, from 1 up.
+    """A certificate as the log has it. Times are seconds since the epoch; `number` is that of its line, from 1 up.
 
     `proof` is `join_token`, `enrolment_key`, `renewal` or `self`; `proof_detail` names the token's hash, the key's id
     or the serial of the certificate that was renewed, so that every use of a proof can be found (decision D14).
@@ -48,13 +44,21 @@ class Issuance:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A signing key's place in its life: prepared → active → retiring → gone. `sha256` is of the DER."""
+    """A signing key's certificate and where it is in its life (`ca.slots`). `sha256` is of the certificate's DER.
+
+    `chain_pem` are the CAs between an issuing CA and its root, nearest first; `root` is the root's `sha256`; `has_key`
+    says whether the key is on this machine at all (the root of somebody's own PKI is not).
+    """
 
     sha256: str
     kind: SlotKind
     state: SlotState
     certificate_der: bytes
     created_at: float
+    changed_at: float = 0.0
+    chain_pem: bytes = b""
+    root: str = ""
+    has_key: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +72,33 @@ class Ack:
     at: float
 
 
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """What holds no more: one certificate, or a SPIFFE ID with all it has and might get (decision D10).
+
+    `target` is a serial in lower-case hex or a SPIFFE ID; `until`, for a serial, is when its certificate ends anyway.
+    """
+
+    kind: RevocationKind
+    target: str
+    reason: str
+    revoked_at: float
+    until: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A signed head of the log (`ca.checkpoints`): `document` is the signed text."""
+
+    number: int
+    at: float
+    document: str
+
+
 class Store(Protocol):
     """The CA's memory."""
+
+    # ---- entries and proofs
 
     def add_entry(self, entry: Entry) -> None:
         """Remember a new entry. Raises InvalidEntry where its SPIFFE ID is registered, or its id was ever used."""
@@ -101,22 +130,61 @@ class Store(Protocol):
     def redeem_token(self, token_sha256: str, key: EnrolmentKeyRecord, now: float) -> None:
         """Spend a token and register `key` for its entry, both or neither. Raises TokenUsed or ProofRefused."""
 
-    def record(self, issuances: Sequence[Issuance]) -> None:
-        """Append to the log, durably: when this returns, the rows are on disk."""
+    # ---- the log
+
+    def record(self, issuances: Sequence[Issuance]) -> frozenset[str]:
+        """Append certificates to the log, durably: when this returns, the lines are on disk.
+
+        Left out, and returned by serial, are those whose SPIFFE ID is revoked, or which renew a revoked certificate:
+        nothing is issued after a revocation, however close the two came.
+        """
 
     def issuance(self, serial: str) -> Issuance | None:
         """The log's line for this certificate serial (lower hex)."""
 
-    def issuances(self, limit: int = 100, entry_id: str | None = None) -> tuple[Issuance, ...]:
-        """The newest lines of the log, newest first."""
+    def issuances(
+        self, limit: int = 100, entry_id: str | None = None, *, spiffe_id: str | None = None, ends_after: float = 0.0
+    ) -> tuple[Issuance, ...]:
+        """The newest certificates in the log, newest first: of one entry or SPIFFE ID, if given, and not ended yet."""
+
+    def issued_count(self) -> int:
+        """How many certificates the log has."""
+
+    def issued_by(self, issuer_serial: str, ends_after: float) -> tuple[int, float, float]:
+        """How many certificates of this issuing CA end after this moment, and the first and last of these ends."""
+
+    def lines(self, after: int = 0, limit: int = 1000) -> tuple[Line, ...]:
+        """Lines of the log that follow number `after`, oldest first."""
+
+    def head(self) -> Head:
+        """Where the log ends."""
+
+    def note(self, at: float, kind: str, **facts: Any) -> None:
+        """Append a line of another kind to the log, durably."""
+
+    def add_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Keep a signed head. Raises StoreUnavailable where the log has no such line."""
+
+    def checkpoints(self, after: int = 0, limit: int = 1000) -> tuple[Checkpoint, ...]:
+        """Signed heads whose number is above `after`, oldest first."""
+
+    def last_checkpoint(self) -> Checkpoint | None:
+        """The newest signed head."""
+
+    # ---- signing keys and the bundle
 
     def add_slot(self, slot: Slot) -> None:
-        """Remember a signing key's certificate. A new root is a new bundle sequence."""
+        """Remember a signing key's certificate. A new root is a new bundle sequence.
 
-    def set_slot_state(self, sha256: str, state: SlotState) -> None:
-        """Move a slot on. A root that leaves the bundle is a new sequence. Raises DamagedCa for a move not in MOVES."""
+        Raises SlotTaken where one of its kind is prepared (or active) already.
+        """
 
-    def activate_slot(self, sha256: str) -> None:
+    def set_slot_state(self, sha256: str, state: SlotState, now: float) -> None:
+        """Move a slot on. A root that leaves the bundle is a new bundle sequence, an issuing CA that is revoked a new
+        denylist sequence. Raises DamagedCa for a move that is not in `ca.slots.MOVES`.
+        """
+
+    def activate_slot(self, sha256: str, now: float) -> None:
         """Let a prepared (or retiring) slot take over; the active one of its kind retires in the same moment."""
 
     def slots(self) -> tuple[Slot, ...]:
@@ -125,7 +193,29 @@ class Store(Protocol):
     def bundle_sequence(self) -> int:
         """Grows at every change of the set of roots."""
 
-    def acknowledge(self, acks: Sequence[Ack]) -> None:
+    # ---- revocation
+
+    def revoke(self, revocation: Revocation) -> bool:
+        """Revoke, durably; a new denylist sequence. False where it was revoked already."""
+
+    def unrevoke(self, kind: RevocationKind, target: str, now: float) -> bool:
+        """Lift a revocation; a new denylist sequence. False where there was none."""
+
+    def revocation(self, kind: RevocationKind, target: str) -> Revocation | None:
+        """The revocation of this serial or SPIFFE ID."""
+
+    def revocations(self, now: float) -> tuple[Revocation, ...]:
+        """Every revocation that still matters: of SPIFFE IDs, and of certificates that have not ended by now."""
+
+    def denylist_sequence(self) -> int:
+        """Grows at every revocation, and at every one that is lifted."""
+
+    def next_crl_number(self, now: float) -> int:
+        """A number that no CRL of ours has had, higher than all that had one (RFC 5280 section 5.2.3)."""
+
+    # ---- acknowledgements, health, copies
+
+    def acknowledge(self, acks: Iterable[Ack]) -> None:
         """Remember acknowledgements. These may be lost in a power cut: the next watch repeats them."""
 
     def acks(self) -> tuple[Ack, ...]:
@@ -133,6 +223,14 @@ class Store(Protocol):
 
     def check_writable(self, now: float, room: int = 0) -> None:
         """Write something, and so many bytes besides, and forget it. Raises StoreUnavailable."""
+
+    def copy_to(self, path: Path) -> None:
+        """A copy of everything as of one moment, in one new file (0600), while others read and write."""
+
+    def begin_again(self, now: float) -> int:
+        """After a restore: sequences jump past all that was told since the copy, and no join token is worth anything
+        (one may have been spent since). Returns how many tokens that were. Logged.
+        """
 
     def close(self) -> None:
         """Let go of the file. Closing twice is fine."""

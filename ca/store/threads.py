@@ -12,6 +12,7 @@ from typing import ParamSpec, TypeVar
 
 import trio
 
+from ca.errors import Revoked
 from ca.store.base import Issuance, Store
 
 THREADS = 4  # SQLite runs one statement at a time; a few threads keep its lock busy and the queue short
@@ -25,6 +26,7 @@ T = TypeVar("T")
 class _Waiting:
     issuance: Issuance
     done: trio.Event = field(default_factory=trio.Event)
+    revoked: bool = False
     error: Exception | None = None
 
 
@@ -44,7 +46,7 @@ class StoreThreads:
         return await trio.to_thread.run_sync(lambda: method(*args, **kwargs), limiter=self._limiter)
 
     async def record(self, issuance: Issuance) -> None:
-        """Append one line to the issuance log; durable on return. Raises what `Store.record` raises."""
+        """Append one line to the log; durable on return. Raises what `Store.record` raises, and Revoked."""
         mine = _Waiting(issuance)
         self._waiting.append(mine)
         try:
@@ -57,13 +59,17 @@ class StoreThreads:
             raise
         if mine.error is not None:
             raise mine.error
+        if mine.revoked:
+            raise Revoked(f"{issuance.spiffe_id} was revoked while its certificate was being made")
 
     async def _commit(self) -> None:
         """Write what is waiting. Shielded: the batch holds other tasks' lines, and their tasks may not be cancelled."""
         batch, self._waiting = self._waiting[:MAX_SHARED], self._waiting[MAX_SHARED:]
         with trio.CancelScope(shield=True):
             try:
-                await self.call(self.store.record, [waiting.issuance for waiting in batch])
+                refused = await self.call(self.store.record, [waiting.issuance for waiting in batch])
+                for waiting in batch:
+                    waiting.revoked = waiting.issuance.serial in refused
                 self.failing = False
             except Exception as error:  # noqa: BLE001 - each of the tasks that share the commit raises it
                 self.failing = True

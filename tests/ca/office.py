@@ -62,11 +62,12 @@ class FlakyStore(SqliteStore):
         super().__init__(None)
         self.commits: list[int] = []
 
-    def record(self, issuances: Sequence[Issuance]) -> None:
+    def record(self, issuances: Sequence[Issuance]) -> frozenset[str]:
         if self.broken:
             raise StoreUnavailable("the disk is full")
-        super().record(issuances)
+        refused = super().record(issuances)
         self.commits.append(len(issuances))
+        return refused
 
 
 @dataclass
@@ -115,8 +116,8 @@ def open_office(issuer: Issuer | None = None, **options: Any) -> Office:
     """A fresh CA in memory."""
     clock, store = HandClock(), FlakyStore()
     issuer = issuer or an_issuer()
-    for certificate, kind in ((issuer.root, "root"), (issuer.certificate, "issuer")):
-        store.add_slot(slot_of(certificate, kind, clock.now))  # type: ignore[arg-type]
+    store.add_slot(slot_of(issuer.root, "root", clock.now))
+    store.add_slot(slot_of(issuer.certificate, "issuer", clock.now, root=sha256(issuer.root)))
     threads, bundles = StoreThreads(store), Source[BundleSet]("bundle")
     bundles.publish(BundleSet((load_bundle(store, DEMO),)))
     authority = Authority(DEMO, issuer, threads, bundles, clock, **options)

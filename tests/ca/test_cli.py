@@ -278,9 +278,10 @@ def test_serve_says_one_line_and_ends_cleanly(ready: Shell, goodbye: signal.Sign
 
 
 @pytest.mark.integration
-def test_serve_of_an_expired_ca_exits_with_1_and_says_so(shell: Shell) -> None:
+def test_serve_of_an_expired_root_exits_with_1_and_says_so(shell: Shell) -> None:
     shell.directory.parent.mkdir()
-    create_ca(shell.directory, CaSettings(DEMO), PASS.encode(), time.time() - 31 * 86400)
+    life = 30 * 86400.0
+    create_ca(shell.directory, CaSettings(DEMO), PASS.encode(), time.time() - 31 * 86400, root_ttl=life)
     running = start(shell, "--listen", "127.0.0.1:0", "--passphrase-file", shell.passphrase)
     out, err = running.communicate(timeout=30)
     assert (running.returncode, out) == (1, "")

@@ -15,7 +15,7 @@ from ca.create import create_ca
 from ca.entries import NewEntry, parse_identity
 from ca.errors import CaExists, DamagedCa, InvalidEntry, NoCa
 from ca.health import judge, warnings
-from ca.roots import active_slot, load_bundle, load_issuer, renew_issuer, slot_of
+from ca.roots import active, active_slot, load_bundle, load_issuer, load_slot, renew_issuer, slot_of
 from ca.store.base import Store
 from ca.store.sqlite import SqliteStore
 from certs.bundle import BundleSet, TrustBundle
@@ -133,12 +133,10 @@ def test_an_issuer_of_another_root_is_not_used(tmp_path: Path) -> None:
     create_ca(tmp_path / "ca", SETTINGS, PASS, NOW)
     store = opened(tmp_path / "ca")
     stranger = an_issuer()
-
-
-    store.add_slot(slot_of(stranger.certificate, "issuer", NOW, "prepared"))
-    store.activate_slot(slot_of(stranger.certificate, "issuer", NOW).sha256)
-    with pytest.raises(DamagedCa, match="not issued by the active root"):
-        load_issuer(tmp_path / "ca", store, PASS)
+    for root, why in ((active(store, "root").sha256, "not issued by the root"), ("", "not issued by a root of this")):
+        slot = slot_of(stranger.certificate, "issuer", NOW, "prepared", root=root)
+        with pytest.raises(DamagedCa, match=why):
+            load_slot(tmp_path / "ca", store.slots(), slot, PASS)
     store.close()
 
 
@@ -267,4 +265,5 @@ def test_ready_means_that_our_own_chain_holds_and_the_store_takes_writes() -> No
         assert health.ready is (says is None)
         assert says is None or says in "; ".join(health.reasons)
         assert health.as_json()["ready"] is health.ready
-    assert "restart" in judge(issuer, svid, bundles, NOW, trust_domain="x", newer_issuer=True).warnings[0]  # type: ignore[arg-type]
+    told = judge(issuer, svid, bundles, NOW, trust_domain="x", schedule_problem="no key").warnings  # type: ignore[arg-type]
+    assert "NO ISSUING CA CAN FOLLOW" in told[0]

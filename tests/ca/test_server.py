@@ -403,8 +403,8 @@ async def test_it_is_not_ready_once_its_chain_has_expired(desk: Desk) -> None:
     assert (answer.status, answer.json()["error"]) == (503, "issuer_unusable")
 
 
-def test_with_an_expired_chain_it_never_becomes_ready(tmp_path: Path) -> None:
-    create_ca(tmp_path / "ca", CaSettings(DEMO), PASS, time.time() - 31 * 86400)
+def test_with_an_expired_root_it_never_becomes_ready(tmp_path: Path) -> None:
+    create_ca(tmp_path / "ca", CaSettings(DEMO), PASS, time.time() - 31 * 86400, root_ttl=30 * 86400.0)
 
     async def start() -> None:
         server = open_server(ServeConfig(tmp_path / "ca", port=0), PASS)
@@ -418,11 +418,16 @@ def test_with_an_expired_chain_it_never_becomes_ready(tmp_path: Path) -> None:
 
 
 @at_the_desk
-async def test_a_newer_issuing_ca_is_noticed(desk: Desk) -> None:
-    store = desk.server.store.store
-    renew_issuer(desk.server.config.directory, store, DEMO, PASS, desk.clock.now)
+async def test_an_issuing_ca_that_another_process_activates_signs_from_then_on(desk: Desk) -> None:
+    store, entry = desk.server.store.store, desk.entry()
+    before = await desk.svid(entry)
+    new = renew_issuer(desk.server.config.directory, store, DEMO, PASS, desk.clock.now)
     await desk.server.follow_store_once()
-    assert "restart" in (await desk.get("/v1/health")).json()["warnings"][0]
+    after = await desk.svid(entry)
+    assert [svid.chain[1] == new.certificate for svid in (before, after)] == [False, True]
+    for svid in (before, after):  # both are as good as ever
+        assert (await desk.post("/v1/renew", {"csr": CSR}, svid)).status == 200
+    assert (await desk.get("/v1/health")).json()["warnings"] == []
 
 
 @at_the_desk

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from ca.entries import EnrolmentKeyRecord, Entry, JoinTokenRecord
-from ca.errors import DamagedCa, InvalidEntry, ProofRefused, StoreUnavailable, TokenUsed, UnknownEntry
-from ca.store.base import Ack, Issuance, Slot, SlotState
+from ca.errors import DamagedCa, InvalidEntry, ProofRefused, SlotTaken, StoreUnavailable, TokenUsed, UnknownEntry
+from ca.slots import SlotState
+from ca.store.base import Ack, Issuance, Slot
 from ca.store.sqlite import SqliteStore
 from tests.ca.office import DEMO
 
@@ -136,6 +137,12 @@ def test_the_log_is_kept_in_order_and_found_by_serial(store: SqliteStore) -> Non
     store.record([replace(LINE, serial="a3")])
     assert [one.serial for one in store.issuances()] == ["a3", "a2", "a1"]
     assert [one.number for one in store.issuances(entry_id="orders-1")] == [3, 1]
+    assert [one.number for one in store.issuances(spiffe_id=LINE.spiffe_id, limit=2)] == [3, 2]
+    assert store.issuances(spiffe_id="spiffe://demo.mesh/y") == ()
+    assert store.issuances(ends_after=2.0) == ()
+    assert store.issued_count() == len(store.issuances(ends_after=1.9)) == 3
+    assert store.issued_by("1", 1.9) == (3, 2.0, 2.0)
+    assert store.issued_by("2", 1.9) == store.issued_by("1", 2.0) == (0, 0.0, 0.0)
     assert [one.serial for one in store.issuances(limit=1)] == ["a3"]
     assert store.issuance("a1") == replace(LINE, number=1)
     assert store.issuance("zz") is None
@@ -144,12 +151,14 @@ def test_the_log_is_kept_in_order_and_found_by_serial(store: SqliteStore) -> Non
 @pytest.mark.parametrize(
     "sql",
     [
-        "UPDATE issuances SET entry = 'x'",
-        "UPDATE issuances SET not_after = not_after + 1 WHERE number = 1",
-        "DELETE FROM issuances",
-        "DELETE FROM issuances WHERE serial = 'a1'",
-        "REPLACE INTO issuances SELECT 1, 'a1', '', '', '', 0, 0, 0, '', '', '', '' FROM issuances",
-        "INSERT OR REPLACE INTO issuances SELECT 1, 'zz', '', '', '', 0, 0, 0, '', '', '', '' FROM issuances",
+        "UPDATE log SET line = '{}'",
+        "UPDATE log SET hash = 'x' WHERE number = 1",
+        "DELETE FROM log",
+        "DELETE FROM log WHERE serial = 'a1'",
+        "REPLACE INTO log (number, line, hash) SELECT 1, line, hash FROM log",
+        "INSERT OR REPLACE INTO log (number, line, hash) SELECT 1, '{}', hash FROM log",
+        "REPLACE INTO log (number, line, hash) SELECT 2, line, hash FROM log",
+        "INSERT INTO log (number, line, hash) SELECT 3, '{}', hash FROM log",
     ],
 )
 def test_the_log_is_append_only_for_everyone_with_the_file(tmp_path: Path, sql: str) -> None:
@@ -183,15 +192,20 @@ def test_a_batch_is_recorded_whole_or_not_at_all(store: SqliteStore) -> None:
 
 MOVES: list[tuple[SlotState, SlotState, bool]] = [
     ("prepared", "active", True),
-    ("prepared", "gone", True),
+    ("prepared", "retired", True),
+    ("prepared", "revoked", True),
     ("prepared", "retiring", False),
     ("active", "retiring", True),
-    ("active", "gone", False),
+    ("active", "retired", False),
     ("active", "prepared", False),
-    ("retiring", "gone", True),
+    ("retiring", "retired", True),
     ("retiring", "active", True),
-    ("gone", "active", False),
-    ("gone", "prepared", False),
+    ("active", "revoked", False),
+    ("retiring", "revoked", True),
+    ("retired", "active", False),
+    ("retired", "prepared", False),
+    ("retired", "revoked", False),
+    ("revoked", "active", False),
 ]
 
 
@@ -199,22 +213,24 @@ MOVES: list[tuple[SlotState, SlotState, bool]] = [
 def test_slots_move_by_the_table(store: SqliteStore, before: SlotState, after: SlotState, allowed: bool) -> None:
     store.add_slot(Slot("s1", "root", before, b"der", 1.0))
     if allowed:
-        store.set_slot_state("s1", after)
+        store.set_slot_state("s1", after, 2.0)
     else:
         with pytest.raises(DamagedCa, match=f"is {before} and cannot become {after}"):
-            store.set_slot_state("s1", after)
+            store.set_slot_state("s1", after, 2.0)
     assert store.slots()[0].state == (after if allowed else before)
 
 
 def test_one_slot_of_a_kind_is_active_and_a_successor_takes_over_at_once(store: SqliteStore) -> None:
     store.add_slot(Slot("s1", "issuer", "active", b"1", 1.0))
-    with pytest.raises(sqlite3.IntegrityError):
+    with pytest.raises(SlotTaken):
         store.add_slot(Slot("s2", "issuer", "active", b"2", 2.0))
     store.add_slot(Slot("s2", "issuer", "prepared", b"2", 2.0))
-    store.activate_slot("s2")
+    with pytest.raises(SlotTaken):
+        store.add_slot(Slot("s3", "issuer", "prepared", b"3", 2.0))
+    store.activate_slot("s2", 3.0)
     assert [(slot.sha256, slot.state) for slot in store.slots()] == [("s1", "retiring"), ("s2", "active")]
     with pytest.raises(DamagedCa, match="unknown"):
-        store.activate_slot("s3")
+        store.activate_slot("s3", 3.0)
     assert [slot.state for slot in store.slots()] == ["retiring", "active"]
 
 
@@ -226,9 +242,9 @@ def test_the_bundle_sequence_grows_when_the_set_of_roots_changes(store: SqliteSt
     story.append(store.bundle_sequence())
     store.add_slot(Slot("r2", "root", "prepared", b"", 1.0))
     story.append(store.bundle_sequence())
-    store.activate_slot("r2")
+    store.activate_slot("r2", 2.0)
     story.append(store.bundle_sequence())
-    store.set_slot_state("r1", "gone")
+    store.set_slot_state("r1", "retired", 2.0)
     story.append(store.bundle_sequence())
     assert story == [0, 0, 1, 2, 2, 3]
 

@@ -26,9 +26,7 @@ KEY = new_key()
 
 
 def a_template(ttl: float = DAY, now: float = NOW, issuer: Any = ISSUER, **changes: Any) -> Template:
-    template = draw_up(
-        ORDERS, ("a.b", "c"), ttl, KEY.public_key(), issuer.certificate, issuer.root, now, bytes(range(16))
-    )
+    template = draw_up(ORDERS, ("a.b", "c"), ttl, KEY.public_key(), issuer.signers, now, bytes(range(16)))
     return replace(template, **changes)
 
 
