@@ -143,7 +143,9 @@ class Control(Sending):
             self._unblock()
         elif stream is not None and not self._engine.on_window(stream.id, increment):
             self._flush()
+            self._remember(stream.id)
             self._drop(stream, self._violation("a window of more than 2^31 - 1 bytes"))
+            self._take(Abuse.RAPID_RESET)
         elif stream is not None and self._blocked.pop(stream.id, None) is not None:
             self._ready[stream.id] = stream
 

@@ -64,7 +64,10 @@ def read_request(
     plain_connect = method == b"CONNECT" and protocol is None
     target = _connect_target(pseudo) if plain_connect else _path_target(pseudo, method)
     _check_size(fields, len(headers), head_bytes, head_lines)
-    headers.insert(0, (b"host", _host(pseudo, special)))
+    host = _host(pseudo, special)
+    if b"host" in special:
+        headers = [field for field in headers if field[0] != b"host"]
+    headers.insert(0, (b"host", host))
     head = RequestHead(method, target, headers, b"2")
     head.length = _length(special)
     head.body = not end
@@ -136,7 +139,7 @@ def _split(fields: Headers) -> tuple[dict[bytes, bytes], Headers, dict[bytes, by
     for field in fields:
         name, value = field
         if name[:1] == b":":
-            if headers or special:
+            if headers:
                 raise _malformed(f"the pseudo-header {_shown(name)} after a field")
             if name in pseudo:
                 raise _malformed(f"the pseudo-header {_shown(name)} is repeated")
@@ -154,19 +157,16 @@ def _careful(field: tuple[bytes, bytes], headers: Headers, special: dict[bytes, 
         raise _malformed(f"the field {_shown(name)}, which belongs to a connection of HTTP/1")
     if name in LOOKALIKES:
         raise _malformed(f"the field {_shown(name)}, which some servers read as a framing field")
-    if name == b"te":
-        if value.lower() != b"trailers":
-            raise _malformed("the field te with more than `trailers` in it")
-    elif name == b"cookie":
-        if name in special:
-            at, before = next((at, v) for at, (n, v) in enumerate(headers) if n == b"cookie")
-            headers[at] = (name, before + b"; " + value)
-            return
-    elif name in special:
-        raise _malformed(f"the field {_shown(name)} is repeated")
+    if name == b"te" and value.lower() != b"trailers":
+        raise _malformed("the field te with more than `trailers` in it")
+    if name in special:
+        if name != b"cookie":
+            raise _malformed(f"the field {_shown(name)} is repeated")
+        at, before = next((at, v) for at, (n, v) in enumerate(headers) if n == b"cookie")
+        headers[at] = (name, before + b"; " + value)
+        return
     special[name] = value
-    if name != b"host":
-        headers.append(field)
+    headers.append(field)
 
 
 def _what_is_wrong(fields: Headers) -> StreamFault:
