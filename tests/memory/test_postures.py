@@ -7,7 +7,7 @@ import pytest
 from sidecar.config.posture import show_moment
 from sidecar.net.memory import EPOCH
 from tests.kit import apps
-from tests.kit.hops import MALLORY, WEB
+from tests.kit.hops import MALLORY, ORDERS, WEB
 from tests.kit.play import Line, Stage, scene
 
 LASTS = 3600.0  # seconds
@@ -92,6 +92,17 @@ async def test_who_speaks_mtls_is_judged_as_ever(stage: Stage) -> None:
     assert [hop.rule for hop in stage.orders.books.hops] == ["web-may", ""]
     assert [hop.waived for hop in stage.orders.books.hops] == [None, None]
     assert stage.orders.books.metrics.would_refuse == {}
+
+
+@scene(http=PERMISSIVE, raw=PERMISSIVE)
+async def test_a_bad_certificate_is_not_let_in_as_nobody(stage: Stage) -> None:
+    stage.app(apps.always(OK))
+    stage.gates[ORDERS].refuses[MALLORY] = "expired"
+    for port in (17443, 17444):
+        peer = await stage.peer(MALLORY, port)
+        assert await peer.is_reset()
+    assert [shake.reason for shake in stage.orders.books.handshakes] == ["expired", "expired"]
+    assert stage.orders.books.hops == []
 
 
 FORGED = [

@@ -7,7 +7,7 @@ from pathlib import Path
 from sidecar.config.schema import AccessLog as AccessLogConfig
 from sidecar.config.schema import Audit as AuditConfig
 from sidecar.errors import PolicyDenied
-from sidecar.hop import ShadowVerdict
+from sidecar.hop import ShadowVerdict, Waived
 from sidecar.telemetry import metrics
 from sidecar.telemetry.access_log import AccessLog
 from sidecar.telemetry.audit import Audit
@@ -26,7 +26,8 @@ def test_the_list_of_metrics_is_current():
 
 def test_every_key_of_the_access_log_is_documented(tmp_path):
     log = AccessLog(AccessLogConfig(path=str(tmp_path / "a"), headers=("user-agent",)), instance="0a1b2c3d")
-    line = log.line(a_hop(headers=[(b"user-agent", b"x")], shadow=(ShadowVerdict("a", "deny"),)), 0.0)
+    shadow, waived = (ShadowVerdict("a", "deny"),), Waived("observe", 0.0, "policy_denied", "PD")
+    line = log.line(a_hop(headers=[(b"user-agent", b"x")], shadow=shadow, waived=waived), 0.0)
     text = (DOCS / "telemetry.md").read_text()
     assert [key for key in line if f"`{key}`" not in text] == []
 
@@ -39,7 +40,7 @@ def test_every_key_of_the_audit_is_documented(tmp_path, monkeypatch):
             AuditConfig(permits=permits), str(tmp_path / "a"), instance="0a1b2c3d", service="s", wall=lambda: 0.0
         )
         audit.permit(a_hop(), 0.0)
-        audit.refusal(a_hop(error=PolicyDenied()), 0.0)
+        audit.refusal(a_hop(error=PolicyDenied(), waived=Waived("observe", 0.0, "policy_denied", "PD")), 0.0)
         audit.handshake(Handshake("inbound", "http", True), "", 0.0)
         audit._lose(0.0)
         audit._tell_loss(0.0)
