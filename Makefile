@@ -20,7 +20,7 @@ demo: ## run the demo: a CA, three services, a live table of hops; Ctrl-C ends i
 	@scripts/setup.sh run
 	@$(BIN)/mesh up $(ARGS)
 
-test: ## everything that must hold before a change lands: linters, types, all tests but the deep ones
+test: ## all that must hold before a change lands: linters, types, all tests but the deep ones (the soak: a tenth)
 	@scripts/setup.sh dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -39,7 +39,7 @@ integration: ## tests with real sockets and real programs (what is not installed
 	$(PYTEST) -m "not deep and integration and not alone" -n 2 $(ARGS)
 	$(PYTEST) -m "not deep and alone" $(ARGS)
 
-deep: ## long fuzzing and soak
+deep: ## what takes hours: a million connections, 200 runs of random events, 2 GiB bodies, long fuzzing
 	@scripts/setup.sh dev
 	$(PYTEST) -m deep $(ARGS)
 
