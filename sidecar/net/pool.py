@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sidecar.errors import Overflow
@@ -29,7 +30,7 @@ YOUNG = 0.5  # seconds: idle for less than this, a connection is all but certain
 class Connection:
     """One connection to an upstream."""
 
-    __slots__ = ("codec", "endpoint", "generation", "idle_since", "peer", "reused", "trust", "wire")
+    __slots__ = ("codec", "endpoint", "generation", "idle_since", "on_stir", "peer", "reused", "trust", "wire")
 
     def __init__(self, wire: Wire, codec: H1Client, peer: Peer | None, endpoint: str, generation: int) -> None:
         self.wire = wire
@@ -40,6 +41,7 @@ class Connection:
         self.trust = peer.trust if peer is not None else 0  # of the TLS gate, when the peer was judged last
         self.reused = False
         self.idle_since = 0.0
+        self.on_stir: Callable[[], None] | None = None  # what its pool does when it is not left in peace
 
 
 class Pool:
@@ -64,7 +66,7 @@ class Pool:
         """
         give_up = self._port.now + self._pending
         while True:
-            connection = self._reuse(max_idle)
+            connection = self.reuse(max_idle)
             if connection is not None:
                 return connection
             if self.open < self._limit or self._drop_oldest():
@@ -77,8 +79,8 @@ class Pool:
             self._left()
             raise
 
-    def _reuse(self, max_idle: float) -> Connection | None:
-        """The connection that came back last, if it is young enough; the others are older still."""
+    def reuse(self, max_idle: float) -> Connection | None:
+        """The connection that came back last, if it has been idle for less than this; the others are older still."""
         while self._idle:
             connection = self._idle[-1]
             if self._port.now - connection.idle_since >= min(max_idle, self._idle_limit):
@@ -99,7 +101,9 @@ class Pool:
             return
         connection.idle_since = self._port.now
         self._idle.append(connection)
-        connection.wire.rest(lambda: self._stirred(connection))
+        if connection.on_stir is None:
+            connection.on_stir = partial(self._stirred, connection)
+        connection.wire.rest(connection.on_stir)
         self._call_next()
 
     def discard(self, connection: Connection) -> None:

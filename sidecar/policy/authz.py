@@ -204,6 +204,14 @@ class RuleSet:
                 return Permit(permit.rule, permit.route, _shadow(rules, hop)) if rules.shadow else permit
         return Deny(PolicyDenied(NO_RULE), "", _shadow(rules, hop))
 
+    def looks_at(self, peer: SpiffeId) -> frozenset[str]:
+        """What of an HTTP hop, beside caller, listener, method, host and path, can change the verdict for this caller:
+        "headers", "source", both or neither.
+        """
+        rules = [rule.source for rule in self.rules if rule.caller_matches(peer)]
+        found = {"headers" for rule in rules if rule.headers} | {"source" for rule in rules if rule.networks}
+        return frozenset(found)
+
     def rule(self, name: str) -> CompiledRule | None:
         """The rule of this name, if there is one."""
         return next((rule for rule in self.rules if rule.source.name == name), None)

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from sidecar.http.h1 import H1Server
     from sidecar.net.pool import Connection
     from sidecar.net.port import Port, Wire
+    from sidecar.proxy.express import Handover
     from sidecar.proxy.side import Caller, HttpSide, Plan
 
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"))  # RFC 9110 section 9.2.2
@@ -80,9 +81,11 @@ class Exchange:
         self.answered = False  # whether the final response head has been sent downstream
         self.switched = False  # whether another protocol has taken the connection over
 
-    async def run(self) -> bool:
-        """Carry it through; returns whether the downstream may ask again on this connection. Raises HopError."""
-        connection, response = await self._ask()
+    async def run(self, handover: Handover | None = None) -> bool:
+        """Carry it through, or the rest of one whose request has been sent already; returns whether the downstream
+        may ask again on this connection. Raises HopError.
+        """
+        connection, response = await self._ask(handover)
         pool = self._plan.upstream.pool
         try:
             if response.status == 101:
@@ -113,7 +116,7 @@ class Exchange:
 
     # ---- asking ----------------------------------------------------------------------------------------------------
 
-    async def _ask(self) -> tuple[Connection, ResponseHead]:
+    async def _ask(self, handover: Handover | None) -> tuple[Connection, ResponseHead]:
         """Send the request and wait for the final response head, twice where that is harmless."""
         resendable = self._head.method in IDEMPOTENT or first(self._head.headers, b"idempotency-key") is not None
         max_idle = self._choose_age(resendable)
@@ -121,14 +124,20 @@ class Exchange:
             self._replay = []
         pool = self._plan.upstream.pool
         while True:
-            self._hop.attempts += 1
-            connection = await pool.take(max_idle)
-            self._hop.endpoint = connection.endpoint
-            if connection.peer is not None:
-                self._hop.tls = connection.peer.tls
+            if handover is not None:
+                connection = handover.connection
+            else:
+                self._hop.attempts += 1
+                connection = await pool.take(max_idle)
+                self._hop.endpoint = connection.endpoint
+                if connection.peer is not None:
+                    self._hop.tls = connection.peer.tls
             try:
+                if handover is not None:
+                    return connection, await self._go_on(handover)
                 return connection, await self._ask_once(connection)
             except BaseException as error:
+                handover = None
                 self._give_up(connection)
                 if not isinstance(error, UpstreamClosed) or not connection.reused:
                     raise
@@ -175,18 +184,54 @@ class Exchange:
             self._pump = port.spawn(self._pump_request(connection, waiting))
         else:
             port.deadline(port.now + self._side.timeouts.response_head)
-        received_before = wire.received
+        return await self._head_in_time(connection, wire.received)
+
+    async def _go_on(self, handover: Handover) -> ResponseHead:
+        """Wait for the answer to a request that the express has sent whole, or has failed to send."""
+        port, connection, problem = self._port, handover.connection, handover.problem
+        codec = connection.codec
+        codec.begin(RequestHead(self._head.method, self._plan.target, self._plan.headers))  # for the books of h11
+        if self._head.body:
+            self._replay = []
+        while not self._request_ended:
+            event = self._codec.next_event()
+            if isinstance(event, Data):
+                self._count(len(event.data))
+                self._keep(event.data)
+                codec.send_data(event.data)
+            else:
+                self._request_ended = True
+        codec.send_end()
+        self._wrote = handover.wrote
+        if isinstance(problem, WireBroken):
+            raise self._upstream_broke(problem, connection)
+        if isinstance(problem, Expired) and not handover.sent:
+            raise UpstreamIdle(f"{self._plan.upstream.name} does not read the request")
+        if isinstance(problem, Expired):
+            raise self._no_answer()
+        port.deadline(handover.deadline)
+        if isinstance(problem, PeerGone):
+            if problem.reset:
+                raise DownstreamGone
+            self._half_closed = True
+        else:
+            codec.receive(handover.received)
+        return await self._head_in_time(connection, connection.wire.received - len(handover.received))
+
+    async def _head_in_time(self, connection: Connection, received_before: int) -> ResponseHead:
+        wire = connection.wire
         try:
             return await self._final_head(connection)
         except Expired:
-            limit = self._side.timeouts.response_head
-            raise ResponseTimeout(
-                f"{plan.upstream.name} did not answer within {limit:g} s (timeouts.response_head)"
-            ) from None
+            raise self._no_answer() from None
         except UpstreamClosed:
             if wire.received > received_before:
                 raise UpstreamProtocolViolation("the upstream closed in the middle of its response head") from None
             raise
+
+    def _no_answer(self) -> ResponseTimeout:
+        limit = self._side.timeouts.response_head
+        return ResponseTimeout(f"{self._plan.upstream.name} did not answer within {limit:g} s (timeouts.response_head)")
 
     async def _final_head(self, connection: Connection) -> ResponseHead:
         codec = connection.codec
@@ -205,13 +250,13 @@ class Exchange:
                 await self._relay_informational(event)
             elif event is NEED_DATA:
                 try:
-                    codec.receive(await self._read_answer(connection.wire))
+                    codec.receive(bytes(await self._read_answer(connection.wire)))
                 except WireBroken as error:
                     raise self._upstream_broke(error, connection) from None
             else:
                 raise UpstreamProtocolViolation("the upstream ended its answer without a head")
 
-    async def _read_answer(self, upstream: Wire) -> bytes:
+    async def _read_answer(self, upstream: Wire) -> memoryview:
         """More from the upstream, with the downstream in view: nobody works for a caller who has left.
 
         A reset says so. A FIN may also come from one who has half-closed and wants the answer: it gets a moment, not
@@ -219,18 +264,18 @@ class Exchange:
         """
         if not self._half_closed:
             try:
-                return await upstream.read(self._wire)
+                return await upstream.read_shared(self._wire)
             except PeerGone as gone:
                 if gone.reset:
                     raise DownstreamGone from None
                 self._half_closed = True
         if not self._request_ended:
-            return await upstream.read()
+            return await upstream.read_shared()
         task = self._port.current
         assert task is not None
         task.deadline = min(task.deadline, self._port.now + HALF_CLOSE_GRACE)
         try:
-            return await upstream.read()
+            return await upstream.read_shared()
         except Expired:
             raise DownstreamGone from None
 
@@ -367,7 +412,27 @@ class Exchange:
                 pieces, size = [], 0
             if event is NEED_DATA:
                 lease = self._rests_on(endless=first(response.headers, b"content-length") is None)
-                codec.receive(await self._read_body(connection.wire, lease))
+                codec.receive(bytes(await self._read_body(connection.wire, lease)))
+
+    async def relay_plain(self, connection: Connection, head: bytes, begun: bytes, length: int) -> bool:
+        """Send on an answer whose head the express has read, with what has come of its body; the rest is moved as it
+        comes. Returns whether the upstream connection is clean. Raises HopError.
+        """
+        self.answered = True
+        hop, wire = self._hop, connection.wire
+        out, data, clean = head, memoryview(begun), True
+        while True:
+            missing = length - hop.sent_bytes
+            if len(data) > missing:
+                data, clean = data[:missing], False
+            hop.sent_bytes += len(data)
+            await self._put(b"".join((out, data)) if out else data)
+            if hop.sent_bytes == length:
+                return clean
+            out = b""
+            data = await self._read_body(wire, self._rests_on())
+            if not data:
+                raise UpstreamClosed("the upstream closed in the middle of its answer")
 
     def _headers_for_downstream(self, head: ResponseHead) -> Headers:
         """What the downstream may see of a response head. Raises UpstreamProtocolViolation."""
@@ -387,7 +452,7 @@ class Exchange:
             self._lease = lease_of_answer(self._hop, self._port)
         return self._lease if endless else Lease(self._lease.end)
 
-    async def _read_body(self, upstream: Wire, lease: Lease) -> bytes:
+    async def _read_body(self, upstream: Wire, lease: Lease) -> memoryview:
         port, began = self._port, self._port.now
         port.deadline(min(began + self._side.timeouts.idle, lease.limit(began)))
         try:
@@ -399,9 +464,12 @@ class Exchange:
             raise UpstreamIdle("no byte of the answer within the idle time (timeouts.idle)") from None
 
     async def _send(self, pieces: list[bytes]) -> None:
+        await self._put(b"".join(pieces))
+
+    async def _put(self, data: bytes | memoryview) -> None:
         self._port.deadline(self._port.now + self._side.timeouts.idle)
         try:
-            await self._wire.write(b"".join(pieces))
+            await self._wire.write(data)
         except WireBroken:
             raise DownstreamGone from None
         except Expired:

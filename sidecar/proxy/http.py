@@ -21,19 +21,19 @@ from sidecar.http.h1 import H1Server
 from sidecar.http.message import CLOSED, NEED_DATA, Data, End, RequestHead
 from sidecar.net.port import Cancelled, Expired, WireBroken
 from sidecar.proxy.exchange import Exchange
+from sidecar.proxy.express import Express, Way
 from sidecar.proxy.pace import Pace
 from sidecar.proxy.respond import refusal, status_of
+from sidecar.proxy.side import DRAIN_GRACE, with_head
 
 if TYPE_CHECKING:
     from sidecar.hop import Hop
     from sidecar.net.port import Port, Task, Wire
+    from sidecar.proxy.express import Handover
     from sidecar.proxy.side import Caller, Door, HttpSide, Plan
 
 DRAIN_BYTES = 64 * 1024  # of a refused request's body, to keep the connection: a refusal must not cost a handshake
 DRAIN_SECONDS = 1.0
-# Of an idle connection, once its listener drains. Who cannot send a request twice takes no connection that has been
-# idle for more than 500 ms (sidecar.net.pool), so after this nobody loses one.
-DRAIN_GRACE = 1.0
 STREAM_SECONDS = 30.0  # of a request: from then on it counts as a connection (decision D25)
 LINGER_BYTES = 1 << 20
 LINGER_SECONDS = 2.0  # RFC 9112 section 9.6: close in stages, or the caller loses our last answer
@@ -45,25 +45,31 @@ class HttpConnection:
     def __init__(self, port: Port, wire: Wire, side: HttpSide, caller: Caller, early: bytes = b"") -> None:
         self._port = port
         self._wire = wire
-        self._side = side
+        self.side = side
         self._door = side.door
         self._caller = caller
-        self._codec = H1Server(side.limits.head_bytes, side.limits.head_lines)
+        self.codec = H1Server(side.limits.head_bytes, side.limits.head_lines)
         self._task: Task | None = None
         self.direction = side.direction
         self.idle = True  # between requests
-        self._exchange: Exchange | None = None  # under way
+        self.exchange: Exchange | None = None  # under way
         self._connected = False  # a CONNECT has taken the connection over
         self._pace: Pace | None = None
         if early:
-            self._codec.receive(early)
+            self.codec.receive(early)
 
     async def serve(self) -> None:
         """Serve requests until either side has had enough."""
         self._task = self._port.current
+        express = Express(self, self._port, self._wire, self._caller)
         try:
             first = True
-            while await self._serve_one(first):
+            while True:
+                if self.codec.idle and await express.run(first) is Way.END:
+                    return
+                handover, express.handover = express.handover, None
+                if not await self._serve_one(first, handover):
+                    return
                 first = False
         finally:
             self._wire.close()
@@ -73,7 +79,7 @@ class HttpConnection:
 
         An idle connection has a moment left: a peer may be writing to it just now.
         """
-        if self.idle and self._codec.idle and self._task is not None:
+        if self.idle and self.codec.idle and self._task is not None:
             self._task.deadline = min(self._task.deadline, self._port.now + DRAIN_GRACE)
 
     def end(self) -> None:
@@ -90,83 +96,87 @@ class HttpConnection:
 
     def is_in_flight(self, now: float) -> bool:
         """Whether a request is under way that counts as one: not a tunnel, and not older than 30 s."""
-        exchange = self._exchange
+        exchange = self.exchange
         if exchange is None:  # one that is being refused, or answered to its end
             return not self.idle and not self._connected
         return not exchange.switched and now - exchange.began <= STREAM_SECONDS
 
     def is_old(self, now: float) -> bool:
         """Whether a request is under way that has become a stream."""
-        exchange = self._exchange
+        exchange = self.exchange
         return exchange is not None and not exchange.switched and now - exchange.began > STREAM_SECONDS
 
     def look(self, now: float) -> None:
         """End the request under way where its caller, a peer, is too slow (sidecar.proxy.pace)."""
-        exchange = self._exchange
+        exchange = self.exchange
         if exchange is None or exchange.switched or self.direction == "outbound":
             return
         pace = self._pace
         if pace is None or pace.exchange is not exchange:
             self._pace = Pace(exchange, self._wire, now)
             return
-        slow = pace.look(self._wire, now, self._side.limits, self._side.timeouts)
+        slow = pace.look(self._wire, now, self.side.limits, self.side.timeouts)
         if slow is not None and self._task is not None:
             self._task.throw(slow)
 
     # ---- one request -----------------------------------------------------------------------------------------------
 
-    async def _serve_one(self, first: bool) -> bool:
+    async def _serve_one(self, first: bool, handover: Handover | None) -> bool:
         self.idle = True
         port = self._port
         try:
             head = await self._read_head(first)
-            side = self._side = self._door.side  # as of now, and to the end of this request
+            side = self.side = self._door.side  # as of now, and to the end of this request
         except HopError as error:
-            side = self._side = self._door.side
+            side = self.side = self._door.side
             self.idle = False
-            await self._refuse(side.open_hop(self._caller, None, port.now), error, None)
+            await self.refuse(side.open_hop(self._caller, None, port.now), error, None)
             return False
         except WireBroken:
             return False
         if head is None:
             return False
         self.idle = False
-        hop = side.open_hop(self._caller, head, port.now)
+        if handover is not None:
+            side, hop = handover.side, with_head(handover.hop, head)
+        else:
+            hop = side.open_hop(self._caller, head, port.now)
         exchange: Exchange | None = None
         try:
-            side.check_peer(self._caller, self._wire, port.wall())
+            if handover is None:
+                side.check_peer(self._caller, self._wire, port.wall())
             plan = side.admit(hop, self._caller, head, port.wall())
             if side.tunnels.full and plan.lasts:
                 side.tunnels.check_place()
             if not head.body:
-                self._codec.next_event()  # its End, which h11 wants to have said
+                self.codec.next_event()  # its End, which h11 wants to have said
             if plan.connect is None:
-                self._exchange = exchange = Exchange(
-                    port, side, hop, head, plan, self._wire, self._codec, self._caller
+                self.exchange = exchange = Exchange(
+                    port, side, hop, head, plan, self._wire, self.codec, self._caller
                 )
-                again = await exchange.run()
+                again = await exchange.run(handover)
                 self._record(hop)
         except HopError as error:
-            return await self._refuse(hop, error, head, answered=exchange is not None and exchange.answered)
+            if handover is not None and exchange is None:
+                handover.give_up()
+            return await self.refuse(hop, error, head, answered=exchange is not None and exchange.answered)
         except Cancelled:
-            hop.error = Draining("the sidecar has ended")
-            hop.decision_id = hop.decision_id or side.recorder.decision_id()
-            self._record(hop)
+            self.ended(hop, Draining("the sidecar has ended"))
             raise
         except Exception as error:  # noqa: BLE001 - a fault of ours ends this connection, not the sidecar
             fault = InternalError(f"{type(error).__name__}: {error}")
-            return await self._refuse(hop, fault, head, answered=exchange is not None and exchange.answered)
+            return await self.refuse(hop, fault, head, answered=exchange is not None and exchange.answered)
         if plan.connect is not None:
             return await self._connect(hop, plan)
         if not again or side.draining:
-            await self._close_in_stages()
+            await self.close_in_stages()
             return False
-        self._codec.next_exchange()
+        self.codec.next_exchange()
         return True
 
     async def _read_head(self, first: bool) -> RequestHead | None:
         """The next request head; None where the caller has no more. Raises HopError, WireBroken."""
-        port, codec, timeouts = self._port, self._codec, self._door.side.timeouts
+        port, codec, timeouts = self._port, self.codec, self._door.side.timeouts
         silent = codec.idle
         patience = timeouts.keep_alive if silent and not first else timeouts.request_head
         port.deadline(port.now + (min(patience, DRAIN_GRACE) if silent and self._door.draining else patience))
@@ -200,23 +210,29 @@ class HttpConnection:
         try:
             await self._wire.write(b"HTTP/1.1 200 OK\r\n\r\n")
         except WireBroken:
-            return await self._refuse(hop, DownstreamGone(), None)
-        await plan.connect(self._port, self._wire, self._caller, hop, self._codec.trailing())
+            return await self.refuse(hop, DownstreamGone(), None)
+        await plan.connect(self._port, self._wire, self._caller, hop, self.codec.trailing())
         return False
 
     # ---- the end of a hop ------------------------------------------------------------------------------------------
 
     def _record(self, hop: Hop) -> None:
-        self._exchange = self._pace = None
+        self.exchange = self._pace = None
         hop.ended = self._port.read_clock()
-        self._side.recorder.observe(hop)
+        self.side.recorder.observe(hop)
 
-    async def _refuse(self, hop: Hop, error: HopError, head: RequestHead | None, *, answered: bool = False) -> bool:
+    def ended(self, hop: Hop, error: HopError) -> None:
+        """Record a hop that ends without an answer."""
+        hop.error = error
+        hop.decision_id = hop.decision_id or self.side.recorder.decision_id()
+        self._record(hop)
+
+    async def refuse(self, hop: Hop, error: HopError, head: RequestHead | None, *, answered: bool = False) -> bool:
         """Answer with an error, or break the connection where an answer has begun; returns whether it may be
         used again.
         """
         hop.error = error
-        hop.decision_id = hop.decision_id or self._side.recorder.decision_id()
+        hop.decision_id = hop.decision_id or self.side.recorder.decision_id()
         status = status_of(error)
         if not answered:
             hop.status = status
@@ -233,11 +249,11 @@ class HttpConnection:
             return False
 
     async def _answer(self, hop: Hop, error: HopError, head: RequestHead | None) -> bool:
-        show_id, show_why = self._side.explain_refusal(hop, error)
+        show_id, show_why = self.side.explain_refusal(hop, error)
         answer = refusal(hop, error, show_id=show_id, show_why=show_why)
-        codec = self._codec
+        codec = self.codec
         keep = (
-            head is not None and not self._side.draining and not isinstance(error, (ProtocolViolation, IdentityRefused))
+            head is not None and not self.side.draining and not isinstance(error, (ProtocolViolation, IdentityRefused))
         )
         # What follows a CONNECT was meant for the tunnel; read as a request, it would be one that nobody made.
         keep = keep and hop.method != "CONNECT" and await self._drain_request(head)
@@ -248,12 +264,12 @@ class HttpConnection:
         if answer.body:
             data += codec.send_data(answer.body)
         data += codec.send_end()
-        self._port.deadline(self._port.now + self._side.timeouts.request_head)
+        self._port.deadline(self._port.now + self.side.timeouts.request_head)
         await self._wire.write(data)
         if keep and codec.reusable:
             codec.next_exchange()
             return True
-        await self._close_in_stages()
+        await self.close_in_stages()
         return False
 
     async def _drain_request(self, head: RequestHead | None) -> bool:
@@ -261,7 +277,7 @@ class HttpConnection:
         assert head is not None
         if head.body and (head.expects_continue or head.length is None or head.length > DRAIN_BYTES):
             return False
-        codec, port = self._codec, self._port
+        codec, port = self.codec, self._port
         port.deadline(port.now + DRAIN_SECONDS)
         try:
             while not codec.they_are_done:
@@ -276,7 +292,7 @@ class HttpConnection:
             return False
         return True
 
-    async def _close_in_stages(self) -> None:
+    async def close_in_stages(self) -> None:
         """Say that we have ended, then read on for a moment, so that what we said arrives."""
         port, wire = self._port, self._wire
         try:

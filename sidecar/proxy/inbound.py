@@ -33,18 +33,21 @@ from sidecar.errors import (
 from sidecar.hop import Deny, Headers, Hop, Waived
 from sidecar.http.headers import XFCC, end_to_end, first, tokens, without_reserved
 from sidecar.http.message import RequestHead, ResponseHead
+from sidecar.http.plain import JudgedReader
 from sidecar.http.xfcc import appended, element
 from sidecar.net.port import Cancelled
 from sidecar.policy.strangers import for_strangers
+from sidecar.proxy.lane import ENABLED, MAX_LANES, Lane
 from sidecar.proxy.side import Caller, Door, Plan, with_head
 from sidecar.proxy.tcp import Tunnels, lease_of, tunnel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from certs.spiffe import SpiffeId
     from sidecar.config.schema import Inbound, Limits, Route, Timeouts
-    from sidecar.hop import Direction
+    from sidecar.hop import Direction, Permit
+    from sidecar.http.plain import PlainRequest
     from sidecar.net.mtls import Gate, Peer
     from sidecar.net.pool import Connection
     from sidecar.net.port import Port, Wire
@@ -96,6 +99,9 @@ class InboundSide:
         self._audit_accepts = audit_accepts
         self._reading = reading
         self.posture = posture_of(spec)  # None for strict
+        self._reader = JudgedReader(limits.head_bytes, limits.head_lines)
+        self._lanes: dict[object, Lane] = {}
+        self._limits_bodies = any(route.max_body is not None or route.content_types for route in spec.routes)
         permissive = self.posture is not None and self.posture.kind == "permissive"
         self._strangers = for_strangers(rules, identity.trust_domain) if permissive else rules
 
@@ -182,6 +188,63 @@ class InboundSide:
             started=now,
             tls=peer.tls if peer is not None else None,
         )
+
+    # ---- plain requests ---------------------------------------------------------------------------------------------
+
+    def lane(self, caller: Caller) -> Lane | None:
+        """Where this caller's plain requests run; a caller without identity has none."""
+        peer = caller.peer
+        if peer is None or not ENABLED:
+            return None
+        looks = self._rules.looks_at(peer.id)
+        key = (peer.id.text, peer.fingerprint, caller.source if "source" in looks else None)
+        lane = self._lanes.get(key)
+        if lane is None:
+            if len(self._lanes) >= MAX_LANES:
+                self._lanes.clear()
+            lane = self._lanes[key] = Lane(
+                self, self._reader.read, memo="headers" not in looks, limits_bodies=self._limits_bodies,
+                wants_headers="headers" in looks or self.recorder.wants_headers,
+            )  # fmt: skip
+        return lane
+
+    def plain_hop(self, caller: Caller, now: float) -> Hop:
+        """A hop for plain requests, one after the other."""
+        assert caller.peer is not None
+        return Hop(
+            "inbound", self.name, self.spec.port, "http", peer=caller.peer.id, destination=self._identity,
+            source=caller.source, source_port=caller.source_port, version="1.1", started=now, attempts=1,
+            tls=caller.peer.tls,
+        )  # fmt: skip
+
+    def may_go_on(self, caller: Caller, upstream: Upstream, wall: float) -> bool:
+        """Whether the caller's certificate and roots still stand, and the audit takes another line."""
+        peer = caller.peer
+        return (
+            peer is not None
+            and wall <= peer.tls.not_after
+            and caller.trust == self._gate.trust
+            and self._audit_accepts()
+        )
+
+    def judge_plain(self, hop: Hop, request: PlainRequest) -> tuple[Upstream, Permit, bytes] | None:
+        """Judge a plain request by the rules. The clock has no say in them, so the verdict can be kept."""
+        verdict = self._rules.check(hop, 0.0)
+        if isinstance(verdict, Deny) or verdict.shadow:
+            return None
+        return self.app, verdict, b""
+
+    def plain_tail(self, caller: Caller, upstream: Upstream, via: Sequence[bytes]) -> bytes | None:
+        """x-forwarded-client-cert from the handshake, and ourselves in mesh-via."""
+        if self._instance in via or len(via) >= MAX_VIA:
+            return None
+        assert caller.peer is not None
+        return b"".join((
+            XFCC, b": ", element(self._identity, caller.peer.fingerprint, caller.peer.id), b"\r\n",
+            VIA, b": ", b",".join((*via, self._instance)), b"\r\n\r\n",
+        ))  # fmt: skip
+
+    # ---- every other ------------------------------------------------------------------------------------------------
 
     def admit(self, hop: Hop, caller: Caller, head: RequestHead, wall: float) -> Plan:
         """Read the request canonically, judge it, and say where it goes. Raises HopError."""

@@ -27,23 +27,26 @@ from sidecar.errors import (
     UndeclaredUpstream,
     UnsupportedFeature,
 )
-from sidecar.hop import Headers, Hop
+from sidecar.hop import Headers, Hop, Permit
 from sidecar.http.canonical import Target, opaque_target, request_host
 from sidecar.http.headers import end_to_end, first, without_reserved
 from sidecar.http.message import RequestHead, ResponseHead
+from sidecar.http.plain import OpaqueReader
 from sidecar.net.port import Cancelled
 from sidecar.proxy.http import HttpConnection
-from sidecar.proxy.inbound import VIA, _via, finish_tcp, outgoing_headers
+from sidecar.proxy.inbound import MAX_VIA, VIA, _via, finish_tcp, outgoing_headers
+from sidecar.proxy.lane import ENABLED, Lane
 from sidecar.proxy.respond import peer_refused
 from sidecar.proxy.side import Caller, Door, Plan, with_head
 from sidecar.proxy.tcp import Tunnels, lease_of, tunnel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from certs.spiffe import SpiffeId
     from sidecar.config.schema import Address, Limits, Timeouts
     from sidecar.hop import Direction
+    from sidecar.http.plain import PlainRequest
     from sidecar.net.pool import Connection
     from sidecar.net.port import Port, Wire
     from sidecar.proxy.upstream import Upstream
@@ -51,6 +54,8 @@ if TYPE_CHECKING:
 
 DECISION = b"mesh-decision-id"
 _DECISION_ID = re.compile(rb"[0-9a-z]{1,16}-[0-9a-z]{1,16}\Z")
+_PLAIN = Target("origin", b"", ())
+_ANY = Permit("", "/**")  # outbound rules are none: what is declared may be asked
 _LOOPBACK_NAMES = frozenset(("localhost", "127.0.0.1", "::1"))
 
 
@@ -85,6 +90,7 @@ class OutboundSide:
         self._by_host = upstreams
         self.only = only
         self._inner: dict[str, OutboundSide] = {}
+        self._lane: Lane | None = None
 
     @property
     def draining(self) -> bool:
@@ -136,6 +142,47 @@ class OutboundSide:
             route="/**",
             started=now,
         )
+
+    # ---- plain requests ---------------------------------------------------------------------------------------------
+
+    def lane(self, caller: Caller) -> Lane | None:
+        """Where plain requests run: one lane for all, because who asks is always our own application."""
+        if not ENABLED:
+            return None
+        if self._lane is None:
+            reader = OpaqueReader(self.limits.head_bytes, self.limits.head_lines)
+            wants = self.recorder.wants_headers
+            self._lane = Lane(self, reader.read, memo=True, wants_headers=wants, limits_bodies=False)
+        return self._lane
+
+    def plain_hop(self, caller: Caller, now: float) -> Hop:
+        """A hop for plain requests, one after the other."""
+        return Hop(
+            "outbound", self.name, self.listen.port, "http", peer=self._identity, source=caller.source,
+            source_port=caller.source_port, version="1.1", started=now, attempts=1,
+        )  # fmt: skip
+
+    def may_go_on(self, caller: Caller, upstream: Upstream, wall: float) -> bool:
+        """Whether the upstream is still declared."""
+        return not upstream.retired
+
+    def judge_plain(self, hop: Hop, request: PlainRequest) -> tuple[Upstream, Permit, bytes] | None:
+        """Say which upstream a plain request is for."""
+        try:
+            upstream = self._choose(request.host, request.port, _PLAIN)
+        except UndeclaredUpstream:
+            return None
+        if upstream.protocol != "http":
+            return None
+        return upstream, _ANY, b"host: %b\r\n" % upstream.host.encode("ascii")
+
+    def plain_tail(self, caller: Caller, upstream: Upstream, via: Sequence[bytes]) -> bytes | None:
+        """Ourselves in mesh-via, toward peers."""
+        if self._instance in via or len(via) >= MAX_VIA:
+            return None
+        return b"%b: %b\r\n\r\n" % (VIA, b",".join((*via, self._instance))) if upstream.meshed else b"\r\n"
+
+    # ---- every other ------------------------------------------------------------------------------------------------
 
     def admit(self, hop: Hop, caller: Caller, head: RequestHead, wall: float) -> Plan:
         """Say which upstream the request is for. Raises HopError."""

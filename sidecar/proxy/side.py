@@ -15,18 +15,24 @@ from sidecar.http.headers import first
 from sidecar.net.port import NEVER
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from sidecar.config.schema import Limits, Timeouts
     from sidecar.errors import HopError
-    from sidecar.hop import Direction, Headers, Hop
+    from sidecar.hop import Direction, Headers, Hop, Permit
     from sidecar.http.message import RequestHead, ResponseHead
+    from sidecar.http.plain import PlainRequest
     from sidecar.net.mtls import Peer
     from sidecar.net.pool import Connection
     from sidecar.net.port import Port, Wire
+    from sidecar.proxy.lane import Lane
     from sidecar.proxy.tcp import Tunnels
     from sidecar.proxy.upstream import Upstream
     from sidecar.telemetry.record import Recorder
+
+# Of an idle connection, once its listener drains. Who cannot send a request twice takes no connection that has been
+# idle for more than 500 ms (sidecar.net.pool), so after this nobody loses one.
+DRAIN_GRACE = 1.0
 
 
 @dataclass(slots=True)
@@ -97,6 +103,30 @@ class HttpSide(Protocol):
 
     def open_hop(self, caller: Caller, head: RequestHead | None, now: float) -> Hop:
         """A hop for this request, with nothing read yet but what cannot fail."""
+        ...
+
+    def lane(self, caller: Caller) -> Lane | None:
+        """Where this caller's plain requests run; None where it has none."""
+        ...
+
+    def plain_hop(self, caller: Caller, now: float) -> Hop:
+        """A hop for plain requests, one after the other."""
+        ...
+
+    def may_go_on(self, caller: Caller, upstream: Upstream, wall: float) -> bool:
+        """Whether what a ticket rests on still stands: the caller's certificate and roots, the road, the record."""
+        ...
+
+    def judge_plain(self, hop: Hop, request: PlainRequest) -> tuple[Upstream, Permit, bytes] | None:
+        """Judge a plain request: whom to ask, by which permit, with which lines of ours at the front of its header.
+        None where it is refused, or anything at all is special about it. Does to the hop what `admit` does.
+        """
+        ...
+
+    def plain_tail(self, caller: Caller, upstream: Upstream, via: Sequence[bytes]) -> bytes | None:
+        """The lines of ours that end the head of a plain request, with its empty line; `via` names the sidecars that
+        it has come by. None where it may not go on.
+        """
         ...
 
     def admit(self, hop: Hop, caller: Caller, head: RequestHead, wall: float) -> Plan:

@@ -15,6 +15,7 @@ from sidecar.errors import (
     PeerIdentityMismatch,
 )
 from sidecar.http.h1 import H1Client
+from sidecar.http.plain_answers import AnswerReader
 from sidecar.net.pool import Connection, Pool
 from sidecar.net.port import NEVER, Expired, Port, Unreachable
 from sidecar.telemetry.record import Handshake
@@ -54,6 +55,7 @@ class Upstream:
         self._timeouts = timeouts
         self._limits = limits
         self._on_handshake = on_handshake
+        self.answers = AnswerReader(limits.head_bytes, limits.head_lines)
         self._turn = 0
         self.heir: Upstream | None = None  # who stands in our place since a reload
         self.ends_at = NEVER  # monotonic: when what is open to it ends, because it is no longer declared

@@ -102,6 +102,11 @@ class Recorder:
         """From now on rules look at these headers, so decisions keep them."""
         self._wanted_headers = frozenset(names) | (self.access_log.headers if self.access_log else frozenset())
 
+    @property
+    def wants_headers(self) -> bool:
+        """Whether some view keeps headers of a hop that has ended well."""
+        return bool(self._wanted_headers)
+
     # ---- hops ----------------------------------------------------------------------------------------------------
 
     def observe(self, hop: Hop) -> None:

@@ -1,0 +1,264 @@
+"""The express: a plain request and its answer, without a codec, a task or a copy that is not needed.
+
+Theory of operation. Between its requests a connection waits here. A request that is plain (`sidecar.http.plain`) and
+whole,
+permitted by a ticket of its caller's lane, and for which a pooled connection is at hand, is spliced and sent at
+once; its answer, where that is plain too, is spliced and sent on. Nothing is refused here and nothing is repaired.
+Whatever is not so goes the general way (`sidecar.proxy.http`, `sidecar.proxy.exchange`) with its bytes, at one of two
+points:
+
+- before anything was sent: the connection reads the same bytes again, by h11;
+- after the request was sent: a `Handover` says to whom, and what came back. The general way reads the request again,
+  comes to the same plan, and goes on from there: with a 1xx, an upgrade, a stale connection, a caller who has left.
+
+So an exchange has one set of rules, and this is a short cut through the middle of it.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from sidecar.errors import DownstreamGone, DownstreamIdle, Draining, HopError, InternalError
+from sidecar.http.message import RequestHead
+from sidecar.http.plain import CHUNKED, OTHER, PlainRequest, headers_of
+from sidecar.http.plain_answers import PlainResponse
+from sidecar.net.pool import YOUNG
+from sidecar.net.port import NEVER, Cancelled, Expired, PeerGone, WireBroken
+from sidecar.proxy.exchange import Exchange
+from sidecar.proxy.side import DRAIN_GRACE, Plan
+
+if TYPE_CHECKING:
+    from sidecar.hop import Hop
+    from sidecar.net.pool import Connection, Pool
+    from sidecar.net.port import Port, Wire
+    from sidecar.proxy.http import HttpConnection
+    from sidecar.proxy.lane import Lane, Ticket
+    from sidecar.proxy.side import Caller, HttpSide
+    from sidecar.proxy.upstream import Upstream
+
+IDEMPOTENT = frozenset(("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"))  # RFC 9110 section 9.2.2
+CLOSE = b"connection: close\r\n\r\n"
+
+
+class Way(Enum):
+    """How a connection goes on."""
+
+    END = "end"
+    GENERAL = "general"  # the next request, or the rest of this one, is for the general way
+
+
+class Handover:
+    """An exchange whose request has been sent, wholly or in part, and whose answer is for the general way."""
+
+    __slots__ = ("connection", "deadline", "hop", "problem", "received", "sent", "side", "upstream", "wrote")
+
+    def __init__(
+        self, hop: Hop, side: HttpSide, upstream: Upstream, connection: Connection, received: bytes,
+        problem: Exception | None, deadline: float, *, wrote: bool, sent: bool,
+    ) -> None:  # fmt: skip
+        self.hop = hop
+        self.side = side
+        self.upstream = upstream
+        self.connection = connection
+        self.received = received  # of the answer; empty without a problem: the upstream has closed
+        self.problem = problem  # WireBroken, PeerGone or Expired: what ended the writing, or the wait for an answer
+        self.deadline = deadline  # of the wait for an answer
+        self.wrote = wrote  # whether any byte of the request may have reached the upstream
+        self.sent = sent  # whether all of it was written
+
+    def give_up(self) -> None:
+        """Nobody wants the answer any more."""
+        self.connection.wire.abort()
+        self.upstream.pool.discard(self.connection)
+
+
+class Express:
+    """The plain requests of one downstream connection."""
+
+    __slots__ = ("_caller", "_connection", "_hop", "_lane", "_owner", "_pool", "_port", "_side", "_wire", "handover")
+
+    def __init__(self, owner: HttpConnection, port: Port, wire: Wire, caller: Caller) -> None:
+        self._owner = owner
+        self._port = port
+        self._wire = wire
+        self._caller = caller
+        self._side: HttpSide | None = None
+        self._lane: Lane | None = None
+        self._hop: Hop | None = None  # used again for each request: nobody keeps the hop of one that ended well
+        self._connection: Connection | None = None  # taken, while a request is under way
+        self._pool: Pool | None = None  # where that belongs
+        self.handover: Handover | None = None  # for the general way
+
+    async def run(self, first: bool) -> Way:
+        """Serve requests for as long as they are plain. Never raises but Cancelled."""
+        try:
+            return await self._serve(first)
+        except HopError as error:
+            return await self._fail(error)
+        except Cancelled:
+            await self._fail(Draining("the sidecar has ended"), cancelled=True)
+            raise
+        except Exception as error:  # noqa: BLE001 - a fault of ours ends this connection, not the sidecar
+            return await self._fail(InternalError(f"{type(error).__name__}: {error}"))
+
+    async def _serve(self, first: bool) -> Way:
+        owner, port, wire, caller = self._owner, self._port, self._wire, self._caller
+        door, codec, task = owner.door, owner.codec, port.current
+        assert task is not None
+        data = b""
+        while True:
+            if not data:
+                owner.idle = True
+                patience = door.side.timeouts.request_head if first else door.side.timeouts.keep_alive
+                task.deadline = port.now + (min(patience, DRAIN_GRACE) if door.draining else patience)
+                try:
+                    data = await wire.read()
+                except (Expired, WireBroken):
+                    return Way.END
+                if not data:
+                    return Way.END
+                owner.idle = False
+                first = False
+            side = door.side  # as of now, and to the end of this request
+            if side is not self._side:
+                self._side, self._lane, self._hop = side, side.lane(caller), None
+            lane = self._lane
+            request = lane.read(data) if lane is not None else OTHER
+            if lane is None or not isinstance(request, PlainRequest):
+                codec.receive(data)
+                return Way.GENERAL
+            end = request.end + request.length
+            if request.length and (request.length < 0 or len(data) < end or lane.limits_bodies):
+                codec.receive(data)
+                return Way.GENERAL
+
+            # who asks, and whether it may
+            hop = self._hop
+            if hop is None:
+                hop = self._hop = side.plain_hop(caller, port.now)
+            else:
+                hop.started = port.now
+                hop.status = hop.received_bytes = hop.sent_bytes = 0
+            hop.method = method = request.method
+            hop.target = request.target
+            hop.segments = request.segments
+            hop.host = request.host
+            if lane.wants_headers:
+                hop.headers = headers_of(data, request)
+            key = (method, request.target, request.host, request.port)
+            ticket = lane.tickets.get(key) or lane.judge(hop, request, key, caller)
+            if ticket is None or not side.may_go_on(caller, ticket.upstream, port.wall()):
+                self._hop = None
+                codec.receive(data)
+                return Way.GENERAL
+            via = request.via
+            tail = ticket.tail if via == ticket.via else lane.direct(ticket, via, caller)
+            pool = ticket.pool
+            connection = pool.reuse(NEVER if request.keyed or method in IDEMPOTENT else YOUNG) if tail else None
+            if connection is None or tail is None:
+                self._hop = None
+                codec.receive(data)
+                return Way.GENERAL
+
+            # ask
+            self._connection, self._pool = connection, pool
+            hop.rule, hop.route = ticket.permit.rule, ticket.permit.route
+            hop.endpoint = connection.endpoint
+            if side.direction == "outbound":
+                hop.listener, hop.destination = ticket.upstream.name, ticket.upstream.identity
+                hop.tls = connection.peer.tls if connection.peer is not None else None
+            upstream, timeouts = connection.wire, side.timeouts
+            body = data[request.end : end] if request.length else b""
+            already, sent, answer, problem = upstream.sent, False, b"", None
+            task.deadline = port.now + timeouts.idle
+            try:
+                await upstream.write(b"".join((request.line, ticket.lines, request.fields, tail, body)))
+                sent = True
+                task.deadline = port.now + timeouts.response_head
+                answer = await upstream.read(wire)
+            except (WireBroken, PeerGone, Expired) as error:
+                problem = error
+            response = ticket.upstream.answers.read(answer, to_head=method == "HEAD")
+            if not isinstance(response, PlainResponse) or response.length == CHUNKED:
+                codec.receive(data)
+                self.handover = Handover(
+                    hop, side, ticket.upstream, connection, answer, problem, task.deadline,
+                    wrote=upstream.sent > already, sent=sent,
+                )  # fmt: skip
+                self._hop = self._connection = None
+                return Way.GENERAL
+
+            # answer
+            hop.first_byte = now = port.read_clock()
+            hop.status = status = response.status
+            hop.received_bytes = request.length
+            close = request.close or side.draining
+            size, length = response.size, response.length
+            over = len(answer) - size - length
+            if over >= 0:
+                hop.sent_bytes = length
+                self._connection = None
+                if over or response.close:  # what follows the answer belongs to none that we asked for
+                    pool.discard(connection)
+                    answer = answer[: size + length]
+                else:
+                    pool.give(connection)
+                if close:
+                    answer = b"".join((response.lines, CLOSE, answer[size:]))
+                elif len(response.lines) != size - 2:  # a line of it stays here
+                    answer = b"".join((response.lines, b"\r\n", answer[size:]))
+                task.deadline = now + timeouts.idle
+                try:
+                    await wire.write(answer)
+                except WireBroken:
+                    raise DownstreamGone from None
+                except Expired:
+                    raise DownstreamIdle("the downstream does not read its answer (timeouts.idle)") from None
+            else:
+                head = response.lines + (CLOSE if close else b"\r\n")
+                await self._stream(request, ticket, connection, response, head, answer)
+            hop.ended = port.read_clock()
+            tallies, kind = ticket.tallies, status // 100
+            tallies[kind] = side.recorder.observe_plain(hop, tallies.get(kind))
+            if close:
+                await owner.close_in_stages()
+                return Way.END
+            data = data[end:] if len(data) > end else b""
+
+    async def _stream(
+        self, request: PlainRequest, ticket: Ticket, connection: Connection, response: PlainResponse, head: bytes,
+        answer: bytes,
+    ) -> None:  # fmt: skip
+        """An answer that has not come whole with its head."""
+        owner, side, hop = self._owner, self._side, self._hop
+        assert side is not None
+        assert hop is not None
+        asked = RequestHead(request.method.encode(), request.target.encode(), [])
+        plan = Plan(ticket.upstream, b"", [])
+        owner.exchange = exchange = Exchange(self._port, side, hop, asked, plan, self._wire, owner.codec, self._caller)
+        clean = await exchange.relay_plain(connection, head, answer[response.size :], response.length)
+        owner.exchange = self._connection = None
+        if clean and not response.close:
+            ticket.pool.give(connection)
+        else:
+            ticket.pool.discard(connection)
+
+    async def _fail(self, error: HopError, *, cancelled: bool = False) -> Way:
+        """The end of a request that was under way, and of its connections."""
+        owner, side, hop, connection, pool = self._owner, self._side, self._hop, self._connection, self._pool
+        self._hop = self._connection = None
+        if owner.idle:
+            return Way.END
+        if connection is not None and pool is not None:
+            connection.wire.abort()
+            pool.discard(connection)
+        if side is None or hop is None:
+            side = owner.door.side
+            hop = side.open_hop(self._caller, None, self._port.now)
+        owner.side = side
+        if cancelled:
+            owner.ended(hop, error)
+        else:
+            await owner.refuse(hop, error, None, answered=hop.status != 0)
+        return Way.END

@@ -1,0 +1,86 @@
+"""The lane of a caller: what is known of its plain requests before they come.
+
+A lane belongs to one caller at one listener, under one generation of it, and keeps *tickets*: for a request that has
+been permitted, the verdict and all that follows from it and cannot differ the next time: where it goes, the lines that
+we add to its head, where it is counted. A ticket is only ever made of a Permit that nothing clouds: no shadow rule, no
+posture, no limit of a route that looks at the body. Whatever gets none takes the general way, where refusals are made.
+
+A verdict may be kept because it depends on nothing else: not on the clock, and on headers only where a rule that can
+apply to this caller looks at one; then each request is judged anew. A reload makes new sides, and so new lanes. What is
+kept is bounded, and forgotten whole when full.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sidecar.hop import Hop, Permit
+    from sidecar.http.plain import PlainRequest, Unread
+    from sidecar.proxy.side import Caller, HttpSide
+    from sidecar.proxy.upstream import Upstream
+    from sidecar.telemetry.record import Tally
+
+# The way out, should the fast way ever misread something: MESH_HTTP1_READER=h11 sends every request the general way.
+ENABLED = os.environ.get("MESH_HTTP1_READER", "plain") != "h11"
+MAX_TICKETS = 128  # for each lane, of about 1 KiB
+MAX_LANES = 64  # for each listener
+LONGEST_TARGET = 512  # bytes; longer ones are judged anew each time
+
+Key = tuple[str, str, str, "int | None"]
+
+
+class Ticket:
+    """What a permitted plain request comes to."""
+
+    __slots__ = ("lines", "permit", "pool", "tail", "tallies", "upstream", "via")
+
+    def __init__(self, upstream: Upstream, permit: Permit, lines: bytes) -> None:
+        self.upstream = upstream
+        self.pool = upstream.pool
+        self.permit = permit
+        self.lines = lines  # of ours, to stand before theirs
+        self.via: list[bytes] | None = None  # the sidecars that the last one had come by
+        self.tail: bytes | None = None  # our lines at the end of its head, with the empty line; None: it may not go on
+        self.tallies: dict[int, Tally | None] = {}  # by class of status
+
+
+class Lane:
+    """The plain requests of one caller. What a side has to say about them is in its methods `judge_plain` and
+    `plain_tail`.
+    """
+
+    __slots__ = ("_memo", "_side", "limits_bodies", "read", "tickets", "wants_headers")
+
+    def __init__(
+        self, side: HttpSide, read: Callable[[bytes], PlainRequest | Unread], *, memo: bool, wants_headers: bool,
+        limits_bodies: bool,
+    ) -> None:  # fmt: skip
+        self.read = read
+        self.tickets: dict[Key, Ticket] = {}
+        self.wants_headers = wants_headers  # whether a hop has to carry its headers, to be judged or for the record
+        self.limits_bodies = limits_bodies  # whether a route looks at what comes with a body
+        self._side = side
+        self._memo = memo
+
+    def judge(self, hop: Hop, request: PlainRequest, key: Key, caller: Caller) -> Ticket | None:
+        """A ticket for a hop that has none yet; None where it must take the general way."""
+        found = self._side.judge_plain(hop, request)
+        if found is None:
+            return None
+        ticket = Ticket(*found)
+        self.direct(ticket, request.via, caller)
+        if self._memo and len(request.target) <= LONGEST_TARGET:
+            if len(self.tickets) >= MAX_TICKETS:
+                self.tickets.clear()
+            self.tickets[key] = ticket
+        return ticket
+
+    def direct(self, ticket: Ticket, via: list[bytes] | None, caller: Caller) -> bytes | None:
+        """Make the ticket's tail for a request that has come by these sidecars."""
+        ticket.via = via
+        ticket.tail = self._side.plain_tail(caller, ticket.upstream, via or ())
+        return ticket.tail
