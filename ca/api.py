@@ -4,6 +4,7 @@
     GET  /v1/bundle     the trust bundle, JWKS       POST /v1/enrol       a proof and a CSR for the first certificate
     GET  /v1/health     ready or not, and why        POST /v1/renew       the next one, over mTLS with the current one
     GET  /v1/metrics    for Prometheus               POST /v1/watch       bundle and time, as they change (`ca.watch`)
+    GET  /v1/log/head   the signed end of the log, for keeping elsewhere (`ca.checkpoints`)
 
 Bodies are JSON objects. An error is `{"error": short name, "detail": what to do}`; refusals hold nothing secret, and
 what is a fault of ours is told to the log, not to the caller.
@@ -24,6 +25,7 @@ from cryptography import x509
 
 from ca.attest.proof import parse_proof
 from ca.authority import Authority, Issued
+from ca.checkpoints import export_head
 from ca.errors import (
     BadRequest,
     CaError,
@@ -109,6 +111,7 @@ class Api:
             ("GET", "/v1/bundle"): self._bundle,
             ("GET", "/v1/health"): self._get_health,
             ("GET", "/v1/metrics"): self._get_metrics,
+            ("GET", "/v1/log/head"): self._log_head,
             ("POST", "/v1/challenge"): self._challenge,
             ("POST", "/v1/enrol"): self._enrol,
             ("POST", "/v1/renew"): self._renew,
@@ -143,6 +146,12 @@ class Api:
         if self._scrape is None:
             return Response.error(404, "not_found", "this CA keeps no metrics")
         return Response(200, ((b"content-type", CONTENT_TYPE),), await self._scrape())
+
+    async def _log_head(self, request: Request) -> Response:
+        statement = await self._store.call(export_head, self._store.store)
+        if statement is None:
+            return Response.error(404, "not_found", "no head of the log has been signed yet")
+        return Response.of_json(200, statement.to_json())
 
     async def _challenge(self, request: Request) -> Response:
         challenge = self._authority.challenge(check_entry_name(_text(request.json(), "entry")))

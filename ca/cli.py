@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +29,9 @@ from ca.cli_common import (
     table,
 )
 from ca.cli_entries import entry, key, token
+from ca.cli_keep import backup, log, restore
 from ca.config import DEFAULT_ADDRESS, CaSettings, ServeConfig, load_settings
 from ca.durations import format_duration
-from ca.entries import find_entry
 from ca.errors import CaError
 from ca.health import warnings
 from ca.roots import active_slot, load_bundle, renew_issuer
@@ -163,30 +162,6 @@ def renew(issuer_ttl: float, passphrase_file: Path | None, directory: Path, outp
 
 
 @ca.command(cls=CaCommand)
-@click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="How many lines.")
-@click.option("--entry", "name", metavar="ENTRY", help="Only certificates of this live entry.")
-@dir_option
-@output_option
-def log(limit: int, name: str | None, directory: Path, output: str) -> None:
-    """Print the issuance log, newest first: every certificate this CA has signed for a service, or for itself.
-
-    \b
-    Examples:
-      mesh ca log
-      mesh ca log --entry orders --limit 5 -o json
-    """
-    with opened(directory) as (settings, store):
-        wanted = None if name is None else find_entry(name, store.entries(), settings.trust_domain).id
-        found = store.issuances(limit, wanted)
-    rows = [
-        (str(one.number), moment(one.issued_at), one.spiffe_id, one.serial, one.proof, moment(one.not_after))
-        for one in found
-    ]
-    lines = table(("NO", "ISSUED", "SPIFFE ID", "SERIAL", "PROOF", "ENDS"), rows, "nothing has been issued yet")
-    print_result(output, {"issuances": [asdict(one) for one in found]}, lines)
-
-
-@ca.command(cls=CaCommand)
 @dir_option
 @output_option
 def status(directory: Path, output: str) -> None:
@@ -248,6 +223,9 @@ def _end(certificate: x509.Certificate) -> float:
     return certificate.not_valid_after_utc.timestamp()
 
 
+ca.add_command(backup)
+ca.add_command(restore)
+ca.add_command(log)
 ca.add_command(entry)
 ca.add_command(token)
 ca.add_command(key)

@@ -31,18 +31,33 @@ MAX_PASSPHRASE = 1024
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    try:
+        yield
+    except MeshError as error:
+        raise click.ClickException(str(error)) from error
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        raise click.ClickException(f"{place}{error.strerror or error}") from error
+
+
 class CaCommand(click.Command):
     """A command whose understood errors end as one line on standard error and exit code 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run it. Raises click's own exceptions only."""
-        try:
+        with _plain_errors():
             return super().invoke(ctx)
-        except MeshError as error:
-            raise click.ClickException(str(error)) from error
-        except OSError as error:
-            place = f"{error.filename}: " if error.filename else ""
-            raise click.ClickException(f"{place}{error.strerror or error}") from error
+
+
+class CaGroup(click.Group):
+    """A group that does something by itself, with errors like those of a command."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it. Raises click's own exceptions only."""
+        with _plain_errors():
+            return super().invoke(ctx)
 
 
 class Duration(click.ParamType[float]):

@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,23 +42,38 @@ def create_ca(
     `furnish` may add to it (entries, enrolment files) before it appears in its place.
     """
     check_lifetimes(root_ttl, issuer_ttl)
-    target = directory.absolute()
-    refuse_existing(target)
-    _make_parents(target.parent)
-    workshop = Path(tempfile.mkdtemp(prefix=f".{target.name}.new-", dir=target.parent))  # mkdtemp makes it 0700
-    try:
+    with workshop_for(directory) as workshop:
         store = _build(workshop, replace(settings, issuer_ttl=issuer_ttl), passphrase, now, root_ttl)
         try:
             if furnish is not None:
                 furnish(workshop, store, load_bundle(store, settings.trust_domain))
         finally:
             store.close()
-        try:
-            workshop.rename(target)
-        except OSError as error:
-            raise CaExists(f"{target} appeared meanwhile, or cannot be written: {error.strerror}") from error
+        appear(workshop, directory)
+
+
+@contextmanager
+def workshop_for(directory: Path) -> Iterator[Path]:
+    """A folder beside a CA's final place, to build it in; it is gone at the end. Raises CaExists, OSError."""
+    target = directory.absolute()
+    refuse_existing(target)
+    _make_parents(target.parent)
+    workshop = Path(tempfile.mkdtemp(prefix=f".{target.name}.new-", dir=target.parent))  # mkdtemp makes it 0700
+    try:
+        yield workshop
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
+
+
+def appear(workshop: Path, directory: Path) -> None:
+    """Put what the workshop holds into its place, durably and at once. Raises CaExists."""
+    target = directory.absolute()
+    for folder in (workshop, workshop / KEYS_DIR):
+        _sync_directory(folder)
+    try:
+        workshop.rename(target)
+    except OSError as error:
+        raise CaExists(f"{target} appeared meanwhile, or cannot be written: {error.strerror}") from error
     _sync_directory(target.parent)
 
 

@@ -72,6 +72,22 @@ class Database:
         if found != ["ok"]:
             raise StoreUnavailable(f"the CA's store is damaged: {'; '.join(found)}")
 
+    def check_schema(self) -> None:
+        """Hold tables, indexes and triggers against those of a new store. Raises StoreUnavailable.
+
+        For a file that came from elsewhere: a trigger that is missing, or one too many, would go unnoticed for long.
+        """
+        fresh = Database(None)
+        try:
+            if self._schema() != fresh._schema():
+                raise StoreUnavailable("the tables of the store are not those that this program makes")
+        finally:
+            fresh.close()
+
+    def _schema(self) -> dict[str, str]:
+        rows = self._read("SELECT type || ' ' || name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'")
+        return {str(name): "".join(str(sql).split()) for name, sql in rows}
+
     def _migrate(self) -> None:
         version = self._version()
         if version > len(STEPS):
