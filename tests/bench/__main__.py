@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import fcntl
 import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from tests.bench.stage import Stage, measure, staged
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CACHE = REPOSITORY / ".cache" / "bench"
+LONGEST_TURN = 80.0  # seconds that `--lock` is held at a time
 AGAIN = 2  # how often a round is repeated that others disturbed
 
 
@@ -33,7 +32,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="instead of the row's own number (7 for latency, else 5)")
     parser.add_argument("--seconds", type=float, help="of each measurement (30 for latency, else 5)")
     parser.add_argument("--short", action="store_true", help="3 rounds of 2 seconds: a first look")
-    parser.add_argument("--lock", type=Path, help="hold this file's lock for the time of a round, to keep others quiet")
+    parser.add_argument("--lock", type=Path, help="hold this file's lock while measuring, at most 80 s at a time")
     parser.add_argument("-o", "--output", type=Path, default=CACHE / "figures.json", help="JSON; rows are replaced")
     return parser.parse_args()
 
@@ -68,11 +67,13 @@ def play(row: Row, program: Path, options: argparse.Namespace) -> tuple[list[dic
         tempfile.TemporaryDirectory(prefix="mesh-bench-") as folder,
         staged(row, Path(folder) / row.name, program, names) as stage,
     ):
+        quiet = Quiet(options.lock)
         for number in range(rounds):
             for each in list(stage.contestants)[:: 1 if number % 2 == 0 else -1]:
-                with locked(options.lock):
-                    figures.append({"round": number, **measured(stage, each, seconds)})
+                quiet.turn(seconds + 2)
+                figures.append({"round": number, **measured(stage, each, seconds)})
             print(".", end="", flush=True, file=sys.stderr)
+        quiet.end()
         print(file=sys.stderr)
         return figures, stage.missing
 
@@ -88,15 +89,29 @@ def measured(stage: Stage, name: str, seconds: float) -> dict[str, Any]:
     return figure
 
 
-@contextlib.contextmanager
-def locked(path: Path | None) -> Iterator[None]:
-    """Hold a file's lock, alone."""
-    if path is None:
-        yield
-        return
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+class Quiet:
+    """A lock on a file, held alone while we measure, and let go now and then so that others get their turn."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._file = path.open("a") if path is not None else None
+        self._since: float | None = None
+
+    def turn(self, seconds: float) -> None:
+        """Before a measurement that will take so long: take the lock, unless we have it and may keep it."""
+        if self._file is None:
+            return
+        if self._since is not None and time.monotonic() + seconds > self._since + LONGEST_TURN:
+            self.end()
+            time.sleep(1.0)
+        if self._since is None:
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            self._since = time.monotonic()
+
+    def end(self) -> None:
+        """Let the others in."""
+        if self._file is not None:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+            self._since = None
 
 
 def keep(path: Path, row: Row, figures: list[dict[str, Any]], missing: list[str]) -> None:

@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MARK = 12, EVENTS = 64, AT_ONCE = 16, SAMPLES = 8 << 20 };
+enum { MARK = 12, EVENTS = 64, AT_ONCE = 16, SAMPLES = 8 << 20, TOO_MANY = 1000, PATIENCE = 120 };
 typedef enum { KEEP, FRESH, RATE, HOLD } mode;
 
 static mode what = KEEP;
@@ -53,6 +53,7 @@ static void send_request(connection *c, uint64_t since) {
 
 static void problem(const char *why) {
     if (!errors++) fprintf(stderr, "load: %s\n", why);
+    if (errors == TOO_MANY) die("too many errors");
 }
 
 static void again(connection *c, bool politely) {
@@ -208,6 +209,7 @@ static void run(void) {
             printf("HELD %llu\n", (unsigned long long)errors);
             fflush(stdout);
             held = true;
+            alarm(0);
         }
     }
 }
@@ -264,6 +266,7 @@ int main(int argc, char **argv) {
         all[i].out = calloc(1, template_length + 1);
         if (id) all[i].id = all[i].out + (id - template) + strlen("X-Request-Id: ");
     }
+    alarm((unsigned)(seconds + warm) + PATIENCE); /* rather no figure than none for ever */
     int first = what == HOLD && connections > AT_ONCE ? AT_ONCE : connections;
     for (opened = 0; opened < (uint64_t)first; opened++) wire_open(&w, &all[opened]);
     if (what == HOLD) {

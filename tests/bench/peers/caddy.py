@@ -8,13 +8,20 @@ from pathlib import Path
 
 from tests.bench.scene import SERVER, Scene
 
+LOG = """log {{
+        output file {file} {{
+            roll_disabled
+        }}
+        format json
+    }}"""
+
 
 def caddy(scene: Scene) -> list[list[str]] | None:
     """None where it is not installed."""
     program = shutil.which("caddy", path=str(Path(sys.executable).parent)) or shutil.which("caddy")
     if program is None:
         return None
-    log = f"log {{ output file {scene.file('caddy.log')} {{ roll_disabled }}\n format json }}" if scene.row.log else ""
+    log = LOG.format(file=scene.file("caddy.log")) if scene.row.log else ""
     path = scene.file("Caddyfile")
     path.write_text(f"""
 {{

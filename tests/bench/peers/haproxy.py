@@ -56,6 +56,7 @@ defaults
     timeout client 1h
     timeout server 1h
     timeout http-request 10s
+    timeout http-keep-alive 1h
 frontend in
     {bind}{logging}
     default_backend out

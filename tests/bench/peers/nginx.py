@@ -32,7 +32,10 @@ def nginx(scene: Scene) -> list[list[str]] | None:
         return [configuration(scene.folder, "nginx", server, kind="stream")]
     log = LOG + f"access_log {scene.file('nginx.log')} line;" if scene.row.log else "access_log off;"
     pool = "{{ server 127.0.0.1:{}; keepalive 256; keepalive_requests 1000000000; }}"
-    forward = 'proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $http_host;'
+    forward = (
+        'proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $http_host;'
+        " proxy_max_temp_file_size 0;"
+    )
     inbound = f"""
         {log}
         upstream app {pool.format(scene.backend)}
