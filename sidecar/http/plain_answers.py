@@ -65,6 +65,11 @@ class AnswerReader:
         self._known: dict[bytes, PlainResponse] = {}
         self._known_to_head: dict[bytes, PlainResponse] = {}
 
+    @property
+    def remembered(self) -> int:
+        """How many heads are kept."""
+        return len(self._known) + len(self._known_to_head)
+
     def read(self, data: bytes, start: int = 0, *, to_head: bool = False) -> PlainResponse | Unread:
         """Read the head that begins here; `to_head`: it answers a HEAD request."""
         end = data.find(b"\r\n\r\n", start)
