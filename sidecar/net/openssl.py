@@ -73,7 +73,7 @@ def _short_way() -> tuple[Read, ReadOn, Write, Callable[[bytearray], Any]]:
         return count
 
     def short_write(connection: Any, data: bytes | memoryview) -> int:
-        count: int = ssl_write(connection._ssl, address(data), len(data))
+        count: int = ssl_write(connection._ssl, data if isinstance(data, bytes) else address(data), len(data))
         if count <= 0:
             connection._raise_ssl_error(connection._ssl, count)
         return count

@@ -226,8 +226,6 @@ class Task:
     __slots__ = (
         "_driver",
         "_queue",
-        "_queued",
-        "_thrown",
         "_waiters",
         "children",
         "coro",
@@ -235,6 +233,8 @@ class Task:
         "error",
         "happened",
         "parent",
+        "queued",
+        "thrown",
     )
 
     def __init__(self, driver: Driver, coro: Coroutine[Any, Any, object], parent: Task | None) -> None:
@@ -246,20 +246,20 @@ class Task:
         self.deadline = NEVER
         self.happened = False
         self.error: BaseException | None = None
-        self._queued = False
-        self._thrown: BaseException | None = None
+        self.queued = False
+        self.thrown: BaseException | None = None
         self._waiters: list[Task] | None = None
 
     def wake(self) -> None:
         """Let the task look again at what it waits for."""
-        if not self._queued and not self.happened:
-            self._queued = True
+        if not self.queued and not self.happened:
+            self.queued = True
             self._queue.append(self)
 
     def throw(self, error: BaseException) -> None:
         """Raise this at the task's await, when it is stepped next. The first error stands."""
-        if self._thrown is None and not self.happened:
-            self._thrown = error
+        if self.thrown is None and not self.happened:
+            self.thrown = error
             self.wake()
 
     def cancel(self) -> None:
@@ -267,7 +267,7 @@ class Task:
         if self.happened:
             return
         if self._driver.current is self:  # a task that cancels itself ends at its next await
-            self._thrown = Cancelled()
+            self.thrown = Cancelled()
             return
         self._driver.step(self, Cancelled())
         if not self.happened:
@@ -397,9 +397,9 @@ class Driver:
         ready = self.ready
         while ready:
             task = ready.popleft()
-            task._queued = False
+            task.queued = False
             if not task.happened:
-                error, task._thrown = task._thrown, None
+                error, task.thrown = task.thrown, None
                 self.step(task, error)
 
     def run_patient(self) -> None:

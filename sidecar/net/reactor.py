@@ -80,7 +80,7 @@ class Reactor(Driver):
             os.close(self._bell)
 
     def _turn(self) -> None:
-        watched_by_fd = self._watched
+        watched_by_fd, ready = self._watched, self.ready
         for _ in range(POLLS_PER_TURN):
             events = self._epoll.poll(0, EVENTS_PER_POLL)
             if not events and not self.patient:
@@ -89,12 +89,40 @@ class Reactor(Driver):
             self.batch = batch = self.batch + 1
             for fd, mask in events:
                 watched = watched_by_fd.get(fd)
-                if watched is not None and watched.born != batch:
+                if watched is None or watched.born == batch:
+                    continue
+                reader = watched.reader
+                if mask != READ or reader is None:
                     watched.stirred(mask)
+                elif not reader.queued:  # as Task.wake, without the call
+                    reader.queued = True
+                    ready.append(reader)
             self.run_ready()
             if self.patient:
                 self.run_patient()
         self._remember_the_patient()
+
+    def run_ready(self) -> None:
+        """As the driver's own, with `step` written out for the task to which nothing has happened but its event."""
+        ready, before = self.ready, self.current
+        while ready:
+            task = ready.popleft()
+            task.queued = False
+            if task.happened:
+                continue
+            error = task.thrown
+            if error is not None:
+                task.thrown = None
+                self.step(task, error)
+                continue
+            self.current = task
+            try:
+                task.coro.send(None)
+            except StopIteration:
+                self.ended(task, None)
+            except BaseException as problem:  # noqa: BLE001 - whatever ends one task must not end the driver
+                self.ended(task, problem)
+            self.current = before
 
     def _remember_the_patient(self) -> None:
         """Have the next turn begin at once where somebody who has given way is ready: no socket will tell of it."""

@@ -34,9 +34,10 @@ TLS_LONGEST = 16 * 1024
 class Watched:
     """A descriptor that the reactor watches."""
 
-    __slots__ = ("born", "closed", "fd", "interest", "reactor", "sock")
+    __slots__ = ("born", "closed", "fd", "interest", "reactor", "reader", "sock")
 
     def __init__(self, reactor: Reactor, sock: socket.socket, interest: int) -> None:
+        self.reader: Task | None = None
         self.reactor = reactor
         self.sock = sock
         self.fd = sock.fileno()
@@ -60,10 +61,9 @@ class Watched:
 class EpollWire(Watched):
     """What plain and TLS wires share: who waits for what, and what epoll is told."""
 
-    __slots__ = ("_on_stir", "ended", "half_closed", "reader", "received", "reset", "sent", "watcher", "writer")
+    __slots__ = ("_on_stir", "ended", "half_closed", "received", "reset", "sent", "watcher", "writer")
 
     def __init__(self, reactor: Reactor, sock: socket.socket) -> None:
-        self.reader: Task | None = None
         self.writer: Task | None = None
         self.watcher: Task | None = None
         self.half_closed = False  # the other side has sent FIN

@@ -23,6 +23,7 @@ from sidecar.errors import (
     BodyTooLarge,
     DownstreamGone,
     DownstreamIdle,
+    HeadTooLarge,
     HopError,
     PeerIdentityMismatch,
     ProtocolViolation,
@@ -32,6 +33,7 @@ from sidecar.errors import (
     UpstreamProtocolViolation,
     UpstreamReset,
 )
+from sidecar.http.chunk_relay import ChunkRelay
 from sidecar.http.headers import first, tokens, without_reserved
 from sidecar.http.message import NEED_DATA, Data, End, RequestHead, ResponseHead
 from sidecar.net.pool import FRESH, YOUNG
@@ -414,25 +416,47 @@ class Exchange:
                 lease = self._rests_on(endless=first(response.headers, b"content-length") is None)
                 codec.receive(bytes(await self._read_body(connection.wire, lease)))
 
-    async def relay_plain(self, connection: Connection, head: bytes, begun: bytes, length: int) -> bool:
+    async def relay_counted(self, connection: Connection, head: list[bytes], begun: bytes, length: int) -> bool:
         """Send on an answer whose head the express has read, with what has come of its body; the rest is moved as it
         comes. Returns whether the upstream connection is clean. Raises HopError.
         """
         self.answered = True
-        hop, wire = self._hop, connection.wire
-        out, data, clean = head, memoryview(begun), True
-        while True:
-            missing = length - hop.sent_bytes
-            if len(data) > missing:
-                data, clean = data[:missing], False
+        hop = self._hop
+        hop.sent_bytes, clean = len(begun), True
+        await self._put(b"".join((*head, begun)))
+        while hop.sent_bytes < length:
+            data = await self._more(connection, endless=False)
+            clean = hop.sent_bytes + len(data) <= length
+            if not clean:
+                data = data[: length - hop.sent_bytes]
             hop.sent_bytes += len(data)
-            await self._put(b"".join((out, data)) if out else data)
-            if hop.sent_bytes == length:
-                return clean
-            out = b""
-            data = await self._read_body(wire, self._rests_on())
-            if not data:
-                raise UpstreamClosed("the upstream closed in the middle of its answer")
+            await self._put(data)
+        return clean
+
+    async def relay_chunked(self, connection: Connection, head: list[bytes], begun: bytes) -> bool:
+        """The same for a chunked answer, whose chunks travel on as they came."""
+        limits, hop = self._side.limits, self._hop
+        relay = ChunkRelay(limits.head_bytes, limits.head_lines)
+        data, out = begun, head
+        self.answered = True
+        while True:
+            try:
+                end = relay.pass_on(data, out)
+            except (ProtocolViolation, HeadTooLarge) as error:
+                raise UpstreamProtocolViolation(f"response: {error}") from None
+            hop.sent_bytes = relay.payload
+            if out:
+                await self._put(b"".join(out))
+            if relay.done:
+                return end == len(data)
+            out = []
+            data = bytes(await self._more(connection, endless=True))
+
+    async def _more(self, connection: Connection, *, endless: bool) -> memoryview:
+        data = await self._read_body(connection.wire, self._rests_on(endless=endless))
+        if not data:
+            raise UpstreamClosed("the upstream closed in the middle of its answer")
+        return data
 
     def _headers_for_downstream(self, head: ResponseHead) -> Headers:
         """What the downstream may see of a response head. Raises UpstreamProtocolViolation."""

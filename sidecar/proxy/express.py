@@ -1,8 +1,7 @@
 """The express: a plain request and its answer, without a codec, a task or a copy that is not needed.
 
 Theory of operation. Between its requests a connection waits here. A request that is plain (`sidecar.http.plain`) and
-whole,
-permitted by a ticket of its caller's lane, and for which a pooled connection is at hand, is spliced and sent at
+whole, permitted by a ticket of its caller's lane, and for which a pooled connection is at hand, is spliced and sent at
 once; its answer, where that is plain too, is spliced and sent on. Nothing is refused here and nothing is repaired.
 Whatever is not so goes the general way (`sidecar.proxy.http`, `sidecar.proxy.exchange`) with its bytes, at one of two
 points:
@@ -113,7 +112,7 @@ class Express:
                 patience = door.side.timeouts.request_head if first else door.side.timeouts.keep_alive
                 task.deadline = port.now + (min(patience, DRAIN_GRACE) if door.draining else patience)
                 try:
-                    data = await wire.read()
+                    data = bytes(await wire.read_shared())
                 except (Expired, WireBroken):
                     return Way.END
                 if not data:
@@ -176,11 +175,11 @@ class Express:
                 await upstream.write(b"".join((request.line, ticket.lines, request.fields, tail, body)))
                 sent = True
                 task.deadline = port.now + timeouts.response_head
-                answer = await upstream.read(wire)
+                answer = bytes(await upstream.read_shared(wire))
             except (WireBroken, PeerGone, Expired) as error:
                 problem = error
             response = ticket.upstream.answers.read(answer, to_head=method == "HEAD")
-            if not isinstance(response, PlainResponse) or response.length == CHUNKED:
+            if not isinstance(response, PlainResponse):
                 codec.receive(data)
                 self.handover = Handover(
                     hop, side, ticket.upstream, connection, answer, problem, task.deadline,
@@ -195,13 +194,14 @@ class Express:
             hop.received_bytes = request.length
             close = request.close or side.draining
             size, length = response.size, response.length
-            over = len(answer) - size - length
-            if over >= 0:
+            if length == CHUNKED or len(answer) < size + length:
+                await self._stream(request, ticket, connection, response, answer, close=close)
+            else:
                 hop.sent_bytes = length
                 self._connection = None
-                if over or response.close:  # what follows the answer belongs to none that we asked for
+                if len(answer) > size + length or response.close:
                     pool.discard(connection)
-                    answer = answer[: size + length]
+                    answer = answer[: size + length]  # what follows the answer belongs to none that we asked for
                 else:
                     pool.give(connection)
                 if close:
@@ -215,9 +215,6 @@ class Express:
                     raise DownstreamGone from None
                 except Expired:
                     raise DownstreamIdle("the downstream does not read its answer (timeouts.idle)") from None
-            else:
-                head = response.lines + (CLOSE if close else b"\r\n")
-                await self._stream(request, ticket, connection, response, head, answer)
             hop.ended = port.read_clock()
             tallies, kind = ticket.tallies, status // 100
             tallies[kind] = side.recorder.observe_plain(hop, tallies.get(kind))
@@ -227,17 +224,22 @@ class Express:
             data = data[end:] if len(data) > end else b""
 
     async def _stream(
-        self, request: PlainRequest, ticket: Ticket, connection: Connection, response: PlainResponse, head: bytes,
-        answer: bytes,
+        self, request: PlainRequest, ticket: Ticket, connection: Connection, response: PlainResponse, answer: bytes, *,
+        close: bool,
     ) -> None:  # fmt: skip
-        """An answer that has not come whole with its head."""
+        """An answer that is chunked, or has not come whole with its head."""
         owner, side, hop = self._owner, self._side, self._hop
         assert side is not None
         assert hop is not None
         asked = RequestHead(request.method.encode(), request.target.encode(), [])
         plan = Plan(ticket.upstream, b"", [])
         owner.exchange = exchange = Exchange(self._port, side, hop, asked, plan, self._wire, owner.codec, self._caller)
-        clean = await exchange.relay_plain(connection, head, answer[response.size :], response.length)
+        head = [response.lines, CLOSE if close else b"\r\n"]
+        begun = answer[response.size :]
+        if response.length == CHUNKED:
+            clean = await exchange.relay_chunked(connection, head, begun)
+        else:
+            clean = await exchange.relay_counted(connection, head, begun, response.length)
         owner.exchange = self._connection = None
         if clean and not response.close:
             ticket.pool.give(connection)
