@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from sidecar.config.diff import diff
 from sidecar.config.load import load_bytes, load_text
 from sidecar.config.mistakes import ConfigErrors, Mistake
 from sidecar.config.posture import LONGEST, SLACK, Posture, posture_of, show_moment
@@ -145,6 +146,23 @@ IN_FORCE = [
 @pytest.mark.parametrize(("seconds", "expected"), IN_FORCE)
 def test_when_a_posture_is_in_force(seconds: float, expected: bool) -> None:
     assert Posture("observe", NOW).in_force(NOW + seconds) is expected
+
+
+OBSERVE = "posture: observe\n        until: "
+
+
+def test_a_reload_tells_of_a_posture_and_of_its_end() -> None:
+    strict, observe, longer = (
+        load_text(MESH % text, now=NOW)
+        for text in ("name: http", f"{OBSERVE}2026-01-10", f"{OBSERVE}2026-01-12T06:00Z")
+    )
+    assert [str(change) for change in diff(strict, observe, "orders")] == [
+        "orders.inbound.http.posture: strict → observe",
+        "orders.inbound.http.until: none → 2026-01-10T00:00:00Z",
+    ]
+    (change,) = diff(observe, longer, "orders")
+    assert str(change) == "orders.inbound.http.until: 2026-01-10T00:00:00Z → 2026-01-12T06:00:00Z"
+    assert not change.fixed
 
 
 def test_strict_is_what_nobody_had_to_say() -> None:

@@ -50,6 +50,9 @@ class Asked:
         found = self._inspector.decision(path.rpartition("/")[2])
         return (404, {}) if found is None else (200, json.loads(json.dumps(found)))
 
+    def ahead(self, question: dict[str, Any]) -> dict[str, Any]:
+        return self._inspector.explain(question)
+
 
 def told(scene: Scene, decision: str, monkeypatch: pytest.MonkeyPatch, *options: str) -> tuple[int, str]:
     """What `mesh explain ID` prints while both sidecars run, and its exit code."""
@@ -91,6 +94,14 @@ def test_programs_get_the_same_facts(table: str, monkeypatch: pytest.MonkeyPatch
             assert (document["policy"]["verdict"] == "deny") is ("note" not in document)
             assert all(change["sentence"] in people for change in document["policy"]["changes"])
         assert "text" not in document
+
+
+def test_of_a_question_ahead_both_answers_are_given_while_the_listener_observes() -> None:
+    asked = Asked(Scene(), "orders")
+    for listener, note in (("http", None), ("trial", "strict would refuse this; listener trial is in posture observe")):
+        answer = asked.ahead({"from": "mallory", "method": "GET", "path": "/x", "port": listener})
+        assert answer["verdict"] == "deny"
+        assert str(answer.get("note")).startswith(str(note))
 
 
 def test_no_snapshot_is_left_over() -> None:
