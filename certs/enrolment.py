@@ -39,6 +39,8 @@ _TOKEN = re.compile(r"[A-Za-z0-9_-]{16,256}\Z", re.ASCII)
 _HASH = re.compile(r"[0-9a-f]{64}\Z", re.ASCII)
 _HOST = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)\Z", re.ASCII)
 _PORT = re.compile(r"[0-9]{1,5}\Z", re.ASCII)
+# what a key or a token looks like, or a good part of one: capitals, small letters and digits, all mixed
+_SECRET = re.compile(r"(?=[a-z0-9+/=_-]*[A-Z])(?=[A-Z0-9+/=_-]*[a-z])(?=[A-Za-z+/=_-]*[0-9])[A-Za-z0-9+/=_-]{12,}+")
 _COMMON_KEYS = {"version", "trust_domain", "ca_address", "root_sha256", "entry", "spiffe_id"}
 _PROOF_KEYS = {"join_token", "enrolment_key"}
 
@@ -94,7 +96,17 @@ class Enrolment:
 
     @classmethod
     def parse(cls, data: bytes) -> Enrolment:
-        """Read the content of an enrolment file. Raises InvalidEnrolment, naming the field that is wrong."""
+        """Read the content of an enrolment file. Raises InvalidEnrolment, naming the field that is wrong.
+
+        Messages quote what stands there, but nothing that could be the secret: it may stand in the wrong field.
+        """
+        try:
+            return cls._parse(data)
+        except InvalidEnrolment as error:
+            raise InvalidEnrolment(_SECRET.sub("…", str(error))) from None
+
+    @classmethod
+    def _parse(cls, data: bytes) -> Enrolment:
         document = _read_object(data)
         if document.get("version") != VERSION or isinstance(document.get("version"), bool):
             raise InvalidEnrolment(f"version is {document.get('version')!r}; this program reads version {VERSION}")

@@ -131,6 +131,22 @@ def test_what_is_written_is_read_again(proof: Any, roots: list[str]) -> None:
     assert Enrolment.parse(enrolment.to_json()) == enrolment
 
 
+@pytest.mark.parametrize("field", ["spiffe_id", "trust_domain", "ca_address", "entry", "version", "root_sha256"])
+def test_a_secret_in_the_wrong_field_does_not_show_in_the_message(field: str) -> None:
+    secret = "kV3r5x1y8tWZJr4tV1jw1WJ0UTj/SUgtUWi4wyunZvho="
+    for value in (secret, f"spiffe://demo.mesh/{secret}", f"spiffe://demo.mesh/ns/default/sa/{secret}"):
+        with pytest.raises(InvalidEnrolment) as caught:
+            Enrolment.parse(json.dumps({**GOOD, field: value}).encode())
+        assert not any(secret[at : at + 12] in str(caught.value) for at in range(len(secret) - 12))
+    with pytest.raises(InvalidEnrolment, match="unknown field '…'"):
+        Enrolment.parse(json.dumps({**GOOD, secret: "x"}).encode())
+
+
+def test_what_is_no_secret_is_quoted() -> None:
+    with pytest.raises(InvalidEnrolment, match="Orders Of The Shop"):
+        Enrolment.parse(json.dumps({**GOOD, "entry": "Orders Of The Shop"}).encode())
+
+
 def test_no_secret_shows_in_a_repr() -> None:
     with_token = Enrolment.parse(json.dumps(GOOD).encode())
     assert TOKEN not in repr(with_token)

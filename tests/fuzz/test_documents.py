@@ -136,6 +136,7 @@ def test_json_of_any_shape_is_no_fault_of_ours(value: object) -> None:
 
 
 @fuzz(EDITS, brief=400, long=26_000)
+@example([(0.75, 20, b""), (0.77734375, 20, b"")])  # the key slides into the SPIFFE ID, which the message quoted
 def test_an_enrolment_file_trusts_nothing_that_it_does_not_say(edits: Edits) -> None:
     """Whatever is done to an enrolment file, it is refused without its secret in the message, or it holds at least one
     pinned root, one proof and an identity of its own trust domain, and is read the same once written again.
