@@ -173,10 +173,12 @@ class Rotator:
             await self._nudge.wait()
 
     async def _pause(self, seconds: float) -> None:
-        """Sleep between two tries; cut short when the certificate we hold turns out to have ended meanwhile."""
+        """Sleep between two tries. A new order to renew ends it, and so does the end of our certificate."""
+        self._nudge = nudge = trio.Event()  # what was ordered before has had its try
         until = self._clock.monotonic() + seconds
         held = self._held.valid_svid() is not None
-        while (left := until - self._clock.monotonic()) > 0:
-            await trio.sleep(min(left, RECHECK_SECONDS))
+        while (left := until - self._clock.monotonic()) > 0 and not nudge.is_set():
+            with trio.move_on_after(min(left, RECHECK_SECONDS)):
+                await nudge.wait()
             if held and self._held.valid_svid() is None:
                 return

@@ -59,6 +59,7 @@ class Report:
     samples: dict[str, list[tuple[float, int]]] = field(default_factory=dict)  # (requests so far, bytes)
     seconds: float = 0.0
     rotations: int = 0
+    late: int = 0  # rotations
     reloads: int = 0
 
     def slope(self, name: str) -> float:
@@ -88,8 +89,9 @@ class Report:
             f"{self.slope(name) * 1e6 / MIB:+.2f} MiB a million requests in the second half"
             for name in self.end
         )
+        done = f"{self.rotations} rotations (and {self.late} late), {self.reloads} reloads"
         return (
-            f"{dict(self.sums)} in {self.seconds:.0f} s, {self.rotations} rotations, {self.reloads} reloads, "
+            f"{dict(self.sums)} in {self.seconds:.0f} s, {done}, "
             f"failed {dict(self.failed)}\n  memory: {memory}\n  start {self.start}\n  end   {self.end}"
         )
 
@@ -167,9 +169,18 @@ class Soak(Fleet):
     def _disturb(self, over: threading.Event) -> None:
         while not over.wait(EVERY_SECONDS):
             for name in ("web", "app"):
-                self[name].rotate()
-                self.report.rotations += 1
+                self._rotate(self[name])
             self._rename_rule()
+
+    def _rotate(self, sidecar: Sidecar) -> None:
+        """A new certificate. On a machine with too much to do it may come after the 15 s for which the order waits."""
+        code, answer = sidecar.admin("POST", "/certs/rotate")
+        if code == 200:
+            self.report.rotations += 1
+        elif "within 15 s" in answer.get("detail", ""):
+            self.report.late += 1
+        else:
+            raise AssertionError(answer)
 
     def _rename_rule(self) -> None:
         """A change of the file, which both sidecars see within a second."""

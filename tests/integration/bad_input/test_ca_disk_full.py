@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from ca.config import STORE_FILE
 from ca.store.sqlite import SqliteStore
 from certs.enrolment import Enrolment
+from certs.rotation import BACKOFF_CAP_SECONDS
 from sidecar.identity.ca_client import Trust, connect
 from sidecar.net.clock import SystemClock
 from tests.integration.bad_input.conftest import assert_explained
@@ -112,7 +113,7 @@ def test_a_full_disk_stops_issuance_and_nothing_else(mesh: Crowded, tmp_path: Pa
     mesh.disk.roomy(ca.pid)
     eventually("the CA is ready", lambda: mesh.ask_ca("/v1/health")[0] == 200)
     serial = web.identity()["serial"]
-    eventually("the rotation came after all", lambda: web.identity()["serial"] != serial, 90)
+    eventually("the rotation came after all", lambda: web.identity()["serial"] != serial, BACKOFF_CAP_SECONDS + 30)
     assert mesh.issued() >= before | {web.identity()["serial"], app.identity()["serial"]}
     assert (mesh.ca_metric("mesh_ca_ready"), mesh.ca_metric("mesh_ca_store_writable")) == (1, 1)
     assert "Traceback" not in ca.text()
@@ -136,7 +137,7 @@ def test_who_needs_a_first_certificate_meanwhile_says_why_it_waits(mesh: Crowded
     assert_explained("ca_disk_full", told)
 
     mesh.disk.roomy(mesh.ca.pid)
-    mesh["app"].wait_ready(90)
+    mesh["app"].wait_ready(BACKOFF_CAP_SECONDS + 30)
     assert mesh["app"].identity()["serial"] in mesh.issued()
     assert curl("-w", "%{http_code}", "-o", "/dev/null", mesh.url).text == "200"
     mesh.assert_well()

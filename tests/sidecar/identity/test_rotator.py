@@ -215,6 +215,30 @@ def test_a_ca_that_fails_is_a_failure_and_no_reason_to_show_the_key(with_ca: Run
     with_ca(story)
 
 
+def test_an_order_to_renew_ends_the_back_off_and_is_good_for_one_try(with_ca: Run) -> None:
+    """Once the CA is mended, nobody has to wait for the rest of a long pause."""
+
+    async def story(ca: FakeCa, folder: Path) -> None:
+        life = Life(ca, folder)
+        await life.identity()
+        ca.answers["/v1/renew"] = lambda _: Response.error(503, "store_unavailable", "the disk is full")
+        await trio.sleep(DAY * 0.6)  # pauses are as long as they get
+        failures = life.now.consecutive_failures
+        life.rotator.renew_soon()
+        await trio.sleep(1)
+        assert life.now.consecutive_failures == failures + 1
+        await trio.sleep(1)
+        assert life.now.consecutive_failures == failures + 1
+        del ca.answers["/v1/renew"]
+        before = trio.current_time()
+        life.rotator.renew_soon()
+        await life.svids.wait_past(1)
+        assert trio.current_time() - before < 1
+        assert life.now.consecutive_failures == 0
+
+    with_ca(story)
+
+
 def test_a_busy_ca_is_obeyed_and_nothing_is_counted(with_ca: Run) -> None:
     async def story(ca: FakeCa, folder: Path) -> None:
         def busy(_: object) -> Response | None:
