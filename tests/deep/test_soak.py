@@ -19,7 +19,7 @@ SLOPE = 1 * MIB  # bytes a million requests
 
 def test_a_million_connections_leave_nothing_behind(tmp_path: Path) -> None:
     mesh = Soak(tmp_path, names=None)  # no two reloads give the rule the same name
-    with echo_app(tmp_path, mesh.ports.app), mesh:
+    with echo_app(tmp_path, mesh.ports.app, "soak_app.py"), mesh:
         mesh.start_all("web", "app")
         report = mesh.go(warm_up=WARM_UP, connections=CONNECTIONS - WARM_UP, between=tell)
         mesh.assert_well()

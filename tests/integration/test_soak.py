@@ -23,7 +23,7 @@ SLOPE = 1 * MIB  # bytes a million requests
 @pytest.mark.alone
 def test_everything_returns_to_its_start(tmp_path: Path, record_property: pytest.RecordProperty) -> None:
     mesh = Soak(tmp_path)
-    with echo_app(tmp_path, mesh.ports.app), mesh:
+    with echo_app(tmp_path, mesh.ports.app, "soak_app.py"), mesh:
         mesh.start_all("web", "app")
         report = mesh.go(warm_up=WARM_UP, connections=CONNECTIONS - WARM_UP)
         mesh.assert_well()

@@ -51,9 +51,9 @@ def curl(*arguments: str, stdin: bytes = b"", timeout: float = 60.0) -> Done:
 
 
 @contextmanager
-def echo_app(folder: Path, port: int) -> Iterator[Process]:
-    """The tests' own plain HTTP application, see tests/kit/echo_app.py."""
-    command = [sys.executable, "-I", str(REPOSITORY / "tests" / "kit" / "echo_app.py"), str(port)]
+def echo_app(folder: Path, port: int, script: str = "echo_app.py") -> Iterator[Process]:
+    """The tests' own plain HTTP application, see tests/kit/echo_app.py; or another one of the kit's."""
+    command = [sys.executable, "-I", str(REPOSITORY / "tests" / "kit" / script), str(port)]
     with _service(Process("echo app", command, folder / "echo.log"), port) as process:
         yield process
 
