@@ -4,7 +4,7 @@
     GET  /v1/bundle     the trust bundle, JWKS       POST /v1/enrol       a proof and a CSR for the first certificate
     GET  /v1/health     ready or not, and why        POST /v1/renew       the next one, over mTLS with the current one
     GET  /v1/metrics    for Prometheus               POST /v1/watch       bundle and time, as they change (`ca.watch`)
-    GET  /v1/log/head   the signed end of the log, for keeping elsewhere (`ca.checkpoints`)
+    GET  /v1/crl        revoked serials, RFC 5280    GET  /v1/log/head    the signed end of the log (`ca.checkpoints`)
 
 Bodies are JSON objects. An error is `{"error": short name, "detail": what to do}`; refusals hold nothing secret, and
 what is a fault of ours is told to the log, not to the caller.
@@ -20,6 +20,7 @@ import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qs
 
 from cryptography import x509
 
@@ -33,6 +34,7 @@ from ca.errors import (
     IssuerUnusable,
     ProofRefused,
     RenewalRefused,
+    Revoked,
     StoreUnavailable,
     TemplateViolation,
     TokenUsed,
@@ -41,6 +43,7 @@ from ca.errors import (
 )
 from ca.health import Health
 from ca.metrics import CONTENT_TYPE, CaMetrics
+from ca.revocation import SignedDenylist
 from ca.store.threads import StoreThreads
 from ca.watch import BEAT_SECONDS, Watch, Watcher
 from certs.bundle import BundleSet, TrustBundle
@@ -62,6 +65,7 @@ STATUS: Mapping[type[MeshError], int] = {
     ProofRefused: 401,
     ClientCertificateNeeded: 401,
     RenewalRefused: 403,
+    Revoked: 403,
     UnknownEntry: 404,
     TokenUsed: 409,
     TooManyIssuances: 429,
@@ -97,6 +101,8 @@ class Api:
         beat: float = BEAT_SECONDS,
         metrics: CaMetrics | None = None,
         scrape: Callable[[], Awaitable[bytes]] | None = None,
+        denylists: Source[SignedDenylist] | None = None,
+        crl: Callable[[str | None], Awaitable[bytes | None]] | None = None,
     ) -> None:
         self._authority = authority
         self._store = store
@@ -104,6 +110,8 @@ class Api:
         self._clock = clock
         self._health = health
         self._scrape = scrape
+        self._denylists = denylists
+        self._crl = crl
         self._beat = beat
         self._metrics = metrics or CaMetrics()
         self._routes: dict[tuple[str, str], Callable[[Request], Awaitable[Response]]] = {
@@ -112,6 +120,7 @@ class Api:
             ("GET", "/v1/health"): self._get_health,
             ("GET", "/v1/metrics"): self._get_metrics,
             ("GET", "/v1/log/head"): self._log_head,
+            ("GET", "/v1/crl"): self._get_crl,
             ("POST", "/v1/challenge"): self._challenge,
             ("POST", "/v1/enrol"): self._enrol,
             ("POST", "/v1/renew"): self._renew,
@@ -147,6 +156,13 @@ class Api:
             return Response.error(404, "not_found", "this CA keeps no metrics")
         return Response(200, ((b"content-type", CONTENT_TYPE),), await self._scrape())
 
+    async def _get_crl(self, request: Request) -> Response:
+        issuer = parse_qs(request.query).get("issuer", [None])[-1]
+        crl = None if self._crl is None else await self._crl(issuer)
+        if crl is None:
+            return Response.error(404, "not_found", "no issuing CA of this serial signs revocation lists here")
+        return Response(200, ((b"content-type", b"application/pkix-crl"),), crl)
+
     async def _log_head(self, request: Request) -> Response:
         statement = await self._store.call(export_head, self._store.store)
         if statement is None:
@@ -173,13 +189,18 @@ class Api:
             await _refuse_watch(channel, refusal(error, request))
             return
         leaf = caller.chain[0]
-        watcher = Watcher(caller.spiffe_id, f"{leaf.serial_number:x}", leaf.not_valid_after_utc.timestamp())
+        serial, *issuers = (f"{one.serial_number:x}" for one in caller.chain)
+        watcher = Watcher(caller.spiffe_id, serial, leaf.not_valid_after_utc.timestamp(), tuple(issuers))
         if watcher.not_after <= self._clock.wall():
             error = ClientCertificateNeeded("the certificate of this connection has expired; connect with a valid one")
             await _refuse_watch(channel, refusal(error, request))
             return
+        if (revoked := self._authority.why_revoked(watcher.spiffe_id, serial, issuers)) is not None:
+            await _refuse_watch(channel, refusal(revoked, request))
+            return
         try:
-            await Watch(watcher, self._bundles, self._store, self._clock, self._beat).run(channel)
+            watch = Watch(watcher, self._bundles, self._store, self._clock, self._beat, self._denylists)
+            await watch.run(channel)
         except (BadRequest, StoreUnavailable) as error:
             _log.warning("watch of %s ended: %s", caller.spiffe_id, error)
 

@@ -8,7 +8,7 @@ Proofs that can be spent are spent just before the signature, when nothing else 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -18,7 +18,8 @@ from ca.attest import enrolment_key, join_token, svid
 from ca.attest.proof import Attested, Proof, TokenProof
 from ca.bucket import Bucket
 from ca.entries import DEFAULT_TTL
-from ca.errors import TooManyIssuances
+from ca.errors import Revoked, TooManyIssuances
+from ca.revocation import SignedDenylist
 from ca.signers import Issuer
 from ca.store.base import Issuance
 from ca.store.threads import StoreThreads
@@ -58,6 +59,7 @@ class Authority:
         *,
         entropy: Callable[[int], bytes] = os.urandom,
         bucket: Bucket | None = None,
+        denylists: Source[SignedDenylist] | None = None,
     ) -> None:
         self.trust_domain = trust_domain
         self.issuer = issuer
@@ -66,6 +68,7 @@ class Authority:
         self._clock = clock
         self._entropy = entropy
         self._bucket = bucket or Bucket()
+        self._denylists = denylists
         self._challenges = enrolment_key.Challenges(entropy(32))
 
     def challenge(self, entry: str) -> enrolment_key.Challenge:
@@ -75,7 +78,7 @@ class Authority:
     async def enrol(self, csr_der: bytes, proof: Proof) -> Issued:
         """A first certificate.
 
-        Raises InvalidCsr, ProofRefused, TokenUsed, TooManyIssuances, IssuerUnusable, StoreUnavailable.
+        Raises InvalidCsr, ProofRefused, TokenUsed, Revoked, TooManyIssuances, IssuerUnusable, StoreUnavailable.
         """
         csr, now = parse_csr(csr_der), self._clock.wall()
         if isinstance(proof, TokenProof):
@@ -90,7 +93,27 @@ class Authority:
         """The next certificate for whoever shows the current one. Raises RenewalRefused, and otherwise as `enrol`."""
         csr, now = parse_csr(csr_der), self._clock.wall()
         attested = await svid.attest(self._store, self._bundles.current, chain, now)
+        serial, *issuers = (f"{one.serial_number:x}" for one in chain)
+        if (revoked := self.why_revoked(attested.entry.spiffe_id, serial, issuers)) is not None:
+            raise revoked
         return await self._issue(csr.public_key, attested)
+
+    def why_revoked(self, spiffe_id: SpiffeId, serial: str = "", issuers: Iterable[str] = ()) -> Revoked | None:
+        """The refusal for whoever is on the denylist.
+
+        The list in force is a second old at most; that nothing is issued after a revocation is the store's promise.
+        """
+        if self._denylists is None or not self._denylists.number:
+            return None
+        match self._denylists.current.denylist.denies(spiffe_id, serial, issuers):
+            case None:
+                return None
+            case "spiffe_id":
+                return Revoked(f"{spiffe_id} is revoked: nothing is issued to it before `mesh certs unrevoke`")
+            case "serial":
+                return Revoked(f"certificate {serial} of {spiffe_id} is revoked. Make a new key and enrol again")
+            case "issuer":
+                return Revoked(f"the issuing CA of certificate {serial} is revoked. Make a new key and enrol again")
 
     async def issue_own(self, key: PrivateKey, ttl: float = DEFAULT_TTL) -> X509Svid:
         """The certificate under which the CA itself serves, recorded like any other. Raises as `enrol`."""
@@ -104,6 +127,8 @@ class Authority:
         if wait > 0:
             raise TooManyIssuances(wait)
         entry, issuer = attested.entry, self.issuer  # another issuing CA may take over while we wait below
+        if (revoked := self.why_revoked(entry.spiffe_id)) is not None:
+            raise revoked
         template = self._draw_up(issuer, entry.spiffe_id, entry.dns_names, entry.ttl, public_key)
         await attested.settle()
         return await self._sign_and_record(issuer, template, entry.id, attested.proof, attested.detail)

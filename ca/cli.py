@@ -29,7 +29,7 @@ from ca.cli_common import (
     table,
 )
 from ca.cli_entries import entry, key, token
-from ca.cli_keep import backup, log, restore
+from ca.cli_keep import backup, crl, log, restore
 from ca.config import DEFAULT_ADDRESS, CaSettings, ServeConfig, load_settings
 from ca.durations import format_duration
 from ca.errors import CaError
@@ -226,6 +226,7 @@ def _end(certificate: x509.Certificate) -> float:
 ca.add_command(backup)
 ca.add_command(restore)
 ca.add_command(log)
+ca.add_command(crl)
 ca.add_command(entry)
 ca.add_command(token)
 ca.add_command(key)

@@ -10,7 +10,18 @@ from typing import Any
 
 import click
 
-from ca.cli_common import CaCommand, CaGroup, dir_option, moment, opened, output_option, print_result, table
+from ca.cli_common import (
+    CaCommand,
+    CaGroup,
+    dir_option,
+    moment,
+    opened,
+    output_option,
+    passphrase_option,
+    print_result,
+    read_passphrase,
+    table,
+)
 from ca.entries import find_entry
 from ca.errors import BadRequest
 from certs.signed import Statement
@@ -65,6 +76,44 @@ def restore(file: Path, directory: Path, output: str) -> None:
         "make sure that the old machine never serves again, then: mesh ca serve",
     ]
     print_result(output, document, lines)
+
+
+@click.command(cls=CaCommand)
+@click.option("--issuer", "serial", metavar="SERIAL", help="Which issuing CA's.  [default: the active one's]")
+@click.option("--out", type=_FILE, help="File to write, DER.  [default: print it as PEM]")
+@passphrase_option
+@dir_option
+def crl(serial: str | None, out: Path | None, passphrase_file: Path | None, directory: Path) -> None:
+    """Make the certificate revocation list (RFC 5280) of an issuing CA. `mesh ca serve` has it at GET /v1/crl.
+
+    \b
+    Examples:
+      mesh ca crl --passphrase-file pass.txt
+      mesh ca crl --out mesh.crl
+    """
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    from ca.revocation import make_crl
+    from ca.roots import certificate_of, load_slot
+
+    passphrase = read_passphrase(passphrase_file, new=False)
+    with opened(directory) as (_, store):
+        slots = store.slots()
+        signing = [slot for slot in slots if slot.kind == "issuer" and slot.state in ("active", "retiring")]
+        wanted = [
+            slot
+            for slot in signing
+            if (slot.state == "active" if serial is None else f"{certificate_of(slot).serial_number:x}" == serial)
+        ]
+        if not wanted:
+            raise BadRequest(f"no issuing CA with serial {serial} signs revocation lists; see `mesh ca status`")
+        der = make_crl(store, load_slot(directory, slots, wanted[0], passphrase), time.time())
+    if out is not None:
+        out.write_bytes(der)
+        click.echo(f"wrote {out}")
+    else:
+        click.echo(x509.load_der_x509_crl(der).public_bytes(Encoding.PEM).decode(), nl=False)
 
 
 @click.group(cls=CaGroup, invoke_without_command=True)

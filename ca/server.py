@@ -15,7 +15,7 @@ import logging
 import random
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import trio
 from cryptography import x509
@@ -29,7 +29,8 @@ from ca.config import STORE_FILE, CaSettings, ServeConfig, load_settings
 from ca.errors import CaError, IssuerUnusable
 from ca.health import Health, judge, warnings
 from ca.metrics import CaMetrics
-from ca.roots import active_slot, load_bundle, load_issuer
+from ca.revocation import SignedDenylist, draw_up, make_crl
+from ca.roots import active_slot, certificate_of, load_bundle, load_issuer, load_slot
 from ca.schedule import Schedule
 from ca.signers import Issuer
 from ca.store.base import Store
@@ -50,6 +51,7 @@ from sidecar.net.tls_stream import TlsStream
 
 LOOK_AGAIN = 30.0  # seconds between two looks at the schedule: a clock that was set is noticed this soon
 MIN_SCHEDULE_SECONDS = 0.5
+CRL_SECONDS = 60.0  # how long one answer to `GET /v1/crl` serves everybody
 WARN_EVERY = 3600.0  # seconds between two rounds of warnings in the log
 ALPN = (b"http/1.1",)
 LIMITS = HttpLimits(body_bytes=64 * 1024)  # the largest request, a CSR with a proof, is under 24 KiB
@@ -71,8 +73,11 @@ class CaServer:
     schedule: Schedule
     bundles: Source[BundleSet] = field(default_factory=lambda: Source("trust bundle"))
     svids: Source[X509Svid] = field(default_factory=lambda: Source("certificate of the CA"))
+    denylists: Source[SignedDenylist] = field(default_factory=lambda: Source("denylist"))
     metrics: CaMetrics = field(default_factory=CaMetrics)
     keeper: Storekeeper = field(init=False)
+    _crls: dict[str, tuple[int, float, bytes]] = field(default_factory=dict)
+    _retired: dict[str, Issuer] = field(default_factory=dict)
     _svid_root: x509.Certificate | None = None
     _context: SSL.Context | None = None
     _connections: int = 0
@@ -89,7 +94,8 @@ class CaServer:
         listeners = await trio.open_tcp_listeners(self.config.port, host=self.config.host)
         api = Api(
             self.authority, self.store, self.bundles, self.clock, self.health,
-            beat=self.config.watch_beat, metrics=self.metrics, scrape=self.scrape,
+            beat=self.config.watch_beat, metrics=self.metrics, scrape=self.scrape, denylists=self.denylists,
+            crl=self.crl,
         )  # fmt: skip
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_own_svid)
@@ -226,6 +232,49 @@ class CaServer:
             self.issuer = await self.store.call(load_issuer, self.config.directory, store, passphrase)
             self.authority.issuer = self.issuer
             _log.info("issuing CA %s is loaded", self.issuer.serial)
+        await self._follow_denylist()
+
+    async def _follow_denylist(self) -> None:
+        """Publish the denylist where it changed, another issuing CA signs, or it is getting old. Raises CaError."""
+        known, now = self.denylists.current, self.clock.wall()
+        sequence = await self.store.call(self.store.store.denylist_sequence)
+        same = (sequence, self.issuer.serial) == (known.denylist.sequence, known.signer)
+        if same and 0 <= now - known.denylist.at < self.config.denylist_every:
+            return
+        drawn = await self.store.call(draw_up, self.store.store, self.settings.trust_domain, self.issuer, now)
+        self.denylists.publish(drawn)
+        if sequence != known.denylist.sequence:
+            _log.info("denylist %d is published: %d denied", sequence, len(drawn.denylist))
+
+    async def crl(self, issuer_serial: str | None) -> bytes | None:
+        """The CRL (DER) of the active issuing CA, or of one that retires; None where it is not one of ours.
+
+        Made anew for every change, and at least each minute that somebody asks. Raises StoreUnavailable.
+        """
+        await self._follow_denylist()
+        issuer = self.issuer if issuer_serial in (None, self.issuer.serial) else await self._retiring(issuer_serial)
+        if issuer is None:
+            return None
+        sequence, now = self.denylists.current.denylist.sequence, self.clock.wall()
+        made_for, made_at, crl = self._crls.get(issuer.serial, (-1, 0.0, b""))
+        if made_for != sequence or not 0 <= now - made_at < CRL_SECONDS:
+            crl = await self.store.call(make_crl, self.store.store, issuer, now)
+            self._crls[issuer.serial] = (sequence, now, crl)
+        return crl
+
+    async def _retiring(self, serial: str | None) -> Issuer | None:
+        """The retiring issuing CA with this serial, its key opened once."""
+        if serial not in self._retired:
+            slots = await self.store.call(self.store.store.slots)
+            retiring = [slot for slot in slots if (slot.kind, slot.state) == ("issuer", "retiring")]
+            for slot in retiring:
+                if f"{certificate_of(slot).serial_number:x}" == serial:
+                    passphrase = self.schedule.passphrase
+                    self._retired[serial] = await self.store.call(
+                        load_slot, self.config.directory, slots, slot, passphrase
+                    )
+        found = self._retired.get(serial or "")
+        return found if found is not None and found.not_after > self.clock.wall() else None
 
     def _warnings(self) -> tuple[str, ...]:
         issuer = self.issuer
@@ -259,8 +308,15 @@ def open_server(
         threads = StoreThreads(opened)
         bundles: Source[BundleSet] = Source("trust bundle")
         bundles.publish(BundleSet((load_bundle(opened, settings.trust_domain),)))
-        authority = Authority(settings.trust_domain, issuer, threads, bundles, clock, bucket=Bucket())
-        return CaServer(config, settings, issuer, threads, clock, authority, schedule, bundles)
+        opened.acknowledge([replace(ack, sequence=0) for ack in opened.acks() if ack.topic == "watch"])  # none is open
+        denylists: Source[SignedDenylist] = Source("denylist")
+        denylists.publish(draw_up(opened, settings.trust_domain, issuer, clock.wall()))
+        authority = Authority(
+            settings.trust_domain, issuer, threads, bundles, clock, bucket=Bucket(), denylists=denylists
+        )
+        return CaServer(
+            config, settings, issuer, threads, clock, authority, schedule, bundles, denylists=denylists
+        )
     except BaseException:
         opened.close()
         raise

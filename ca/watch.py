@@ -1,10 +1,15 @@
-"""The one acknowledged watch from each sidecar (decision D16): bundle and CA time, full state, a sequence per topic.
+"""The one acknowledged watch from each sidecar (decision D16): bundle, denylist and CA time, a sequence per topic.
 
 The CA sends lines of JSON; the first of each topic come at once, a topic's later ones whenever it changes, and each
 says all there is to say of its topic, so a line that was missed is made up by the next. `time` is also the heart-beat.
 
     → {"topic":"bundle","sequence":3,"bundle":{…}}      ← {"ack":"bundle","sequence":3}
+    → {"topic":"denylist","sequence":7,"denylist":{…}}   ← {"ack":"denylist","sequence":7}
     → {"topic":"time","sequence":1,"now":1760000000.0}   ← {"ack":"time","sequence":1}
+
+The denylist (`certs.denylist`) is signed, and comes anew every few minutes so that its age tells how far away we are. A
+watcher that is on it hears so, and then the watch ends. That a watch is open at all is kept as an acknowledgement of
+the topic `watch` (1 while it is, then 0), so that `mesh certs revoke --watch` knows whom to wait for.
 
 What a sidecar acknowledges is kept for each certificate, so that a root rotation can wait for the last of them. While
 the store takes no write (a full disk), the watch goes on all the same: the latest of each topic waits for it. The watch
@@ -21,6 +26,7 @@ from typing import Any
 import trio
 
 from ca.errors import BadRequest, StoreUnavailable
+from ca.revocation import SignedDenylist
 from ca.store.base import Ack
 from ca.store.threads import StoreThreads
 from certs.bundle import BundleSet
@@ -44,6 +50,8 @@ class Watcher:
     spiffe_id: SpiffeId
     serial: str
     not_after: float
+    issuers: tuple[str, ...] = ()
+    """Serials of the CAs that its certificate was shown with."""
 
 
 @dataclass(slots=True)
@@ -55,6 +63,7 @@ class Watch:
     store: StoreThreads
     clock: Clock
     beat: float = BEAT_SECONDS
+    denylists: Source[SignedDenylist] | None = None
     _sent: dict[str, int] = field(default_factory=dict)
     _unkept: dict[str, Ack] = field(default_factory=dict)  # by topic, since the store failed
 
@@ -72,29 +81,63 @@ class Watch:
                 try:
                     await self._tell(channel)
                 except _LEFT:
-                    nursery.cancel_scope.cancel()  # the sidecar left, or takes nothing; it will open another watch
+                    pass  # the sidecar left, or takes nothing; it will open another watch
+                nursery.cancel_scope.cancel()
 
             nursery.start_soon(until_the_end)
             nursery.start_soon(tell)
             try:
+                await self._keep([self._ack("watch", 1)])
                 await self._listen(channel)
             except (MeshError, *_LEFT) as error:
                 failure = error  # raised outside, so that it comes out as itself and not in a group
             nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            await self._keep([self._ack("watch", 0)])
         if failure is not None:
             raise failure
 
     async def _tell(self, channel: Channel) -> None:
-        number = self.bundles.number
+        bundle, denylist = self.bundles.number, self._denylist_number
         await self._send_bundle(channel)
+        if not await self._send_denylist(channel):
+            return
         await self._send_time(channel)
         while True:
             with trio.move_on_after(self.beat) as quiet:
-                number = await self.bundles.wait_past(number)
+                await self._wait_for_news(bundle, denylist)
             if quiet.cancelled_caught:
                 await self._send_time(channel)
-            else:
+            if self.bundles.number > bundle:
+                bundle = self.bundles.number
                 await self._send_bundle(channel)
+            if self._denylist_number > denylist:
+                denylist = self._denylist_number
+                if not await self._send_denylist(channel):
+                    return
+
+    @property
+    def _denylist_number(self) -> int:
+        return 0 if self.denylists is None else self.denylists.number
+
+    async def _wait_for_news(self, bundle: int, denylist: int) -> None:
+        async with trio.open_nursery() as nursery:
+
+            async def news(source: Source[Any], number: int) -> None:
+                await source.wait_past(number)
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(news, self.bundles, bundle)
+            if self.denylists is not None:
+                nursery.start_soon(news, self.denylists, denylist)
+
+    async def _send_denylist(self, channel: Channel) -> bool:
+        """Tell the denylist; false where the watcher itself is on it."""
+        if self.denylists is None or not self.denylists.number:
+            return True
+        signed = self.denylists.current
+        await self._send(channel, "denylist", signed.denylist.sequence, denylist=signed.document)
+        return signed.denylist.denies(self.watcher.spiffe_id, self.watcher.serial, self.watcher.issuers) is None
 
     async def _send_bundle(self, channel: Channel) -> None:
         bundle = self.bundles.current.of(self.watcher.spiffe_id.trust_domain)
@@ -136,4 +179,7 @@ class Watch:
             raise BadRequest("a line of the watch is not an acknowledgement") from None
         if not isinstance(topic, str) or type(sequence) is not int or not 0 <= sequence <= self._sent.get(topic, -1):
             raise BadRequest("an acknowledgement of what was never sent")
+        return self._ack(topic, sequence)
+
+    def _ack(self, topic: str, sequence: int) -> Ack:
         return Ack(self.watcher.spiffe_id.text, self.watcher.serial, topic, sequence, self.clock.wall())

@@ -1,4 +1,4 @@
-"""`mesh certs`: the identities of running sidecars, and certificates in files: list, show, verify, rotate."""
+"""`mesh certs`: identities of running sidecars, and certificates in files: list, show, verify, rotate, revoke."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sidecar.cli.certs_revoke import revoke, unrevoke
 from sidecar.cli.console import Code, Failure, output_option, print_facts, print_json, print_table, remaining
 from sidecar.cli.sidecars import Sidecar, moment, one, run_dir_option, some
 
@@ -23,7 +24,7 @@ COLUMNS = ("service", "SPIFFE ID", "serial", "remains", "next renewal", "bundle"
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def certs() -> None:
-    """Identities: list, show, verify, rotate. No private key is ever read or shown."""
+    """Identities: list, show, verify, rotate, revoke. No private key is ever read or shown."""
 
 
 @certs.command("list")
@@ -142,6 +143,10 @@ def rotate(service: str, run_dir: Path | None, output: str) -> int:
         ends = remaining(moment(document.get("not_after")), time.time())
         click.echo(f"{service} has a new certificate: serial {document.get('serial', '?')}, good for {ends}")
     return Code.OK
+
+
+certs.add_command(revoke)
+certs.add_command(unrevoke)
 
 
 # ---- where certificates come from ----------------------------------------------------------------------------------

@@ -219,16 +219,18 @@ async def test_a_watch_tells_bundle_and_time_at_once_and_each_change_and_keeps_a
         duplex = await client.duplex("POST", "/v1/watch")
         assert isinstance(duplex, Duplex)
         lines = Lines(duplex)
-        first, second = await lines.next(), await lines.next()
+        first, denied, second = await lines.next(), await lines.next(), await lines.next()
         assert first is not None
+        assert denied is not None
+        assert (denied["topic"], denied["sequence"]) == ("denylist", 1)
         assert (first["topic"], first["sequence"]) == ("bundle", 1)
         assert TrustBundle.parse_jwks(DEMO, json.dumps(first["bundle"]).encode()).roots == desk.roots
         assert second == {"topic": "time", "sequence": 1, "now": desk.clock.now}
         await duplex.send(b'{"ack":"bundle",')
         await duplex.send(b'"sequence":1}\n{"ack":"time","sequence":1}\n')
-        await until(lambda: len(store.acks()) == 2)
+        await until(lambda: len(store.acks()) == 3)
         expected = Ack(svid.spiffe_id.text, svid.serial, "bundle", 1, desk.clock.now)
-        assert set(store.acks()) == {expected, replace(expected, topic="time")}
+        assert set(store.acks()) == {expected, replace(expected, topic="time"), replace(expected, topic="watch")}
 
         beat = await lines.another("time")
         assert beat["sequence"] == 2
@@ -263,7 +265,9 @@ NO_ACKS = [
     b'{"ack":"bundle","sequence":2}\n',
     b'{"ack":"bundle","sequence":-1}\n',
     b'{"ack":"bundle","sequence":true}\n',
-    b'{"ack":"denylist","sequence":0}\n',
+    b'{"ack":"denylist","sequence":2}\n',
+    b'{"ack":"policy","sequence":0}\n',
+    b'{"ack":"watch","sequence":0}\n',
     b'{"ack":["bundle"],"sequence":1}\n',
     b"x" * 5000,
     b"x" * 5000 + b"\n",
@@ -284,7 +288,7 @@ async def test_what_is_no_acknowledgement_ends_the_watch(desk: Desk) -> None:
                     pass
             except trio.BrokenResourceError:
                 pass  # a watch that ends while it is telling something ends without a goodbye
-    assert desk.server.store.store.acks() == ()
+    assert {(ack.topic, ack.sequence) for ack in desk.server.store.store.acks()} == {("watch", 0)}
 
 
 class StillChannel:
