@@ -63,28 +63,39 @@ def play(row: Row, program: Path, options: argparse.Namespace) -> tuple[list[dic
     seconds = options.seconds or (2.0 if options.short else row.seconds)
     names = ["mesh", *(row.peers if not options.peer else [name for name in row.peers if name in options.peer])]
     figures: list[dict[str, Any]] = []
-    with (
-        tempfile.TemporaryDirectory(prefix="mesh-bench-") as folder,
-        staged(row, Path(folder) / row.name, program, names) as stage,
-    ):
-        quiet = Quiet(options.lock)
-        for number in range(rounds):
-            for each in list(stage.contestants)[:: 1 if number % 2 == 0 else -1]:
-                quiet.turn(seconds + 2)
-                figures.append({"round": number, **measured(stage, each, seconds)})
-            print(".", end="", flush=True, file=sys.stderr)
+    missing: list[str] = []
+    stages = rounds if row.work.mode == "hold" else 1  # memory that was given back once is no longer new
+    for number in range(stages):
+        with (
+            tempfile.TemporaryDirectory(prefix="mesh-bench-") as folder,
+            staged(row, Path(folder) / row.name, program, names) as stage,
+        ):
+            for turn in range(number, number + rounds // stages):
+                figures += one_round(stage, turn, seconds, Quiet(options.lock))
+                print(".", end="", flush=True, file=sys.stderr)
+            missing = stage.missing
+    print(file=sys.stderr)
+    return figures, missing
+
+
+def one_round(stage: Stage, number: int, seconds: float, quiet: Quiet) -> list[dict[str, Any]]:
+    """Everybody once."""
+    figures = []
+    try:
+        for name in list(stage.contestants)[:: 1 if number % 2 == 0 else -1]:
+            quiet.turn(seconds + 2)
+            figures.append({"round": number, **measured(stage, name, seconds)})
+    finally:
         quiet.end()
-        print(file=sys.stderr)
-        return figures, stage.missing
+    return figures
 
 
 def measured(stage: Stage, name: str, seconds: float) -> dict[str, Any]:
     """A measurement that nobody disturbed, or the last of several."""
-    for _ in range(AGAIN):
-        figure = measure(stage, name, seconds)
+    figure = measure(stage, name, seconds)
+    for _ in range(0 if stage.scene.row.work.mode == "hold" else AGAIN):
         if not disturbed(figure):
             break
-    else:
         figure = measure(stage, name, seconds)
     return figure
 
