@@ -29,6 +29,7 @@ from ca.cli_common import (
     table,
 )
 from ca.cli_entries import entry, key, token
+from ca.cli_external import csr, import_
 from ca.cli_keep import backup, crl, log, restore
 from ca.config import DEFAULT_ADDRESS, CaSettings, ServeConfig, load_settings
 from ca.durations import format_duration
@@ -37,12 +38,14 @@ from ca.health import warnings
 from ca.roots import active_slot, load_bundle, renew_issuer
 from ca.signers import ISSUER_TTL, ROOT_TTL
 from ca.store.base import Ack, Store
+from ca.tree import chain_facts, draw, has_issuer, next_change
 from certs.bundle import TrustBundle
 from certs.spiffe import TrustDomain
 
 if TYPE_CHECKING:
     from ca.server import CaServer
 
+NO_ISSUER = "there is no issuing CA yet: `mesh ca csr`, let your PKI sign it, then `mesh ca import`"
 before_serving: list[Callable[[Path], None]] = []  # called with the directory, once the passphrase has been read
 
 
@@ -64,6 +67,7 @@ def ca() -> None:
 @click.option("--root-ttl", type=Duration(), default=ROOT_TTL, help="Lifetime of the root.  [default: 10y]")
 @click.option("--issuer-ttl", type=Duration(), default=ISSUER_TTL, help="Lifetime of the issuing CA.  [default: 30d]")
 @click.option("--address", type=HostPort(), default=DEFAULT_ADDRESS, show_default=True, help="Where sidecars reach it.")
+@click.option("--external", is_flag=True, help="Make no root: your own PKI signs (next: mesh ca csr).")
 @passphrase_option
 @dir_option
 @output_option
@@ -72,6 +76,7 @@ def init(
     root_ttl: float,
     issuer_ttl: float,
     address: str,
+    external: bool,
     passphrase_file: Path | None,
     directory: Path,
     output: str,
@@ -81,11 +86,19 @@ def init(
     \b
     Examples:
       mesh ca init --trust-domain demo.mesh
+      mesh ca init --trust-domain demo.mesh --external
       mesh ca init --trust-domain demo.mesh --dir /srv/ca --passphrase-file pass.txt --issuer-ttl 7d
     """
     from ca.create import create_ca, refuse_existing
 
     refuse_existing(directory.absolute())  # before anyone is asked for a passphrase
+    if external:
+        from ca.external import begin
+
+        begin(directory, CaSettings(trust_domain, address))
+        lines = [f"began the CA of {trust_domain} in {directory}", "next: mesh ca csr, then mesh ca import"]
+        print_result(output, {"trust_domain": trust_domain.name, "directory": str(directory)}, lines)
+        return
     passphrase = read_passphrase(passphrase_file, new=True)
     settings = CaSettings(trust_domain, address)
     create_ca(directory, settings, passphrase, time.time(), root_ttl=root_ttl, issuer_ttl=issuer_ttl)
@@ -165,7 +178,7 @@ def renew(issuer_ttl: float, passphrase_file: Path | None, directory: Path, outp
 @dir_option
 @output_option
 def status(directory: Path, output: str) -> None:
-    """Show the CA's lifetimes, what is about to end, and which sidecars have which trust bundle.
+    """Draw the chain with its lifetimes; show what is about to end, and which sidecars have which trust bundle.
 
     \b
     Examples:
@@ -175,17 +188,23 @@ def status(directory: Path, output: str) -> None:
     now = time.time()
     with opened(directory) as (settings, store):
         bundle = load_bundle(store, settings.trust_domain)
-        issuer, root = active_slot(store, "issuer"), active_slot(store, "root")
+        chain, due, ready = chain_facts(store, now), next_change(store, now), has_issuer(store)
+        found = warnings(active_slot(store, "issuer"), active_slot(store, "root"), now) if ready else (NO_ISSUER,)
         entries, acks, issued = store.entries(), store.acks(), store.issued_count()
-        sidecars = _sidecars(store, acks, bundle, now)
-    found = warnings(issuer, root, now)
+        sidecars, denied = _sidecars(store, acks, bundle, now), len(store.revocations(now))
+        denylist = store.denylist_sequence()
+    ends = {slot["state"]: slot["not_after"] for root in chain for slot in root["issuers"]}
     document: dict[str, Any] = {
         "trust_domain": settings.trust_domain.name,
         "address": settings.address,
         "bundle_sequence": bundle.sequence,
         "root_sha256": list(bundle.root_hashes()),
-        "root_not_after": _end(root),
-        "issuer_not_after": _end(issuer),
+        "root_not_after": next((root["not_after"] for root in chain if root["state"] == "active"), None),
+        "issuer_not_after": ends.get("active"),
+        "chain": chain,
+        "next_change": due,
+        "denylist_sequence": denylist,
+        "revoked": denied,
         "entries": len(entries),
         "issued": issued,
         "warnings": list(found),
@@ -194,8 +213,9 @@ def status(directory: Path, output: str) -> None:
     rows = [(one["spiffe_id"], one["serial"], one["bundle"], f"{format_duration(one['age'])} ago") for one in sidecars]
     lines = [
         f"trust domain {settings.trust_domain}, address {settings.address}, bundle {bundle.sequence}",
-        f"root ends in {format_duration(_end(root) - now)}, issuing CA in {format_duration(_end(issuer) - now)}",
-        f"{len(entries)} entries, {document['issued']} certificates issued",
+        *draw(chain, now),
+        *(() if due is None else (f"the schedule's next change is in {format_duration(due - now)}",)),
+        f"{len(entries)} entries, {document['issued']} certificates issued, {denied} revoked (denylist {denylist})",
         *(f"WARNING {warning}" for warning in found),
         *table(("SIDECAR", "SERIAL", "BUNDLE", "LAST HEARD"), rows, "no live sidecar has acknowledged a bundle yet"),
     ]
@@ -225,6 +245,8 @@ def _end(certificate: x509.Certificate) -> float:
 
 ca.add_command(backup)
 ca.add_command(restore)
+ca.add_command(csr)
+ca.add_command(import_)
 ca.add_command(log)
 ca.add_command(crl)
 ca.add_command(entry)

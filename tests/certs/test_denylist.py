@@ -122,7 +122,8 @@ PAYLOADS = [
     ("sequence", -1), ("sequence", "7"), ("sequence", True), ("sequence", 1.5), ("sequence", None),
     ("at", "now"), ("at", True), ("at", -1), ("at", 1e13), ("at", None),
     ("serials", None), ("serials", "a1"), ("serials", [1]), ("serials", ["A1"]), ("serials", ["0a1"]),
-    ("serials", [""]), ("serials", ["a1", "a1"]), ("serials", ["f" * 41]), ("serials", ["a1\n"]), ("issuers", ["x"]), ("issuers", {}),
+    ("serials", [""]), ("serials", ["a1", "a1"]), ("serials", ["f" * 41]), ("serials", ["a1\n"]), ("issuers", ["x"]),
+    ("issuers", {}),
     ("spiffe_ids", ["orders"]), ("spiffe_ids", ["spiffe://demo.mesh"]), ("spiffe_ids", ["spiffe://other.mesh/x"]),
     ("spiffe_ids", [None]), ("trust_domain", 1), ("trust_domain", None), ("trust_domain", "Demo mesh"),
 ]  # fmt: skip
