@@ -264,7 +264,10 @@ class Proxy:
                 door.side.check_peer(stranger, wire, reactor.wall())  # by the posture of now: that was a wait
                 return wire, stranger
             await _client_hello(wire, within)
+            left = wire.half_closed  # TLS finds better words for who left before its turn was asked for
             await self.admission.turn(reactor, origin(source))
+            if wire.half_closed and not left:  # or we would only ever serve those who have given up
+                raise IdentityRefused("reset", "the peer left while it waited for its turn")
             secure, peer = await self._gate.accept(reactor, wire, http=spec.protocol == "http", within=within)
         except Expired:
             self._recorder.connection_refused("inbound", spec.name, "handshakes")

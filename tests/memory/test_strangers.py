@@ -39,6 +39,20 @@ async def test_a_request_on_a_standing_connection_waits_for_none_of_a_crowd(stag
 
 
 @scene(orders_limits=", handshakes_per_second: 10")
+async def test_who_has_given_up_costs_no_handshake(stage: Stage) -> None:
+    crowd = [stage.port.spawn(stage.peer(MALLORY)) for _ in range(10)]
+    for each in crowd:
+        await stage.port.wait(each)
+    late = await stage.stranger()
+    await stage.sleep(0.05)  # in line by now: the burst is used up
+    late.close()
+    await stage.sleep(1.0)
+    last = stage.orders.books.handshakes[-1]
+    assert (let_in(stage), last.ok, last.reason) == (10, False, "reset")
+    assert "while it waited" in last.detail
+
+
+@scene(orders_limits=", handshakes_per_second: 10")
 async def test_those_over_the_rate_wait_are_counted_and_come_in(stage: Stage) -> None:
     stage.app(OK)
     crowd = [stage.port.spawn(stage.peer(MALLORY)) for _ in range(30)]
