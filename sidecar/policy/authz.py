@@ -162,6 +162,7 @@ class _Applicable:
     shadow: tuple[CompiledRule, ...]
     denials: RuleIndex[CompiledRule] | None
     allowances: RuleIndex[CompiledRule] | None
+    looks_at: frozenset[str]  # see RuleSet.looks_at
 
 
 class RuleSet:
@@ -208,9 +209,7 @@ class RuleSet:
         """What of an HTTP hop, beside caller, listener, method, host and path, can change the verdict for this caller:
         "headers", "source", both or neither.
         """
-        rules = [rule.source for rule in self.rules if rule.caller_matches(peer)]
-        found = {"headers" for rule in rules if rule.headers} | {"source" for rule in rules if rule.networks}
-        return frozenset(found)
+        return (self._http.get(peer.text) or self._applicable(peer.text, peer, "http")).looks_at
 
     def rule(self, name: str) -> CompiledRule | None:
         """The rule of this name, if there is one."""
@@ -225,7 +224,9 @@ class RuleSet:
         allow = tuple(rule for rule in live if not rule.denies)
         shadow = tuple(rule for rule in ours if rule.source.shadow)
         http = protocol == "http"
-        found = _Applicable(deny, allow, shadow, _index(deny, http), _index(allow, http))
+        looks_at = {"headers" for rule in ours if rule.source.headers}
+        looks_at |= {"source" for rule in ours if rule.source.networks}
+        found = _Applicable(deny, allow, shadow, _index(deny, http), _index(allow, http), frozenset(looks_at))
         if len(kept) >= _MAX_CALLERS:
             kept.clear()
         kept[key] = found

@@ -146,13 +146,13 @@ class Express:
             if lane.wants_headers:
                 hop.headers = headers_of(data, request)
             key = (method, request.target, request.host, request.port)
-            ticket = lane.tickets.get(key) or lane.judge(hop, request, key, caller)
+            ticket = lane.tickets.get(key) or lane.judge(hop, request, key)
             if ticket is None or not side.may_go_on(caller, ticket.upstream, port.wall()):
                 self._hop = None
                 codec.receive(data)
                 return Way.GENERAL
             via = request.via
-            tail = ticket.tail if via == ticket.via else lane.direct(ticket, via, caller)
+            tail = ticket.tail if via == ticket.via else lane.direct(ticket, via)
             pool = ticket.pool
             connection = pool.reuse(NEVER if request.keyed or method in IDEMPOTENT else YOUNG) if tail else None
             if connection is None or tail is None:

@@ -203,7 +203,7 @@ class InboundSide:
             if len(self._lanes) >= MAX_LANES:
                 self._lanes.clear()
             lane = self._lanes[key] = Lane(
-                self, self._reader.read, memo="headers" not in looks, limits_bodies=self._limits_bodies,
+                self, caller, self._reader.read, memo="headers" not in looks, limits_bodies=self._limits_bodies,
                 wants_headers="headers" in looks or self.recorder.wants_headers,
             )  # fmt: skip
         return lane
@@ -227,12 +227,16 @@ class InboundSide:
             and self._audit_accepts()
         )
 
-    def judge_plain(self, hop: Hop, request: PlainRequest) -> tuple[Upstream, Permit, bytes] | None:
+    def judge_plain(self, hop: Hop, request: PlainRequest) -> tuple[Upstream, Permit] | None:
         """Judge a plain request by the rules. The clock has no say in them, so the verdict can be kept."""
         verdict = self._rules.check(hop, 0.0)
         if isinstance(verdict, Deny) or verdict.shadow:
             return None
-        return self.app, verdict, b""
+        return self.app, verdict
+
+    def plain_lines(self, upstream: Upstream) -> bytes:
+        """None: what the application is told stands at the end."""
+        return b""
 
     def plain_tail(self, caller: Caller, upstream: Upstream, via: Sequence[bytes]) -> bytes | None:
         """x-forwarded-client-cert from the handshake, and ourselves in mesh-via."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # The way out, should the fast way ever misread something: MESH_HTTP1_READER=h11 sends every request the general way.
 ENABLED = os.environ.get("MESH_HTTP1_READER", "plain") != "h11"
-MAX_TICKETS = 128  # for each lane, of about 1 KiB
+MAX_TICKETS = 128  # for each lane
 MAX_LANES = 64  # for each listener
 LONGEST_TARGET = 512  # bytes; longer ones are judged anew each time
 
@@ -53,34 +53,42 @@ class Lane:
     `plain_tail`.
     """
 
-    __slots__ = ("_memo", "_side", "limits_bodies", "read", "tickets", "wants_headers")
+    __slots__ = ("_caller", "_issued", "_memo", "_side", "limits_bodies", "read", "tickets", "wants_headers")
 
     def __init__(
-        self, side: HttpSide, read: Callable[[bytes], PlainRequest | Unread], *, memo: bool, wants_headers: bool,
-        limits_bodies: bool,
+        self, side: HttpSide, caller: Caller, read: Callable[[bytes], PlainRequest | Unread], *, memo: bool,
+        wants_headers: bool, limits_bodies: bool,
     ) -> None:  # fmt: skip
         self.read = read
-        self.tickets: dict[Key, Ticket] = {}
+        self.tickets: dict[Key, Ticket] = {}  # of requests that came lately
         self.wants_headers = wants_headers  # whether a hop has to carry its headers, to be judged or for the record
         self.limits_bodies = limits_bodies  # whether a route looks at what comes with a body
+        self._issued: dict[tuple[int, int], Ticket] = {}  # by permit and upstream
         self._side = side
+        self._caller = caller
         self._memo = memo
 
-    def judge(self, hop: Hop, request: PlainRequest, key: Key, caller: Caller) -> Ticket | None:
-        """A ticket for a hop that has none yet; None where it must take the general way."""
+    def judge(self, hop: Hop, request: PlainRequest, key: Key) -> Ticket | None:
+        """A ticket for a hop whose like has not come lately; None where it must take the general way."""
         found = self._side.judge_plain(hop, request)
         if found is None:
             return None
-        ticket = Ticket(*found)
-        self.direct(ticket, request.via, caller)
+        upstream, permit = found
+        issued = (id(permit), id(upstream))  # of objects that the ticket keeps alive
+        ticket = self._issued.get(issued)
+        if ticket is None:
+            if len(self._issued) >= MAX_TICKETS:
+                self._issued.clear()
+            ticket = self._issued[issued] = Ticket(upstream, permit, self._side.plain_lines(upstream))
+            self.direct(ticket, request.via)
         if self._memo and len(request.target) <= LONGEST_TARGET:
             if len(self.tickets) >= MAX_TICKETS:
                 self.tickets.clear()
             self.tickets[key] = ticket
         return ticket
 
-    def direct(self, ticket: Ticket, via: list[bytes] | None, caller: Caller) -> bytes | None:
+    def direct(self, ticket: Ticket, via: list[bytes] | None) -> bytes | None:
         """Make the ticket's tail for a request that has come by these sidecars."""
         ticket.via = via
-        ticket.tail = self._side.plain_tail(caller, ticket.upstream, via or ())
+        ticket.tail = self._side.plain_tail(self._caller, ticket.upstream, via or ())
         return ticket.tail

@@ -152,7 +152,7 @@ class OutboundSide:
         if self._lane is None:
             reader = OpaqueReader(self.limits.head_bytes, self.limits.head_lines)
             wants = self.recorder.wants_headers
-            self._lane = Lane(self, reader.read, memo=True, wants_headers=wants, limits_bodies=False)
+            self._lane = Lane(self, caller, reader.read, memo=True, wants_headers=wants, limits_bodies=False)
         return self._lane
 
     def plain_hop(self, caller: Caller, now: float) -> Hop:
@@ -166,7 +166,7 @@ class OutboundSide:
         """Whether the upstream is still declared."""
         return not upstream.retired
 
-    def judge_plain(self, hop: Hop, request: PlainRequest) -> tuple[Upstream, Permit, bytes] | None:
+    def judge_plain(self, hop: Hop, request: PlainRequest) -> tuple[Upstream, Permit] | None:
         """Say which upstream a plain request is for."""
         try:
             upstream = self._choose(request.host, request.port, _PLAIN)
@@ -174,7 +174,11 @@ class OutboundSide:
             return None
         if upstream.protocol != "http":
             return None
-        return upstream, _ANY, b"host: %b\r\n" % upstream.host.encode("ascii")
+        return upstream, _ANY
+
+    def plain_lines(self, upstream: Upstream) -> bytes:
+        """The declared host."""
+        return b"host: %b\r\n" % upstream.host.encode("ascii")
 
     def plain_tail(self, caller: Caller, upstream: Upstream, via: Sequence[bytes]) -> bytes | None:
         """Ourselves in mesh-via, toward peers."""

@@ -117,10 +117,14 @@ class HttpSide(Protocol):
         """Whether what a ticket rests on still stands: the caller's certificate and roots, the road, the record."""
         ...
 
-    def judge_plain(self, hop: Hop, request: PlainRequest) -> tuple[Upstream, Permit, bytes] | None:
-        """Judge a plain request: whom to ask, by which permit, with which lines of ours at the front of its header.
-        None where it is refused, or anything at all is special about it. Does to the hop what `admit` does.
+    def judge_plain(self, hop: Hop, request: PlainRequest) -> tuple[Upstream, Permit] | None:
+        """Judge a plain request: whom to ask, and by which permit. None where it is refused, or anything at all is
+        special about it.
         """
+        ...
+
+    def plain_lines(self, upstream: Upstream) -> bytes:
+        """The lines of ours at the front of a plain request's header."""
         ...
 
     def plain_tail(self, caller: Caller, upstream: Upstream, via: Sequence[bytes]) -> bytes | None:

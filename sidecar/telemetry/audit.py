@@ -122,7 +122,7 @@ class Audit:
 
     def kind_of(self, hop: Hop, now: float) -> Permits | None:
         """Where hops like this one are counted, until the next flush; None where each has a line of its own."""
-        return None if self._each else self._permits(hop, now)
+        return None if self._each else self._find(hop, now)
 
     def _permits(self, hop: Hop, now: float) -> Permits:
         peer = hop.peer

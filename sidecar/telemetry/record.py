@@ -28,9 +28,11 @@ from sidecar.telemetry.audit import Audit, Permits
 from sidecar.telemetry.decisions import Decision, Decisions
 from sidecar.telemetry.log import Log
 from sidecar.telemetry.metrics import HopSeries, Metrics
+from sidecar.telemetry.shape import path_shape
 from sidecar.telemetry.table import Row, Table
 
 _MAX_KINDS = 4096
+_MAX_PLACES = 64  # for each tally
 TICK_SECONDS = 15.0  # between two rounds of sweeping and flushing
 
 Kind = tuple[object, ...]
@@ -55,15 +57,18 @@ class Handshake:
 
 
 class Tally:
-    """Where hops of one kind are counted, looked up once: hops that differ in nothing but time and size share it."""
+    """Where hops of one kind are counted, looked up once: hops that differ only in host, method, path, time and size
+    share it.
+    """
 
-    __slots__ = ("epoch", "permits", "row", "series")
+    __slots__ = ("epoch", "places", "row", "series", "shapes")
 
-    def __init__(self, epoch: int, series: HopSeries, row: Row, permits: Permits | None) -> None:
+    def __init__(self, epoch: int, series: HopSeries, row: Row) -> None:
         self.epoch = epoch
         self.series = series
         self.row = row
-        self.permits = permits  # of the audit; None where it wants a line for each
+        self.places: dict[tuple[str, str, tuple[str, ...]], Permits] = {}  # the audit's, by method, host and path
+        self.shapes: dict[tuple[str, str, str], Permits] = {}  # and by the shape of that
 
 
 class Recorder:
@@ -119,22 +124,23 @@ class Recorder:
     def observe_plain(self, hop: Hop, tally: Tally | None) -> Tally | None:
         """As `observe`, for a permitted HTTP hop that nothing befell: no error, no shadow verdict, no decision id.
 
-        Takes the tally of an earlier hop of the same kind, caller, listener, host, method and path, with a status of
+        Takes the tally of an earlier hop of the same caller, listener, destination, rule and route, with a status of
         the same class, and returns one for the next.
         """
         try:
             now = self._wall()
             if tally is None or tally.epoch != self._epoch:
-                tally = self._tally(hop, now)
+                tally = Tally(self._epoch, self.metrics.series(hop), self.table.row(hop))
             seconds = hop.ended - hop.started
             tally.series.add(hop, seconds)
             tally.row.add(hop, seconds, now)
-            permits = tally.permits
-            if permits is not None:
-                permits.count += 1
-                permits.last = now
-            elif self.audit is not None:
-                self.audit.permit(hop, now)
+            audit = self.audit
+            if audit is not None:
+                place = (hop.method, hop.host, hop.segments)
+                permits = tally.places.get(place) or self._permits(audit, tally, place, hop, now)
+                if permits is not None:
+                    permits.count += 1
+                    permits.last = now
             access_log = self.access_log
             if access_log is not None and access_log.wants(hop):
                 self._keep(hop, now)
@@ -144,9 +150,24 @@ class Recorder:
             return None
         return tally
 
-    def _tally(self, hop: Hop, now: float) -> Tally:
-        permits = self.audit.kind_of(hop, now) if self.audit is not None else None
-        return Tally(self._epoch, self.metrics.series(hop), self.table.row(hop), permits)
+    def _permits(
+        self, audit: Audit, tally: Tally, place: tuple[str, str, tuple[str, ...]], hop: Hop, now: float
+    ) -> Permits | None:
+        """Where the audit counts what goes to a place that this tally has not seen lately."""
+        shape = (hop.method, hop.host, path_shape(hop.segments))
+        permits = tally.shapes.get(shape)
+        if permits is None:
+            permits = audit.kind_of(hop, now)
+            if permits is None:
+                audit.permit(hop, now)
+                return None
+            if len(tally.shapes) >= _MAX_PLACES:
+                tally.shapes.clear()
+            tally.shapes[shape] = permits
+        if len(tally.places) >= _MAX_PLACES:
+            tally.places.clear()
+        tally.places[place] = permits
+        return permits
 
     def _observe(self, hop: Hop) -> None:
         now = self._wall()

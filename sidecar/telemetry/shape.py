@@ -17,6 +17,7 @@ ID = "{id}"
 REST = "…"
 MAX_SEGMENTS = 12  # further ones become one `…`
 _MAX_PLAIN = 40
+_MAX_WORDS = 1024
 
 _WORD = re.compile(r"[A-Za-z]{1,15}\Z")
 _PLAIN = re.compile(rf"[A-Za-z0-9._~-]{{1,{_MAX_PLAIN}}}\Z")
@@ -24,6 +25,7 @@ _EXTENSION = re.compile(r"(.+)(\.[A-Za-z]{1,5})\Z", re.DOTALL)
 _HEX = re.compile(r"[0-9A-Fa-f]{8,}\Z")
 _DIGIT = re.compile(r"[0-9]")
 _LETTER = re.compile(r"[A-Za-z]")
+_WORDS: set[str] = set()  # segments that are their own shape, as far as they have been met
 _MIXED_CASE = re.compile(r"(?=.*[a-z])(?=.*[A-Z])[A-Za-z0-9_-]{16,}\Z")
 
 
@@ -36,6 +38,17 @@ def path_shape(segments: tuple[str, ...]) -> str:
 
 def segment_shape(segment: str) -> str:
     """One segment, `{id}` where it looks like an identifier."""
+    if segment in _WORDS:
+        return segment
+    if segment.isdecimal() and segment.isascii():
+        return ID
+    shape = _shape(segment)
+    if shape == segment and len(_WORDS) < _MAX_WORDS:
+        _WORDS.add(segment)
+    return shape
+
+
+def _shape(segment: str) -> str:
     if _WORD.match(segment) and not _HEX.match(segment):
         return segment
     if segment in (ID, REST, ""):
