@@ -27,6 +27,7 @@ from sidecar.config.load import load_bytes
 from sidecar.config.schema import Rule, Service
 from sidecar.errors import HopError, PolicyDenied, ProtocolViolation, UnsupportedFeature
 from sidecar.hop import Hop, Permit
+from sidecar.net.memory import MemoryClock
 from sidecar.policy.authz import RuleSet
 from sidecar.policy.explain import explain
 from sidecar.policy.propose import rule_yaml
@@ -37,7 +38,7 @@ from tests.properties.test_policy import LISTENERS, PEERS, a_hop, a_policy
 
 NEVER = re.compile(r"services\.orders\.(allow|deny)\[(\d+)\]")
 POLICIES, REQUESTS = 200, 50  # 10,000 pairs
-RECORDER = Recorder(instance="0d0e0f01")
+RECORDER = Recorder(instance="0d0e0f01", clock=MemoryClock(wall=WALL))
 
 
 def a_config(dice: Random) -> str:
