@@ -12,7 +12,6 @@ from sidecar.errors import (
     UpstreamReset,
 )
 from sidecar.http.h2 import frames
-from sidecar.http.h2.blocks import guarded
 from sidecar.http.h2.codes import LAST_STREAM, Code, ConnectionFault, StreamFault, code_name
 from sidecar.http.h2.events import Leaving
 from sidecar.http.h2.heads import length_of, read_response, read_trailers
@@ -54,7 +53,7 @@ class H2Client(H2Connection):
         self.opened += 1
         stream.head = head
         stream.end_queued = end
-        self._engine.send_head(stream.id, guarded(request_fields(head, scheme)), end=end)
+        self._engine.send_head(stream.id, request_fields(head, scheme), end=end)
         self._flush()
         if end:
             self._we_are_done(stream)

@@ -42,8 +42,10 @@ def code_name(code: int) -> str:
         return f"0x{code:x}"
 
 
-class Kind(IntEnum):
-    """Types of frames that we read; all others are ignored (RFC 9113 section 5.5)."""
+class Kind:
+    """Types of frames that we read; all others are ignored (RFC 9113 section 5.5). Plain numbers: they are compared a
+    dozen times a request.
+    """
 
     DATA = 0
     HEADERS = 1
@@ -57,6 +59,7 @@ class Kind(IntEnum):
     CONTINUATION = 9
 
 
+KIND_NAMES: Final = {number: name for name, number in vars(Kind).items() if isinstance(number, int)}
 END_STREAM: Final = 0x1
 ACK: Final = 0x1
 END_HEADERS: Final = 0x4

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Final
 
 from sidecar.http.h2 import frames
-from sidecar.http.h2.codes import ACK, MAX_WINDOW, Abuse, Code, ConnectionFault, Kind, Setting, StreamFault
+from sidecar.http.h2.codes import ACK, KIND_NAMES, MAX_WINDOW, Abuse, Code, ConnectionFault, Setting, StreamFault
 from sidecar.http.h2.events import Pong
 from sidecar.http.h2.sending import Sending
 
@@ -42,17 +42,17 @@ class Control(Sending):
 
     def _check_size(self, frame: Frame, size: int) -> None:
         if len(frame.raw) != 9 + size:
-            detail = f"a {Kind(frame.kind).name} frame of {len(frame.raw) - 9} bytes, not {size}"
+            detail = f"a {KIND_NAMES[frame.kind]} frame of {len(frame.raw) - 9} bytes, not {size}"
             raise ConnectionFault(Code.FRAME_SIZE_ERROR, detail)
 
     def _check_connection(self, frame: Frame) -> None:
         if frame.stream:
-            raise ConnectionFault(Code.PROTOCOL_ERROR, f"a {Kind(frame.kind).name} frame on a stream")
+            raise ConnectionFault(Code.PROTOCOL_ERROR, f"a {KIND_NAMES[frame.kind]} frame on a stream")
 
     def _check_not_idle(self, frame: Frame) -> None:
         """Raises ConnectionFault for a stream that nobody has opened, 0 included."""
         if frame.stream % 2 == 0 or frame.stream > self.highest:
-            detail = f"a {Kind(frame.kind).name} frame on stream {frame.stream}, which is idle"
+            detail = f"a {KIND_NAMES[frame.kind]} frame on stream {frame.stream}, which is idle"
             raise ConnectionFault(Code.PROTOCOL_ERROR, detail)
 
     def _on_priority(self, frame: Frame) -> None:

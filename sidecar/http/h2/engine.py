@@ -7,8 +7,9 @@ both must agree: h2 knows who may send what next, and how much.
 What h2 does not do well, it is not given to do. It takes every header list for granted or ends the connection over it;
 it answers too many streams, a length that lies and a window update of zero by ending the connection; it cannot say
 GOAWAY and go on; it keeps every unknown setting for ever, and a table as large as the peer likes; it limits no flood.
-So it never sees a header list (a block is shown to it as an empty one, its decoder is a stand-in), nor settings that
-we do not know, nor PING, GOAWAY, PRIORITY and frames of unknown types; and its limits of streams are ours to check.
+So it never sees a header list, coming or going (a block is shown to it as an empty one; what it takes for HPACK are
+stand-ins around our own), nor settings that we do not know, nor PING, GOAWAY, PRIORITY and frames of unknown types; and
+its limits of streams are ours to check.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from h2.settings import SettingCodes, Settings
 
 from sidecar.hop import Headers
 from sidecar.http.h2 import frames
-from sidecar.http.h2.blocks import FieldWriter
 from sidecar.http.h2.codes import (
     END_HEADERS,
     END_STREAM,
@@ -35,6 +35,7 @@ from sidecar.http.h2.codes import (
     ConnectionFault,
     Kind,
 )
+from sidecar.http.h2.compression import FieldWriter
 from sidecar.http.h2.limits import H2Limits
 
 _REQUEST: Headers = [(b":method", b"GET")]
@@ -59,10 +60,31 @@ class _StandIn:
         return self.kind
 
 
+class _Written:
+    """In the place of h2's HPACK encoder: it is handed the block that we have written."""
+
+    def __init__(self) -> None:
+        self.fields = FieldWriter()
+        self.block = b""
+
+    def encode(self, fields: object) -> bytes:
+        """What h2 is to send."""
+        return self.block
+
+    @property
+    def header_table_size(self) -> int:
+        """How large the peer lets our table be."""
+        return 0
+
+    @header_table_size.setter
+    def header_table_size(self, size: int) -> None:
+        self.fields.resize(size)
+
+
 class Engine:
     """The books of one connection. Whatever they do not agree with raises ConnectionFault."""
 
-    __slots__ = ("_books", "_client", "_head")
+    __slots__ = ("_books", "_client", "_head", "_written")
 
     def __init__(self, *, client: bool, limits: H2Limits) -> None:
         self._client = client
@@ -78,8 +100,8 @@ class Engine:
             SettingCodes.MAX_FRAME_SIZE: limits.frame_bytes,
         }
         books.local_settings = Settings(client=client, initial_values=values)
-        books.encoder = FieldWriter()
-        self._head = _StandIn()
+        self._head, self._written = _StandIn(), _Written()
+        books.encoder = cast(Any, self._written)
         books.decoder = cast(Any, self._head)
         books.initiate_connection()
         books.clear_outbound_data_buffer()  # preface and SETTINGS are written by our codec,
@@ -140,7 +162,9 @@ class Engine:
 
     def send_head(self, stream: int, fields: Headers, *, end: bool) -> None:
         """A head, or trailers."""
-        self._books.send_headers(stream, fields, end_stream=end)
+        written = self._written
+        written.block = written.fields.write(fields)
+        self._books.send_headers(stream, fields[:1] if fields[0][0] == b":status" else _TRAILERS, end_stream=end)
 
     def send_data(self, stream: int, data: bytes | memoryview, *, end: bool) -> None:
         """Data, within `room`."""

@@ -79,31 +79,41 @@ class H2Limits:
 
 
 class Budgets:
-    """The buckets of one connection."""
+    """The buckets of one connection.
 
-    __slots__ = ("_at", "_rates", "_tokens")
+    Work that earns tokens is only counted when it is done, and turned into tokens when some are asked for: who asks for
+    none costs nothing.
+    """
+
+    __slots__ = ("_at", "_rates", "_seen", "_tokens", "sent_bytes", "sent_frames", "streams")
 
     def __init__(self, rates: Mapping[Abuse, Rate], now: float) -> None:
+        self.streams = 0  # that came to their end as they should
+        self.sent_frames = 0  # of DATA and heads, by us
+        self.sent_bytes = 0  # of DATA, by us
         self._rates = rates
         self._tokens = {abuse: rate.burst for abuse, rate in rates.items()}
+        self._seen = dict.fromkeys(rates, 0.0)  # what had been earned when tokens were last asked for
         self._at = dict.fromkeys(rates, now)
 
     def take(self, abuse: Abuse, now: float, cost: float = 1) -> bool:
-        """Whether there was as much left."""
+        """Whether there was as much left. A bucket never holds more than its burst."""
         rate = self._rates.get(abuse)
         if rate is None:
             return True
-        left = min(rate.burst, self._tokens[abuse] + max(0.0, now - self._at[abuse]) * rate.per_second)
+        earned = self._earned(abuse)
+        more = earned - self._seen[abuse] + max(0.0, now - self._at[abuse]) * rate.per_second
+        left = min(rate.burst, self._tokens[abuse] + more)
+        self._seen[abuse] = earned
         self._at[abuse] = now
         self._tokens[abuse] = left - cost
         return left >= cost
 
-    def earn(self, abuse: Abuse, tokens: float) -> None:
-        """Put back what honest work is worth; a bucket never holds more than its burst."""
-        if abuse in self._tokens:
-            self._tokens[abuse] = min(self._rates[abuse].burst, self._tokens[abuse] + tokens)
-
-    def earn_stream(self) -> None:
-        """A stream has come to its end as it should."""
-        for abuse, tokens in EARNED_BY_STREAM.items():
-            self.earn(abuse, tokens)
+    def _earned(self, abuse: Abuse) -> float:
+        """What all work so far was worth to one of the buckets."""
+        earned = self.streams * EARNED_BY_STREAM.get(abuse, 0.0)
+        if abuse is Abuse.PING_FLOOD:
+            return earned + self.sent_frames
+        if abuse is Abuse.WINDOW_UPDATE_FLOOD:
+            return earned + self.sent_bytes / BYTES_FOR_A_WINDOW_UPDATE
+        return earned

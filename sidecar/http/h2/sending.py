@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Final
 
 from sidecar.errors import AbusivePeer, HopError, InternalError
 from sidecar.http.h2 import frames
-from sidecar.http.h2.blocks import guarded
 from sidecar.http.h2.codes import DEFAULT_WINDOW, PREFACE, Abuse, Code, ConnectionFault, Setting
 from sidecar.http.h2.engine import Engine
 from sidecar.http.h2.events import Failed, H2Event, Stirred
-from sidecar.http.h2.limits import BYTES_FOR_A_WINDOW_UPDATE, Budgets, H2Limits
+from sidecar.http.h2.limits import Budgets, H2Limits
 from sidecar.http.versions import response_fields
 
 if TYPE_CHECKING:
@@ -112,10 +111,10 @@ class Sending(ABC):
             piece = stream.next_piece(room)
             end = end and not stream.unsent and not stream.trailers
             engine.send_data(stream.id, piece, end=end)
-            self._budgets.earn(Abuse.WINDOW_UPDATE_FLOOD, len(piece) / BYTES_FOR_A_WINDOW_UPDATE)
-            self._budgets.earn(Abuse.PING_FLOOD, 1)
+            self._budgets.sent_bytes += len(piece)
+            self._budgets.sent_frames += 1
         elif stream.trailers:
-            engine.send_head(stream.id, guarded(stream.trailers), end=True)
+            engine.send_head(stream.id, stream.trailers, end=True)
         else:
             engine.send_data(stream.id, b"", end=True)
         self._flush()
@@ -137,8 +136,8 @@ class Sending(ABC):
 
     def send_response(self, stream: H2Stream, head: ResponseHead, *, end: bool) -> None:
         """A response head, final or 1xx."""
-        self._engine.send_head(stream.id, guarded(response_fields(head)), end=end)
-        self._budgets.earn(Abuse.PING_FLOOD, 1)
+        self._engine.send_head(stream.id, response_fields(head), end=end)
+        self._budgets.sent_frames += 1
         self._flush()
         if end:
             stream.end_queued = True
@@ -168,7 +167,7 @@ class Sending(ABC):
         if stream.on_books:
             whole = stream.we_are_done and not self.is_client
             if whole:
-                self._budgets.earn_stream()
+                self._budgets.streams += 1
             self.reset(stream, Code.NO_ERROR if whole else Code.CANCEL)
 
     # ---- the lives of streams ----------------------------------------------------------------------------------------
@@ -201,7 +200,7 @@ class Sending(ABC):
         """Both have said all they had to say."""
         stream.on_books = False
         self.streams.pop(stream.id, None)
-        self._budgets.earn_stream()
+        self._budgets.streams += 1
         self._stir(stream)
 
     def _drop(self, stream: H2Stream, error: HopError) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar import errors
@@ -98,6 +98,7 @@ def test_no_deadline() -> None:
     assert timeout_of([]) is None
 
 
+@settings(deadline=None)
 @given(st.floats(0, 1e11))
 def test_a_deadline_that_is_passed_on_is_never_later(seconds: float) -> None:
     again = timeout_of([(b"grpc-timeout", timeout(seconds))])
@@ -118,6 +119,7 @@ def a_message(payload: bytes, compressed: int = 0) -> bytes:
     return bytes((compressed,)) + len(payload).to_bytes(4, "big") + payload
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=20), max_size=6), st.lists(st.integers(1, 12), max_size=20), st.integers(0, 200))
 def test_messages_are_counted_however_they_are_cut(payloads: list[bytes], cuts: list[int], missing: int) -> None:
     whole = b"".join(map(a_message, payloads))

@@ -6,7 +6,7 @@ import base64
 from contextlib import suppress
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sidecar.errors import HopError, UpstreamProtocolViolation
@@ -197,6 +197,7 @@ def fields() -> st.SearchStrategy[Headers]:
     return st.tuples(st.one_of(pseudo, right, right), more).map(lambda parts: [*parts[0], *parts[1]])
 
 
+@settings(deadline=None)
 @given(fields(), st.booleans(), st.binary(max_size=8))
 @example([*POST, (b"content-length", b"5")], False, b"hello")
 def test_a_request_leaves_by_http_1_in_one_reading(given_fields: Headers, end: bool, body: bytes) -> None:
@@ -235,6 +236,7 @@ def test_a_request_leaves_by_http_1_in_one_reading(given_fields: Headers, end: b
     assert (found, isinstance(event, End)) == (body, True)
 
 
+@settings(deadline=None)
 @given(fields(), st.booleans())
 def test_a_request_goes_on_by_http_2_as_it_came(given_fields: Headers, end: bool) -> None:
     with suppress(StreamFault):
@@ -246,6 +248,7 @@ def test_a_request_goes_on_by_http_2_as_it_came(given_fields: Headers, end: bool
         assert sorted(again.headers) == sorted(head.headers)
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(NASTY), max_size=4), st.sampled_from([200, 204, 304, 404]), st.binary(max_size=9))
 def test_an_answer_leaves_by_http_1_in_one_reading(more: Headers, status: int, body: bytes) -> None:
     try:
