@@ -4,6 +4,7 @@
 entry; `template` draws up the certificate we would sign, from the entry and never from the CSR; `validate` has the last
 look; `authority` reads it aloud: attest → entry → template → validate → sign → record. `store/` keeps entries and the
 append-only issuance log in SQLite, `roots` the signing keys, encrypted, beside it. `api` and `watch` speak HTTPS,
+`storekeeper` notices a full disk and its end, `health` and `metrics` tell of it and of all that could stop issuance,
 `server` owns listeners and lifetimes, `cli` is `mesh ca …`, `bootstrap` prepares a whole CA for `mesh up`.
 
 Imports: `certs`, `sidecar.net`, `sidecar.http`. Nothing in `sidecar` imports this package but the roof, `sidecar.cli`.
