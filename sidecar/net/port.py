@@ -225,7 +225,6 @@ class Task:
 
     __slots__ = (
         "_driver",
-        "_queue",
         "_waiters",
         "children",
         "coro",
@@ -233,13 +232,14 @@ class Task:
         "error",
         "happened",
         "parent",
+        "queue",
         "queued",
         "thrown",
     )
 
     def __init__(self, driver: Driver, coro: Coroutine[Any, Any, object], parent: Task | None) -> None:
         self._driver = driver
-        self._queue = driver.ready
+        self.queue = driver.ready
         self.coro = coro
         self.parent = parent
         self.children: list[Task] | None = None
@@ -254,7 +254,7 @@ class Task:
         """Let the task look again at what it waits for."""
         if not self.queued and not self.happened:
             self.queued = True
-            self._queue.append(self)
+            self.queue.append(self)
 
     def throw(self, error: BaseException) -> None:
         """Raise this at the task's await, when it is stepped next. The first error stands."""
@@ -332,14 +332,14 @@ class Driver:
         """Let everybody go first who has not given way too: now, and at each wake-up until `hurry`."""
         task = self.current
         assert task is not None
-        task._queue = self.patient
+        task.queue = self.patient
         task.wake()
         await park()
 
     def hurry(self) -> None:
         """The current task is like all others again."""
         assert self.current is not None
-        self.current._queue = self.ready
+        self.current.queue = self.ready
 
     async def sleep(self, seconds: float) -> None:
         """Wait this long."""

@@ -80,7 +80,7 @@ class Reactor(Driver):
             os.close(self._bell)
 
     def _turn(self) -> None:
-        watched_by_fd, ready = self._watched, self.ready
+        watched_by_fd = self._watched
         for _ in range(POLLS_PER_TURN):
             events = self._epoll.poll(0, EVENTS_PER_POLL)
             if not events and not self.patient:
@@ -96,7 +96,7 @@ class Reactor(Driver):
                     watched.stirred(mask)
                 elif not reader.queued:  # as Task.wake, without the call
                     reader.queued = True
-                    ready.append(reader)
+                    reader.queue.append(reader)
             self.run_ready()
             if self.patient:
                 self.run_patient()

@@ -76,6 +76,31 @@ def test_those_who_gave_way_are_stepped_in_the_order_they_were_woken(run: Run) -
     assert run(scenario) == ["r5", "r6", "r7", "r8", "r9", "p0", "p1", "p2", "p3", "p4"]
 
 
+def test_bytes_that_come_for_who_has_given_way_wait_too(run: Run) -> None:
+    """A handshake's second half is begun by an event on its socket."""
+
+    async def scenario(port: Any, pair: Pair) -> list[str]:
+        said: list[str] = []
+        wires = [await pair() for _ in range(6)]
+
+        async def hear(name: str, wire: Any, *, patient: bool) -> None:
+            if patient:
+                await port.give_way()
+            await wire.read()
+            said.append(name)
+
+        tasks = [port.spawn(hear(f"p{n}", wires[n][1], patient=True)) for n in range(3)]
+        tasks += [port.spawn(hear(f"r{n}", wires[n][1], patient=False)) for n in range(3, 6)]
+        await port.sleep(0.15)
+        for near, _ in wires:
+            await near.write(b"x")
+        for task in tasks:
+            await port.wait(task)
+        return said
+
+    assert run(scenario)[:3] == ["r3", "r4", "r5"]
+
+
 def test_who_hurries_again_is_like_all_others(run: Run) -> None:
     async def scenario(port: Any, pair: Pair) -> list[str]:
         said: list[str] = []
