@@ -28,8 +28,8 @@ CHUNKED = -1  # in the place of a length
 _HOST = rb"[-._:\[\]0-9A-Za-z]++"
 _QUERY = rb"\?[\x21\x22\x24-\x7e]*+"
 # Groups 2 and 3 of a head. To be judged: the target, and its path. Not to be judged: the target, and its authority.
-_JUDGED = rb"((/[!$%&-:=@A-Z_a-z~/]*+)(?:" + _QUERY + rb")?)"
-_OPAQUE = rb"((?:http://(" + _HOST + rb"))?/[\x21\x22\x24-\x7e]*+)"
+JUDGED = rb"((/[!$%&-:=@A-Z_a-z~/]*+)(?:" + _QUERY + rb")?)"
+OPAQUE = rb"((?:http://(" + _HOST + rb"))?/[\x21\x22\x24-\x7e]*+)"
 _KNOWN = (
     Known(b"authorization", VALUE, Take.NOTHING),
     Known(b"host", _HOST, Take.LINE),
@@ -53,7 +53,7 @@ _HOST_LINE, _VIA_LINE = 5, 13
 _CUT = (8, 10, 12, 13, 14)  # the lines that belong to one connection, and mesh-via, which is made anew
 _HOST_AND_CUT = (_HOST_LINE, *_CUT)
 # TRACE and CONNECT are not plain.
-_METHODS = {method.encode(): method for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
+METHODS = {method.encode(): method for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
 _LINE_END = len(b" HTTP/1.1\r\n")
 _INCOMPLETE = 4096  # bytes of a head that may come in pieces here; more is h1's, which reads pieces in linear time
 _REMEMBERED_HOSTS = 256
@@ -100,15 +100,15 @@ def _request_head(target: bytes, lines: int) -> Callable[[bytes, int], re.Match[
     return head(rb"([A-Z]{3,7}) " + target + rb" HTTP/1\.1\r\n", _KNOWN, _EXCLUDED, lines).match
 
 
-class _Reader:
+class Reader:
     """What both readers share: the limits of a listener, and the hosts that it has been asked for lately."""
 
-    __slots__ = ("_head", "_head_bytes", "_hosts")
-    _target: ClassVar[bytes]
+    __slots__ = ("_head", "_hosts", "head_bytes")
+    target: ClassVar[bytes]
 
     def __init__(self, head_bytes: int, head_lines: int) -> None:
-        self._head = _request_head(self._target, head_lines)
-        self._head_bytes = head_bytes  # without the empty line
+        self._head = _request_head(self.target, head_lines)
+        self.head_bytes = head_bytes  # without the empty line
         self._hosts: dict[bytes, tuple[str, int | None]] = {}
 
     def _learn_host(self, line: bytes) -> tuple[str, int | None] | None:
@@ -123,11 +123,11 @@ class _Reader:
         return found
 
 
-class JudgedReader(_Reader):
+class JudgedReader(Reader):
     """Reads requests whose path will be judged: those of peers."""
 
     __slots__ = ()
-    _target = _JUDGED
+    target = JUDGED
 
     def read(self, data: bytes, start: int = 0) -> PlainRequest | Unread:
         """Read the head that begins here.
@@ -138,14 +138,14 @@ class JudgedReader(_Reader):
         if match is None:
             return _unread(data, start)
         verb, target, path, _, host, digits, kind, persist, chunked, te, key, alive, via, proxy = match.groups()
-        method, end = _METHODS.get(verb), match.end()
-        if host is None or method is None or end - start - 4 > self._head_bytes:
+        method, end = METHODS.get(verb), match.end()
+        if host is None or method is None or end - start - 4 > self.head_bytes:
             return OTHER
         named = self._hosts.get(host) or self._learn_host(host)
         asked = target.decode()
         way = asked if path == target else path.decode()
         odd = "%" in way or "//" in way or "/." in way
-        segments = _carefully(path, method) if odd else tuple(way[1:].split("/"))
+        segments = carefully(path, method) if odd else tuple(way[1:].split("/"))
         if named is None or segments is None or (chunked is not None and digits is not None):
             return OTHER
         begin = match.end(2) + _LINE_END
@@ -157,7 +157,7 @@ class JudgedReader(_Reader):
                 fields = data[begin:cut] + data[cut + 1 + len(via) : end - 2]
         else:
             fields = without(data, begin, end - 2, match, _CUT)
-        return _made(
+        return made(
             PlainRequest,
             (
                 start, end, method, asked, segments, named[0], named[1],
@@ -169,11 +169,11 @@ class JudgedReader(_Reader):
         )  # fmt: skip
 
 
-class OpaqueReader(_Reader):
+class OpaqueReader(Reader):
     """Reads requests whose path somebody else will judge: those of our own application."""
 
     __slots__ = ()
-    _target = _OPAQUE
+    target = OPAQUE
 
     def read(self, data: bytes, start: int = 0) -> PlainRequest | Unread:
         """Read the head that begins here. A target may have absolute form, as at a forward proxy, where its host is
@@ -183,8 +183,8 @@ class OpaqueReader(_Reader):
         if match is None:
             return _unread(data, start)
         verb, target, authority, _, host, digits, kind, persist, chunked, te, key, alive, via, proxy = match.groups()
-        method, end = _METHODS.get(verb), match.end()
-        if host is None or method is None or end - start - 4 > self._head_bytes:
+        method, end = METHODS.get(verb), match.end()
+        if host is None or method is None or end - start - 4 > self.head_bytes:
             return OTHER
         named = self._hosts.get(host) or self._learn_host(host)
         if named is None or (chunked is not None and digits is not None):
@@ -201,7 +201,7 @@ class OpaqueReader(_Reader):
             fields = data[begin:cut] + data[cut + 1 + len(host) : end - 2]
         else:
             fields = without(data, begin, end - 2, match, _HOST_AND_CUT)
-        return _made(
+        return made(
             PlainRequest,
             (
                 start, end, method, target.decode(), (), named[0], named[1],
@@ -213,7 +213,7 @@ class OpaqueReader(_Reader):
         )  # fmt: skip
 
 
-_made = tuple.__new__  # a named tuple's own constructor costs three times as much
+made = tuple.__new__  # a named tuple's own constructor costs three times as much
 
 
 def headers_of(data: bytes, request: PlainRequest) -> Headers:
@@ -225,8 +225,8 @@ def headers_of(data: bytes, request: PlainRequest) -> Headers:
 def _unread(data: bytes, start: int) -> Unread:
     """Why no plain request head begins here. Says MORE only where h1 would wait, too."""
     method = data[start : start + 8].partition(b" ")[0]
-    if method not in _METHODS:
-        begun = len(data) - start == len(method) and any(known.startswith(method) for known in _METHODS)
+    if method not in METHODS:
+        begun = len(data) - start == len(method) and any(known.startswith(method) for known in METHODS)
         return MORE if begun else OTHER
     if data.find(b"\r\n\r\n", start) >= 0:
         return OTHER
@@ -242,7 +242,7 @@ def unread_bytes(data: bytes, start: int) -> Unread:
     return OTHER if bare else MORE
 
 
-def _carefully(path: bytes, method: str) -> tuple[str, ...] | None:
+def carefully(path: bytes, method: str) -> tuple[str, ...] | None:
     """The segments of a path with escapes or dots in it; None where it is not beyond doubt."""
     try:
         return canonical_target(path, method).segments

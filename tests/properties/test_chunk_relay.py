@@ -55,6 +55,8 @@ def strictly(stream: list[bytes]) -> tuple[bytes, End | str | None, bytes]:
 @settings(max_examples=600, deadline=None)
 @given(STREAMS, CUTS)
 @example(b"5\r\nhello\r\n0\r\nX: y\r\nmesh-a: b\r\n\r\nz", [7, 1, 1, 1, 1])
+@example(b"0\r\nHost: y\r\n\r\n", [])
+@example(b"0\r\ntransfer-encoding: y\r\n\r\n", [4])
 @example(b"0\r\n" + b"X: y\r\n" * 4 + b"\r\n", [])
 def test_what_is_passed_on_is_what_the_strict_reading_reads(data: bytes, cuts: list[int]) -> None:
     body, end, left = strictly([data])
@@ -93,3 +95,11 @@ def test_a_plain_body_travels_on_to_the_byte(chunks: list[bytes], cuts: list[int
     assert out == [body]
     assert relay.done
     assert relay.payload == sum(map(len, chunks))
+
+
+def test_an_odd_line_travels_on_in_its_plain_form() -> None:
+    relay = ChunkRelay(1000, 10)
+    out: list[bytes] = []
+    body = b'00a;x="y"\r\n0123456789\r\n5\r\nhello\r\n0;z\r\nA:  b\r\nMesh-X: y\r\nmesh_y: z\r\n\r\n'
+    assert relay.pass_on(body, out) == len(body)
+    assert b"".join(out) == b"a\r\n0123456789\r\n5\r\nhello\r\n0\r\nA:  b\r\n\r\n"

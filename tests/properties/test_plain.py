@@ -9,7 +9,9 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.kit.plain import check_answers, check_bytes, spoilt
+from sidecar.http.plain import JudgedReader, OpaqueReader
+from sidecar.http.plain_stencil import StencilReader
+from tests.kit.plain import BYTES, LINES, check_answers, check_bytes, spoilt
 
 NAMES = [
     b"Host", b"host", b"Content-Length", b"content-length", b"CONTENT-TYPE", b"Content-Type", b"Connection", b"X-Y",
@@ -73,3 +75,31 @@ def test_a_plain_answer_is_what_the_strict_reading_reads(
     answer = head.replace(b"Host: h\r\n", b"")
     for data in (head, answer, spoilt(answer, at, bit, how, byte)):
         check_answers(data, to_head=to_head)
+
+
+STEADY = st.lists(
+    st.sampled_from([
+        b"X-Id: %d", b"Authorization: b %d", b"Accept: */*", b"Content-Length: 5", b"mesh-via: a1", b"X-Y: z", b"A: %d",
+        b"Connection: keep-alive", b"Traceparent: 00-%d", b"Idempotency-Key: %d", b"TE: x", b"Content-Type: %d",
+        b"sec-fetch-site: %d", b"Transfer-Encoding: chunked", b"Content-Length: %d", b"mesh-via: %d",
+    ]),
+    max_size=6, unique=True,
+)  # fmt: skip
+TARGETS = st.sampled_from([b"/a/%d", b"/a/%d", b"/a?b=%d", b"/%%41/%d", b"/../%d", b"/%d;x", b"http://h/%d"])
+CHANGES = st.lists(st.tuples(TARGETS, st.one_of(st.none(), st.tuples(*SPOILT))), min_size=2, max_size=6)
+
+
+@settings(max_examples=250, deadline=None)
+@given(STEADY, st.integers(0, 6), CHANGES, st.booleans())
+def test_a_stencil_reads_like_its_reader(
+    lines: list[bytes], turn: int, changes: list[tuple[bytes, tuple[int, int, int, int] | None]], first: bool
+) -> None:
+    """Heads of one kind, each with numbers of its own and perhaps spoilt, read by one who has learned from them."""
+    lines.insert(0 if first else turn, b"Host: h")
+    for reader in (JudgedReader(BYTES, LINES), OpaqueReader(BYTES, LINES)):
+        learned = StencilReader(reader)
+        for number, (target, change) in enumerate([(b"/a", None), (b"/b/%d", None), *changes], 5):
+            head = b"\r\n".join([b"POST " + target + b" HTTP/1.1", *lines, b"", b""])
+            head = head.replace(b"%d", b"%d" % (number * 7)).replace(b"%%", b"%")
+            data = b"old" + (head if change is None else spoilt(head, *change)) + b"rest"
+            assert learned.read(data, 3) == reader.read(data, 3)

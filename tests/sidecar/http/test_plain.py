@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable
+from types import BuiltinFunctionType, FunctionType, ModuleType
 
 import pytest
 
 from sidecar.conformance.case import Case
 from sidecar.conformance.corpus import CASES
 from sidecar.http.chunk_relay import ChunkRelay
-from sidecar.http.plain import CHUNKED, MORE, OTHER, JudgedReader, OpaqueReader, PlainRequest, headers_of
+from sidecar.http.plain import CHUNKED, MORE, OTHER, JudgedReader, OpaqueReader, PlainRequest, Unread, headers_of
 from sidecar.http.plain_answers import AnswerReader, PlainResponse
+from sidecar.http.plain_stencil import PAUSE, TRIES, Stencil, StencilReader
 from tests.kit import llhttp, vectors
 from tests.kit.plain import check_answers, check_bytes
 
@@ -207,6 +210,108 @@ def test_what_is_remembered_is_bounded_and_holds_no_secret() -> None:
         reader.read(ANSWER[:-2] + b"N: %d\r\n\r\n" % number)
         reader.read(ANSWER[:-2] + b"N: %d\r\n\r\n" % number, to_head=True)
     assert 0 < reader.remembered <= 512
+
+
+# ---- stencils ------------------------------------------------------------------------------------------------------
+
+
+class Counting(JudgedReader):
+    """Counts what it is asked."""
+
+    __slots__ = ("asked",)
+
+    def __init__(self) -> None:
+        super().__init__(2000, 20)
+        self.asked = 0
+
+    def read(self, data: bytes, start: int = 0) -> PlainRequest | Unread:
+        self.asked += 1
+        return super().read(data, start)
+
+
+def of_one_kind(number: int, *more: bytes) -> bytes:
+    lines = (b"Host: h", b"X-Id: %d" % number, b"Authorization: Bearer s3cr3t", b"Accept: */*", *more, b"mesh-via: a1")
+    return b"\r\n".join((b"GET /items/%d HTTP/1.1" % number, *lines, b"", b""))
+
+
+def test_a_third_head_of_a_kind_is_compared_and_not_read() -> None:
+    reader = Counting()
+    learned = StencilReader(reader)
+    found = [learned.read(of_one_kind(number)) for number in range(5)]
+    assert reader.asked == 2
+    assert found == [JudgedReader(2000, 20).read(of_one_kind(number)) for number in range(5)]
+    assert isinstance(learned.read(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"), PlainRequest)
+    assert reader.asked == 3
+
+
+def reachable(thing: object) -> list[object]:
+    """Everything that this object holds, but for classes and modules."""
+    found = [thing]
+    for one in found:
+        if not isinstance(one, type | ModuleType | FunctionType | BuiltinFunctionType):
+            found += [held for held in gc.get_referents(one) if not any(held is known for known in found)]
+    return found
+
+
+def test_a_stencil_never_keeps_what_may_be_a_secret() -> None:
+    learned = StencilReader(JudgedReader(2000, 20))
+    for number in range(3):
+        learned.read(of_one_kind(number, b"X-Api-Key: s3cr3t", b"cookie: s3cr3t", b"X-Auth-Token: s3cr3t"))
+        kept = [thing for thing in reachable(learned) if isinstance(thing, bytes)]
+        assert any(b"Accept: */*" in thing or thing == b"Accept:" for thing in kept)
+        assert not any(b"s3cr3t" in thing for thing in kept)
+
+
+def test_heads_that_never_repeat_themselves_are_left_alone_for_a_while() -> None:
+    reader = Counting()
+    learned = StencilReader(reader)
+    for number in range(2 + PAUSE):
+        learned.read(of_one_kind(number, b"N%d: x" % number))
+    assert reader.asked == 2 + PAUSE
+    assert [thing for thing in reachable(learned) if isinstance(thing, Stencil)] == []
+    for number in range(5):
+        learned.read(of_one_kind(number))
+    assert reader.asked == 2 + PAUSE + 2
+
+
+def test_callers_of_many_kinds_do_not_make_stencils_without_end() -> None:
+    reader = Counting()
+    learned = StencilReader(reader)
+    for number in range(TRIES * 2):
+        learned.read(of_one_kind(number, b"N%d: x" % (number // 2)))
+    made = [thing for thing in reachable(learned) if isinstance(thing, Stencil)]
+    for number in range(TRIES * 2, PAUSE):
+        learned.read(of_one_kind(number, b"N%d: x" % (number // 2)))
+    assert [thing for thing in reachable(learned) if isinstance(thing, Stencil)] == made
+
+
+@pytest.mark.parametrize(
+    "third",
+    [of_one_kind(3, b"Content-Length: 4"), of_one_kind(3).replace(b"/items/3", b"/../3"), of_one_kind(3)[:-2],
+     of_one_kind(3).replace(b"/items", b"http://h/items"), of_one_kind(3).replace(b"X-Id: 3", b"X-Id: " + b"3" * 300),
+     of_one_kind(3).replace(b"GET", b"GXT"), of_one_kind(3).replace(b"X-Id: 3", b"X-Id: 3\x00"),
+     of_one_kind(3).replace(b"X-Id: 3", b"X-Id: 3\r\nX-Id: 3"), of_one_kind(3).replace(b"via: a1", b"via: b1"),
+     of_one_kind(3).replace(b"/1.1", b"/1.0"), of_one_kind(3).replace(b"Host: h", b"Host: i")],
+)  # fmt: skip
+def test_a_stencil_takes_nothing_that_its_reader_reads_otherwise(third: bytes) -> None:
+    for reader in (JudgedReader(300, 20), OpaqueReader(300, 20)):
+        learned = StencilReader(reader)
+        learned.read(of_one_kind(1))
+        learned.read(of_one_kind(2))
+        assert learned.read(third) == reader.read(third)
+
+
+@pytest.mark.parametrize(
+    "line", [b"Content-Length: %d", b"Content-Type: %d", b"mesh-via: %d", b"Host: h:%d", b"sec-fetch-site: %d"]
+)
+def test_a_line_that_says_something_is_no_hole(line: bytes) -> None:
+    reader = Counting()
+    learned = StencilReader(reader)
+    for number in range(1, 6):
+        head = b"POST /%d HTTP/1.1\r\n%b\r\nX-Id: %d\r\n" % (number, line % number, number)
+        head += b"\r\n" if line.startswith(b"Host") else b"Host: h\r\n\r\n"
+        assert learned.read(head) == JudgedReader(2000, 20).read(head)
+    assert reader.asked == 5
 
 
 # ---- everybody's tricks --------------------------------------------------------------------------------------------
