@@ -102,7 +102,7 @@ def run(stream: bytes, cuts: list[int], *, client: bool) -> tuple[object, ...]:
         sent += sent_now
     shapes = [type(one).__name__ for one in frames_of(sent)]
     assert shapes.count("GoAwayFrame") <= 1
-    assert codec._engine.window >= 0
+    assert codec._windows.room >= 0
     bodies = [
         (at.id, b"".join(item.data for item in found if isinstance(item, Data)), str(at.error), at.clean)
         for at, found in served.items()

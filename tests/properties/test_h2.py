@@ -221,12 +221,12 @@ class TwoConnections(RuleBasedStateMachine):
     @invariant()
     def windows_hold(self) -> None:
         for codec in (self.client, self.server):
-            engine = codec._engine
-            assert engine.window >= 0
+            windows = codec._windows
+            assert 0 <= windows.room <= LIMITS.connection_window
             assert sum(stream.buffered for stream in codec.streams.values()) <= LIMITS.connection_window
             for stream in codec.streams.values():
                 assert 0 <= stream.buffered <= WINDOW
-                assert engine.window_of(stream.id) >= 0
+                assert 0 <= windows.room_of(stream.id) <= WINDOW
                 assert stream.unsent >= 0
         assert len(self.client.streams) <= LIMITS.streams
 
@@ -260,7 +260,9 @@ class TwoConnections(RuleBasedStateMachine):
         assert not self.client.streams
         assert not self.server.streams
         assert self.server.finished is self.leaving
-        assert min(self.client._engine.window, self.server._engine.window) > 70_000 - 2 * 65_536
+        for codec in (self.client, self.server):
+            assert codec._windows.room > LIMITS.connection_window * 3 // 4, "room that was never given back"
+            assert not codec._windows._open
 
     def answer_now(self, call: Call) -> None:
         assert call.theirs is not None

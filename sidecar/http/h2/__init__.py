@@ -3,8 +3,8 @@
 `H2Server` and `H2Client` are the two roles of a connection, `H2Stream` one exchange on it, which speaks as the codec
 of HTTP/1 does. On the way in: `frames` cuts and sizes, `blocks` puts header blocks together and reads HPACK, `heads` is
 the one strict reading of a head, `control` and `reading` hold frames to the rules, `limits` tells floods from use.
-`sending` is the way out. `engine` keeps the books of states and windows on h2; nothing else knows that library, so
-another engine can take its place.
+`sending` is the way out, `windows` what may come in. `engine` keeps the books of states and of what may go out, on h2;
+nothing else knows that library, so another engine can take its place.
 """
 
 from sidecar.http.h2.client import H2Client

@@ -48,6 +48,7 @@ class H2Client(H2Connection):
         tunnel = is_websocket(head) or head.method == b"CONNECT"
         end = not head.body and not tunnel
         stream = self.streams[self._next] = H2Stream(self, self._next)
+        self._windows.open(self._next)
         self.highest = self._next
         self._next += 2
         self.opened += 1

@@ -8,8 +8,8 @@ What h2 does not do well, it is not given to do. It takes every header list for 
 it answers too many streams, a length that lies and a window update of zero by ending the connection; it cannot say
 GOAWAY and go on; it keeps every unknown setting for ever, and a table as large as the peer likes; it limits no flood.
 So it never sees a header list, coming or going (a block is shown to it as an empty one; what it takes for HPACK are
-stand-ins around our own), nor settings that we do not know, nor PING, GOAWAY, PRIORITY and frames of unknown types; and
-its limits of streams are ours to check.
+stand-ins around our own), nor what is in DATA (which it would print for its log), nor settings that we do not know, nor
+PING, GOAWAY, PRIORITY and frames of unknown types; and its limits of streams are ours to check.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, cast
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
-from h2.events import DataReceived, StreamReset
+from h2.events import StreamReset
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
 
@@ -36,7 +36,6 @@ from sidecar.http.h2.codes import (
     Kind,
 )
 from sidecar.http.h2.compression import FieldWriter
-from sidecar.http.h2.limits import H2Limits
 
 _REQUEST: Headers = [(b":method", b"GET")]
 _FINAL: Headers = [(b":status", b"200")]
@@ -86,7 +85,7 @@ class Engine:
 
     __slots__ = ("_books", "_client", "_head", "_written")
 
-    def __init__(self, *, client: bool, limits: H2Limits) -> None:
+    def __init__(self, *, client: bool) -> None:
         self._client = client
         config = H2Configuration(
             client_side=client, header_encoding=None, validate_inbound_headers=False, normalize_inbound_headers=False,
@@ -96,8 +95,6 @@ class Engine:
         values = {
             SettingCodes.ENABLE_PUSH: 0,
             SettingCodes.MAX_CONCURRENT_STREAMS: LAST_STREAM,
-            SettingCodes.INITIAL_WINDOW_SIZE: limits.stream_window,
-            SettingCodes.MAX_FRAME_SIZE: limits.frame_bytes,
         }
         books.local_settings = Settings(client=client, initial_values=values)
         self._head, self._written = _StandIn(), _Written()
@@ -139,13 +136,9 @@ class Engine:
             self._head.kind = _INFORMATIONAL if informational else _FINAL
         self._show(frames.frame(Kind.HEADERS, END_HEADERS | (END_STREAM if end else 0), stream))
 
-    def on_data(self, frame: frames.Frame) -> tuple[bytes, int]:
-        """A frame of DATA: its data, and the bytes that it takes of the windows."""
-        events = self._show(frame.raw)
-        if not events or not isinstance(events[0], DataReceived):
-            raise ConnectionFault(Code.INTERNAL_ERROR, "a frame of DATA that gave no data")
-        event = events[0]
-        return event.data or b"", event.flow_controlled_length or 0
+    def on_end(self, stream: int) -> None:
+        """The last frame of DATA; the others need not be shown, since our windows are kept by `windows`."""
+        self._show(frames.frame(Kind.DATA, END_STREAM, stream))
 
     def on_reset(self, stream: int, code: int) -> None:
         """The peer has reset a stream."""
@@ -182,27 +175,6 @@ class Engine:
     def frame_bytes(self) -> int:
         """The largest frame that we send: not more than others have to take, so that streams take turns."""
         return min(self._books.max_outbound_frame_size, FRAME_BYTES)
-
-    # ---- our own windows ---------------------------------------------------------------------------------------------
-
-    def widen(self, increment: int) -> None:
-        """Widen the window of the connection."""
-        self._books.increment_flow_control_window(increment)
-
-    def give_back(self, stream: int, size: int) -> None:
-        """So many bytes that came on a stream have been passed on: the peer may send as many more."""
-        if size:
-            self._books.acknowledge_received_data(size, stream)
-
-    @property
-    def window(self) -> int:
-        """What the peer may send on the whole connection before we give more."""
-        return self._books.inbound_flow_control_window
-
-    def window_of(self, stream: int) -> int:
-        """What the peer may send on a stream, as far as that stream goes."""
-        found = self._books.streams.get(stream)
-        return found.inbound_flow_control_window if found is not None else 0
 
 
 def _code(code: ErrorCodes | int | None) -> Code:

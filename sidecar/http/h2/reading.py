@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from sidecar.errors import AbusivePeer, HopError
 from sidecar.http.h2 import frames
@@ -19,6 +19,7 @@ from sidecar.http.h2.codes import ACK, END_STREAM, Abuse, Code, ConnectionFault,
 from sidecar.http.h2.control import Control
 from sidecar.http.h2.events import Ended
 from sidecar.http.h2.limits import H2Limits
+from sidecar.http.h2.windows import CONNECTION
 from sidecar.http.message import Data, End
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from sidecar.http.h2.frames import Frame
     from sidecar.http.h2.stream import H2Stream
 
-_LATE_BYTES: Final = 64 * 1024  # of window, collected before it is given back for data that nobody wants
 
 
 class H2Connection(Control):
@@ -37,7 +37,6 @@ class H2Connection(Control):
         self.ended = False  # the other side has closed
         self._reader = frames.FrameReader(preface=not self.is_client, max_bytes=self.limits.frame_bytes)
         self._blocks = HeaderBlocks(self.limits)
-        self._late = 0
         self._waiting_since: float | None = now  # for the rest of the preface, or of a header block
         self._handlers: tuple[Callable[[Frame], None], ...] = (
             self._on_data, self._on_headers, self._on_priority, self._on_rst_stream, self._on_settings, self._on_push,
@@ -144,7 +143,7 @@ class H2Connection(Control):
     def _on_data(self, frame: Frame) -> None:
         stream = self.streams.get(frame.stream)
         size = len(frame.raw) - 9
-        if size > self._engine.window - self._late:
+        if size > self._windows.room:
             raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "more DATA than the connection's window has room for")
         if stream is None:
             self._check_not_idle(frame)
@@ -158,7 +157,9 @@ class H2Connection(Control):
         except StreamFault:
             self._unwanted(size)
             raise
-        self._engine.on_data(frame)
+        self._windows.take(stream.id, size)
+        if end:
+            self._engine.on_end(stream.id)
         self.give_back(stream, size - len(data))
         if not data and not end:
             self._take(Abuse.EMPTY_FRAME_FLOOD)
@@ -176,7 +177,7 @@ class H2Connection(Control):
             raise StreamFault(self._violation("DATA after the end of the message"), Code.STREAM_CLOSED)
         if not self._takes_data(stream):
             raise StreamFault(self._violation("DATA before the head"))
-        if size > self._engine.window_of(stream.id):
+        if size > self._windows.room_of(stream.id):
             error = self._violation("more DATA than the stream's window has room for")
             raise StreamFault(error, Code.FLOW_CONTROL_ERROR)
         self._check_length(stream, stream.received + data, end=end)
@@ -194,11 +195,11 @@ class H2Connection(Control):
         self._they_are_done(stream)
 
     def _unwanted(self, size: int) -> None:
-        """Data that the engine was not shown: its room on the connection is given back, or that would run dry."""
-        self._late += size
-        if self._late >= _LATE_BYTES:
-            self._emit(frames.window_update(0, self._late))
-            self._late = 0
+        """Data that belongs to no stream any more: its room on the connection is given back, or that would run dry."""
+        self._windows.take(CONNECTION, size)
+        said = self._windows.give_back(CONNECTION, size)
+        if said:
+            self._emit(said)
 
     def _on_rst_stream(self, frame: Frame) -> None:
         self._check_size(frame, 4)

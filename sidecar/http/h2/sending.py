@@ -16,6 +16,7 @@ from sidecar.http.h2.codes import DEFAULT_WINDOW, PREFACE, Abuse, Code, Connecti
 from sidecar.http.h2.engine import Engine
 from sidecar.http.h2.events import Failed, H2Event, Stirred
 from sidecar.http.h2.limits import Budgets, H2Limits
+from sidecar.http.h2.windows import CONNECTION, Windows
 from sidecar.http.versions import response_fields
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ class Sending(ABC):
         self.opened = 0  # streams so far
         self.refused = 0  # of them, those over the limit
         self.highest = 0  # stream that was opened by whoever opens them
-        self._engine = Engine(client=self.is_client, limits=limits)
+        self._engine = Engine(client=self.is_client)
+        self._windows = Windows(limits.stream_window, limits.connection_window)
         self._budgets = Budgets(limits.rates, now)
         self._events: deque[H2Event] = deque()
         self._out: list[bytes] = []
@@ -65,8 +67,7 @@ class Sending(ABC):
             values.append((Setting.ENABLE_CONNECT_PROTOCOL, 1))
         self._emit(frames.settings(values))
         if limits.connection_window > DEFAULT_WINDOW:
-            self._engine.widen(limits.connection_window - DEFAULT_WINDOW)
-            self._flush()
+            self._emit(frames.window_update(CONNECTION, limits.connection_window - DEFAULT_WINDOW))
 
     # ---- bytes out ---------------------------------------------------------------------------------------------------
 
@@ -151,8 +152,9 @@ class Sending(ABC):
     def give_back(self, stream: H2Stream, size: int) -> None:
         """So many bytes of a stream have been passed on."""
         if self.error is None and size:
-            self._engine.give_back(stream.id, size)
-            self._flush()
+            said = self._windows.give_back(stream.id, size)
+            if said:
+                self._emit(said)
 
     def reset(self, stream: H2Stream, code: int, error: HopError | None = None) -> None:
         """End a stream in both directions; an error is for whoever serves it."""
@@ -188,6 +190,7 @@ class Sending(ABC):
 
     def _they_are_done(self, stream: H2Stream) -> None:
         stream.they_are_done = True
+        self._windows.close(stream.id)
         if stream.we_are_done:
             self._retire(stream)
 
@@ -206,6 +209,7 @@ class Sending(ABC):
     def _drop(self, stream: H2Stream, error: HopError) -> None:
         """A stream has failed, and the books know it."""
         self.streams.pop(stream.id, None)
+        self._windows.close(stream.id)
         self._ready.pop(stream.id, None)
         self._blocked.pop(stream.id, None)
         held = stream.fail(error)

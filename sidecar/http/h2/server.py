@@ -88,6 +88,7 @@ class H2Server(H2Connection):
         self.highest = stream_id
         self.opened += 1
         stream = self.streams[stream_id] = H2Stream(self, stream_id)
+        self._windows.open(stream_id)
         self._engine.on_head(stream_id, end=end)
         self._events.append(Opened(stream))
         if self.opened >= self.limits.streams_per_connection:
