@@ -25,6 +25,8 @@ rm -rf $venv
     exit 1
 }
 $venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps --require-hashes -r $lock
+$venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps --require-hashes \
+    -r tests/bench/requirements.txt || say "py-spy could not be installed: no --flame"
 echo "$PWD" >"$($venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/mesh-checkout.pth"
 cp $lock $venv/
 echo "$base" >$venv/base

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
 import json
+import os
 import sys
 import tempfile
 import time
@@ -12,8 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tests.bench.flame import flame
 from tests.bench.judge import disturbed
 from tests.bench.load import NoLoad, build
+from tests.bench.machine import put_first
+from tests.bench.publish import publish
 from tests.bench.report import environment, interpreter, on_debians_python, print_row
 from tests.bench.rows import ROWS, Row
 from tests.bench.stage import Stage, measure, staged
@@ -33,6 +38,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help="of each measurement (30 for latency, else 5)")
     parser.add_argument("--short", action="store_true", help="3 rounds of 2 seconds: a first look")
     parser.add_argument("--lock", type=Path, help="hold this file's lock while measuring, at most 80 s at a time")
+    parser.add_argument("--first", action="store_true", help="all of ours at nice -20, so that others wait (root)")
+    parser.add_argument("--flame", action="store_true", help="instead: what our hop does under the row, docs/bench/")
+    parser.add_argument("--publish", action="store_true", help="instead: write docs/ from the figures measured last")
     parser.add_argument("-o", "--output", type=Path, default=CACHE / "figures.json", help="JSON; rows are replaced")
     return parser.parse_args()
 
@@ -41,9 +49,17 @@ def main() -> int:
     """Measure, print, write."""
     options = parse()
     rows = [row for row in ROWS if not options.row or row.name in options.row]
+    if options.publish:
+        return publish(options.output)
+    if options.flame:
+        return flame(rows[0], build(CACHE))
     print(f"{interpreter()}; proxies on core 0, load and back end on core 1")
     if not on_debians_python():
         print("!! The bars are meant for Debian's /usr/bin/python3.11; these figures are of another interpreter.")
+    if options.first:
+        with contextlib.suppress(PermissionError):
+            os.setsid()  # a session of our own, with whatever we start in it
+        put_first([os.getpid()])
     try:
         program = build(CACHE)
         for row in rows:
@@ -70,6 +86,8 @@ def play(row: Row, program: Path, options: argparse.Namespace) -> tuple[list[dic
             tempfile.TemporaryDirectory(prefix="mesh-bench-") as folder,
             staged(row, Path(folder) / row.name, program, names) as stage,
         ):
+            if options.first:
+                put_first([*stage.others, *(pid for pids in stage.contestants.values() for pid in pids)])
             for turn in range(number, number + rounds // stages):
                 figures += one_round(stage, turn, seconds, Quiet(options.lock))
                 print(".", end="", flush=True, file=sys.stderr)

@@ -27,6 +27,7 @@ HEAD = (
     "Accept-Language: en-GB,en;q=0.8\r\n"
     "X-Tenant: acme-europe-west\r\n"
     "X-Session: s-7f2c1f0a9d5e4b3c8a6f1e2d3c4b5a69788796a5b4c3d2e1f0a1b2c3d4e5f607\r\n"
+    "Baggage: region=eu-west-1,plan=enterprise,experiment=checkout-7,tier=gold,channel=web\r\n"
     "Traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n"
 )
 
