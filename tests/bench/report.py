@@ -82,5 +82,6 @@ def environment() -> dict[str, Any]:
     model = next((line.partition(":")[2].strip() for line in lines if "model name" in line), platform.machine())
     return {
         "python": interpreter(), "openssl": OpenSSL.SSL.OpenSSL_version(OpenSSL.SSL.OPENSSL_VERSION).decode(),
-        "system_openssl": ssl.OPENSSL_VERSION, "cpu": model, "cpus": os.cpu_count(), "kernel": platform.release().partition("-")[0],
+        "system_openssl": ssl.OPENSSL_VERSION, "cpu": model, "cpus": os.cpu_count(),
+        "kernel": platform.release().partition("-")[0],
     }  # fmt: skip
