@@ -2,12 +2,16 @@
 # Options: PYTHON=/path/to/python3.x picks the interpreter, ARGS="…" is passed on (make demo ARGS="--port-base 27000").
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check deep integration bench bench-quick lock clean
+.PHONY: help setup demo test check deep integration bench bench-ca bench-quick lock clean
 ARGS ?=
 export PYTHON
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
+# What HTTP/1 must do whichever way a request goes: these run once more with every request on the general way.
+BOTH_WAYS := tests/memory tests/integration/bad_input tests/integration/test_conformance.py \
+	tests/integration/test_conformance_vectors.py tests/integration/test_curl.py tests/integration/test_httpx.py \
+	tests/integration/test_upstream_failures.py
 
 help: ## what can be made
 	@echo "make VERB [ARGS=…] [PYTHON=…]"
@@ -27,6 +31,7 @@ test: ## all that must hold before a change lands: linters, types, all tests but
 	$(BIN)/python -m tests.bench.count
 	$(PYTEST) -m "not deep and not integration" -n 2 $(ARGS)
 	$(PYTEST) -m "not deep and integration and not alone" -n 2 $(ARGS)
+	MESH_HTTP1_READER=h11 $(PYTEST) -m "not deep and not alone" -n 2 $(BOTH_WAYS) $(ARGS)
 	$(PYTEST) -m "not deep and alone" $(ARGS)
 
 check: ## the quick half of that: linters, types, tests without real programs
@@ -47,6 +52,10 @@ deep: ## what takes hours: a million connections, 200 runs of random events, 2 G
 bench: ## CPU and latency per request, ours and others' (ARGS="--row inbound --short" for a first look, --help)
 	@scripts/bench-env.sh
 	@.venv-bench/bin/python -m tests.bench $(ARGS)
+
+bench-ca: ## certificates a second on one core, from CSR to stored and logged, beside a loop of openssl
+	@scripts/setup.sh dev
+	@$(BIN)/python -m tests.ca.bench --exit $(ARGS)
 
 bench-quick: ## Python's own steps per request, counted; fails when they are 2 % over the limit (ARGS=--update records)
 	@scripts/setup.sh dev
