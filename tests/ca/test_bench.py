@@ -1,0 +1,19 @@
+"""The bench runs, counts what it claims to count, and verifies the log that it wrote. Its figures are judged elsewhere."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.ca import bench
+
+
+@pytest.mark.integration
+def test_a_small_round_of_the_bench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(os, "sched_setaffinity", lambda *_: None)  # the tests beside us want their cores
+    monkeypatch.setattr("sys.argv", ["bench", "--count", "20", "--openssl", "2", "--rounds", "1", "--tasks", "8"])
+    assert bench.main() == 0
+    said = capsys.readouterr().out
+    for words in ("enrolment key", "renewal", "openssl x509 -req", "ours / openssl", "the bar"):
+        assert words in said
