@@ -314,6 +314,19 @@ def test_a_line_that_says_something_is_no_hole(line: bytes) -> None:
     assert reader.asked == 5
 
 
+def test_absolute_form_is_read_and_never_compared() -> None:
+    reader = OpaqueReader(2000, 20)
+    learned = StencilReader(reader)
+    head = b"GET http://h/a HTTP/1.1\r\nHost: h\r\nX-Id: 1\r\n\r\n"
+    for _ in range(3):
+        found = learned.read(head)
+        assert found == reader.read(head)
+        assert isinstance(found, PlainRequest)
+    trick = found.line + head[len(found.line) :]  # what would follow the line if the head had come as it goes on
+    assert reader.read(trick) is OTHER
+    assert learned.read(trick) is OTHER
+
+
 # ---- everybody's tricks --------------------------------------------------------------------------------------------
 
 
