@@ -24,7 +24,7 @@ from sidecar.http.plain import CHUNKED, OTHER, PlainRequest, headers_of
 from sidecar.http.plain_answers import PlainResponse
 from sidecar.net.pool import YOUNG
 from sidecar.net.port import NEVER, Cancelled, Expired, PeerGone, WireBroken
-from sidecar.proxy.exchange import Exchange
+from sidecar.proxy.exchange import REPLAY_BYTES, Exchange
 from sidecar.proxy.side import DRAIN_GRACE, Plan
 
 if TYPE_CHECKING:
@@ -103,11 +103,11 @@ class Express:
 
     async def _serve(self, first: bool) -> Way:
         owner, port, wire, caller = self._owner, self._port, self._wire, self._caller
-        door, codec, task = owner.door, owner.codec, port.current
+        door, task = owner.door, port.current
         assert task is not None
-        data = b""
+        data, at = b"", 0  # what has been read, and where in it the next request begins
         while True:
-            if not data:
+            if at == len(data):
                 owner.idle = True
                 patience = door.side.timeouts.request_head if first else door.side.timeouts.keep_alive
                 task.deadline = port.now + (min(patience, DRAIN_GRACE) if door.draining else patience)
@@ -117,20 +117,20 @@ class Express:
                     return Way.END
                 if not data:
                     return Way.END
-                owner.idle = False
-                first = False
+                at = 0
+                owner.idle = first = False
             side = door.side  # as of now, and to the end of this request
             if side is not self._side:
                 self._side, self._lane, self._hop = side, side.lane(caller), None
             lane = self._lane
-            request = lane.read(data) if lane is not None else OTHER
+            request = lane.read(data, at) if lane is not None else OTHER
             if lane is None or not isinstance(request, PlainRequest):
-                codec.receive(data)
-                return Way.GENERAL
+                return self._general(data[at:])
             end = request.end + request.length
-            if request.length and (request.length < 0 or len(data) < end or lane.limits_bodies):
-                codec.receive(data)
-                return Way.GENERAL
+            if request.length and (
+                not 0 < request.length <= REPLAY_BYTES or len(data) < end or lane.limits_bodies
+            ):
+                return self._general(data[at:])
 
             # who asks, and whether it may
             hop = self._hop
@@ -148,17 +148,13 @@ class Express:
             key = (method, request.target, request.host, request.port)
             ticket = lane.tickets.get(key) or lane.judge(hop, request, key)
             if ticket is None or not side.may_go_on(caller, ticket.upstream, port.wall()):
-                self._hop = None
-                codec.receive(data)
-                return Way.GENERAL
+                return self._general(data[at:])
             via = request.via
             tail = ticket.tail if via == ticket.via else lane.direct(ticket, via)
             pool = ticket.pool
             connection = pool.reuse(NEVER if request.keyed or method in IDEMPOTENT else YOUNG) if tail else None
             if connection is None or tail is None:
-                self._hop = None
-                codec.receive(data)
-                return Way.GENERAL
+                return self._general(data[at:])
 
             # ask
             self._connection, self._pool = connection, pool
@@ -180,13 +176,12 @@ class Express:
                 problem = error
             response = ticket.upstream.answers.read(answer, to_head=method == "HEAD")
             if not isinstance(response, PlainResponse):
-                codec.receive(data)
                 self.handover = Handover(
                     hop, side, ticket.upstream, connection, answer, problem, task.deadline,
                     wrote=upstream.sent > already, sent=sent,
                 )  # fmt: skip
-                self._hop = self._connection = None
-                return Way.GENERAL
+                self._connection = None
+                return self._general(data[at:])
 
             # answer
             hop.first_byte = now = port.read_clock()
@@ -221,7 +216,13 @@ class Express:
             if close:
                 await owner.close_in_stages()
                 return Way.END
-            data = data[end:] if len(data) > end else b""
+            at = end
+
+    def _general(self, data: bytes) -> Way:
+        """Leave the request that begins here, and all that follows, to the general way."""
+        self._hop = None
+        self._owner.codec.receive(data)
+        return Way.GENERAL
 
     async def _stream(
         self, request: PlainRequest, ticket: Ticket, connection: Connection, response: PlainResponse, answer: bytes, *,

@@ -56,7 +56,7 @@ class Lane:
     __slots__ = ("_caller", "_issued", "_memo", "_side", "limits_bodies", "read", "tickets", "wants_headers")
 
     def __init__(
-        self, side: HttpSide, caller: Caller, read: Callable[[bytes], PlainRequest | Unread], *, memo: bool,
+        self, side: HttpSide, caller: Caller, read: Callable[[bytes, int], PlainRequest | Unread], *, memo: bool,
         wants_headers: bool, limits_bodies: bool,
     ) -> None:  # fmt: skip
         self.read = read
