@@ -247,6 +247,7 @@ class Books(Recorder):
         self.hops: list[Hop] = []
         self.handshakes: list[Handshake] = []
         self.opened = 0  # hops that were begun; CONNECTs that became tunnels are taken off again
+        self.by_express = 0  # of those that have ended
         self.begun: list[Hop] = []  # the general way's; the express uses one again and again
 
     def observe(self, hop: Hop) -> None:
@@ -266,6 +267,7 @@ class Books(Recorder):
         assert not hop.decision_id
         assert not hop.shadow
         self.opened += 1
+        self.by_express += 1
         self.hops.append(replace(hop))
         return super().observe_plain(hop, tally)
 
