@@ -10,6 +10,7 @@ from tests.kit import apps
 from tests.kit.play import Line, Request, Stage, scene
 
 GET = b"GET / HTTP/1.1\r\nHost: orders\r\n\r\n"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 pytestmark = pytest.mark.skipif(not lane.ENABLED, reason="MESH_HTTP1_READER=h11: every request goes the general way")
 
 
@@ -93,8 +94,9 @@ async def test_a_pipeline_is_answered_in_order(stage: Stage) -> None:
     peer = await stage.peer()
     await peer.say(get("/00"))
     await peer.answer()
-    await peer.say(b"".join(get(f"/{number}", b"" if number % 10 else b"Connection: x\r\n") for number in range(10, 40)))
-    assert [(await peer.answer()).body for _ in range(30)] == [b"%d" % number for number in range(10, 40)]
+    numbers = range(10, 40)
+    await peer.say(b"".join(get(f"/{number}", b"" if number % 10 else b"Connection: x\r\n") for number in numbers))
+    assert [(await peer.answer()).body for _ in numbers] == [b"%d" % number for number in numbers]
     assert len(stage.orders.books.hops) == 31
 
 
@@ -124,7 +126,7 @@ async def test_an_answer_that_is_special_is_handed_over(stage: Stage, answer: by
         (b"HTTP/1.1 204 No Content\r\n\r\n", 204, b""),
         (b"HTTP/1.1 304 Not Modified\r\nETag: 1\r\nContent-Length: 7\r\n\r\n", 304, b""),
         (b"HTTP/1.1 500 Oh\r\nContent-Length: 2\r\n\r\nno", 500, b"no"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n1;a=b\r\n!\r\n0\r\nX-T: 1\r\n\r\n", 200, b"ok!"),
+        (CHUNKED + b"2\r\nok\r\n1;a=b\r\n!\r\n0\r\nX-T: 1\r\n\r\n", 200, b"ok!"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n" + b"x" * 300_000, 200, b"x" * 300_000),
     ],
 )
