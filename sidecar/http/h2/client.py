@@ -139,20 +139,10 @@ class H2Client(H2Connection):
     # ---- the other side ----------------------------------------------------------------------------------------------
 
     def _on_reset(self, stream: H2Stream, code: int) -> None:
-        if stream.they_are_done:  # the answer is whole: it only wants no more of the request (RFC 9113 section 8.1)
-            self._stop(stream)
-            return
+        """After a whole answer it only wants no more of the request (RFC 9113 section 8.1)."""
         detail = f"the upstream reset the stream ({code_name(code)})"
         refused = code == Code.REFUSED_STREAM and not stream.answered
         self._drop(stream, UpstreamRefused(detail) if refused else UpstreamReset(detail))
-
-    def _stop(self, stream: H2Stream) -> None:
-        """Send no more on a stream whose answer is here."""
-        self.streams.pop(stream.id, None)
-        self._ready.pop(stream.id, None)
-        self._blocked.pop(stream.id, None)
-        stream.stop_sending()
-        self._stir(stream)
 
     def _on_leaving(self, last_stream: int, code: int) -> None:
         """Streams after the last one were provably not begun (RFC 9113 section 6.8); the others go on."""

@@ -116,7 +116,7 @@ class H2Connection(Control):
             stream.error = fault.error  # an answer can still be sent
             self._stir(stream)
             return
-        self.reset(stream, fault.code, fault.error)
+        self.reset(stream, fault.code, fault.error, spoilt=True)
         self._take(Abuse.RAPID_RESET)  # resets that it makes us do cost it as much as its own (CVE-2025-8671)
 
     # ---- heads and bodies --------------------------------------------------------------------------------------------

@@ -156,13 +156,15 @@ class Sending(ABC):
             if said:
                 self._emit(said)
 
-    def reset(self, stream: H2Stream, code: int, error: HopError | None = None) -> None:
-        """End a stream in both directions; an error is for whoever serves it."""
+    def reset(self, stream: H2Stream, code: int, error: HopError | None = None, *, spoilt: bool = False) -> None:
+        """End a stream in both directions; an error is for whoever serves it. `spoilt`: what has come is not to be
+        believed.
+        """
         if stream.on_books:
             self._engine.reset(stream.id, code)
             self._flush()
             self._remember(stream.id)
-            self._drop(stream, error or InternalError("the stream was given up"))
+            self._drop(stream, error or InternalError("the stream was given up"), spoilt=spoilt)
 
     def finish(self, stream: H2Stream) -> None:
         """Whoever served it is done with it."""
@@ -206,14 +208,16 @@ class Sending(ABC):
         self._budgets.streams += 1
         self._stir(stream)
 
-    def _drop(self, stream: H2Stream, error: HopError) -> None:
+    def _drop(self, stream: H2Stream, error: HopError, *, spoilt: bool = False) -> None:
         """A stream has failed, and the books know it."""
         self.streams.pop(stream.id, None)
         self._windows.close(stream.id)
         self._ready.pop(stream.id, None)
         self._blocked.pop(stream.id, None)
-        held = stream.fail(error)
-        self.give_back(stream, held)
+        if self.is_client and stream.they_are_done and not spoilt:  # a whole answer stays one, whatever comes behind it
+            stream.stop_sending()
+        else:
+            self.give_back(stream, stream.fail(error))
         self._stir(stream)
 
     def _remember(self, stream_id: int) -> None:

@@ -296,6 +296,23 @@ def test_an_answer_before_the_end_of_its_request() -> None:
     assert (client.error, server.error) == (None, None)
 
 
+@pytest.mark.parametrize("how", ["reset", "goaway", "failure", "end"])
+def test_a_whole_answer_is_not_lost_by_what_comes_behind_it(how: str) -> None:
+    bench = a_client()
+    stream = bench.codec.open(POST_HEAD, scheme=b"https")  # whose request still goes on
+    bench.look()
+    behind = {
+        "reset": frame(RST_STREAM, 0, 1, word(Code.CANCEL)),
+        "goaway": frame(7, 0, 0, word(0) + word(0)),
+        "failure": frame(WINDOW_UPDATE, 0, 0, word(0)),
+        "end": b"",
+    }
+    bench.say(headers(1, OK, end=False), data(1, b"answer", end=True), behind[how])
+    assert events_of(stream) == [ResponseHead(200, [], b"", b"2"), Data(b"answer"), End()]
+    stream.send_data(b"more")
+    assert stream.unsent == 0
+
+
 def test_one_hundred_continue() -> None:
     bench = a_server()
     (stream,) = bench.say(headers(1, (*POST, (b"expect", b"100-continue")), end=False)).opened
