@@ -17,6 +17,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 from cryptography import x509
@@ -260,14 +261,14 @@ class MtlsGate:
             raise IdentityRefused("no_certificate", "the peer showed no certificate")
         leaf = chain[0]
         try:
-            identity = check_leaf(leaf)
+            identity = _identity_of(leaf)
             bundles = generation.bundles
             if bundles.of(identity.trust_domain) is None:
                 raise IdentityRefused(
                     "wrong_trust_domain", f"{identity} is of a trust domain that we do not know", identity
                 )
             for issuer in chain[1:-1]:
-                check_signer(issuer, identity)
+                _signs_for(issuer, identity)
             if len(bundles) > 1:  # the store was the union: find the path again, in the peer's own domain (D18)
                 verify_chain(chain[:-1], bundles, wall)
         except InvalidSvid as error:
@@ -285,6 +286,12 @@ class MtlsGate:
             )
         fingerprint = hashlib.sha256(leaf.public_bytes(Encoding.DER)).hexdigest()
         return Peer(identity, facts, fingerprint, generation.trust)
+
+
+# What a certificate says does not change, and peers come back with the same one; what it is worth is asked anew each
+# time. Only what holds is kept: an exception is not.
+_identity_of = lru_cache(maxsize=1024)(check_leaf)
+_signs_for = lru_cache(maxsize=1024)(check_signer)
 
 
 def _roots(bundles: BundleSet) -> set[tuple[str, str]]:
