@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -48,6 +49,7 @@ def parse() -> argparse.Namespace:
 def main() -> int:
     """Measure, print, write."""
     options = parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # and clean up
     rows = [row for row in ROWS if not options.row or row.name in options.row]
     if options.publish:
         return publish(options.output)
