@@ -163,7 +163,7 @@ def _careful(field: tuple[bytes, bytes], headers: Headers, special: dict[bytes, 
         if name != b"cookie":
             raise _malformed(f"the field {_shown(name)} is repeated")
         at, before = next((at, v) for at, (n, v) in enumerate(headers) if n == b"cookie")
-        headers[at] = (name, before + b"; " + value)
+        headers[at] = (name, b"; ".join(crumb for crumb in (before, value) if crumb))  # no blank at either end
         return
     special[name] = value
     headers.append(field)

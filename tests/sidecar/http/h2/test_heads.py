@@ -174,6 +174,11 @@ def test_a_request_reads_as_http_1_would_have_brought_it() -> None:
     ]  # fmt: skip
 
 
+def test_empty_crumbs_leave_no_blanks_behind() -> None:
+    head = the_head(with_((b"cookie", b""), (b"cookie", b"a=1"), (b"cookie", b""), (b"cookie", b"b=2")))
+    assert head.headers[1:] == [(b"cookie", b"a=1; b=2")]
+
+
 def test_the_host_is_authority_or_host_and_never_two() -> None:
     assert the_head(with_((b"host", b"ORDERS"))).headers == [(b"host", b"orders")]
     assert the_head((*without(b":authority"), (b"host", b"orders:1"))).headers == [(b"host", b"orders:1")]
