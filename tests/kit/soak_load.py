@@ -15,7 +15,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from OpenSSL import SSL
@@ -175,7 +175,7 @@ def main() -> int:
     parser.add_argument("--lanes", type=int, default=16, help="connections at a time")
     parser.add_argument("--identity", type=Path)
     chosen = parser.parse_args()
-    print(json.dumps(asdict(Load(chosen.port, chosen.connections, chosen.identity).go(chosen.lanes))))
+    print(json.dumps(vars(Load(chosen.port, chosen.connections, chosen.identity).go(chosen.lanes))))
     return 0
 
 
