@@ -141,8 +141,8 @@ def test_what_we_accept_the_library_accepts_too(
     codec.receive(HELLO + headers(1, fields, end=end), 0.0)
     event = codec.next_event()
     assert isinstance(event, Opened)
-    if event.stream.error is not None:
-        return
+    if event.stream.error is not None or [name for name, _ in fields].count(b"cookie") > 1:
+        return  # several crumbs it joins with blanks at the ends, and then refuses those
     oracle = Oracle(H2Configuration(client_side=False, header_encoding=None))
     seen = oracle.receive_data(HELLO + headers(1, fields, end=end))
     (request,) = [found for found in seen if isinstance(found, RequestReceived)]
