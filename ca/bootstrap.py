@@ -18,6 +18,7 @@ from ca.store.base import Store
 from ca.store.sqlite import SqliteStore
 from certs.enrolment import Enrolment, EnrolmentKey, InvalidEnrolment, check_address
 from certs.errors import PrivateFileUnavailable
+from certs.keys import RANDOM_KDF_ROUNDS
 from certs.spiffe import SpiffeId, TrustDomain
 from certs.store import ensure_private_dir, write_private
 
@@ -32,7 +33,8 @@ def prepare(
 ) -> None:
     """Make a CA with these entries and an enrolment-key file for each (`enrolment_file`), or complete the one there is.
 
-    An existing CA keeps its keys and entries; what is missing is added, an entry whose DNS names or lifetime changed is
+    The passphrase is a random one of 256 bits: it is not stretched much, so that this takes no second. An existing CA
+    keeps its keys and entries; what is missing is added, an entry whose DNS names or lifetime changed is
     replaced, an issuing CA in its last days is renewed, files learn a new address. Raises InvalidEntry, DamagedCa
     (another trust domain), IssuerUnusable (the root is at its end), KeyUnavailable (wrong passphrase), CaExists (the
     directory holds something else). Blocks on disk, for about 50 ms.
@@ -48,7 +50,8 @@ def prepare(
     def furnish(workshop: Path, store: Store, _: object) -> None:
         _furnish(workshop / ENROLMENT_DIR, store, trust_domain, entries, ca_address, moment)
 
-    create_ca(directory, CaSettings(trust_domain, ca_address), passphrase, moment, furnish=furnish)
+    settings = CaSettings(trust_domain, ca_address, kdf_rounds=RANDOM_KDF_ROUNDS)
+    create_ca(directory, settings, passphrase, moment, furnish=furnish)
 
 
 def enrolment_file(directory: Path, spiffe_id: SpiffeId) -> Path:

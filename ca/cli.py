@@ -35,7 +35,7 @@ from ca.config import DEFAULT_ADDRESS, CaSettings, ServeConfig, load_settings
 from ca.durations import format_duration
 from ca.errors import CaError
 from ca.health import warnings
-from ca.roots import active_slot, load_bundle, renew_issuer
+from ca.roots import active_slot, load_bundle, renew_issuer, revoke_issuers, withdraw_prepared
 from ca.signers import ISSUER_TTL, ROOT_TTL
 from ca.store.base import Ack, Store
 from ca.tree import chain_facts, draw, has_issuer, next_change
@@ -155,23 +155,31 @@ def serve(listen: str | None, passphrase_file: Path | None, directory: Path) -> 
 
 @ca.command("renew-issuer", cls=CaCommand)
 @click.option("--issuer-ttl", type=Duration(), default=ISSUER_TTL, help="Lifetime of the new one.  [default: 30d]")
+@click.option("--revoke", is_flag=True, help="Its key is stolen: revoke all others, and with them all they signed.")
 @passphrase_option
 @dir_option
 @output_option
-def renew(issuer_ttl: float, passphrase_file: Path | None, directory: Path, output: str) -> None:
+def renew(issuer_ttl: float, revoke: bool, passphrase_file: Path | None, directory: Path, output: str) -> None:
     """Let another issuing CA take over now: the prepared one, or a new one. `mesh ca serve` does so on schedule.
 
     A running `mesh ca serve` signs with it within a second or two. Sidecars need not know.
 
     \b
-    Example:
+    Examples:
       mesh ca renew-issuer --passphrase-file pass.txt
+      mesh ca renew-issuer --revoke
     """
     passphrase = read_passphrase(passphrase_file, new=False)
     with opened(directory) as (settings, store):
-        issuer = renew_issuer(directory, store, settings.trust_domain, passphrase, time.time(), issuer_ttl)
+        now = time.time()
+        if revoke:  # a prepared key may have been stolen with the active one: a fresh one it is
+            withdraw_prepared(store, now)
+        issuer = renew_issuer(directory, store, settings.trust_domain, passphrase, now, issuer_ttl)
+        revoked = revoke_issuers(directory, store, now) if revoke else ()
     lines = [f"issuing CA {issuer.serial} signs from now on, until {moment(issuer.not_after)}"]
-    print_result(output, {"issuer_serial": issuer.serial, "issuer_not_after": issuer.not_after}, lines)
+    lines += [f"revoked issuing CA {serial}: what it signed has to be issued anew" for serial in revoked]
+    document = {"issuer_serial": issuer.serial, "issuer_not_after": issuer.not_after, "revoked": list(revoked)}
+    print_result(output, document, lines)
 
 
 @ca.command(cls=CaCommand)

@@ -33,6 +33,9 @@ class CaSettings:
     issuer_ttl: float = ISSUER_TTL
     """How long each issuing CA that this CA makes for itself lives, in seconds."""
 
+    kdf_rounds: int | None = None
+    """How far the passphrase is stretched for each key; None means `certs.keys.KDF_ROUNDS`."""
+
     def to_json(self) -> bytes:
         """The content of the file."""
         document = {
@@ -40,6 +43,7 @@ class CaSettings:
             "trust_domain": self.trust_domain.name,
             "address": self.address,
             "issuer_ttl": self.issuer_ttl,
+            **({} if self.kdf_rounds is None else {"kdf_rounds": self.kdf_rounds}),
         }
         return json.dumps(document, indent=2).encode() + b"\n"
 
@@ -51,7 +55,10 @@ class CaSettings:
             if not isinstance(document, dict) or document.get("version") != _VERSION:
                 raise DamagedCa(f"{SETTINGS_FILE} is not of version {_VERSION}")
             ttl = float(document.get("issuer_ttl", ISSUER_TTL))  # files of version 0.1 do not say
-            return cls(TrustDomain.parse(document["trust_domain"]), check_address(document["address"]), ttl)
+            rounds = document.get("kdf_rounds")
+            if rounds is not None and type(rounds) is not int:
+                raise DamagedCa(f"`kdf_rounds` of {SETTINGS_FILE} is not a whole number")
+            return cls(TrustDomain.parse(document["trust_domain"]), check_address(document["address"]), ttl, rounds)
         except (ValueError, KeyError, TypeError, AttributeError, IdentityError) as error:
             raise DamagedCa(f"{SETTINGS_FILE} cannot be read: {error}") from error
 

@@ -16,7 +16,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from ca.config import KEYS_DIR
+from ca.config import KEYS_DIR, load_settings
 from ca.errors import DamagedCa, IssuerUnusable
 from ca.signers import CA_BACKDATE, ISSUER_TTL, Issuer, make_issuer
 from ca.slots import IN_BUNDLE, Life, SlotKind, SlotState
@@ -45,7 +45,7 @@ def prepare_issuer(
     root = certificate_of(slot)
     root_key, key = load_signing_key(directory, root, passphrase), new_key()
     certificate = make_issuer(trust_domain, key, root, root_key, now, ttl)
-    save_key(key_path(directory, certificate), key, passphrase)
+    save_key(key_path(directory, certificate), key, passphrase, load_settings(directory).kdf_rounds)
     prepared = slot_of(certificate, "issuer", now, "prepared", root=slot.sha256)
     store.add_slot(prepared)
     return prepared
@@ -60,6 +60,29 @@ def renew_issuer(
         prepared = prepare_issuer(directory, store, trust_domain, passphrase, now, ttl)
     store.activate_slot(prepared.sha256, now)
     return load_issuer(directory, store, passphrase)
+
+
+def withdraw_prepared(store: Store, now: float) -> None:
+    """Give up the prepared issuing CA, if there is one, before it has signed anything."""
+    prepared = find(store.slots(), "issuer", "prepared")
+    if prepared is not None:
+        store.set_slot_state(prepared.sha256, "revoked", now)
+
+
+def revoke_issuers(directory: Path, store: Store, now: float) -> tuple[str, ...]:
+    """Revoke every issuing CA but the active one, and destroy their keys; the serials of those that held until now.
+
+    What they signed is denied by every sidecar that hears of it, and has to be issued anew.
+    """
+    revoked = []
+    for slot in store.slots():
+        if slot.kind == "issuer" and slot.state in ("retiring", "prepared"):
+            store.set_slot_state(slot.sha256, "revoked", now)
+            revoked.append(f"{certificate_of(slot).serial_number:x}")
+    for slot in store.slots():
+        if slot.state == "revoked":
+            key_file(directory, slot.sha256).unlink(missing_ok=True)
+    return tuple(revoked)
 
 
 def load_issuer(directory: Path, store: Store, passphrase: bytes) -> Issuer:

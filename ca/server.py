@@ -231,6 +231,7 @@ class CaServer:
             passphrase = self.schedule.passphrase
             self.issuer = await self.store.call(load_issuer, self.config.directory, store, passphrase)
             self.authority.issuer = self.issuer
+            await self.renew_own_svid()  # the one we serve under may be signed by a CA that was just revoked
             _log.info("issuing CA %s is loaded", self.issuer.serial)
         await self._follow_denylist()
 

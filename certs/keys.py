@@ -11,7 +11,6 @@ from pathlib import Path
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
-    BestAvailableEncryption,
     Encoding,
     NoEncryption,
     PrivateFormat,
@@ -20,11 +19,14 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from certs.errors import KeyUnavailable, PrivateFileUnavailable
+from certs.keywrap import encrypt_pkcs8
 from certs.store import read_private, write_private
 
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
 PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey
 
+KDF_ROUNDS = 600_000  # OWASP's figure for PBKDF2-HMAC-SHA-256; a quarter of a second for each key that is opened
+RANDOM_KDF_ROUNDS = 2048  # enough for a passphrase of 256 random bits, which nobody can guess however cheap a try is
 MIN_RSA_BITS = 2048  # NIST SP 800-57 part 1: 112 bits of strength; also the floor of the CA/Browser Forum
 MAX_RSA_BITS = 8192  # a larger modulus is no stronger in practice, and lets a stranger make us work
 _CURVES = ("secp256r1", "secp384r1")
@@ -53,13 +55,17 @@ def public_bytes(key: PublicKey) -> bytes:
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
-def key_to_pem(key: PrivateKey, passphrase: bytes | None) -> bytes:
-    """PKCS #8 PEM, encrypted with the passphrase, in the clear only where None says so. Raises KeyUnavailable."""
+def key_to_pem(key: PrivateKey, passphrase: bytes | None, rounds: int | None = None) -> bytes:
+    """PKCS #8 PEM, encrypted with the passphrase, in the clear only where None says so. Raises KeyUnavailable.
+
+    The passphrase is stretched with so many rounds of PBKDF2-HMAC-SHA-256, KDF_ROUNDS where it is not said.
+    """
     if passphrase is None:
         return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     if not passphrase:
         raise KeyUnavailable("the passphrase is empty")
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(passphrase))
+    der = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    return encrypt_pkcs8(der, passphrase, KDF_ROUNDS if rounds is None else rounds)
 
 
 def parse_key(pem: bytes, passphrase: bytes | None, what: str = "the key") -> PrivateKey:
@@ -93,6 +99,6 @@ def load_key(path: Path, passphrase: bytes | None) -> PrivateKey:
     return parse_key(pem, passphrase, str(path))
 
 
-def save_key(path: Path, key: PrivateKey, passphrase: bytes | None) -> None:
+def save_key(path: Path, key: PrivateKey, passphrase: bytes | None, rounds: int | None = None) -> None:
     """Write a private key atomically, 0600, encrypted unless the passphrase is None. Raises KeyUnavailable, OSError."""
-    write_private(path, key_to_pem(key, passphrase))
+    write_private(path, key_to_pem(key, passphrase, rounds))

@@ -3,8 +3,8 @@
 `make bench-ca`. What is timed for us: a PKCS #10 request in DER goes into `Authority.enrol` (a signed challenge) or
 `Authority.renew` (the current certificate), and the PEM chain comes out after its line of the log was fsynced in a
 store on disk, as the server does it, `--tasks` requests at a time. CSRs and proofs are made beforehand. Everything runs
-on one core, SQLite and threads included. openssl does less: it signs a request that it has on disk, checks no caller, and keeps no record; each
-run is a process. `--exit` makes a rate below the bar (300/s, issue 7) an error.
+on one core, SQLite and threads included. openssl does less: it signs a request that it has on disk, checks no caller,
+and keeps no record; each run is a process. `--exit` makes a rate below the bar (300/s, issue 7) an error.
 """
 
 from __future__ import annotations

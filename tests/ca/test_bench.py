@@ -1,4 +1,4 @@
-"""The bench runs, counts what it claims to count, and verifies the log that it wrote. Its figures are judged elsewhere."""
+"""The bench runs, counts what it claims to count, and verifies the log that it wrote; figures are judged elsewhere."""
 
 from __future__ import annotations
 

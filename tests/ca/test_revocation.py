@@ -433,3 +433,36 @@ def test_the_denylist_of_a_ca_on_disk_is_signed_by_its_active_issuer(command: Co
     issuer = load_issuer(command.directory, store, PASS)
     assert draw_up(store, DEMO, issuer, NOW).signer == f"{active_slot(store, 'issuer').serial_number:x}"
     store.close()
+
+
+def test_a_stolen_issuing_ca_is_replaced_and_revoked_with_all_it_signed(tmp_path: Path) -> None:
+    from ca.config import CaSettings, ServeConfig
+    from ca.create import create_ca
+    from ca.roots import key_file
+    from ca.schedule import Schedule
+    from ca.server import open_server
+    from tests.ca.office import HandClock
+    from tests.ca.test_cli import Shell
+
+    shell = Shell(tmp_path)
+    shell.directory.parent.mkdir()
+    import time
+
+    now = time.time()
+    create_ca(shell.directory, CaSettings(DEMO), b"correct horse battery staple", now - 16 * DAY)
+    store = SqliteStore(shell.directory / "ca.sqlite3")
+    Schedule(shell.directory, store, DEMO, b"correct horse battery staple").round(now)  # one is prepared
+    old = load_issuer(shell.directory, store, PASS)
+    found = shell.json("renew-issuer", "--revoke", "--passphrase-file", shell.passphrase)
+    assert old.serial in found["revoked"]
+    assert [slot.state for slot in store.slots()] == ["active", "revoked", "revoked", "active"]
+    for slot in store.slots():
+        assert key_file(shell.directory, slot.sha256).exists() == (slot.state == "active")
+    server = open_server(ServeConfig(shell.directory, port=0), PASS, HandClock(now + 1))
+    denied = server.denylists.current.denylist
+    assert old.serial in denied.issuers
+    assert server.issuer.serial == found["issuer_serial"] not in denied.issuers
+    assert denied.denies(ORDERS, "ff", [old.serial]) == "issuer"
+    assert server.authority.why_revoked(ORDERS, "ff", [old.serial]) is not None
+    server.store.store.close()
+    store.close()

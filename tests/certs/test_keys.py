@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
 
 from certs.errors import KeyUnavailable, PrivateFileUnavailable
-from certs.keys import key_to_pem, load_key, new_key, parse_key, public_bytes, save_key, why_unfit
+from certs.keys import PrivateKey, key_to_pem, load_key, new_key, parse_key, public_bytes, save_key, why_unfit
+from tests.kit.tools import need
 
 RSA = rsa.generate_private_key(65537, 2048)
 FIT: list[Any] = [new_key(), ec.generate_private_key(ec.SECP384R1()), ed25519.Ed25519PrivateKey.generate(), RSA]
@@ -110,3 +117,37 @@ def test_a_key_too_weak_or_too_strange_is_refused(key: Any, words: str) -> None:
 def test_the_bounds_of_rsa(bits: int, fit: bool) -> None:
     key = rsa.RSAPublicNumbers(65537, (1 << (bits - 1)) + 1).public_key()
     assert (why_unfit(key) is None) is fit
+
+
+@pytest.mark.parametrize("kind", ["p256", "p384", "ed25519", "rsa"])
+def test_keys_at_rest_are_standard_pkcs8_stretched_600_000_times(tmp_path: Path, kind: str) -> None:
+    key: PrivateKey = {
+        "p256": new_key,
+        "p384": lambda: ec.generate_private_key(ec.SECP384R1()),
+        "ed25519": ed25519.Ed25519PrivateKey.generate,
+        "rsa": lambda: rsa.generate_private_key(65537, 3072),
+    }[kind]()
+    save_key(tmp_path / "ca.key", key, b"correct horse")
+    assert public_bytes(load_key(tmp_path / "ca.key", b"correct horse").public_key()) == public_bytes(key.public_key())
+    with pytest.raises(KeyUnavailable, match="wrong passphrase"):
+        load_key(tmp_path / "ca.key", b"wrong horse")
+    (tmp_path / "pass").write_bytes(b"correct horse")
+    read = [need("openssl"), "pkey", "-in", "ca.key", "-passin", "file:pass", "-pubout", "-outform", "DER"]
+    assert subprocess.run(read, cwd=tmp_path, check=True, capture_output=True).stdout == public_bytes(key.public_key())
+    look = [need("openssl"), "asn1parse", "-in", "ca.key"]
+    said = subprocess.run(look, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    for words in ("PBES2", "PBKDF2", f":{600_000:06X}", "hmacWithSHA256", "aes-256-cbc"):
+        assert words in said
+
+
+def test_files_from_before_stay_readable() -> None:
+    key = new_key()
+    old = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"correct horse"))
+    assert public_bytes(parse_key(old, b"correct horse").public_key()) == public_bytes(key.public_key())
+
+
+def test_equal_keys_do_not_look_equal_and_lengths_cross_every_der_boundary() -> None:
+    key = new_key()
+    assert key_to_pem(key, b"x", 1) != key_to_pem(key, b"x", 1)
+    for rounds in (1, 127, 128, 255, 256, 32767, 32768, 65536):
+        assert parse_key(key_to_pem(key, b"x", rounds), b"x") is not None
