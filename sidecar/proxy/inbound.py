@@ -34,6 +34,7 @@ from sidecar.hop import Deny, Headers, Hop, Waived
 from sidecar.http.headers import XFCC, end_to_end, first, tokens, without_reserved
 from sidecar.http.message import RequestHead, ResponseHead
 from sidecar.http.plain import JudgedReader
+from sidecar.http.plain_stencil import StencilReader
 from sidecar.http.xfcc import appended, element
 from sidecar.net.port import Cancelled
 from sidecar.policy.strangers import for_strangers
@@ -203,8 +204,8 @@ class InboundSide:
             if len(self._lanes) >= MAX_LANES:
                 self._lanes.clear()
             lane = self._lanes[key] = Lane(
-                self, caller, self._reader.read, memo="headers" not in looks, limits_bodies=self._limits_bodies,
-                wants_headers="headers" in looks or self.recorder.wants_headers,
+                self, caller, StencilReader(self._reader).read, memo="headers" not in looks,
+                limits_bodies=self._limits_bodies, wants_headers="headers" in looks or self.recorder.wants_headers,
             )  # fmt: skip
         return lane
 

@@ -32,6 +32,7 @@ from sidecar.http.canonical import Target, opaque_target, request_host
 from sidecar.http.headers import end_to_end, first, without_reserved
 from sidecar.http.message import RequestHead, ResponseHead
 from sidecar.http.plain import OpaqueReader
+from sidecar.http.plain_stencil import StencilReader
 from sidecar.net.port import Cancelled
 from sidecar.proxy.http import HttpConnection
 from sidecar.proxy.inbound import MAX_VIA, VIA, _via, finish_tcp, outgoing_headers
@@ -150,7 +151,7 @@ class OutboundSide:
         if not ENABLED:
             return None
         if self._lane is None:
-            reader = OpaqueReader(self.limits.head_bytes, self.limits.head_lines)
+            reader = StencilReader(OpaqueReader(self.limits.head_bytes, self.limits.head_lines))
             wants = self.recorder.wants_headers
             self._lane = Lane(self, caller, reader.read, memo=True, wants_headers=wants, limits_bodies=False)
         return self._lane
