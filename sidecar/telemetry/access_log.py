@@ -16,6 +16,7 @@ from sidecar.hop import Hop
 from sidecar.telemetry import redact
 from sidecar.telemetry.clock import rfc3339
 from sidecar.telemetry.lines import json_line
+from sidecar.telemetry.plain_lines import PlainLines, peer_address
 from sidecar.telemetry.writer import LineWriter, Problem
 
 CAPACITY = 4 * 1024 * 1024  # bytes of lines that may wait for the writer
@@ -39,6 +40,7 @@ class AccessLog:
         self._share = config.sample if config.mode == "errors" else 0.0
         self._dice = dice
         self._instance = instance
+        self.plain = PlainLines(instance, self.headers)
         self._writer = LineWriter(config.path, capacity=capacity, name="access-log", on_problem=on_problem)
 
     @property
@@ -56,6 +58,10 @@ class AccessLog:
         """Log a hop that ended at `now` (seconds since the epoch)."""
         self._writer.put(json_line(self.line(hop, now)))
 
+    def put(self, line: bytes) -> None:
+        """Log a line that `plain` has made."""
+        self._writer.put(line)
+
     def line(self, hop: Hop, now: float) -> dict[str, Any]:
         """The hop as the line's keys and values."""
         seconds = hop.ended - hop.started
@@ -66,7 +72,7 @@ class AccessLog:
             "direction": hop.direction,
             "listener": hop.listener,
             "protocol": hop.protocol,
-            "client.addr": _peer_address(hop),
+            "client.addr": peer_address(hop),
             "client.id": hop.peer.text if hop.peer is not None else "",
             "server.id": hop.destination.text if hop.destination is not None else "",
             "method": redact.text(hop.method, 32),
@@ -106,9 +112,3 @@ class AccessLog:
     def close(self, timeout: float = 2.0) -> int:
         """Write what waits; returns how many lines could not be."""
         return self._writer.close(timeout)
-
-
-def _peer_address(hop: Hop) -> str:
-    if hop.source is None:
-        return ""
-    return f"[{hop.source}]:{hop.source_port}" if hop.source.version == 6 else f"{hop.source}:{hop.source_port}"

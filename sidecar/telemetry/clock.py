@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -10,7 +11,13 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def rfc3339(seconds: float) -> str:
     """Seconds since the epoch as `2026-01-31T12:00:00.000000Z`; empty for what no calendar holds."""
     try:
-        moment = _EPOCH + timedelta(microseconds=round(seconds * 1e6))
+        second, micros = divmod(round(seconds * 1e6), 1_000_000)
+        return f"{_to_the_second(second)}.{micros:06d}Z"
     except (OverflowError, ValueError):
         return ""
-    return moment.isoformat(timespec="microseconds")[:-6] + "Z"
+
+
+@lru_cache(maxsize=16)
+def _to_the_second(seconds: int) -> str:
+    """All but the fraction: a log writes many lines in a second. Raises OverflowError."""
+    return (_EPOCH + timedelta(seconds=seconds)).isoformat()[:19]

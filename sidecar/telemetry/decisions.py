@@ -3,12 +3,15 @@
 A decision id is `<instance>-<counter>`: eight hex digits that name the sidecar process, and a counter in base 36. It
 tells a caller nothing about the reason. What is kept is a small copy of the hop, redacted and bounded: never a body,
 a query or a credential, and only those headers that a rule looks at or the access log may show.
+
+Hops that went well have a ring of their own: where each is logged, they would push out every refusal in a second.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import asdict, dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Literal
@@ -21,9 +24,17 @@ from sidecar.telemetry.clock import rfc3339
 
 RING = 10_000
 HANDSHAKE_RING = 1_000  # needs no identity to fill, so it has a ring of its own and pushes out no hop
+PERMIT_RING = 1_000  # of hops that went well: with a full access log that is each, and they push out no refusal
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+_PAIRS = tuple(high + low for high in _DIGITS for low in _DIGITS)  # of a counter's last two digits
+_HUNDRED = 36 * 36  # in base 36
 _MAX_SEGMENTS = 64
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-z]{1,13}\Z")
+
+
+# A plain hop that was logged: id, seconds since the epoch, port, line, segments, and those headers that may be kept.
+# A decision is made of it only if somebody asks. It holds nothing that has not passed the redactor.
+Logged = tuple[str, float, int, bytes, tuple[str, ...], dict[str, str] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +91,7 @@ class Decision:
             method=redact.text(hop.method, 32),
             host=redact.text(hop.host, 256),
             path=redact.target(hop.target),
-            segments=_bounded(hop.segments),
+            segments=bounded(hop.segments),
             version=hop.version,
             headers=redact.chosen_headers(hop.headers, wanted_headers) if wanted_headers else {},
             status=hop.status,
@@ -95,6 +106,37 @@ class Decision:
             endpoint=hop.endpoint,
             attempts=hop.attempts,
             trace_id=redact.text(hop.trace_id, 64),
+        )
+
+    @classmethod
+    def of_line(cls, kept: Logged) -> Decision:
+        """What `of_hop` had made of a plain hop, out of the line that was logged of it."""
+        decision_id, at, port, line, segments, headers = kept
+        of = json.loads(line)
+        return cls(
+            id=decision_id,
+            kind="hop",
+            at=at,
+            direction=of["direction"],
+            listener=of["listener"],
+            port=port,
+            protocol=of["protocol"],
+            verdict="permit",
+            caller=of["client.id"],
+            destination=of["server.id"],
+            source=of["client.addr"].rpartition(":")[0].strip("[]"),
+            method=of["method"],
+            host=of["host"],
+            path=of["uri"],
+            segments=bounded(segments),
+            version=of["version"],
+            headers=headers or {},
+            status=of["status"],
+            rule=of["rule"],
+            route=of["route"],
+            endpoint=of["endpoint"],
+            attempts=of["attempt"],
+            trace_id=of["trace_id"],
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -130,7 +172,9 @@ class Decision:
 
 
 class Decisions:
-    """Two rings of decisions, found by id: hops, and failed handshakes, which strangers can cause at will."""
+    """Rings of decisions, found by id: hops; failed handshakes, which strangers can cause at will; and hops that went
+    well and were logged, of which there are many more.
+    """
 
     def __init__(self, instance: str, size: int = RING) -> None:
         if not re.fullmatch(r"[0-9a-f]{8}", instance):
@@ -138,13 +182,18 @@ class Decisions:
         self.instance = instance
         self._size = size
         self._counter = 0
+        self._stem = ""  # of an id: instance and the counter's digits but for the last two
         self._hops: OrderedDict[str, Decision] = OrderedDict()
         self._handshakes: OrderedDict[str, Decision] = OrderedDict()
+        self._permits: deque[Decision | Logged] = deque(maxlen=PERMIT_RING)
 
     def new_id(self) -> str:
         """An id that nobody else has, in this process or (by its first half) any other."""
-        self._counter += 1
-        return f"{self.instance}-{base36(self._counter)}"
+        self._counter = counter = self._counter + 1
+        last = counter % _HUNDRED
+        if not last:
+            self._stem = f"{self.instance}-{base36(counter // _HUNDRED)}"
+        return self._stem + _PAIRS[last] if self._stem else f"{self.instance}-{base36(counter)}"
 
     def keep(self, decision: Decision) -> None:
         """Remember a decision; the oldest of its kind makes room."""
@@ -153,9 +202,22 @@ class Decisions:
         if len(ring) > size:
             ring.popitem(last=False)
 
+    def keep_permit(self, permit: Decision | Logged) -> None:
+        """Remember a hop that went well, in a ring of their own."""
+        self._permits.append(permit)
+
     def find(self, decision_id: str) -> Decision | None:
         """The decision of this id; None where it was never kept or has left the ring."""
-        return self._hops.get(decision_id) or self._handshakes.get(decision_id)
+        return self._hops.get(decision_id) or self._handshakes.get(decision_id) or self._permit(decision_id)
+
+    def _permit(self, decision_id: str) -> Decision | None:
+        for permit in self._permits:
+            if isinstance(permit, Decision):
+                if permit.id == decision_id:
+                    return permit
+            elif permit[0] == decision_id:
+                return Decision.of_line(permit)
+        return None
 
     def lookup(self, decision_id: str) -> dict[str, Any] | None:
         """The same as JSON-ready values."""
@@ -163,7 +225,7 @@ class Decisions:
         return decision.to_json() if decision is not None else None
 
     def __len__(self) -> int:
-        return len(self._hops) + len(self._handshakes)
+        return len(self._hops) + len(self._handshakes) + len(self._permits)
 
 
 def is_decision_id(value: str) -> bool:
@@ -186,7 +248,8 @@ def reason_of(error: HopError | None) -> str:
     return error.reason if isinstance(error, IdentityRefused | PeerIdentityMismatch | HandshakeFailed) else ""
 
 
-def _bounded(segments: tuple[str, ...]) -> tuple[str, ...]:
+def bounded(segments: tuple[str, ...]) -> tuple[str, ...]:
+    """The segments of a path, redacted, and no more of them than may be kept."""
     if len(segments) > _MAX_SEGMENTS or sum(map(len, segments)) > redact.MAX_TEXT:
         segments = tuple(segment[:64] for segment in segments[:16])
     return tuple(redact.text(segment) for segment in segments)

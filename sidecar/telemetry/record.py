@@ -25,9 +25,10 @@ from sidecar.net.clock import Clock, SystemClock
 from sidecar.telemetry import outcome, redact
 from sidecar.telemetry.access_log import AccessLog
 from sidecar.telemetry.audit import Audit, Permits
-from sidecar.telemetry.decisions import Decision, Decisions
+from sidecar.telemetry.decisions import Decision, Decisions, bounded
 from sidecar.telemetry.log import Log
 from sidecar.telemetry.metrics import HopSeries, Metrics
+from sidecar.telemetry.plain_lines import Template
 from sidecar.telemetry.shape import path_shape
 from sidecar.telemetry.table import Row, Table
 
@@ -61,7 +62,7 @@ class Tally:
     share it.
     """
 
-    __slots__ = ("epoch", "places", "row", "series", "shapes")
+    __slots__ = ("epoch", "places", "row", "series", "shapes", "template")
 
     def __init__(self, epoch: int, series: HopSeries, row: Row) -> None:
         self.epoch = epoch
@@ -69,6 +70,7 @@ class Tally:
         self.row = row
         self.places: dict[tuple[str, str, tuple[str, ...]], Permits] = {}  # the audit's, by method, host and path
         self.shapes: dict[tuple[str, str, str], Permits] = {}  # and by the shape of that
+        self.template: Template | None = None  # of their lines in the access log
 
 
 class Recorder:
@@ -143,12 +145,25 @@ class Recorder:
                     permits.last = now
             access_log = self.access_log
             if access_log is not None and access_log.wants(hop):
-                self._keep(hop, now)
-                access_log.write(hop, now)
+                self._log_plain(access_log, tally, hop, now)
         except Exception as fault:  # noqa: BLE001 - as in observe
             self._fault("a hop could not be recorded", fault)
             return None
         return tally
+
+    def _log_plain(self, access_log: AccessLog, tally: Tally, hop: Hop, now: float) -> None:
+        """A line of a plain hop, and its decision. The hop itself stays as it is: the next request will use it."""
+        plain, wanted = access_log.plain, self._wanted_headers
+        template = tally.template
+        if template is None:
+            template = tally.template = plain.template(hop)
+        headers = redact.chosen_headers(hop.headers, wanted) if wanted else None
+        decision_id = self.decisions.new_id()
+        line, clean = plain.line(template, hop, now, decision_id, headers)
+        data = line.encode("ascii")
+        access_log.put(data)
+        segments = hop.segments if clean else bounded(hop.segments)
+        self.decisions.keep_permit((decision_id, now, hop.port, data, segments, headers))
 
     def _permits(
         self, audit: Audit, tally: Tally, place: tuple[str, str, tuple[str, ...]], hop: Hop, now: float
@@ -210,9 +225,14 @@ class Recorder:
         return found
 
     def _keep(self, hop: Hop, now: float) -> None:
-        if not hop.decision_id:
+        told = bool(hop.decision_id)
+        if not told:
             hop.decision_id = self.decisions.new_id()
-        self.decisions.keep(Decision.of_hop(hop, now, self._wanted_headers))
+        decision = Decision.of_hop(hop, now, self._wanted_headers)
+        if told or hop.error is not None or hop.waived is not None:
+            self.decisions.keep(decision)
+        else:  # it went well, and is here only because it is logged
+            self.decisions.keep_permit(decision)
 
     def _audit(self, audit: Audit, hop: Hop, now: float) -> None:
         if hop.error is None or outcome.verdict(hop) == "permit":
