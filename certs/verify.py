@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 from cryptography import x509
@@ -45,7 +46,7 @@ def verify_chain(chain: Sequence[x509.Certificate], bundles: BundleSet, now: flo
     """
     spiffe_id = _claimed_id(chain)
     for signer in chain[1:]:
-        check_signer(signer)  # what OpenSSL would only call "no issuer found" gets its own name here
+        _judged_signer(signer)  # what OpenSSL would only call "no issuer found" gets its own name here
     bundle = bundles.of(spiffe_id.trust_domain)
     if bundle is None:
         raise UntrustedSvid("no_bundle", f"{spiffe_id}: we know no trust domain {spiffe_id.trust_domain}")
@@ -56,7 +57,7 @@ def verify_chain(chain: Sequence[x509.Certificate], bundles: BundleSet, now: flo
             _blame_other_domain(spiffe_id, chain, bundles)
         raise
     for signer in path[1:]:
-        check_signer(signer, spiffe_id)
+        _check_signer_of(signer, spiffe_id)
     return spiffe_id
 
 
@@ -107,6 +108,29 @@ def explain_time(certificate: x509.Certificate, now: float) -> str:
     return f"valid for another {_span(not_after - now)}"
 
 
+@lru_cache(maxsize=256)
+def _judged_signer(certificate: x509.Certificate, trust_domain: TrustDomain | None = None) -> None:
+    """`check_signer`, once for each certificate: a mesh has a few signers and shows them at every handshake.
+
+    Only a good verdict is remembered. It depends on nothing but the certificate's bytes and the trust domain.
+    """
+    check_signer(certificate, None if trust_domain is None else SpiffeId(trust_domain, ""))
+
+
+def _check_signer_of(certificate: x509.Certificate, spiffe_id: SpiffeId) -> None:
+    try:
+        _judged_signer(certificate, spiffe_id.trust_domain)
+    except InvalidSvid:
+        check_signer(certificate, spiffe_id)  # the same again, in words that name whom it signed for
+        raise
+
+
+@lru_cache(maxsize=256)
+def _known_to_openssl(certificate: x509.Certificate) -> crypto.X509:
+    """OpenSSL's form of a signer, made once; nobody changes it."""
+    return crypto.X509.from_cryptography(certificate)
+
+
 def _claimed_id(chain: Sequence[x509.Certificate]) -> SpiffeId:
     if not chain:
         raise UntrustedSvid("no_certificate", "no certificate was presented")
@@ -123,9 +147,9 @@ def _build_path(
     store.set_time(datetime.fromtimestamp(now, UTC))
     try:
         for root in bundle.roots:
-            store.add_cert(crypto.X509.from_cryptography(root))
-        presented = [crypto.X509.from_cryptography(certificate) for certificate in chain]
-        path = crypto.X509StoreContext(store, presented[0], presented[1:]).get_verified_chain()
+            store.add_cert(_known_to_openssl(root))
+        leaf = crypto.X509.from_cryptography(chain[0])
+        path = crypto.X509StoreContext(store, leaf, [*map(_known_to_openssl, chain[1:])]).get_verified_chain()
         return [certificate.to_cryptography() for certificate in path]
     except crypto.X509StoreContextError as error:
         raise _untrusted(spiffe_id, error, now) from None

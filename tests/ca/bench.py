@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -46,7 +47,7 @@ def main() -> int:
     core = min(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {core})
     print(f"Python {platform.python_version()} ({sys.executable}), core {core}, {options.count} certificates a round")
-    rates: dict[str, list[float]] = {"enrol": [], "renew": [], "openssl": []}
+    rates: dict[str, list[Rate]] = {"enrol": [], "renew": [], "openssl": []}
     with tempfile.TemporaryDirectory(dir=options.dir) as name:
         for number in range(options.rounds):  # interleaved, so that a busy moment hits all of them
             folder = Path(name) / str(number)
@@ -54,13 +55,23 @@ def main() -> int:
             ours = trio.run(_ours, folder, options.count, options.tasks)
             for way, rate in (*ours.items(), ("openssl", _openssl(folder, options.openssl))):
                 rates[way].append(rate)
+    wall = {way: median(rate.wall for rate in found) for way, found in rates.items()}
     for way, found in rates.items():
-        spread = f"{min(found):.0f} to {max(found):.0f}"
-        print(f"{TITLES[way]:<58} {median(found):7.0f} /s   ({spread})")
-    worst = min(median(rates["enrol"]), median(rates["renew"]))
-    print(f"{'ours / openssl':<58} {worst / median(rates['openssl']):7.1f}")
-    print(f"{'the bar':<58} {BAR:7.0f} /s   {'held' if worst >= BAR else 'NOT HELD'}")
+        spread = f"{min(rate.wall for rate in found):.0f} to {max(rate.wall for rate in found):.0f}"
+        cpu = median(rate.cpu for rate in found)
+        print(f"{TITLES[way]:<60} {wall[way]:6.0f} /s ({spread}); {cpu:5.0f} a second of CPU time")
+    worst = min(wall["enrol"], wall["renew"])
+    print(f"{'ours / openssl':<60} {worst / wall['openssl']:6.1f}")
+    print(f"{'the bar':<60} {BAR:6.0f} /s {'held' if worst >= BAR else 'NOT HELD'}")
     return 1 if options.exit and worst < BAR else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Certificates a second: of the clock, and of CPU time (all threads), which a busy machine does not blur."""
+
+    wall: float
+    cpu: float
 
 
 TITLES = {
@@ -70,7 +81,7 @@ TITLES = {
 }
 
 
-async def _ours(folder: Path, count: int, tasks: int) -> dict[str, float]:
+async def _ours(folder: Path, count: int, tasks: int) -> dict[str, Rate]:
     office = _office(folder)
     entries = [office.entry(f"service-{number}") for number in range(32)]
     keys = [office.key(entry) for entry in entries]
@@ -107,21 +118,21 @@ def _office(folder: Path) -> Office:
     return office
 
 
-async def _timed(act: Callable[[int], Awaitable[None]], count: int, tasks: int) -> float:
+async def _timed(act: Callable[[int], Awaitable[None]], count: int, tasks: int) -> Rate:
     numbers = iter(range(count))
 
     async def worker() -> None:
         for number in numbers:
             await act(number)
 
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     async with trio.open_nursery() as nursery:
         for _ in range(tasks):
             nursery.start_soon(worker)
-    return count / (time.perf_counter() - began)
+    return Rate(count / (time.perf_counter() - began), count / (time.process_time() - cpu))
 
 
-def _openssl(folder: Path, count: int) -> float:
+def _openssl(folder: Path, count: int) -> Rate:
     office = open_office()
     key = office.issuer.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     descriptor = os.open(folder / "key.pem", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -133,10 +144,12 @@ def _openssl(folder: Path, count: int) -> float:
         need("openssl"), "x509", "-req", "-inform", "DER", "-in", "leaf.csr", "-CA", "issuer.pem", "-CAkey", "key.pem",
         "-days", "1", "-out", "leaf.pem",
     ]  # fmt: skip
-    began = time.perf_counter()
+    began, before = time.perf_counter(), os.times()
     for _ in range(count):
         subprocess.run(words, cwd=folder, check=True, capture_output=True)
-    return count / (time.perf_counter() - began)
+    took, after = time.perf_counter() - began, os.times()
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    return Rate(count / took, count / max(cpu, 0.01))
 
 
 def _parser() -> argparse.ArgumentParser:
