@@ -40,6 +40,7 @@ from ca.signers import ISSUER_TTL, ROOT_TTL
 from ca.store.base import Ack, Store
 from ca.tree import chain_facts, draw, has_issuer, next_change
 from certs.bundle import TrustBundle
+from certs.keys import KEY_KINDS
 from certs.spiffe import TrustDomain
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def ca() -> None:
 @click.option("--root-ttl", type=Duration(), default=ROOT_TTL, help="Lifetime of the root.  [default: 10y]")
 @click.option("--issuer-ttl", type=Duration(), default=ISSUER_TTL, help="Lifetime of the issuing CA.  [default: 30d]")
 @click.option("--address", type=HostPort(), default=DEFAULT_ADDRESS, show_default=True, help="Where sidecars reach it.")
+@click.option("--key-kind", type=click.Choice(KEY_KINDS), default=KEY_KINDS[0], show_default=True, help="Its own keys.")
 @click.option("--external", is_flag=True, help="Make no root: your own PKI signs (next: mesh ca csr).")
 @passphrase_option
 @dir_option
@@ -76,6 +78,7 @@ def init(
     root_ttl: float,
     issuer_ttl: float,
     address: str,
+    key_kind: str,
     external: bool,
     passphrase_file: Path | None,
     directory: Path,
@@ -95,12 +98,12 @@ def init(
     if external:
         from ca.external import begin
 
-        begin(directory, CaSettings(trust_domain, address))
+        begin(directory, CaSettings(trust_domain, address, key_kind=key_kind))
         lines = [f"began the CA of {trust_domain} in {directory}", "next: mesh ca csr, then mesh ca import"]
         print_result(output, {"trust_domain": trust_domain.name, "directory": str(directory)}, lines)
         return
     passphrase = read_passphrase(passphrase_file, new=True)
-    settings = CaSettings(trust_domain, address)
+    settings = CaSettings(trust_domain, address, key_kind=key_kind)
     create_ca(directory, settings, passphrase, time.time(), root_ttl=root_ttl, issuer_ttl=issuer_ttl)
     with opened(directory) as (_, store):
         bundle, issuer = load_bundle(store, trust_domain), active_slot(store, "issuer")

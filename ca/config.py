@@ -10,6 +10,7 @@ from ca.durations import DAY
 from ca.errors import DamagedCa, NoCa
 from certs.enrolment import check_address
 from certs.errors import IdentityError, PrivateFileUnavailable
+from certs.keys import KEY_KINDS
 from certs.spiffe import TrustDomain
 from certs.store import read_private
 
@@ -33,6 +34,9 @@ class CaSettings:
     issuer_ttl: float = ISSUER_TTL
     """How long each issuing CA that this CA makes for itself lives, in seconds."""
 
+    key_kind: str = KEY_KINDS[0]
+    """Of which kind the CA's own keys are (`certs.keys.KEY_KINDS`)."""
+
     kdf_rounds: int | None = None
     """How far the passphrase is stretched for each key; None means `certs.keys.KDF_ROUNDS`."""
 
@@ -43,6 +47,7 @@ class CaSettings:
             "trust_domain": self.trust_domain.name,
             "address": self.address,
             "issuer_ttl": self.issuer_ttl,
+            "key_kind": self.key_kind,
             **({} if self.kdf_rounds is None else {"kdf_rounds": self.kdf_rounds}),
         }
         return json.dumps(document, indent=2).encode() + b"\n"
@@ -58,7 +63,11 @@ class CaSettings:
             rounds = document.get("kdf_rounds")
             if rounds is not None and type(rounds) is not int:
                 raise DamagedCa(f"`kdf_rounds` of {SETTINGS_FILE} is not a whole number")
-            return cls(TrustDomain.parse(document["trust_domain"]), check_address(document["address"]), ttl, rounds)
+            kind = document.get("key_kind", KEY_KINDS[0])
+            if kind not in KEY_KINDS:
+                raise DamagedCa(f"`key_kind` of {SETTINGS_FILE} is not one of {', '.join(KEY_KINDS)}")
+            trust_domain, address = TrustDomain.parse(document["trust_domain"]), check_address(document["address"])
+            return cls(trust_domain, address, ttl, kind, rounds)
         except (ValueError, KeyError, TypeError, AttributeError, IdentityError) as error:
             raise DamagedCa(f"{SETTINGS_FILE} cannot be read: {error}") from error
 

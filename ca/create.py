@@ -23,7 +23,7 @@ from ca.signers import ISSUER_TTL, ROOT_TTL, check_lifetimes, make_issuer, make_
 from ca.store.base import Store
 from ca.store.sqlite import SqliteStore
 from certs.bundle import TrustBundle, root_hash
-from certs.keys import new_key, save_key
+from certs.keys import make_key, save_key
 from certs.store import write_private
 
 
@@ -80,7 +80,7 @@ def appear(workshop: Path, directory: Path) -> None:
 def _build(directory: Path, settings: CaSettings, passphrase: bytes, now: float, root_ttl: float) -> SqliteStore:
     for name in (KEYS_DIR, ENROLMENT_DIR):
         (directory / name).mkdir(mode=0o700)
-    root_key, issuer_key = new_key(), new_key()
+    root_key, issuer_key = make_key(settings.key_kind), make_key(settings.key_kind)
     root = make_root(settings.trust_domain, root_key, now, root_ttl)
     issuer = make_issuer(settings.trust_domain, issuer_key, root, root_key, now, settings.issuer_ttl)
     save_key(key_path(directory, root), root_key, passphrase, settings.kdf_rounds)

@@ -23,7 +23,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from ca.config import ENROLMENT_DIR, KEYS_DIR, SETTINGS_FILE, STORE_FILE, CaSettings
+from ca.config import ENROLMENT_DIR, KEYS_DIR, SETTINGS_FILE, STORE_FILE, CaSettings, load_settings
 from ca.create import appear, workshop_for
 from ca.entries import DEFAULT_TTL, Entry
 from ca.errors import CaError, DamagedCa, ImportRefused
@@ -35,7 +35,7 @@ from ca.store.sqlite import SqliteStore
 from ca.template import digest_for, draw_up, key_usage, sign
 from certs.bundle import BundleSet, TrustBundle, root_hash
 from certs.errors import IdentityError, InvalidSvid, KeyUnavailable, UntrustedSvid
-from certs.keys import PrivateKey, load_key, new_key, public_bytes, save_key
+from certs.keys import PrivateKey, load_key, make_key, new_key, public_bytes, save_key
 from certs.spiffe import SpiffeId, TrustDomain, ca_id
 from certs.store import write_private
 from certs.svid import check_signer
@@ -71,7 +71,8 @@ def make_request(directory: Path, trust_domain: TrustDomain, passphrase: bytes) 
     It asks for what the certificate must have: CA:TRUE, path length 0, keyCertSign and cRLSign, the trust domain's URI.
     """
     _check_passphrase(directory, passphrase)
-    key = new_key()
+    settings = load_settings(directory)
+    key = make_key(settings.key_kind)
     label = f"{trust_domain.name[:32]} mesh issuing CA {_fingerprint(key)[:16]}"
     request = (
         x509.CertificateSigningRequestBuilder()
@@ -81,7 +82,8 @@ def make_request(directory: Path, trust_domain: TrustDomain, passphrase: bytes) 
         .add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(f"spiffe://{trust_domain}")]), False)
         .sign(key, digest_for(key))
     )
-    save_key(directory / KEYS_DIR / f"{REQUEST_PREFIX}{_fingerprint(key)[:32]}.pem", key, passphrase)
+    path = directory / KEYS_DIR / f"{REQUEST_PREFIX}{_fingerprint(key)[:32]}.pem"
+    save_key(path, key, passphrase, settings.kdf_rounds)
     return request.public_bytes(Encoding.PEM)
 
 
@@ -113,7 +115,7 @@ def import_issuer(
         )
     if any(slot.sha256 == root_hash(certificate) for slot in slots):
         raise ImportRefused("this certificate was imported before [new]")
-    save_key(key_path(directory, certificate), key, passphrase)
+    save_key(key_path(directory, certificate), key, passphrase, load_settings(directory).kdf_rounds)
     if first:
         store.add_slot(slot_of(root, "root", now, has_key=False))
     state = "prepared" if find(slots, "issuer", "active") else "active"

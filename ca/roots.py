@@ -22,7 +22,7 @@ from ca.signers import CA_BACKDATE, ISSUER_TTL, Issuer, make_issuer
 from ca.slots import IN_BUNDLE, Life, SlotKind, SlotState
 from ca.store.base import Slot, Store
 from certs.bundle import TrustBundle, root_hash
-from certs.keys import PrivateKey, load_key, new_key, public_bytes, save_key
+from certs.keys import PrivateKey, load_key, make_key, public_bytes, save_key
 from certs.spiffe import TrustDomain
 
 REFRESH_HINT = 300  # seconds; what consumers without a watch should poll at (S3)
@@ -43,9 +43,10 @@ def prepare_issuer(
             " the certificate to `mesh ca import`"
         )
     root = certificate_of(slot)
-    root_key, key = load_signing_key(directory, root, passphrase), new_key()
+    settings = load_settings(directory)
+    root_key, key = load_signing_key(directory, root, passphrase), make_key(settings.key_kind)
     certificate = make_issuer(trust_domain, key, root, root_key, now, ttl)
-    save_key(key_path(directory, certificate), key, passphrase, load_settings(directory).kdf_rounds)
+    save_key(key_path(directory, certificate), key, passphrase, settings.kdf_rounds)
     prepared = slot_of(certificate, "issuer", now, "prepared", root=slot.sha256)
     store.add_slot(prepared)
     return prepared

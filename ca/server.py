@@ -76,6 +76,7 @@ class CaServer:
     denylists: Source[SignedDenylist] = field(default_factory=lambda: Source("denylist"))
     metrics: CaMetrics = field(default_factory=CaMetrics)
     keeper: Storekeeper = field(init=False)
+    _following: trio.Lock = field(default_factory=trio.Lock)
     _crls: dict[str, tuple[int, float, bytes]] = field(default_factory=dict)
     _retired: dict[str, Issuer] = field(default_factory=dict)
     _svid_root: x509.Certificate | None = None
@@ -220,6 +221,10 @@ class CaServer:
 
     async def follow_store_once(self) -> None:
         """Publish the bundle if it changed; sign with another issuing CA once it is active. Raises CaError."""
+        async with self._following:  # the schedule asks as well
+            await self._follow()
+
+    async def _follow(self) -> None:
         store, trust_domain = self.store.store, self.settings.trust_domain
         bundle = await self.store.call(load_bundle, store, trust_domain)
         current = self.bundles.current.of(trust_domain)

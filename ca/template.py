@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from ca.entries import MIN_TTL
@@ -111,9 +111,11 @@ def authority_key_id(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
     return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
 
 
-def digest_for(key: PrivateKey) -> hashes.SHA256 | None:
-    """The digest that a signature by this key takes; Ed25519 brings its own."""
-    return None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+def digest_for(key: PrivateKey) -> hashes.SHA256 | hashes.SHA384 | None:
+    """The digest that a signature by this key takes: as strong as its curve (RFC 5480 section 4); Ed25519 has its own."""
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        return None
+    return hashes.SHA384() if isinstance(key, ec.EllipticCurvePrivateKey) and key.key_size > 256 else hashes.SHA256()
 
 
 LEAF_USAGE = key_usage(digital_signature=True)

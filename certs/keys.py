@@ -25,6 +25,7 @@ from certs.store import read_private, write_private
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
 PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey
 
+KEY_KINDS = ("p256", "p384", "ed25519", "rsa3072")  # the first is the default: small, quick, and read by everybody
 KDF_ROUNDS = 600_000  # OWASP's figure for PBKDF2-HMAC-SHA-256; a quarter of a second for each key that is opened
 RANDOM_KDF_ROUNDS = 2048  # enough for a passphrase of 256 random bits, which nobody can guess however cheap a try is
 MIN_RSA_BITS = 2048  # NIST SP 800-57 part 1: 112 bits of strength; also the floor of the CA/Browser Forum
@@ -35,6 +36,20 @@ _CURVES = ("secp256r1", "secp384r1")
 def new_key() -> ec.EllipticCurvePrivateKey:
     """A fresh ECDSA key on P-256."""
     return ec.generate_private_key(ec.SECP256R1())
+
+
+def make_key(kind: str = KEY_KINDS[0]) -> PrivateKey:
+    """A fresh key of one of KEY_KINDS. Raises KeyUnavailable for any other."""
+    match kind:
+        case "p256":
+            return new_key()
+        case "p384":
+            return ec.generate_private_key(ec.SECP384R1())
+        case "ed25519":
+            return ed25519.Ed25519PrivateKey.generate()
+        case "rsa3072":
+            return rsa.generate_private_key(65537, 3072)
+    raise KeyUnavailable(f"no keys of kind {kind!r} are made here; there are {', '.join(KEY_KINDS)}")
 
 
 def why_unfit(key: object) -> str | None:
