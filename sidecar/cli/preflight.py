@@ -42,8 +42,8 @@ def _of_service(service: Service) -> Iterator[Wanted]:
     for inbound in service.inbound:
         host = inbound.bind or (service.address if _is_ip(service.address) else "")
         yield Wanted(host, inbound.port, f"{service.name}, for its peers ({inbound.name})", str(inbound.where))
-        if service.run:
-            app = inbound.app
+        app = inbound.app
+        if service.run and not app.unix:  # a socket's file stays behind, and says nothing of who listens
             yield Wanted(app.host, app.port, f"the application of {service.name} ({inbound.name})", str(inbound.where))
     for outbound in service.outbound:
         if outbound.listen is not None:

@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from sidecar.config.document import Scalar
 from sidecar.config.plain import INTEGER, BadValue, Scope, quoted, text_of
-from sidecar.config.schema import Address
+from sidecar.config.schema import UNIX, Address
 
+SUN_PATH: Final = 107  # unix(7): bytes of a socket's path, without the NUL at its end
 _DNS_LABEL: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _DNS_NAME = re.compile(rf"(?=.{{1,253}}\Z)(?:{_DNS_LABEL}\.)*{_DNS_LABEL}\Z")
 
@@ -47,6 +48,32 @@ def address_of(scalar: Scalar, _: Scope) -> Address:
     if scalar.plain and INTEGER.match(scalar.text):
         raise BadValue(f"{scalar.text} is not host:port", f"did you mean 127.0.0.1:{scalar.text}?")
     return read_address(text_of(scalar))
+
+
+def endpoint_of(scalar: Scalar, scope: Scope) -> Address:
+    """`host:port`, or `unix:` and the path of a socket. Raises BadValue."""
+    text = text_of(scalar)
+    if text.startswith(UNIX):
+        return Address(UNIX + read_socket_path(text.removeprefix(UNIX)), 0)
+    if text.startswith(("/", "./", "../", "~")):
+        raise BadValue(f"{quoted(text)} is not host:port", f"did you mean {UNIX}/{text.lstrip('./~')[:64]}?")
+    return address_of(scalar, scope)
+
+
+def read_socket_path(path: str) -> str:
+    """The path of a Unix socket. Raises BadValue."""
+    if path.startswith("//"):
+        raise BadValue(f"{quoted(UNIX + path)} is no path", f"did you mean {UNIX}/{path.lstrip('/')[:64]}?")
+    if not path.startswith("/"):
+        raise BadValue(f"{quoted(path)} is not an absolute path", f"write {UNIX}/run/app.sock")
+    if path.endswith("/"):
+        raise BadValue(f"{quoted(path)} is a folder", "name the socket in it")
+    if not path.isprintable():
+        raise BadValue(f"{quoted(path)} has control characters in it", "")
+    size = len(path.encode())
+    if size > SUN_PATH:
+        raise BadValue(f"{quoted(path)} has {size} bytes", f"the kernel takes a socket's path of {SUN_PATH} at most")
+    return path
 
 
 def host_of(scalar: Scalar, _: Scope) -> str:

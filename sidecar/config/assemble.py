@@ -195,6 +195,9 @@ def _add_outbound(view: View, views: Mapping[str, View], broken: bool, book: Boo
         else:
             filled = {}
             _outside(draft, list(views), path, broken, book)
+        if draft.get("unmeshed") != "passthrough" and any(each.unix for each in draft.values.get("endpoints", ())):
+            hint = "name host:port, or add unmeshed: passthrough for what is not in the mesh"
+            book.at(f"{path}.endpoints", "no peer's sidecar listens on a Unix socket", hint)
         filled.setdefault("host", draft.values["to"])
         filled["name"] = draft.values["to"]
         if targets.count(draft.values["to"]) > 1 and filled.get("listener"):

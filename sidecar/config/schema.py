@@ -17,6 +17,7 @@ from certs.spiffe import SpiffeId, TrustDomain
 from sidecar.config import ports
 from sidecar.patterns import HeaderPattern, HostPattern, IdentityPattern, PathTemplate
 
+UNIX = "unix:"  # before the path of a socket
 Protocol = Literal["http", "tcp"]
 Effect = Literal["allow", "deny"]
 
@@ -38,6 +39,7 @@ MediaType = Annotated[str, "media_type"]
 HeaderName = Annotated[str, "header"]
 EnvironmentName = Annotated[str, "environment"]
 FilePath = Annotated[str, "path"]
+Endpoint = Annotated["Address", "endpoint"]  # host:port, or a Unix socket
 Command = Annotated[tuple[str, ...], "command"]
 
 
@@ -78,12 +80,24 @@ class Where:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """`host:port`; the host is an IP address or a DNS name, IPv6 in brackets."""
+    """`host:port`; the host is an IP address or a DNS name, IPv6 in brackets. Or `unix:/path`, whose port is 0."""
 
     host: str
     port: int
 
+    @property
+    def unix(self) -> bool:
+        """Whether it is a Unix socket of this machine."""
+        return self.host.startswith(UNIX)
+
+    @property
+    def path(self) -> str:
+        """Where that socket is; empty for any other address."""
+        return self.host[len(UNIX) :] if self.unix else ""
+
     def __str__(self) -> str:
+        if self.unix:
+            return self.host
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
@@ -259,7 +273,11 @@ class Inbound:
     bind: BindAddress = described(
         "IP address to listen on.", "", filled="the service's own address where that is an IP address, else `0.0.0.0`"
     )
-    app: Address = described("Where the application listens, on loopback.", Address("127.0.0.1", 8080))
+    app: Endpoint = described(
+        "Where the application listens: an address on loopback, or `unix:/run/app.sock`, which nobody can reach from "
+        "another machine.",
+        Address("127.0.0.1", 8080),
+    )
     protocol: Protocol = described("`http` or `tcp`. On `http` whatever cannot be read as HTTP is refused.", "http")
     routes: tuple[Route, ...] = described("Limits for some paths.", ())
     xfcc_forwarders: tuple[IdentityPattern, ...] = described(
@@ -299,8 +317,12 @@ class Outbound:
     identity: SpiffeId | None = described(
         "The SPIFFE ID it must show.", None, filled="that of the service in this file"
     )
-    endpoints: tuple[Address, ...] = described(
-        "Where its sidecar listens.", (), filled="address and port of the service in this file", some=True
+    endpoints: tuple[Endpoint, ...] = described(
+        "Where its sidecar listens. With `unmeshed: passthrough`, where it listens itself, which may be a Unix socket: "
+        "`unix:/run/db.sock`.",
+        (),
+        filled="address and port of the service in this file",
+        some=True,
     )
     unmeshed: Literal["refuse", "passthrough"] = described(
         "`passthrough` sends plaintext to a host outside the mesh.", "refuse"

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from certs.errors import MeshError
-from sidecar.net.port import NEVER, Driver, PeerGone, Task, Unreachable, WireBroken, park
+from sidecar.net.port import NEVER, UNIX, Driver, PeerGone, Task, Unreachable, WireBroken, park
 
 if TYPE_CHECKING:
     from sidecar.net.mtls import Peer
@@ -104,10 +104,10 @@ class MemoryPort(Driver):
         self._listening[host, port] = Listening(None)
 
     async def dial(self, host: str, port: int) -> Wire:
-        """Connect to a listener. Raises Unreachable."""
+        """Connect to a listener; one on a Unix socket is at (`unix:/path`, 0). Raises Unreachable."""
         listening = self._listening.get((host, port))
         if listening is None:
-            raise Unreachable(f"{host}:{port}: Connection refused")
+            raise Unreachable(f"{host if host.startswith(UNIX) else f'{host}:{port}'}: Connection refused")
         await self._yield()
         await self.sleep(listening.delay if listening.serve is not None else NEVER)
         near, far = self.pair(listening.capacity)

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 NEVER = math.inf
+UNIX = "unix:"  # before the path of a socket, where a host may stand
 
 
 class Cancelled(BaseException):
@@ -170,7 +171,7 @@ class Port(Protocol):
         ...
 
     async def dial(self, host: str, port: int) -> Wire:
-        """Connect. `host` is an IP address or a name. Raises Unreachable."""
+        """Connect. `host` is an IP address, a name, or `unix:` and the path of a socket. Raises Unreachable."""
         ...
 
 

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sidecar.net.port import PeerGone, Unreachable, Wire, WireBroken, park
+from sidecar.net.port import UNIX, PeerGone, Unreachable, Wire, WireBroken, park
 
 if TYPE_CHECKING:
     from sidecar.net.port import Task
@@ -25,6 +25,7 @@ LINGER_RESET = struct.pack("ii", 1, 0)
 UNSENT_BYTES = 128 * 1024
 PIECE = 64 * 1024  # bytes that one `read` copies at most
 BULK = 256 * 1024  # and that `read_shared` takes at once: all of the shared buffer
+QUEUE_FULL_SECONDS = 0.02  # before another try at a Unix socket whose listener has too many waiting
 NOTHING_YET, WANTS_TO_WRITE = -1, -2  # instead of a number of bytes
 TLS_HANDSHAKE = 22  # RFC 8446 section 5.1: the type of a record
 TLS_HEADER = 5
@@ -300,7 +301,9 @@ def _record_length(data: memoryview) -> int:
 
 
 async def connect(reactor: Reactor, host: str, port: int) -> SocketWire:
-    """Connect to an IP address, or try a name's addresses in turn. Raises Unreachable."""
+    """Connect to an IP address or a Unix socket, or try a name's addresses in turn. Raises Unreachable."""
+    if host.startswith(UNIX):
+        return await _connect_unix(reactor, host.removeprefix(UNIX))
     candidates: list[tuple[socket.AddressFamily, tuple[Any, ...]]]
     try:
         version = ipaddress.ip_address(host).version
@@ -348,6 +351,30 @@ async def _connect_one(reactor: Reactor, family: socket.AddressFamily, address: 
         raise
     wire.reset = wire.half_closed = False  # epoll reports HUP on a socket that has not begun to connect
     return wire
+
+
+async def _connect_unix(reactor: Reactor, path: str) -> SocketWire:
+    """Connect to a Unix socket. Raises Unreachable.
+
+    Two things are not as in TCP. There is no connection under way: where the listener's queue is full, we come again.
+    And there is no reset: what `abort` closes looks like an end to the other side, unless it has sent what we have not
+    read.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        while True:
+            try:
+                sock.connect(path)
+            except BlockingIOError:
+                await reactor.sleep(QUEUE_FULL_SECONDS)
+            else:
+                return SocketWire(reactor, sock)
+    except OSError as error:
+        sock.close()
+        raise Unreachable(f"{UNIX}{path}: {error.strerror or error}") from None
+    except BaseException:
+        sock.close()
+        raise
 
 
 def _strerror(code: int) -> str:

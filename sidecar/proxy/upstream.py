@@ -81,7 +81,10 @@ class Upstream:
     @property
     def authority(self) -> bytes:
         """What to put into Host where a caller has named none."""
-        return str(self.endpoints[0] if self.endpoints else self.host).encode("ascii")
+        endpoint = self.endpoints[0] if self.endpoints else None
+        if endpoint is not None and endpoint.unix:
+            return b"localhost"  # a socket's path is no authority (RFC 9110 section 4.2)
+        return str(endpoint or self.host).encode("ascii")
 
     @property
     def meshed(self) -> bool:

@@ -257,7 +257,14 @@ class Worker:
         proxy.listen()
         self.proxy = proxy
         self._show_policy()
+        self._look_for_sockets()
         nursery.start_soon(self._sweep, proxy)
+
+    def _look_for_sockets(self) -> None:
+        """Say which Unix sockets are not there yet. The application may come later; until then callers get a 503."""
+        for inbound in self.service.inbound:
+            if inbound.app.unix and not Path(inbound.app.path).is_socket():
+                self.log.warning("no socket of the application's yet", listener=inbound.name, app=str(inbound.app))
 
     async def _sweep(self, proxy: Proxy) -> None:
         while True:

@@ -23,6 +23,7 @@ def pair_yaml(
     allow: str = DEFAULT_ALLOW,
     defaults: str = "",
     routes: str = "",
+    app: str = "",
 ) -> str:
     """The mesh.yaml of such a pair: names of ports are ca, door, proxy, app_in, app, web_health, app_health."""
     return f"""\
@@ -41,7 +42,7 @@ services:
       - name: main
         port: {ports.app_in}
         bind: 127.0.0.1
-        app: 127.0.0.1:{ports.app}
+        app: {app or f"127.0.0.1:{ports.app}"}
         protocol: {protocol}
         {"routes: " + routes if routes else ""}
     allow: {allow}
@@ -62,11 +63,12 @@ class Pair(Fleet):
         allow: str = DEFAULT_ALLOW,
         defaults: str = "",
         routes: str = "",
+        app: str = "",
         ttl: float | Mapping[str, float] = DEFAULT_TTL,
     ) -> None:
         self.ports = ports or Ports()
         text = pair_yaml(
-            self.ports, folder, protocol=protocol, allow=allow, defaults=defaults, routes=routes
+            self.ports, folder, protocol=protocol, allow=allow, defaults=defaults, routes=routes, app=app
         )
         super().__init__(folder, text, ttl=ttl)
         self.url = f"http://127.0.0.1:{self.ports.door}"

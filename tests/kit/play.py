@@ -36,13 +36,14 @@ from tests.kit.hops import MALLORY, ORDERS, WEB
 
 Serve = Callable[["Line"], Coroutine[Any, Any, object]]
 
+APP = "127.0.0.1:8080"
 MESH = """
 trust_domain: demo.mesh
 services:
   orders:
     address: 10.0.0.2
     inbound:
-      - {name: http, port: 17443, app: "127.0.0.1:8080", protocol: http%(http)s}
+      - {name: http, port: 17443, app: "%(app)s", protocol: http%(http)s}
       - {name: raw, port: 17444, app: "127.0.0.1:5432", protocol: tcp%(raw)s}
     allow:
       - {name: web-may, from: [web]}
@@ -359,11 +360,11 @@ class Stage:
 
     def __init__(
         self, *, orders: str = "", web: str = "", http: str = "", raw: str = "", orders_limits: str = "",
-        web_limits: str = "",
+        web_limits: str = "", app: str = APP,
     ) -> None:  # fmt: skip
         self.port = MemoryPort()
         wall = self.port.wall()
-        more = {"orders": orders, "web": web, "http": http, "raw": raw}
+        more = {"orders": orders, "web": web, "http": http, "raw": raw, "app": app}
         limits = {"orders_limits": orders_limits, "web_limits": web_limits}
         self.config = load_text(MESH % (more | limits), now=wall)
         self.gates = {who: MemoryGate(who, not_after=wall + DAY) for who in (WEB, ORDERS, MALLORY)}
@@ -379,9 +380,9 @@ class Stage:
         """Virtual seconds since the scene began."""
         return self.port.now
 
-    def app(self, serve: Serve, address: str = "127.0.0.1:8080") -> None:
+    def app(self, serve: Serve, address: str = APP) -> None:
         """Let this be the application: `serve(line)` runs for each connection."""
-        host, _, number = address.rpartition(":")
+        host, number = (address, "0") if address.startswith("unix:") else address.rsplit(":", 1)
 
         async def accept(wire: MemoryWire) -> None:
             line = Line(wire)

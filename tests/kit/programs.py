@@ -59,8 +59,8 @@ def echo_app(folder: Path, port: int, script: str = "echo_app.py") -> Iterator[P
 
 
 @contextmanager
-def nginx(folder: Path, port: int, locations: str) -> Iterator[Path]:
-    """nginx with these `location` blocks; yields the folder that it serves."""
+def nginx(folder: Path, port: int, locations: str, *, beside: str = "") -> Iterator[Path]:
+    """nginx with these `location` blocks; yields the folder that it serves. `beside` is another `listen`."""
     program = need("nginx")
     root = folder / "www"
     root.mkdir(exist_ok=True)
@@ -77,7 +77,7 @@ http {{
     types {{ text/plain txt; text/html html; application/json json; }}
     access_log {folder}/nginx-access.log;
     client_max_body_size 0; keepalive_timeout 60s;
-    server {{ listen 127.0.0.1:{port}; root {root};
+    server {{ listen 127.0.0.1:{port}; {beside} root {root};
 {locations}
     }}
 }}
