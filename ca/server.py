@@ -26,11 +26,12 @@ from ca.authority import Authority
 from ca.bucket import Bucket
 from ca.checkpoints import checkpoint_if_due
 from ca.config import STORE_FILE, CaSettings, ServeConfig, load_settings
+from ca.crls import Crls
 from ca.errors import CaError, IssuerUnusable
 from ca.health import Health, judge, warnings
 from ca.metrics import CaMetrics
-from ca.revocation import SignedDenylist, draw_up, make_crl
-from ca.roots import active_slot, certificate_of, load_bundle, load_issuer, load_slot
+from ca.revocation import SignedDenylist, draw_up
+from ca.roots import active_slot, load_bundle, load_issuer
 from ca.schedule import Schedule
 from ca.signers import Issuer
 from ca.store.base import Store
@@ -51,7 +52,6 @@ from sidecar.net.tls_stream import TlsStream
 
 LOOK_AGAIN = 30.0  # seconds between two looks at the schedule: a clock that was set is noticed this soon
 MIN_SCHEDULE_SECONDS = 0.5
-CRL_SECONDS = 60.0  # how long one answer to `GET /v1/crl` serves everybody
 WARN_EVERY = 3600.0  # seconds between two rounds of warnings in the log
 ALPN = (b"http/1.1",)
 LIMITS = HttpLimits(body_bytes=64 * 1024)  # the largest request, a CSR with a proof, is under 24 KiB
@@ -77,14 +77,14 @@ class CaServer:
     metrics: CaMetrics = field(default_factory=CaMetrics)
     keeper: Storekeeper = field(init=False)
     _following: trio.Lock = field(default_factory=trio.Lock)
-    _crls: dict[str, tuple[int, float, bytes]] = field(default_factory=dict)
-    _retired: dict[str, Issuer] = field(default_factory=dict)
+    _crls: Crls = field(init=False)
     _svid_root: x509.Certificate | None = None
     _context: SSL.Context | None = None
     _connections: int = 0
 
     def __post_init__(self) -> None:
         self.keeper = Storekeeper(self.store, self.config.directory, self.clock)
+        self._crls = Crls(self.store, self.config.directory, self.schedule.passphrase)
 
     async def run(self, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; report `host:port` once ready. Raises CaError where the CA cannot become ready."""
@@ -236,6 +236,7 @@ class CaServer:
             passphrase = self.schedule.passphrase
             self.issuer = await self.store.call(load_issuer, self.config.directory, store, passphrase)
             self.authority.issuer = self.issuer
+            self._crls = Crls(self.store, self.config.directory, passphrase)  # the revoked sign no more of them
             await self.renew_own_svid()  # the one we serve under may be signed by a CA that was just revoked
             _log.info("issuing CA %s is loaded", self.issuer.serial)
         await self._follow_denylist()
@@ -253,34 +254,10 @@ class CaServer:
             _log.info("denylist %d is published: %d denied", sequence, len(drawn.denylist))
 
     async def crl(self, issuer_serial: str | None) -> bytes | None:
-        """The CRL (DER) of the active issuing CA, or of one that retires; None where it is not one of ours.
-
-        Made anew for every change, and at least each minute that somebody asks. Raises StoreUnavailable.
-        """
+        """The CRL (DER) of the active issuing CA, or of one that retires; None where it is not one of ours."""
         await self._follow_denylist()
-        issuer = self.issuer if issuer_serial in (None, self.issuer.serial) else await self._retiring(issuer_serial)
-        if issuer is None:
-            return None
         sequence, now = self.denylists.current.denylist.sequence, self.clock.wall()
-        made_for, made_at, crl = self._crls.get(issuer.serial, (-1, 0.0, b""))
-        if made_for != sequence or not 0 <= now - made_at < CRL_SECONDS:
-            crl = await self.store.call(make_crl, self.store.store, issuer, now)
-            self._crls[issuer.serial] = (sequence, now, crl)
-        return crl
-
-    async def _retiring(self, serial: str | None) -> Issuer | None:
-        """The retiring issuing CA with this serial, its key opened once."""
-        if serial not in self._retired:
-            slots = await self.store.call(self.store.store.slots)
-            retiring = [slot for slot in slots if (slot.kind, slot.state) == ("issuer", "retiring")]
-            for slot in retiring:
-                if f"{certificate_of(slot).serial_number:x}" == serial:
-                    passphrase = self.schedule.passphrase
-                    self._retired[serial] = await self.store.call(
-                        load_slot, self.config.directory, slots, slot, passphrase
-                    )
-        found = self._retired.get(serial or "")
-        return found if found is not None and found.not_after > self.clock.wall() else None
+        return await self._crls.of(issuer_serial, self.issuer, sequence, now)
 
     def _warnings(self) -> tuple[str, ...]:
         issuer = self.issuer

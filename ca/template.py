@@ -112,7 +112,7 @@ def authority_key_id(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
 
 
 def digest_for(key: PrivateKey) -> hashes.SHA256 | hashes.SHA384 | None:
-    """The digest that a signature by this key takes: as strong as its curve (RFC 5480 section 4); Ed25519 has its own."""
+    """The digest for a signature by this key: as strong as its curve (RFC 5480 section 4); Ed25519 has its own."""
     if isinstance(key, ed25519.Ed25519PrivateKey):
         return None
     return hashes.SHA384() if isinstance(key, ec.EllipticCurvePrivateKey) and key.key_size > 256 else hashes.SHA256()
