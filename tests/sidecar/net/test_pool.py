@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
@@ -237,3 +238,23 @@ def test_an_upgraded_connection_counts_until_it_ends() -> None:
         assert await it.pool.take(NEVER)
 
     it.run(script())
+
+
+def test_a_connection_that_is_gone_is_gone_at_once() -> None:
+    """With all that it holds, TLS above all; the garbage collector may be a long time coming."""
+    it = Fixture()
+
+    async def script() -> None:
+        for _ in range(3):
+            it.pool.give(await it.pool.take(NEVER))
+        it.pool.discard(await it.pool.take(NEVER))
+        it.pool.give(await it.pool.take(NEVER))
+        it.pool.renew(2)
+
+    gc.collect()
+    gc.disable()
+    try:
+        it.run(script())
+        assert not any(isinstance(each, Connection) for each in gc.get_objects())
+    finally:
+        gc.enable()
