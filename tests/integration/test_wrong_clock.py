@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,6 +42,11 @@ def refused(pair: Pair) -> str:
     done = curl("-i", pair.url)
     assert " 200 " not in done.text.partition("\n")[0], done
     return pair.explain(done.text.split('"decision": "')[1].split('"')[0])
+
+
+def failed_handshakes(pair: Pair) -> list[dict[str, Any]]:
+    """What the audit of the called one has of them by now."""
+    return [line for line in pair["app"].audit() if line["kind"] == "handshake" and not line["ok"]]
 
 
 def start_with(pair: Pair, name: str, clock: WrongClock, *, ready: bool) -> None:
@@ -146,7 +152,8 @@ def test_the_called_ones_clock_jumps_two_days_back(pair: Pair, tmp_path: Path) -
     explained = refused(pair)  # by the caller: all that it has is an alert
     assert "peer_identity" in explained
     assert "clock" in explained
-    failures = [line for line in pair["app"].audit() if line["kind"] == "handshake" and not line["ok"]]
-    assert failures[-1]["reason"] == "not_yet_valid"
-    assert "clock" in pair.explain(failures[-1]["decision_id"])
+    eventually("its audit says so", lambda: failed_handshakes(pair))
+    failure = failed_handshakes(pair)[-1]
+    assert failure["reason"] == "not_yet_valid"
+    assert "clock" in pair.explain(failure["decision_id"])
     clock.set(0)
