@@ -39,6 +39,7 @@ from tests.kit.siege import identity_of, siege_yaml
 EVERY_SECONDS = 10.0
 NAMES = 2  # of the rule, in a soak of less than ten minutes
 ROUND = 5_000  # connections
+CONTEXTS = 3  # one to accept with, one to call with, and one more while a rotation is under way
 MTLS_SHARE = 5  # one connection in so many
 CONFIG = """{
   timeouts: {pool_idle_app: 1s, pool_idle_peer: 2s, drain: 3s},
@@ -103,6 +104,7 @@ class Report:
         for name, figures in self.start.items():
             for key in figures.keys() - {MEMORY}:
                 assert self.end[name][key] <= figures[key], f"{name}: {key} {figures[key]} → {self.end[name][key]}"
+            assert self.end[name]["tls_contexts"] <= CONTEXTS, self.summary()
 
 
 class Soak(Fleet):
