@@ -33,6 +33,7 @@ import trio
 
 from sidecar.net.openssl import SharedBuffer
 from sidecar.net.port import Driver, Signal
+from sidecar.net.splice import Pipes
 from sidecar.net.wires import READ, SocketWire, Watched, connect
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Reactor(Driver):
         self._nursery: trio.Nursery | None = None
         self.batch = 0
         self.buffer = SharedBuffer(READ_BYTES)
+        self.pipes = Pipes()
 
     # ---- life ----------------------------------------------------------------------------------------------------
 
@@ -76,6 +78,7 @@ class Reactor(Driver):
             self.cancel_all()
             for watched in list(self._watched.values()):
                 watched.close()
+            self.pipes.close()
             self._epoll.close()
             os.close(self._bell)
 
@@ -134,6 +137,7 @@ class Reactor(Driver):
             await trio.sleep(SWEEP_SECONDS)
             self.now = self.clock.monotonic()
             self.sweep()
+            self.pipes.sweep()
             self.run_ready()
             self._remember_the_patient()
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.errors import CertificateEnded, DownstreamGone, DownstreamIdle, HopError, TooManyStreams, UpstreamReset
 from sidecar.net.port import NEVER, Expired, WireBroken
+from sidecar.net.splice import Splice
 
 if TYPE_CHECKING:
     from sidecar.hop import Hop
@@ -191,33 +192,50 @@ async def tunnel(
 
 
 async def _pump(port: Port, source: Wire, sink: Wire, hop: Hop, activity: _Activity, *, from_downstream: bool) -> None:
-    while True:
-        try:
-            port.deadline(activity.deadline())
-            data = await source.read()
-        except Expired:
-            activity.check(port.now)
-            continue  # the other direction has moved meanwhile
-        except WireBroken as error:
-            raise _broke(from_downstream, error) from None
-        activity.at = port.now
-        if not data:
-            await _push(port, sink, b"", activity, to_downstream=not from_downstream)
-            return
-        if from_downstream:
-            hop.received_bytes += len(data)
-        else:
-            hop.sent_bytes += len(data)
-            if not hop.first_byte:
-                hop.first_byte = port.now
-        await _push(port, sink, data, activity, to_downstream=not from_downstream)
+    splice = Splice.between(source, sink)
+    try:
+        while True:
+            data: bytes | memoryview | Splice = b""
+            try:
+                port.deadline(activity.deadline())
+                size = await splice.take() if splice is not None and splice.useful else None
+                if splice is not None and size:
+                    data = splice
+                elif size is None:
+                    data = await source.read_shared()
+                    size = len(data)
+                    if splice is not None:
+                        splice.saw(size)
+            except Expired:
+                activity.check(port.now)
+                continue  # the other direction has moved meanwhile
+            except WireBroken as error:
+                raise _broke(from_downstream, error) from None
+            activity.at = port.now
+            if not size:
+                await _push(port, sink, b"", activity, to_downstream=not from_downstream)
+                return
+            if from_downstream:
+                hop.received_bytes += size
+            else:
+                hop.sent_bytes += size
+                if not hop.first_byte:
+                    hop.first_byte = port.now
+            await _push(port, sink, data, activity, to_downstream=not from_downstream)
+    finally:
+        if splice is not None:
+            splice.close()
 
 
-async def _push(port: Port, sink: Wire, data: bytes, activity: _Activity, *, to_downstream: bool) -> None:
+async def _push(
+    port: Port, sink: Wire, data: bytes | memoryview | Splice, activity: _Activity, *, to_downstream: bool
+) -> None:
     """Pass bytes on, or with none the end."""
     try:
         port.deadline(min(port.now + activity.idle, activity.lease.end))
-        if data:
+        if isinstance(data, Splice):
+            await data.put()
+        elif data:
             await sink.write(data)
         else:
             await sink.finish()
