@@ -32,7 +32,7 @@ VERBS: dict[str, Verb] = {
     "ca": Verb("Run", "sidecar.cli.ca:ca", "The bundled certificate authority."),
     "status": Verb("Look", "sidecar.cli.status:status", "What the sidecars on this machine are doing."),
     "explain": Verb("Look", "sidecar.cli.explain:explain", "Why a request is refused, and what would allow it."),
-    "certs": Verb("Look", "sidecar.cli.certs:certs", "Identities: list, show, verify, rotate."),
+    "certs": Verb("Look", "sidecar.cli.certs:certs", "Identities: list, show, verify, rotate, revoke."),
     "conformance": Verb(
         "Look", "sidecar.cli.conformance:conformance", "By-passes and smuggling against an HTTP/1 proxy, ours or not."
     ),
