@@ -138,9 +138,11 @@ def _run(
     import trio
 
     from sidecar.cli.supervise import supervise
+    from sidecar.runtime import heap
     from sidecar.runtime.worker import run_sidecar
 
     async def serve(ready: Callable[[], None], orders: Orders) -> None:
+        heap.set_aside()
         await run_sidecar(
             config,
             service.name,

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from certs.errors import MeshError
-from sidecar.net.port import NEVER, UNIX, Driver, PeerGone, Task, Unreachable, WireBroken, park
+from sidecar.net.port import NEVER, PIECE, UNIX, Driver, PeerGone, Task, Unreachable, WireBroken, park
 
 if TYPE_CHECKING:
     from sidecar.net.mtls import Peer
@@ -239,7 +239,7 @@ class MemoryWire:
             if self.half_closed:
                 return b""
 
-    async def read_shared(self, beside: Wire | None = None) -> memoryview:
+    async def read_shared(self, beside: Wire | None = None, limit: int = PIECE) -> memoryview:
         """As `read`."""
         return memoryview(await self.read(beside))
 

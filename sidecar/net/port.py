@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 NEVER = math.inf
+PIECE = 64 * 1024  # bytes that a read takes at most: what a slow reader on the other side may cost
+BULK = 256 * 1024  # bytes for a reader that has just shown that it keeps up
 UNIX = "unix:"  # before the path of a socket, where a host may stand
 
 
@@ -107,8 +109,8 @@ class Wire(Protocol):
         """
         ...
 
-    async def read_shared(self, beside: Wire | None = None) -> memoryview:
-        """As `read`, but more at once, and not copied: good until this task waits for anything but writing it."""
+    async def read_shared(self, beside: Wire | None = None, limit: int = PIECE) -> memoryview:
+        """As `read`, not copied: good until this task waits for anything but writing it. At most BULK bytes."""
         ...
 
     async def write(self, data: bytes | memoryview) -> None:

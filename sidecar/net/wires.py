@@ -9,7 +9,7 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sidecar.net.port import UNIX, PeerGone, Unreachable, Wire, WireBroken, park
+from sidecar.net.port import PIECE, UNIX, PeerGone, Unreachable, Wire, WireBroken, park
 
 if TYPE_CHECKING:
     from sidecar.net.port import Task
@@ -23,8 +23,6 @@ LINGER_RESET = struct.pack("ii", 1, 0)
 # Of what we have written the kernel holds at most so much that it cannot send yet. Without this it takes 4 MiB for
 # every reader that is slow, which is memory of the machine's, and work done for nobody.
 UNSENT_BYTES = 128 * 1024
-PIECE = 64 * 1024  # bytes that one `read` copies at most
-BULK = 256 * 1024  # and that `read_shared` takes at once: all of the shared buffer
 QUEUE_FULL_SECONDS = 0.02  # before another try at a Unix socket whose listener has too many waiting
 NOTHING_YET, WANTS_TO_WRITE = -1, -2  # instead of a number of bytes
 TLS_HANDSHAKE = 22  # RFC 8446 section 5.1: the type of a record
@@ -135,9 +133,9 @@ class EpollWire(Watched):
 
     async def read(self, beside: Wire | None = None) -> bytes:
         """The next bytes, or `b""` once the other side has finished."""
-        return bytes(await self.read_shared(beside, PIECE))
+        return bytes(await self.read_shared(beside))
 
-    async def read_shared(self, beside: Wire | None = None, limit: int = BULK) -> memoryview:
+    async def read_shared(self, beside: Wire | None = None, limit: int = PIECE) -> memoryview:
         """As `read`, in the reactor's own buffer: good until this task waits again. The hot path, so it waits as
         `_readable` does without calling it.
         """

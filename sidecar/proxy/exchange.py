@@ -37,7 +37,7 @@ from sidecar.http.chunk_relay import ChunkRelay
 from sidecar.http.headers import first, tokens, without_reserved
 from sidecar.http.message import NEED_DATA, Data, End, RequestHead, ResponseHead
 from sidecar.net.pool import FRESH, YOUNG
-from sidecar.net.port import NEVER, Expired, PeerGone, Task, WireBroken
+from sidecar.net.port import BULK, NEVER, PIECE, Expired, PeerGone, Task, WireBroken
 from sidecar.net.tls import AlertReceived
 from sidecar.proxy.lease import lease_of_answer
 from sidecar.proxy.tcp import Lease, lease_of, tunnel
@@ -258,7 +258,7 @@ class Exchange:
             else:
                 raise UpstreamProtocolViolation("the upstream ended its answer without a head")
 
-    async def _read_answer(self, upstream: Wire) -> memoryview:
+    async def _read_answer(self, upstream: Wire, limit: int = PIECE) -> memoryview:
         """More from the upstream, with the downstream in view: nobody works for a caller who has left.
 
         A reset says so. A FIN may also come from one who has half-closed and wants the answer: it gets a moment, not
@@ -266,18 +266,18 @@ class Exchange:
         """
         if not self._half_closed:
             try:
-                return await upstream.read_shared(self._wire)
+                return await upstream.read_shared(self._wire, limit)
             except PeerGone as gone:
                 if gone.reset:
                     raise DownstreamGone from None
                 self._half_closed = True
         if not self._request_ended:
-            return await upstream.read_shared()
+            return await upstream.read_shared(None, limit)
         task = self._port.current
         assert task is not None
         task.deadline = min(task.deadline, self._port.now + HALF_CLOSE_GRACE)
         try:
-            return await upstream.read_shared()
+            return await upstream.read_shared(None, limit)
         except Expired:
             raise DownstreamGone from None
 
@@ -416,21 +416,25 @@ class Exchange:
                 lease = self._rests_on(endless=first(response.headers, b"content-length") is None)
                 codec.receive(bytes(await self._read_body(connection.wire, lease)))
 
-    async def relay_counted(self, connection: Connection, head: list[bytes], begun: bytes, length: int) -> bool:
-        """Send on an answer whose head the express has read, with what has come of its body; the rest is moved as it
-        comes. Returns whether the upstream connection is clean. Raises HopError.
+    async def relay_counted(self, connection: Connection, begun: bytes, size: int, length: int) -> bool:
+        """Send on an answer whose head the express has read: `begun` is what goes out first, `size` bytes of the body
+        among it. The rest is moved as it comes, in large pieces while the reader keeps up. Returns whether the
+        upstream connection is clean. Raises HopError.
         """
         self.answered = True
-        hop = self._hop
-        hop.sent_bytes, clean = len(begun), True
-        await self._put(b"".join((*head, begun)))
+        hop, port, limit, clean = self._hop, self._port, PIECE, True
+        hop.sent_bytes = size
+        await self._put(begun)
+        begun = b""  # a stream may last, and nobody needs its beginning
         while hop.sent_bytes < length:
-            data = await self._more(connection, endless=False)
+            data = await self._more(connection, limit, endless=False)
             clean = hop.sent_bytes + len(data) <= length
             if not clean:
                 data = data[: length - hop.sent_bytes]
             hop.sent_bytes += len(data)
+            before = port.now
             await self._put(data)
+            limit = BULK if port.now == before else PIECE
         return clean
 
     async def relay_chunked(self, connection: Connection, head: list[bytes], begun: bytes) -> bool:
@@ -438,6 +442,7 @@ class Exchange:
         limits, hop = self._side.limits, self._hop
         relay = ChunkRelay(limits.head_bytes, limits.head_lines)
         data, out = begun, head
+        begun = b""
         self.answered = True
         while True:
             try:
@@ -445,15 +450,16 @@ class Exchange:
             except (ProtocolViolation, HeadTooLarge) as error:
                 raise UpstreamProtocolViolation(f"response: {error}") from None
             hop.sent_bytes = relay.payload
+            clean, data = end == len(data), b""
             if out:
-                await self._put(b"".join(out))
+                whole, out = b"".join(out), []
+                await self._put(whole)
             if relay.done:
-                return end == len(data)
-            out = []
-            data = bytes(await self._more(connection, endless=True))
+                return clean
+            data = bytes(await self._more(connection, PIECE, endless=True))
 
-    async def _more(self, connection: Connection, *, endless: bool) -> memoryview:
-        data = await self._read_body(connection.wire, self._rests_on(endless=endless))
+    async def _more(self, connection: Connection, limit: int, *, endless: bool) -> memoryview:
+        data = await self._read_body(connection.wire, self._rests_on(endless=endless), limit)
         if not data:
             raise UpstreamClosed("the upstream closed in the middle of its answer")
         return data
@@ -476,11 +482,11 @@ class Exchange:
             self._lease = lease_of_answer(self._hop, self._port)
         return self._lease if endless else Lease(self._lease.end)
 
-    async def _read_body(self, upstream: Wire, lease: Lease) -> memoryview:
+    async def _read_body(self, upstream: Wire, lease: Lease, limit: int = PIECE) -> memoryview:
         port, began = self._port, self._port.now
         port.deadline(min(began + self._side.timeouts.idle, lease.limit(began)))
         try:
-            return await self._read_answer(upstream)
+            return await self._read_answer(upstream, limit)
         except WireBroken as error:
             raise UpstreamReset(f"the upstream broke off its answer: {error}") from None
         except Expired:

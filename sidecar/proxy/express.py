@@ -190,7 +190,9 @@ class Express:
             close = request.close or side.draining
             size, length = response.size, response.length
             if length == CHUNKED or len(answer) < size + length:
-                await self._stream(request, ticket, connection, response, answer, close=close)
+                streamed = self._stream(request, ticket, connection, response, answer, close=close)
+                answer = b""  # a stream may last, and nobody needs its beginning
+                await streamed
             else:
                 hop.sent_bytes = length
                 self._connection = None
@@ -235,12 +237,17 @@ class Express:
         asked = RequestHead(request.method.encode(), request.target.encode(), [])
         plan = Plan(ticket.upstream, b"", [])
         owner.exchange = exchange = Exchange(self._port, side, hop, asked, plan, self._wire, owner.codec, self._caller)
-        head = [response.lines, CLOSE if close else b"\r\n"]
-        begun = answer[response.size :]
+        end = CLOSE if close else b"\r\n"
+        body = answer[response.size :]
+        answer = b""
         if response.length == CHUNKED:
-            clean = await exchange.relay_chunked(connection, head, begun)
+            relayed = exchange.relay_chunked(connection, [response.lines, end], body)
         else:
-            clean = await exchange.relay_counted(connection, head, begun, response.length)
+            begun = b"".join((response.lines, end, body))
+            relayed = exchange.relay_counted(connection, begun, len(body), response.length)
+            begun = b""
+        body = b""
+        clean = await relayed
         owner.exchange = self._connection = None
         if clean and not response.close:
             ticket.pool.give(connection)

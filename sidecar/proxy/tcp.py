@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sidecar.errors import CertificateEnded, DownstreamGone, DownstreamIdle, HopError, TooManyStreams, UpstreamReset
-from sidecar.net.port import NEVER, Expired, WireBroken
+from sidecar.net.port import BULK, NEVER, PIECE, Expired, WireBroken
 from sidecar.net.splice import Splice
 
 if TYPE_CHECKING:
@@ -193,6 +193,7 @@ async def tunnel(
 
 async def _pump(port: Port, source: Wire, sink: Wire, hop: Hop, activity: _Activity, *, from_downstream: bool) -> None:
     splice = Splice.between(source, sink)
+    limit = PIECE
     try:
         while True:
             data: bytes | memoryview | Splice = b""
@@ -202,7 +203,7 @@ async def _pump(port: Port, source: Wire, sink: Wire, hop: Hop, activity: _Activ
                 if splice is not None and size:
                     data = splice
                 elif size is None:
-                    data = await source.read_shared()
+                    data = await source.read_shared(None, limit)
                     size = len(data)
                     if splice is not None:
                         splice.saw(size)
@@ -221,7 +222,9 @@ async def _pump(port: Port, source: Wire, sink: Wire, hop: Hop, activity: _Activ
                 hop.sent_bytes += size
                 if not hop.first_byte:
                     hop.first_byte = port.now
+            before = port.now
             await _push(port, sink, data, activity, to_downstream=not from_downstream)
+            limit = BULK if port.now == before else PIECE  # who keeps up gets large pieces
     finally:
         if splice is not None:
             splice.close()

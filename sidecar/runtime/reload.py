@@ -28,6 +28,7 @@ from certs.errors import MeshError
 from sidecar.config.diff import Change
 from sidecar.config.load import Loaded, load
 from sidecar.config.mistakes import ConfigErrors
+from sidecar.runtime import heap
 from sidecar.telemetry.clock import rfc3339
 
 if TYPE_CHECKING:
@@ -201,6 +202,7 @@ class Reloader:
         self.metrics.counter("mesh_config_generation").set(self.generation)
         self._note(Attempt(self.clock.wall(), "ok", changes=changes))
         self._settled()
+        heap.collect()
         self.log.info(
             "the configuration was reloaded",
             file=self.path,
