@@ -23,7 +23,6 @@ from sidecar.errors import (
     BodyTooLarge,
     DownstreamGone,
     DownstreamIdle,
-    HeadTooLarge,
     HopError,
     PeerIdentityMismatch,
     ProtocolViolation,
@@ -33,14 +32,13 @@ from sidecar.errors import (
     UpstreamProtocolViolation,
     UpstreamReset,
 )
-from sidecar.http.chunk_relay import ChunkRelay
 from sidecar.http.headers import first, tokens, without_reserved
 from sidecar.http.message import NEED_DATA, Data, End, RequestHead, ResponseHead
 from sidecar.net.pool import FRESH, YOUNG
-from sidecar.net.port import BULK, NEVER, PIECE, Expired, PeerGone, Task, WireBroken
+from sidecar.net.port import NEVER, Expired, PeerGone, Task, WireBroken
 from sidecar.net.tls import AlertReceived
-from sidecar.proxy.lease import lease_of_answer
-from sidecar.proxy.tcp import Lease, lease_of, tunnel
+from sidecar.proxy.flow import Flow
+from sidecar.proxy.tcp import lease_of, tunnel
 
 if TYPE_CHECKING:
     from sidecar.hop import Headers, Hop
@@ -53,25 +51,20 @@ if TYPE_CHECKING:
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"))  # RFC 9110 section 9.2.2
 REPLAY_BYTES = 64 * 1024  # Linkerd's limit for the same purpose
 FLUSH_BYTES = 64 * 1024
-HALF_CLOSE_GRACE = 1.0  # seconds that we wait for more of an answer once the downstream has sent FIN
 INFORMATIONAL_LIMIT = 32  # 1xx responses to one request; Go's client stops at 5, nobody is known to send more than 2
 
 
-class Exchange:
+class Exchange(Flow):
     """The state of one request on its way."""
 
     def __init__(
         self, port: Port, side: HttpSide, hop: Hop, head: RequestHead, plan: Plan, wire: Wire, codec: H1Server,
         caller: Caller,
     ) -> None:  # fmt: skip
-        self._port = port
-        self._side = side
+        super().__init__(port, side, hop, wire)
         self._caller = caller
-        self._lease: Lease | None = None
-        self._hop = hop
         self._head = head
         self._plan = plan
-        self._wire = wire
         self._codec = codec
         self._pump: Task | None = None
         self._replay: list[bytes] | None = None
@@ -79,9 +72,6 @@ class Exchange:
         self._trailers: Headers = []
         self._upload_failed = False
         self._wrote = False  # whether any byte of the request may have reached the upstream
-        self._half_closed = False  # the downstream has sent FIN
-        self.answered = False  # whether the final response head has been sent downstream
-        self.switched = False  # whether another protocol has taken the connection over
 
     async def run(self, handover: Handover | None = None) -> bool:
         """Carry it through, or the rest of one whose request has been sent already; returns whether the downstream
@@ -106,11 +96,6 @@ class Exchange:
         else:
             pool.discard(connection)
         return self._codec.reusable and not early
-
-    @property
-    def began(self) -> float:
-        """Monotonic seconds at which the request's head had been read."""
-        return self._hop.started
 
     def owed_by(self, wire: Wire) -> bool:
         """Whether we wait for bytes of its body that the downstream has promised and may send (sidecar.proxy.pace)."""
@@ -258,29 +243,6 @@ class Exchange:
             else:
                 raise UpstreamProtocolViolation("the upstream ended its answer without a head")
 
-    async def _read_answer(self, upstream: Wire, limit: int = PIECE) -> memoryview:
-        """More from the upstream, with the downstream in view: nobody works for a caller who has left.
-
-        A reset says so. A FIN may also come from one who has half-closed and wants the answer: it gets a moment, not
-        more, unless its request is still being read. Raises WireBroken for the upstream, DownstreamGone, Expired.
-        """
-        if not self._half_closed:
-            try:
-                return await upstream.read_shared(self._wire, limit)
-            except PeerGone as gone:
-                if gone.reset:
-                    raise DownstreamGone from None
-                self._half_closed = True
-        if not self._request_ended:
-            return await upstream.read_shared(None, limit)
-        task = self._port.current
-        assert task is not None
-        task.deadline = min(task.deadline, self._port.now + HALF_CLOSE_GRACE)
-        try:
-            return await upstream.read_shared(None, limit)
-        except Expired:
-            raise DownstreamGone from None
-
     async def _relay_informational(self, head: ResponseHead) -> None:
         if self._head.version == b"1.0":
             return  # RFC 9110 section 15.2
@@ -416,54 +378,6 @@ class Exchange:
                 lease = self._rests_on(endless=first(response.headers, b"content-length") is None)
                 codec.receive(bytes(await self._read_body(connection.wire, lease)))
 
-    async def relay_counted(self, connection: Connection, begun: bytes, size: int, length: int) -> bool:
-        """Send on an answer whose head the express has read: `begun` is what goes out first, `size` bytes of the body
-        among it. The rest is moved as it comes, in large pieces while the reader keeps up. Returns whether the
-        upstream connection is clean. Raises HopError.
-        """
-        self.answered = True
-        hop, port, limit, clean = self._hop, self._port, PIECE, True
-        hop.sent_bytes = size
-        await self._put(begun)
-        begun = b""  # a stream may last, and nobody needs its beginning
-        while hop.sent_bytes < length:
-            data = await self._more(connection, limit, endless=False)
-            clean = hop.sent_bytes + len(data) <= length
-            if not clean:
-                data = data[: length - hop.sent_bytes]
-            hop.sent_bytes += len(data)
-            before = port.now
-            await self._put(data)
-            limit = BULK if port.now == before else PIECE
-        return clean
-
-    async def relay_chunked(self, connection: Connection, head: list[bytes], begun: bytes) -> bool:
-        """The same for a chunked answer, whose chunks travel on as they came."""
-        limits, hop = self._side.limits, self._hop
-        relay = ChunkRelay(limits.head_bytes, limits.head_lines)
-        data, out = begun, head
-        begun = b""
-        self.answered = True
-        while True:
-            try:
-                end = relay.pass_on(data, out)
-            except (ProtocolViolation, HeadTooLarge) as error:
-                raise UpstreamProtocolViolation(f"response: {error}") from None
-            hop.sent_bytes = relay.payload
-            clean, data = end == len(data), b""
-            if out:
-                whole, out = b"".join(out), []
-                await self._put(whole)
-            if relay.done:
-                return clean
-            data = bytes(await self._more(connection, PIECE, endless=True))
-
-    async def _more(self, connection: Connection, limit: int, *, endless: bool) -> memoryview:
-        data = await self._read_body(connection.wire, self._rests_on(endless=endless), limit)
-        if not data:
-            raise UpstreamClosed("the upstream closed in the middle of its answer")
-        return data
-
     def _headers_for_downstream(self, head: ResponseHead) -> Headers:
         """What the downstream may see of a response head. Raises UpstreamProtocolViolation."""
         try:
@@ -473,37 +387,6 @@ class Exchange:
         if head.status < 200 or head.status == 204:  # RFC 9110 section 8.6: they have no content, and no length of it
             headers = [field for field in headers if field[0] != b"content-length"]
         return headers
-
-    def _rests_on(self, *, endless: bool = False) -> Lease:
-        """How long its certificate lets this exchange go on; a quiet second ends it early only where it may have no
-        other end.
-        """
-        if self._lease is None:
-            self._lease = lease_of_answer(self._hop, self._port)
-        return self._lease if endless else Lease(self._lease.end)
-
-    async def _read_body(self, upstream: Wire, lease: Lease, limit: int = PIECE) -> memoryview:
-        port, began = self._port, self._port.now
-        port.deadline(min(began + self._side.timeouts.idle, lease.limit(began)))
-        try:
-            return await self._read_answer(upstream, limit)
-        except WireBroken as error:
-            raise UpstreamReset(f"the upstream broke off its answer: {error}") from None
-        except Expired:
-            lease.check(port.now, began)
-            raise UpstreamIdle("no byte of the answer within the idle time (timeouts.idle)") from None
-
-    async def _send(self, pieces: list[bytes]) -> None:
-        await self._put(b"".join(pieces))
-
-    async def _put(self, data: bytes | memoryview) -> None:
-        self._port.deadline(self._port.now + self._side.timeouts.idle)
-        try:
-            await self._wire.write(data)
-        except WireBroken:
-            raise DownstreamGone from None
-        except Expired:
-            raise DownstreamIdle("the downstream does not read its answer (timeouts.idle)") from None
 
     # ---- upgrades --------------------------------------------------------------------------------------------------
 

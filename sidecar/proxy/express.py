@@ -19,24 +19,24 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from sidecar.errors import DownstreamGone, DownstreamIdle, Draining, HopError, InternalError
-from sidecar.http.message import RequestHead
 from sidecar.http.plain import CHUNKED, OTHER, PlainRequest, headers_of
 from sidecar.http.plain_answers import PlainResponse
 from sidecar.net.pool import YOUNG
 from sidecar.net.port import NEVER, Cancelled, Expired, PeerGone, WireBroken
-from sidecar.proxy.exchange import REPLAY_BYTES, Exchange
-from sidecar.proxy.side import DRAIN_GRACE, Plan
+from sidecar.proxy.exchange import IDEMPOTENT, REPLAY_BYTES
+from sidecar.proxy.flow import PlainAnswer
+from sidecar.proxy.side import DRAIN_GRACE
 
 if TYPE_CHECKING:
     from sidecar.hop import Hop
     from sidecar.net.pool import Connection, Pool
     from sidecar.net.port import Port, Wire
     from sidecar.proxy.http import HttpConnection
-    from sidecar.proxy.lane import Lane, Ticket
+    from sidecar.proxy.lane import Lane
     from sidecar.proxy.side import Caller, HttpSide
     from sidecar.proxy.upstream import Upstream
 
-IDEMPOTENT = frozenset(("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"))  # RFC 9110 section 9.2.2
+REPEATABLE = frozenset(method.decode() for method in IDEMPOTENT)
 CLOSE = b"connection: close\r\n\r\n"
 
 
@@ -102,6 +102,7 @@ class Express:
             return await self._fail(InternalError(f"{type(error).__name__}: {error}"))
 
     async def _serve(self, first: bool) -> Way:
+        """One function on purpose, long as it is: in the hot path a call costs as much as what it would do."""
         owner, port, wire, caller = self._owner, self._port, self._wire, self._caller
         door, task = owner.door, port.current
         assert task is not None
@@ -152,7 +153,7 @@ class Express:
             via = request.via
             tail = ticket.tail if via == ticket.via else lane.direct(ticket, via)
             pool = ticket.pool
-            connection = pool.reuse(NEVER if request.keyed or method in IDEMPOTENT else YOUNG) if tail else None
+            connection = pool.reuse(NEVER if request.keyed or method in REPEATABLE else YOUNG) if tail else None
             if connection is None or tail is None:
                 return self._general(data[at:])
 
@@ -190,7 +191,7 @@ class Express:
             close = request.close or side.draining
             size, length = response.size, response.length
             if length == CHUNKED or len(answer) < size + length:
-                streamed = self._stream(request, ticket, connection, response, answer, close=close)
+                streamed = self._stream(pool, connection, response, answer, close=close)
                 answer = b""  # a stream may last, and nobody needs its beginning
                 await streamed
             else:
@@ -227,32 +228,29 @@ class Express:
         return Way.GENERAL
 
     async def _stream(
-        self, request: PlainRequest, ticket: Ticket, connection: Connection, response: PlainResponse, answer: bytes, *,
-        close: bool,
-    ) -> None:  # fmt: skip
+        self, pool: Pool, connection: Connection, response: PlainResponse, answer: bytes, *, close: bool
+    ) -> None:
         """An answer that is chunked, or has not come whole with its head."""
         owner, side, hop = self._owner, self._side, self._hop
         assert side is not None
         assert hop is not None
-        asked = RequestHead(request.method.encode(), request.target.encode(), [])
-        plan = Plan(ticket.upstream, b"", [])
-        owner.exchange = exchange = Exchange(self._port, side, hop, asked, plan, self._wire, owner.codec, self._caller)
+        owner.exchange = flow = PlainAnswer(self._port, side, hop, self._wire)
         end = CLOSE if close else b"\r\n"
         body = answer[response.size :]
         answer = b""
         if response.length == CHUNKED:
-            relayed = exchange.relay_chunked(connection, [response.lines, end], body)
+            relayed = flow.chunked(connection.wire, [response.lines, end], body)
         else:
             begun = b"".join((response.lines, end, body))
-            relayed = exchange.relay_counted(connection, begun, len(body), response.length)
+            relayed = flow.counted(connection.wire, begun, len(body), response.length)
             begun = b""
         body = b""
         clean = await relayed
         owner.exchange = self._connection = None
         if clean and not response.close:
-            ticket.pool.give(connection)
+            pool.give(connection)
         else:
-            ticket.pool.discard(connection)
+            pool.discard(connection)
 
     async def _fail(self, error: HopError, *, cancelled: bool = False) -> Way:
         """The end of a request that was under way, and of its connections."""

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sidecar.hop import Hop
     from sidecar.net.port import Port, Task, Wire
     from sidecar.proxy.express import Handover
+    from sidecar.proxy.flow import Flow
     from sidecar.proxy.side import Caller, Door, HttpSide, Plan
 
 DRAIN_BYTES = 64 * 1024  # of a refused request's body, to keep the connection: a refusal must not cost a handshake
@@ -52,7 +53,7 @@ class HttpConnection:
         self._task: Task | None = None
         self.direction = side.direction
         self.idle = True  # between requests
-        self.exchange: Exchange | None = None  # under way
+        self.exchange: Flow | None = None  # under way
         self._connected = False  # a CONNECT has taken the connection over
         self._pace: Pace | None = None
         if early:

@@ -28,7 +28,7 @@ from sidecar.errors import DownstreamSlow
 if TYPE_CHECKING:
     from sidecar.config.schema import Limits, Timeouts
     from sidecar.net.port import Wire
-    from sidecar.proxy.exchange import Exchange
+    from sidecar.proxy.flow import Flow
 
 PAUSE_SHARE = 0.25  # of `timeouts.slow`: what of one silence counts
 
@@ -66,7 +66,7 @@ class Pace:
 
     __slots__ = ("_down", "_up", "exchange")
 
-    def __init__(self, exchange: Exchange, wire: Wire, now: float) -> None:
+    def __init__(self, exchange: Flow, wire: Wire, now: float) -> None:
         self.exchange = exchange
         self._up = Account(now, wire.received, waiting=exchange.owed_by(wire))
         self._down = Account(now, wire.sent, waiting=wire.writer is not None)
