@@ -47,7 +47,7 @@ integration: ## tests with real sockets and real programs (what is not installed
 
 deep: ## what takes hours: a million connections, 200 runs of random events, 2 GiB bodies, long fuzzing
 	@scripts/setup.sh dev
-	$(PYTEST) -m deep $(ARGS)
+	$(PYTEST) -m deep -o faulthandler_timeout=7200 $(ARGS)
 
 bench: ## CPU and latency per request, ours and others' (ARGS="--row inbound --short" for a first look, --help)
 	@scripts/bench-env.sh

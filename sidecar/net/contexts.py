@@ -9,7 +9,7 @@ No session ever resumes: tickets are off, and no session is kept. OpenSSL may st
 number of tickets cannot be set through pyOpenSSL); it names a session that nobody remembers.
 
 The verify callback decides nothing. It writes down OpenSSL's reason, which the error queue does not tell ("certificate
-verify failed" is all it says), so that a refusal can be explained. What it costs drowns in the noise of a handshake.
+verify failed" is all it says), so that a refusal can be explained.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from cryptography import x509
 from OpenSSL import SSL, crypto
+
+from sidecar.net import openssl
 
 if TYPE_CHECKING:
     from certs.svid import X509Svid
@@ -91,6 +93,7 @@ def make_context(
         _show(context, svid, extra_chain)
     if alpn:
         _negotiate(context, alpn, server)
+    openssl.quicken(context, _MODES[verify], alpn[0] if server and alpn else None)
     _alive.add(context)
     return context
 

@@ -12,7 +12,6 @@ an expiry.
 
 from __future__ import annotations
 
-import hashlib
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,7 +20,6 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs.bundle import BundleSet
 from certs.errors import InvalidSpiffeId, InvalidSvid, UntrustedSvid
@@ -31,7 +29,7 @@ from sidecar.errors import HandshakeFailed, IdentityRefused, NoIdentity, PeerIde
 from sidecar.hop import TlsInfo
 from sidecar.net.contexts import make_context
 from sidecar.net.port import Expired, Port, Wire, WireBroken
-from sidecar.net.tls import AlertReceived, TlsBroken, TlsWire
+from sidecar.net.tls import AlertReceived, PeerKey, TlsBroken, TlsWire
 from sidecar.net.wires import TLS_HANDSHAKE, EpollWire, SocketWire
 
 if TYPE_CHECKING:
@@ -50,6 +48,7 @@ _ALERTS_ABOUT_US = frozenset((
 _FINDINGS_ABOUT_THE_ROAD = frozenset((
     "plaintext", "truncated", "closed", "protocol_version", "alpn", "handshake_failure", "tls",
 ))  # fmt: skip
+MOST_PEERS = 1024  # of a generation, that are known again
 REFUSED_LINGER = 1.0  # seconds that a refused peer has to read our alert
 
 
@@ -102,6 +101,7 @@ class _Generation:
     trust: int
     tls12: bool
     contexts: dict[tuple[bool, bool], SSL.Context] = field(default_factory=dict)
+    peers: dict[PeerKey, Peer] = field(default_factory=dict)  # whose chain has been judged well: they come back
 
     def context(self, *, server: bool, http: bool) -> SSL.Context:
         found = self.contexts.get((server, http))
@@ -243,9 +243,7 @@ class MtlsGate:
             except IdentityRefused as error:
                 raise PeerIdentityMismatch(error.reason, str(error), error.presented) from None
             if peer.id != expected:
-                raise PeerIdentityMismatch(
-                    "other_identity", f"expected {expected}, got {peer.id}", presented=peer.id
-                )
+                raise PeerIdentityMismatch("other_identity", f"expected {expected}, got {peer.id}", presented=peer.id)
             return secure, peer
         except BaseException:
             secure.close()
@@ -253,6 +251,25 @@ class MtlsGate:
 
     def _peer(self, wire: TlsWire, generation: _Generation, wall: float) -> Peer:
         """Who the other side is. Raises IdentityRefused."""
+        key = wire.peer_key()
+        peer = generation.peers.get(key)
+        if peer is None:
+            peer = self._judge(wire, key[0], generation, wall)
+            if len(generation.bundles) == 1:  # with more of them the path is a matter of the hour
+                if len(generation.peers) >= MOST_PEERS:
+                    generation.peers.clear()
+                generation.peers[key] = peer
+        facts = peer.tls
+        if wall > facts.not_after:
+            raise IdentityRefused("expired", f"the certificate of {peer.id} has expired; check both clocks", peer.id)
+        if wall < facts.not_before:
+            raise IdentityRefused(
+                "not_yet_valid", f"the certificate of {peer.id} is not valid yet; check both clocks", peer.id
+            )
+        return peer
+
+    def _judge(self, wire: TlsWire, hashes: tuple[bytes, ...], generation: _Generation, wall: float) -> Peer:
+        """Whose the chain is, by all rules but its time. Raises IdentityRefused."""
         try:
             chain = wire.peer_chain()
         except (ValueError, x509.InvalidVersion) as error:  # OpenSSL is the more lenient reader of the two
@@ -277,15 +294,7 @@ class MtlsGate:
             raise IdentityRefused(error.reason, str(error)) from None
         except InvalidSpiffeId as error:
             raise IdentityRefused("invalid_spiffe_id", str(error)) from None
-        facts = wire.facts(leaf)
-        if wall > facts.not_after:
-            raise IdentityRefused("expired", f"the certificate of {identity} has expired; check both clocks", identity)
-        if wall < leaf.not_valid_before_utc.timestamp():
-            raise IdentityRefused(
-                "not_yet_valid", f"the certificate of {identity} is not valid yet; check both clocks", identity
-            )
-        fingerprint = hashlib.sha256(leaf.public_bytes(Encoding.DER)).hexdigest()
-        return Peer(identity, facts, fingerprint, generation.trust)
+        return Peer(identity, wire.facts(leaf), hashes[0].hex(), generation.trust)
 
 
 # What a certificate says does not change, and peers come back with the same one; what it is worth is asked anew each

@@ -45,6 +45,7 @@ T = TypeVar("T")
 SWEEP_SECONDS = 0.1
 EVENTS_PER_POLL = 64
 POLLS_PER_TURN = 8
+LINGER_SECONDS = 0.001
 READ_BYTES = 256 * 1024  # sixteen TLS records; what a body of many MiB is moved by
 
 
@@ -73,7 +74,7 @@ class Reactor(Driver):
                 task_status.started()
                 while True:
                     await trio.lowlevel.wait_readable(self._epoll.fileno())
-                    self._turn()
+                    self._turn(LINGER_SECONDS)
         finally:
             self.cancel_all()
             for watched in list(self._watched.values()):
@@ -82,10 +83,10 @@ class Reactor(Driver):
             self._epoll.close()
             os.close(self._bell)
 
-    def _turn(self) -> None:
+    def _turn(self, linger: float = 0.0) -> None:
         watched_by_fd = self._watched
         for _ in range(POLLS_PER_TURN):
-            events = self._epoll.poll(0, EVENTS_PER_POLL)
+            events = self._epoll.poll(0.0 if self.patient else linger, EVENTS_PER_POLL)
             if not events and not self.patient:
                 return
             self.now = self.clock.monotonic()
@@ -188,6 +189,16 @@ class Reactor(Driver):
         self._watched[watched.fd] = watched
         self._epoll.register(watched.fd, watched.interest)
 
+    def replace(self, old: Watched, new: Watched) -> None:
+        """Let `new` have the descriptor that `old` had, and all that happens on it from now on."""
+        if self._watched.get(old.fd) is not old:
+            self.watch(new)
+            return
+        new.born = self.batch
+        self._watched[new.fd] = new
+        if old.interest != new.interest:
+            self.rearm(new)
+
     def rearm(self, watched: Watched) -> None:
         """Tell epoll of a changed interest."""
         self._epoll.modify(watched.fd, watched.interest)
@@ -221,11 +232,12 @@ _OUT_OF_ROOM = {24, 23, 12, 105}  # EMFILE, ENFILE, ENOMEM, ENOBUFS
 class Acceptor(Watched):
     """A listening socket."""
 
-    __slots__ = ("_on_wire", "_retiring", "accepted", "starved")
+    __slots__ = ("_on_wire", "_retiring", "_tcp", "accepted", "starved")
 
     def __init__(self, reactor: Reactor, sock: socket.socket, on_wire: Callable[[SocketWire], None]) -> None:
         super().__init__(reactor, sock, READ)
         self._on_wire = on_wire
+        self._tcp = sock.family != socket.AF_UNIX
         self._retiring = False
         self.accepted = 0
         self.starved = 0  # how often the process was out of descriptors or memory
@@ -245,7 +257,7 @@ class Acceptor(Watched):
                 continue
             self.accepted += 1
             sock.setblocking(False)
-            if sock.family != socket.AF_UNIX:
+            if self._tcp:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._on_wire(SocketWire(self.reactor, sock))
             if not self.interest:

@@ -31,6 +31,9 @@ RECORD = 16 * 1024  # RFC 8446 section 5.1: the longest record
 LARGE = 4 * 1024  # after a record of such a size another one may be here already
 
 
+PeerKey = tuple[tuple[bytes, ...], str, str, str]
+
+
 class TlsBroken(WireBroken):
     """TLS found something wrong. `reason` is short and stable, see `sidecar.net.tls_errors`."""
 
@@ -55,8 +58,6 @@ class TlsWire(EpollWire):
 
     def __init__(self, plain: SocketWire, context: SSL.Context, *, server: bool, server_name: str = "") -> None:
         reactor, sock = plain.reactor, plain.sock
-        reactor.unwatch(plain)
-        plain.closed = True  # the socket is ours now
         self.connection = SSL.Connection(context, sock)
         self.established = False
         self.finished = False  # our close_notify has been sent
@@ -67,23 +68,22 @@ class TlsWire(EpollWire):
             self.connection.set_connect_state()
             if server_name:
                 self.connection.set_tlsext_host_name(server_name.encode("ascii"))
-        super().__init__(reactor, sock)
+        super().__init__(reactor, sock, instead_of=plain)
+        plain.closed = True  # the socket is ours now
 
     async def handshake(self) -> None:
         """Run the handshake. Raises TlsBroken."""
         connection = self.connection
         while True:
             try:
-                connection.do_handshake()
-            except SSL.WantReadError:
+                if openssl.shake_hands(connection):
+                    self.established = True
+                    return
                 await self._readable()
             except SSL.WantWriteError:
                 await self._writable()
             except (SSL.Error, OSError) as error:
                 raise self._broken(error) from None
-            else:
-                self.established = True
-                return
             if self.closed:
                 raise WireBroken("closed by ourselves")
 
@@ -175,6 +175,18 @@ class TlsWire(EpollWire):
 
     # ---- what the handshake found -------------------------------------------------------------------------------
 
+    def peer_key(self) -> PeerKey:
+        """All that `peer_chain` and `facts` depend on: the SHA-256 of each certificate of the path, leaf first, and
+        what was agreed on.
+        """
+        connection = self.connection
+        return (
+            openssl.chain_hashes(connection),
+            connection.get_protocol_version_name(),
+            connection.get_cipher_name() or "",
+            connection.get_group_name() or "",
+        )
+
     def peer_chain(self) -> list[x509.Certificate]:
         """The path that OpenSSL found, from the other side's leaf to one of our roots; empty where it showed none.
 
@@ -184,11 +196,11 @@ class TlsWire(EpollWire):
 
     def facts(self, leaf: x509.Certificate) -> TlsInfo:
         """What the handshake agreed on."""
-        connection = self.connection
+        _, version, cipher, group = self.peer_key()
         return TlsInfo(
-            version=connection.get_protocol_version_name(),
-            cipher=connection.get_cipher_name() or "",
-            group=connection.get_group_name() or "",
+            version=version,
+            cipher=cipher,
+            group=group,
             serial=f"{leaf.serial_number:x}",
             not_after=leaf.not_valid_after_utc.timestamp(),
             not_before=leaf.not_valid_before_utc.timestamp(),

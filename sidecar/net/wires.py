@@ -35,7 +35,9 @@ class Watched:
 
     __slots__ = ("born", "closed", "fd", "interest", "reactor", "reader", "sock")
 
-    def __init__(self, reactor: Reactor, sock: socket.socket, interest: int) -> None:
+    def __init__(
+        self, reactor: Reactor, sock: socket.socket, interest: int, *, instead_of: Watched | None = None
+    ) -> None:
         self.reader: Task | None = None
         self.reactor = reactor
         self.sock = sock
@@ -43,7 +45,10 @@ class Watched:
         self.interest = interest
         self.closed = False
         self.born = -1
-        reactor.watch(self)
+        if instead_of is None:
+            reactor.watch(self)
+        else:
+            reactor.replace(instead_of, self)
 
     def stirred(self, mask: int) -> None:
         """Something happened on the descriptor."""
@@ -62,7 +67,7 @@ class EpollWire(Watched):
 
     __slots__ = ("_on_stir", "ended", "half_closed", "received", "reset", "sent", "watcher", "writer")
 
-    def __init__(self, reactor: Reactor, sock: socket.socket) -> None:
+    def __init__(self, reactor: Reactor, sock: socket.socket, *, instead_of: EpollWire | None = None) -> None:
         self.writer: Task | None = None
         self.watcher: Task | None = None
         self.half_closed = False  # the other side has sent FIN
@@ -71,7 +76,7 @@ class EpollWire(Watched):
         self.received = 0
         self.sent = 0
         self._on_stir: Callable[[], None] | None = None
-        super().__init__(reactor, sock, READ | HALF_CLOSED)
+        super().__init__(reactor, sock, READ | HALF_CLOSED, instead_of=instead_of)
 
     def stirred(self, mask: int) -> None:
         """Wake whoever waits for this; take the interest away where nobody does."""

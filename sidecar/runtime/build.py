@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -250,7 +251,7 @@ class Proxy:
         assert isinstance(side, InboundSide)
         spec = side.spec
         address, port = wire.peer_address()
-        source = ip_address(address) if address else None
+        source = _ip_address(address) if address else None
         began = reactor.now
         task = reactor.current
         assert task is not None
@@ -431,6 +432,9 @@ async def _speaks_tls(gate: Gate, wire: SocketWire, within: float) -> bool:
         raise IdentityRefused("reset", "the peer left before its first byte") from None
 
 
+_ip_address = lru_cache(maxsize=1024)(ip_address)  # who connects comes back
+
+
 async def _client_hello(wire: SocketWire, within: float) -> None:
     """Wait for the beginning of a handshake. Raises IdentityRefused where none comes in time."""
     try:
@@ -476,7 +480,7 @@ def _outbound_handler(proxy: Proxy, name: str, protocol: str, side: OutboundSide
         current = door.side
         assert isinstance(current, OutboundSide)
         address, port = wire.peer_address()
-        caller = Caller(None, ip_address(address) if address else None, port)
+        caller = Caller(None, _ip_address(address) if address else None, port)
         if protocol == "http":
             await proxy.serve_http(HttpConnection(proxy._reactor, wire, current, caller))
         else:

@@ -1,6 +1,6 @@
 """The whole soak: a million connections, five million requests. `MESH_SOAK_CONNECTIONS` chooses another number.
 
-Three quarters of an hour on two processors. `make deep ARGS="tests/deep/test_soak.py -s"` shows how far it is.
+A quarter of an hour on two quiet processors. `make deep ARGS="tests/deep/test_soak.py -s"` shows how far it is.
 """
 
 from __future__ import annotations
