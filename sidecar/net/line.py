@@ -6,6 +6,7 @@ wait for its own, and everybody else's wait for two of its at most: the one whos
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 IPV6_PREFIX = 64  # bits that one host or one network has (RFC 4291 section 2.5.1): it may use any address in it
 
 
+@lru_cache(maxsize=1024)
 def origin(source: IPv4Address | IPv6Address | None) -> str:
     """What counts as one source: an IPv4 address, or the network of an IPv6 one."""
     if isinstance(source, IPv6Address):

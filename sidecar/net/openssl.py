@@ -56,7 +56,8 @@ def _public_shake_hands(connection: SSL.Connection) -> bool:
 
 def _public_chain_hashes(connection: SSL.Connection) -> tuple[bytes, ...]:
     chain: list[x509.Certificate] | None = connection.get_verified_chain(as_cryptography=True)
-    return tuple(certificate.fingerprint(SHA256()) for certificate in chain or ())
+    chain = chain or []
+    return tuple(certificate.fingerprint(SHA256()) for certificate in chain[: max(1, len(chain) - 1)])
 
 
 def _leave(context: SSL.Context, mode: int, alpn: bytes | None) -> None:
@@ -76,7 +77,8 @@ read: Read = _public_read  # as SSL.Connection.recv_into
 read_on: ReadOn = _no_more  # into the buffer from `start` to `end`: 0 where nothing has come yet
 write: Write = _public_write  # as SSL.Connection.send
 shake_hands: ShakeHands = _public_shake_hands  # as do_handshake: whether it is done; False where it wants to read
-chain_hashes: ChainHashes = _public_chain_hashes  # SHA-256 of each certificate of the verified chain, leaf first
+# SHA-256 of each certificate of the verified chain but the root, which is ours; leaf first.
+chain_hashes: ChainHashes = _public_chain_hashes
 quicken: Quicken = _leave  # a context that is ready: answer at once in its callbacks where nothing is wrong
 
 
@@ -137,8 +139,10 @@ def _short_way() -> _ShortWay:
 
     def short_chain_hashes(connection: Any) -> tuple[bytes, ...]:
         chain = verified_chain(connection._ssl)
+        if chain == ffi.NULL:
+            return ()
         found = []
-        for index in range(number_in(chain) if chain != ffi.NULL else 0):
+        for index in range(max(1, number_in(chain) - 1)):
             if digest(item_of(chain, index), sha256, room, length) != 1:
                 raise SSL.Error("a certificate of the chain cannot be hashed")
             found.append(hashed[:])

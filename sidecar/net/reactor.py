@@ -15,9 +15,14 @@ per batch of events, not once per event. Each socket is registered once, level-t
 
 We wait first and read afterwards: on keep-alive traffic a try that fails costs an exception, 1 to 2 µs, for nothing.
 
-Fairness: at most 64 events a poll and 8 polls, then trio's other tasks have their turn. Each poll's events are served
-before one task, and no more, that has given way: one step of one handshake. Deadlines are swept every 100 ms, so a
-time-out may be up to 100 ms late and is never early.
+Where a request has come, its answer is likely to come within milliseconds. So a turn does not end when nothing is left
+to do: it lingers in our own epoll, and what comes meanwhile costs no trip through trio (a sixth of the latency of a
+hop that is not busy, and a third of its CPU).
+
+Fairness: after 10 ms trio's other tasks have their turn, at most one lingering later; while one of them works for us
+(`call`), there is no lingering. Each poll's events, 64 at most, are served before one task, and no more, that has given
+way: one step of one handshake. Deadlines are swept every 100 ms, so a time-out may be up to 100 ms late and is never
+early.
 """
 
 from __future__ import annotations
@@ -44,8 +49,8 @@ T = TypeVar("T")
 
 SWEEP_SECONDS = 0.1
 EVENTS_PER_POLL = 64
-POLLS_PER_TURN = 8
-LINGER_SECONDS = 0.001
+TURN_SECONDS = 0.01
+LINGER_SECONDS = 0.005
 READ_BYTES = 256 * 1024  # sixteen TLS records; what a body of many MiB is moved by
 
 
@@ -59,6 +64,7 @@ class Reactor(Driver):
         self._epoll.register(self._bell, select.EPOLLIN | select.EPOLLET)  # one event for each time that it is rung
         self._watched: dict[int, Watched] = {}
         self._nursery: trio.Nursery | None = None
+        self._calls = 0  # that trio works on
         self.batch = 0
         self.buffer = SharedBuffer(READ_BYTES)
         self.pipes = Pipes()
@@ -85,8 +91,9 @@ class Reactor(Driver):
 
     def _turn(self, linger: float = 0.0) -> None:
         watched_by_fd = self._watched
-        for _ in range(POLLS_PER_TURN):
-            events = self._epoll.poll(0.0 if self.patient else linger, EVENTS_PER_POLL)
+        until = self.clock.monotonic() + TURN_SECONDS
+        while True:
+            events = self._epoll.poll(0.0 if self.patient or self._calls else linger, EVENTS_PER_POLL)
             if not events and not self.patient:
                 return
             self.now = self.clock.monotonic()
@@ -104,6 +111,8 @@ class Reactor(Driver):
             self.run_ready()
             if self.patient:
                 self.run_patient()
+            if self.now >= until:
+                break
         self._remember_the_patient()
 
     def run_ready(self) -> None:
@@ -158,6 +167,7 @@ class Reactor(Driver):
     async def call(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Run a trio function from a connection coroutine and wait for its result. For slow paths only."""
         assert self._nursery is not None
+        self._calls += 1
         done = Signal()
         outcome: list[Any] = [None, None]
 
@@ -166,6 +176,8 @@ class Reactor(Driver):
                 outcome[0] = await function(*args)
             except Exception as error:  # noqa: BLE001 - it is raised again where it was asked for
                 outcome[1] = error
+            finally:
+                self._calls -= 1
             done.fire()
             self.nudge()
 

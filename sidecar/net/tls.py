@@ -176,8 +176,8 @@ class TlsWire(EpollWire):
     # ---- what the handshake found -------------------------------------------------------------------------------
 
     def peer_key(self) -> PeerKey:
-        """All that `peer_chain` and `facts` depend on: the SHA-256 of each certificate of the path, leaf first, and
-        what was agreed on.
+        """What `peer_chain` and `facts` depend on beside our roots: the SHA-256 of each certificate of the path without
+        its root, leaf first, and what was agreed on.
         """
         connection = self.connection
         return (

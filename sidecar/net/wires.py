@@ -101,14 +101,14 @@ class EpollWire(Watched):
     def _hung_up(self, mask: int) -> None:
         if mask & DEAD:
             self.reset = True
-        self.half_closed = True
+        told_before, self.half_closed = self.half_closed, True
         watcher = self.watcher
         if watcher is not None:
             watcher.wake()
         if mask & DEAD and self.reader is None and self.writer is None and self._on_stir is None:
             self.reactor.unwatch(self)  # it cannot be silenced in any other way; reads find out by themselves
             self.interest = 0
-        elif self.interest & HALF_CLOSED:
+        elif self.interest & HALF_CLOSED and (told_before or self.reader is None):  # a reader is likely to close
             self._want(self.interest & ~HALF_CLOSED)
 
     def _want(self, interest: int) -> None:

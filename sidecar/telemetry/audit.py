@@ -26,7 +26,7 @@ from sidecar.hop import Hop, ShadowVerdict, Waived
 from sidecar.telemetry import redact
 from sidecar.telemetry.clock import rfc3339
 from sidecar.telemetry.decisions import reason_of
-from sidecar.telemetry.lines import json_line
+from sidecar.telemetry.lines import encode, json_line
 from sidecar.telemetry.series import OTHER
 from sidecar.telemetry.shape import path_shape
 from sidecar.telemetry.writer import LineWriter, Problem
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 VERSION = 1
 CAPACITY = 8 * 1024 * 1024  # decision D9
 FLUSH_SECONDS = 60.0
+MAX_WELCOMES = 1024
 MAX_KINDS = 4096
 MAX_KINDS_OF_CALLER = 256
 _ACCEPT_BELOW = 0.75  # share of the capacity
@@ -78,6 +79,8 @@ class Audit:
         self._each = config.permits == "each"
         self._refuse = config.on_full == "refuse"
         self._head = {"v": VERSION, "service": service, "instance": instance}
+        self._head_text = encode(self._head)[:-1] + ","
+        self._welcomes: dict[tuple[object, ...], str] = {}
         self._alarm = alarm or _silent
         self._wall = wall
         self._writer = LineWriter(
@@ -164,26 +167,16 @@ class Audit:
 
     def handshake(self, it: Handshake, decision_id: str, now: float) -> None:
         """Take note of a handshake that ended."""
-        tls = it.tls
-        self._put(
-            "handshake",
-            now,
-            {
-                "direction": it.direction,
-                "listener": it.listener,
-                "ok": it.ok,
-                "peer": it.peer.text if it.peer is not None else "",
-                "expected": it.expected.text if it.expected is not None else "",
-                "source": str(it.source) if it.source is not None else "",
-                "reason": redact.text(it.reason, 64),
-                "detail": redact.text(it.detail),
-                "tls_version": tls.version if tls is not None else "",
-                "tls_group": tls.group if tls is not None else "",
-                "serial": tls.serial if tls is not None else "",
-                "not_after": rfc3339(tls.not_after) if tls is not None else "",
-                "decision_id": decision_id,
-            },
-        )
+        if not it.ok:
+            self._put("handshake", now, _handshake(it, decision_id))
+            return
+        who = (it.direction, it.listener, it.peer, it.expected, it.source, it.tls)
+        rest = self._welcomes.get(who)  # all but number and time: who comes once comes often
+        if rest is None:
+            if len(self._welcomes) >= MAX_WELCOMES:
+                self._welcomes.clear()
+            rest = self._welcomes[who] = encode(_handshake(it, ""))[1:]
+        self._put("handshake", now, rest)
 
     # ---- writing -------------------------------------------------------------------------------------------------
 
@@ -215,15 +208,18 @@ class Audit:
         self._put("stop", now, {})
         return kinds + self._writer.close(timeout) + self._losing
 
-    def _put(self, kind: str, now: float, values: dict[str, Any]) -> None:
+    def _put(self, kind: str, now: float, values: dict[str, Any] | str) -> None:
         told = not self._losing or self._tell_loss(now)
         if told and self._writer.put(self._line(kind, now, self._seq + 1, values)):
             self._seq += 1
         else:
             self._lose(now)
 
-    def _line(self, kind: str, now: float, seq: int, values: dict[str, Any]) -> bytes:
-        return json_line({**self._head, "seq": seq, "kind": kind, "time": rfc3339(now), **values})
+    def _line(self, kind: str, now: float, seq: int, values: dict[str, Any] | str) -> bytes:
+        """One line; of the values that make its end, the keys and values, or their JSON without the first brace."""
+        if not isinstance(values, str):
+            return json_line({**self._head, "seq": seq, "kind": kind, "time": rfc3339(now), **values})
+        return f'{self._head_text}"seq":{seq},"kind":"{kind}","time":"{rfc3339(now)}",{values}\n'.encode("ascii")
 
     def _lose(self, now: float) -> None:
         self._seq += 1
@@ -324,6 +320,25 @@ class Audit:
             "destination": hop.destination.text if hop.destination is not None else "",
             "source": str(hop.source) if hop.source is not None else "",
         }
+
+
+def _handshake(it: Handshake, decision_id: str) -> dict[str, Any]:
+    tls = it.tls
+    return {
+        "direction": it.direction,
+        "listener": it.listener,
+        "ok": it.ok,
+        "peer": it.peer.text if it.peer is not None else "",
+        "expected": it.expected.text if it.expected is not None else "",
+        "source": str(it.source) if it.source is not None else "",
+        "reason": redact.text(it.reason, 64),
+        "detail": redact.text(it.detail),
+        "tls_version": tls.version if tls is not None else "",
+        "tls_group": tls.group if tls is not None else "",
+        "serial": tls.serial if tls is not None else "",
+        "not_after": rfc3339(tls.not_after) if tls is not None else "",
+        "decision_id": decision_id,
+    }
 
 
 def _shadow(verdicts: tuple[ShadowVerdict, ...]) -> dict[str, str]:

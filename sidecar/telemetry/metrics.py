@@ -75,7 +75,6 @@ def _hop_metric(name: str, kind: Kind, doc: str) -> Definition:
     return Definition(name, kind, doc, HOP_LABELS, SECONDS if kind == "histogram" else (), HOP_CAP, expires=True)
 
 
-
 HOP_METRICS: tuple[Definition, ...] = (
     _hop_metric("mesh_requests_total", "counter", "Hops that ended: HTTP requests, and TCP connections."),
     _hop_metric("mesh_request_first_byte_seconds", "histogram", "First byte of a request to first byte of its answer."),
@@ -137,9 +136,7 @@ DEFINITIONS: tuple[Definition, ...] = (
         "TLS handshakes that failed, by reason.",
         ("direction", "listener", "reason"),
     ),
-    Definition(
-        "mesh_tls_handshake_seconds", "histogram", "Length of a successful handshake.", ("direction",), SECONDS
-    ),
+    Definition("mesh_tls_handshake_seconds", "histogram", "Length of a successful handshake.", ("direction",), SECONDS),
     Definition("mesh_tls_handshakes_waiting", "gauge", "Peers whose ClientHello is here and whose turn has not come."),
     Definition("mesh_certificate_expires_at_seconds", "gauge", "End of its life, since the epoch.", _CERTIFICATE),
     Definition("mesh_certificate_renewal_at_seconds", "gauge", "Its next renewal, since the epoch.", _CERTIFICATE),
@@ -237,6 +234,13 @@ class Metrics:
             if each.name not in self._families:
                 make = HistogramFamily if each.kind == "histogram" else Family
                 self._families[each.name] = make(each, CLOSED, self._count_dropped)
+        self._opened, self._closed, self._open, self._handshakes = map(
+            self.counter,
+            (
+                "mesh_connections_opened_total", "mesh_connections_closed_total", "mesh_connections_open",
+                "mesh_tls_handshakes_total",
+            ),
+        )  # fmt: skip
         self._hops: dict[LabelValues, HopSeries] = {}
         self._hop_cap = Cap(HOP_METRICS[0], CLOSED, self._count_dropped)
         self.would_refuse: Counter[str] = Counter()  # by listener: hops that only its posture let pass
@@ -293,7 +297,7 @@ class Metrics:
     ) -> None:
         """Count a TLS handshake that ended; `reason` where it failed."""
         version, group = (tls.version, tls.group) if ok and tls is not None else ("-", "-")
-        self.counter("mesh_tls_handshakes_total").add((direction, "ok" if ok else "failed", version, group or "-"))
+        self._handshakes.add((direction, "ok" if ok else "failed", version, group or "-"))
         if ok:
             histogram = self._families["mesh_tls_handshake_seconds"]
             assert isinstance(histogram, HistogramFamily)
@@ -305,14 +309,14 @@ class Metrics:
     def connection_opened(self, direction: Direction, listener: str) -> None:
         """Count a downstream connection that was accepted."""
         labels = (direction, listener)
-        self.counter("mesh_connections_opened_total").add(labels)
-        self.counter("mesh_connections_open").add(labels)
+        self._opened.add(labels)
+        self._open.add(labels)
 
     def connection_closed(self, direction: Direction, listener: str) -> None:
         """Count a downstream connection that ended."""
         labels = (direction, listener)
-        self.counter("mesh_connections_closed_total").add(labels)
-        self.counter("mesh_connections_open").add(labels, -1)
+        self._closed.add(labels)
+        self._open.add(labels, -1)
 
     def identity(self, status: IdentityView) -> None:
         """Set the gauges that tell of certificate, CA and clock."""

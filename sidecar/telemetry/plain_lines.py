@@ -65,7 +65,7 @@ class PlainLines:
         self._methods: dict[str, str] = {}  # quoted; only such as the redactor leaves alone
         self._hosts: dict[str, str] = {}  # likewise
         self._endpoints: dict[str, str] = {}  # these are of our own configuration
-        self._callers: dict[int, tuple[object, int, str]] = {}  # by id() of the address, which the value keeps alive
+        self._callers: dict[tuple[int, int], tuple[object, str]] = {}  # by id() of the address, kept alive so, and port
         self._handshakes: dict[int, tuple[object, str]] = {}  # likewise
 
     def template(self, hop: Hop) -> Template:
@@ -85,16 +85,14 @@ class PlainLines:
         method = self._methods.get(hop.method) or self._learn_word(self._methods, hop.method, 32)
         host = self._hosts.get(hop.host) or self._learn_word(self._hosts, hop.host, 256)
         endpoint = self._endpoints.get(hop.endpoint) or self._learn_endpoint(hop.endpoint)
-        caller = self._callers.get(id(hop.source))
-        if caller is None or caller[1] != hop.source_port:
-            caller = self._learn_caller(hop)
+        caller = self._callers.get((id(hop.source), hop.source_port)) or self._learn_caller(hop)
         tls = self._handshakes.get(id(hop.tls)) or self._learn_handshake(hop)
         seconds = hop.ended - hop.started
         waited = round((hop.first_byte - hop.started) * 1e9) if hop.first_byte else 0
         trace = _quote(redact.text(hop.trace_id, 64)) if hop.trace_id else '""'
         tail = self._of_headers(headers) if self._headers else "}\n"
         return (
-            f'{{"timestamp":"{rfc3339(now - seconds)}",{of.before_address},"client.addr":{caller[2]},'
+            f'{{"timestamp":"{rfc3339(now - seconds)}",{of.before_address},"client.addr":{caller[1]},'
             f'{of.before_method},"method":{method},"host":{host},"uri":{uri},{of.after_host},"status":{hop.status},'
             f'"request_bytes":{hop.received_bytes},"response_bytes":{hop.sent_bytes},"processing_ns":{waited},'
             f'"total_ns":{round(seconds * 1e9)},{of.after_times},"endpoint":{endpoint},{of.after_endpoint},'
@@ -114,9 +112,9 @@ class PlainLines:
         _remember(self._endpoints, value, quoted)
         return quoted
 
-    def _learn_caller(self, hop: Hop) -> tuple[object, int, str]:
-        known = (hop.source, hop.source_port, _quote(peer_address(hop)))
-        _remember(self._callers, id(hop.source), known)
+    def _learn_caller(self, hop: Hop) -> tuple[object, str]:
+        known = (hop.source, _quote(peer_address(hop)))
+        _remember(self._callers, (id(hop.source), hop.source_port), known)
         return known
 
     def _learn_handshake(self, hop: Hop) -> tuple[object, str]:

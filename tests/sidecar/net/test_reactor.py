@@ -173,3 +173,60 @@ def test_a_fault_in_one_connection_is_told_and_harms_no_other() -> None:
         return told
 
     assert [type(error) for error in on_reactor(body)] == [ZeroDivisionError]
+
+
+class Polls:
+    """An epoll that has nothing to tell and notes how long it was asked to wait."""
+
+    def __init__(self) -> None:
+        self.waits: list[float] = []
+
+    def poll(self, seconds: float, most: int) -> list[tuple[int, int]]:
+        self.waits.append(seconds)
+        return []
+
+
+def test_a_turn_lingers_unless_trio_works_for_us_or_somebody_has_given_way() -> None:
+    async def nothing() -> None:
+        pass
+
+    async def body(reactor: Reactor) -> None:
+        real, polls = reactor._epoll, Polls()
+        reactor._epoll = polls  # type: ignore[assignment]
+        try:
+            reactor._turn(5.0)
+            reactor._calls = 1
+            reactor._turn(5.0)
+            reactor._calls = 0
+            reactor.patient.append(reactor.spawn(nothing()))
+            reactor._turn(5.0)
+        finally:
+            reactor._epoll = real
+        assert polls.waits == [5.0, 0.0, 0.0, 5.0]
+
+    on_reactor(body)
+
+
+def test_trio_has_its_turn_however_busy_we_are() -> None:
+    """Two wires play ping-pong without a pause, and a task of trio's counts how often it comes to the front."""
+
+    async def body(reactor: Reactor) -> None:
+        left, right = (SocketWire(reactor, sock) for sock in loopback_pair())
+
+        async def echo(wire: SocketWire) -> None:
+            while data := await wire.read():
+                await wire.write(data)
+
+        await left.write(b"x")
+        players = [reactor.spawn(echo(left)), reactor.spawn(echo(right))]
+
+        async def count() -> int:
+            for _ in range(20):
+                await trio.sleep(0)
+            return 20
+
+        assert await reactor.call(count) == 20
+        for player in players:
+            player.cancel()
+
+    on_reactor(body)
