@@ -33,6 +33,7 @@ class TlsInfo:
     serial: str  # lower-case hex serial number of the peer's leaf
     not_after: float  # seconds since the epoch: the end of the peer's leaf
     not_before: float = 0.0  # and its beginning; 0 is unknown
+    alpn: str = ""  # "h2", "http/1.1"; empty where the peers named no protocol
 
 
 @dataclass(slots=True)

@@ -19,6 +19,7 @@ from sidecar.patterns import HeaderPattern, HostPattern, IdentityPattern, PathTe
 
 UNIX = "unix:"  # before the path of a socket
 Protocol = Literal["http", "tcp"]
+HttpVersion = Literal["auto", "http1", "http2"]  # by which an application is asked
 Effect = Literal["allow", "deny"]
 
 Seconds = Annotated[float, "seconds"]  # more than none
@@ -279,6 +280,11 @@ class Inbound:
         Address("127.0.0.1", 8080),
     )
     protocol: Protocol = described("`http` or `tcp`. On `http` whatever cannot be read as HTTP is refused.", "http")
+    app_http: HttpVersion = described(
+        "By which version of HTTP the application is asked: `http1`, `http2` (without TLS, by prior knowledge), or "
+        "`auto`: gRPC, which needs it, by HTTP/2, and everything else by HTTP/1.1.",
+        "auto",
+    )
     routes: tuple[Route, ...] = described("Limits for some paths.", ())
     xfcc_forwarders: tuple[IdentityPattern, ...] = described(
         "Peers whose x-forwarded-client-cert is kept and appended to.", ()
@@ -312,6 +318,11 @@ class Outbound:
     )
     protocol: Protocol = described(
         "`http` or `tcp`.", "http", filled="that of the service's listener; `http` for one outside this file"
+    )
+    upgrade: Literal["none", "h2"] = described(
+        "`h2` asks by HTTP/2 also for what the application asked by HTTP/1.1: many requests share a connection. `none` "
+        "keeps the application's version. WebSockets and other upgrades always go by HTTP/1.1.",
+        "none",
     )
     host: HostName = described("The host that requests carry.", "", filled="the service's name")
     identity: SpiffeId | None = described(

@@ -206,6 +206,11 @@ class H1Server(_H1):
             self._eof = True
 
     @property
+    def beginning(self) -> bytes:
+        """What is here of the next request, before it is read."""
+        return bytes(self._raw)
+
+    @property
     def idle(self) -> bool:
         """Whether not a single byte of the next request is here."""
         return self._h11 is None and not self._raw

@@ -25,7 +25,7 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 KEY_BYTES: Final = 16  # RFC 6455 section 4.1
 _KEY, _ACCEPT = b"sec-websocket-key", b"sec-websocket-accept"
 _NOT_IN_H2 = HOP_BY_HOP | {b"host"}
-_EXPECT_CONTENT = frozenset((b"POST", b"PUT", b"PATCH"))  # RFC 9110 section 8.6: their empty body says so
+EXPECT_CONTENT = frozenset((b"POST", b"PUT", b"PATCH"))  # RFC 9110 section 8.6: their empty body says so
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
@@ -79,7 +79,7 @@ def h1_request(head: RequestHead, nonce: bytes = b"") -> RequestHead:
             headers.append((_KEY, base64.b64encode(nonce)))
     elif head.body and head.length is None:
         headers.append((b"transfer-encoding", b"chunked"))
-    elif not head.body and head.length is None and head.method in _EXPECT_CONTENT:
+    elif not head.body and head.length is None and head.method in EXPECT_CONTENT:
         headers.append((b"content-length", b"0"))
     return RequestHead(head.method, head.target, headers, b"1.1", head.expects_continue, head.body, head.length)
 
@@ -98,6 +98,11 @@ def h1_response(head: ResponseHead, request: RequestHead) -> ResponseHead:
             headers.append((_ACCEPT, accept_of(key)))
         return ResponseHead(101, headers, _REASONS[101])
     return ResponseHead(head.status, headers, _REASONS.get(head.status, b""))
+
+
+def reason_of(status: int) -> bytes:
+    """The reason phrase that HTTP/1 has for a status; empty where it has none."""
+    return _REASONS.get(status, b"")
 
 
 # ---- WebSocket ------------------------------------------------------------------------------------------------------

@@ -93,7 +93,7 @@ def make_context(
         _show(context, svid, extra_chain)
     if alpn:
         _negotiate(context, alpn, server)
-    openssl.quicken(context, _MODES[verify], alpn[0] if server and alpn else None)
+    openssl.quicken(context, _MODES[verify], alpn if server else ())
     _alive.add(context)
     return context
 

@@ -223,7 +223,6 @@ class MemoryWire:
 
     async def read(self, beside: Wire | None = None) -> bytes:
         """The next bytes, or `b""` once the other side has finished."""
-        assert beside is None or isinstance(beside, MemoryWire)
         while True:
             await self.readable(beside)
             if self.closed:
@@ -320,7 +319,7 @@ class MemoryWire:
 
     # ---- within ----------------------------------------------------------------------------------------------------
 
-    async def readable(self, beside: MemoryWire | None = None) -> None:
+    async def readable(self, beside: Any = None) -> None:
         """Wait until a read is worth trying. It gives way even where it need not wait, as the reactor does."""
         task = self.port.current
         assert task is not None

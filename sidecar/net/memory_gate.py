@@ -84,21 +84,22 @@ class MemoryGate:
             except WireBroken:
                 raise IdentityRefused("reset", "the peer left during the handshake") from None
             assert wire.greeting is not None
-            self._greet(wire)
+            self._greet(wire, wire.greeting.tls.alpn)
             return wire, self._judge(wire, wire.greeting, port.wall())
         except BaseException:
             wire.close()
             raise
 
     async def connect(
-        self, port: Port, wire: Wire, *, http: bool, server_name: str, expected: SpiffeId, within: float
-    ) -> tuple[Wire, Peer]:
+        self, port: Port, wire: Wire, *, http: bool, server_name: str, expected: SpiffeId, within: float,
+        h2: bool = False,
+    ) -> tuple[Wire, Peer]:  # fmt: skip
         """Be the client. Raises HandshakeFailed, PeerIdentityMismatch or NoIdentity; the wire is closed then."""
         assert isinstance(wire, MemoryWire)
         try:
             self.check_ready(port.wall())
             port.deadline(port.now + within)
-            self._greet(wire)
+            self._greet(wire, "h2" if h2 else "")
             try:
                 await _greeted(wire)
             except Expired:
@@ -114,11 +115,11 @@ class MemoryGate:
             wire.close()
             raise
 
-    def _greet(self, wire: MemoryWire) -> None:
+    def _greet(self, wire: MemoryWire, alpn: str = "") -> None:
         """Show ourselves to the other side."""
         fingerprint = hashlib.sha256(self.identity.text.encode()).hexdigest()
         tls = TlsInfo("TLSv1.3", "TLS_AES_128_GCM_SHA256", "X25519MLKEM768", f"{self.generation:x}", self.not_after,
-                      self.not_before)  # fmt: skip
+                      self.not_before, alpn)  # fmt: skip
         wire.other.greeting = Peer(self.identity, tls, fingerprint)
         if wire.other.reader is not None:
             wire.other.reader.wake()

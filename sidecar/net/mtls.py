@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from certs.source import Source
     from certs.spiffe import SpiffeId
 
-ALPN_HTTP = (b"http/1.1",)
+ALPN_HTTP, ALPN_H2 = (b"http/1.1",), (b"h2",)
+ALPN_SERVED = ALPN_H2 + ALPN_HTTP  # the server's choice of what a client offers
 # Alerts by which an upstream refuses our certificate, and findings of ours that are not about its; what else fails in
 # a handshake is an identity that we refuse, or a road that leads nowhere.
 _ALERTS_ABOUT_US = frozenset((
@@ -88,9 +89,10 @@ class Gate(Protocol):
         ...
 
     async def connect(
-        self, port: Port, wire: Wire, *, http: bool, server_name: str, expected: SpiffeId, within: float
-    ) -> tuple[Wire, Peer]:
-        """Be the client. Raises HandshakeFailed or PeerIdentityMismatch."""
+        self, port: Port, wire: Wire, *, http: bool, server_name: str, expected: SpiffeId, within: float,
+        h2: bool = False,
+    ) -> tuple[Wire, Peer]:  # fmt: skip
+        """Be the client; with `h2`, of HTTP/2 and nothing else. Raises HandshakeFailed or PeerIdentityMismatch."""
         ...
 
 
@@ -100,15 +102,15 @@ class _Generation:
     bundles: BundleSet
     trust: int
     tls12: bool
-    contexts: dict[tuple[bool, bool], SSL.Context] = field(default_factory=dict)
+    contexts: dict[tuple[bool, tuple[bytes, ...]], SSL.Context] = field(default_factory=dict)
     peers: dict[PeerKey, Peer] = field(default_factory=dict)  # whose chain has been judged well: they come back
 
-    def context(self, *, server: bool, http: bool) -> SSL.Context:
-        found = self.contexts.get((server, http))
+    def context(self, *, server: bool, alpn: tuple[bytes, ...]) -> SSL.Context:
+        found = self.contexts.get((server, alpn))
         if found is None:
             roots = [root for bundle in self.bundles for root in bundle.roots]
-            found = self.contexts[server, http] = make_context(
-                self.svid, roots, server=server, verify="require", alpn=ALPN_HTTP if http else (), tls12=self.tls12
+            found = self.contexts[server, alpn] = make_context(
+                self.svid, roots, server=server, verify="require", alpn=alpn, tls12=self.tls12
             )
         return found
 
@@ -201,7 +203,7 @@ class MtlsGate:
         except NoIdentity:
             await _part_in_peace(port, wire)
             raise
-        secure = TlsWire(wire, generation.context(server=True, http=http), server=True)
+        secure = TlsWire(wire, generation.context(server=True, alpn=ALPN_SERVED if http else ()), server=True)
         try:
             port.deadline(port.now + within)
             try:
@@ -221,12 +223,13 @@ class MtlsGate:
             raise
 
     async def connect(
-        self, port: Port, wire: Wire, *, http: bool, server_name: str, expected: SpiffeId, within: float
-    ) -> tuple[Wire, Peer]:
+        self, port: Port, wire: Wire, *, http: bool, server_name: str, expected: SpiffeId, within: float,
+        h2: bool = False,
+    ) -> tuple[Wire, Peer]:  # fmt: skip
         """Be the client. Raises HandshakeFailed, PeerIdentityMismatch or NoIdentity; the wire is closed then."""
         assert isinstance(wire, SocketWire)
         generation = self._valid(port.wall())
-        context = generation.context(server=False, http=http)
+        context = generation.context(server=False, alpn=ALPN_H2 if h2 else ALPN_HTTP if http else ())
         secure = TlsWire(wire, context, server=False, server_name=server_name)
         try:
             port.deadline(port.now + within)
@@ -242,6 +245,8 @@ class MtlsGate:
                 peer = self._peer(secure, generation, port.wall())
             except IdentityRefused as error:
                 raise PeerIdentityMismatch(error.reason, str(error), error.presented) from None
+            if h2 and peer.tls.alpn != "h2":
+                raise HandshakeFailed("the upstream agrees on no protocol; HTTP/2 is needed", "alpn")
             if peer.id != expected:
                 raise PeerIdentityMismatch("other_identity", f"expected {expected}, got {peer.id}", presented=peer.id)
             return secure, peer

@@ -24,7 +24,7 @@ ReadOn = Callable[[SSL.Connection, "SharedBuffer", int, int], int]
 Write = Callable[[SSL.Connection, "bytes | memoryview"], int]
 ShakeHands = Callable[[SSL.Connection], bool]
 ChainHashes = Callable[[SSL.Connection], tuple[bytes, ...]]
-Quicken = Callable[[SSL.Context, int, "bytes | None"], None]
+Quicken = Callable[[SSL.Context, int, "tuple[bytes, ...]"], None]
 
 
 class SharedBuffer:
@@ -60,7 +60,7 @@ def _public_chain_hashes(connection: SSL.Connection) -> tuple[bytes, ...]:
     return tuple(certificate.fingerprint(SHA256()) for certificate in chain[: max(1, len(chain) - 1)])
 
 
-def _leave(context: SSL.Context, mode: int, alpn: bytes | None) -> None:
+def _leave(context: SSL.Context, mode: int, alpn: tuple[bytes, ...]) -> None:
     return None
 
 
@@ -151,7 +151,7 @@ def _short_way() -> _ShortWay:
     if sha256 == ffi.NULL:
         raise SSL.Error("no SHA-256")
 
-    def short_quicken(context: Any, mode: int, alpn: bytes | None) -> None:
+    def short_quicken(context: Any, mode: int, alpn: tuple[bytes, ...]) -> None:
         note = context._verify_helper.callback
 
         def verified(ok: int, store: Any) -> int:
@@ -160,17 +160,19 @@ def _short_way() -> _ShortWay:
 
         quick = context._mesh_verified = ffi.callback("int (*)(int, X509_STORE_CTX *)", verified)
         lib.SSL_CTX_set_verify(context._context, mode, quick)
-        if alpn is None:
+        if not alpn:
             return
         choose = context._alpn_select_helper.callback
-        offered, chosen = bytes((len(alpn),)) + alpn, ffi.new("unsigned char[]", alpn)
+        # offers of just one protocol, and it is one of ours: those of a mesh
+        offers = {bytes((len(name),)) + name: ffi.new("unsigned char[]", name) for name in alpn}
         taken: int = lib.SSL_TLSEXT_ERR_OK
 
         def select(ssl: Any, out: Any, length: Any, offer: Any, size: int, nothing: Any) -> int:
-            if size != len(offered) or ffi.buffer(offer, size)[:] != offered:
+            chosen = offers.get(ffi.buffer(offer, size)[:])
+            if chosen is None:
                 result: int = choose(ssl, out, length, offer, size, nothing)
                 return result
-            out[0], length[0] = chosen, len(alpn)
+            out[0], length[0] = chosen, size - 1
             return taken
 
         context._mesh_select = ffi.callback(
@@ -207,7 +209,7 @@ def _works(way: _ShortWay) -> bool:
     context = SSL.Context(SSL.TLS_METHOD)
     context.set_verify(SSL.VERIFY_PEER, lambda *_: False)
     context.set_alpn_select_callback(lambda *_: b"")
-    way.quicken(context, SSL.VERIFY_PEER, b"http/1.1")
+    way.quicken(context, SSL.VERIFY_PEER, (b"http/1.1",))
     return True
 
 

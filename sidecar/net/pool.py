@@ -12,13 +12,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from sidecar.errors import Overflow
 from sidecar.net.port import Expired, Port, Signal
 
 if TYPE_CHECKING:
-    from sidecar.http.h1 import H1Client
+    from sidecar.hop import Headers
+    from sidecar.http.message import HttpEvent, RequestHead
     from sidecar.net.mtls import Peer
     from sidecar.net.port import Wire
 
@@ -27,12 +28,45 @@ RETIRED = -1  # the generation of no connection
 YOUNG = 0.5  # seconds: idle for less than this, a connection is all but certainly alive (decision D22)
 
 
+class ClientCodec(Protocol):
+    """What asks on a connection: `sidecar.http.h1.H1Client`, or a stream of HTTP/2 in its words."""
+
+    @property
+    def clean(self) -> bool:
+        """Whether another exchange may follow."""
+        ...
+
+    def begin(self, head: RequestHead) -> bytes:
+        """Start an exchange and serialise its request head."""
+        ...
+
+    def receive(self, data: bytes) -> None:
+        """Take bytes from the wire."""
+        ...
+
+    def next_event(self) -> HttpEvent:
+        """The next event. Raises HopError."""
+        ...
+
+    def send_data(self, data: bytes) -> bytes:
+        """Frame a piece of our body."""
+        ...
+
+    def send_end(self, trailers: Headers | tuple[()] = ()) -> bytes:
+        """End our message."""
+        ...
+
+    def trailing(self) -> bytes:
+        """Bytes that came after the message."""
+        ...
+
+
 class Connection:
     """One connection to an upstream."""
 
     __slots__ = ("codec", "endpoint", "generation", "idle_since", "peer", "reused", "trust", "wire")
 
-    def __init__(self, wire: Wire, codec: H1Client, peer: Peer | None, endpoint: str, generation: int) -> None:
+    def __init__(self, wire: Wire, codec: ClientCodec, peer: Peer | None, endpoint: str, generation: int) -> None:
         self.wire = wire
         self.codec = codec
         self.peer = peer

@@ -156,6 +156,10 @@ class Port(Protocol):
         """Start a child of the current task."""
         ...
 
+    def start(self, coro: Coroutine[Any, Any, object]) -> Task:
+        """Start a task that belongs to nobody, and ends with the driver at the latest."""
+        ...
+
     async def give_way(self) -> None:
         """Let everybody go first who has not given way too: now, and at each wake-up until `hurry`."""
         ...

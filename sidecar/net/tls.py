@@ -31,7 +31,7 @@ RECORD = 16 * 1024  # RFC 8446 section 5.1: the longest record
 LARGE = 4 * 1024  # after a record of such a size another one may be here already
 
 
-PeerKey = tuple[tuple[bytes, ...], str, str, str]
+PeerKey = tuple[tuple[bytes, ...], str, str, str, bytes]
 
 
 class TlsBroken(WireBroken):
@@ -185,6 +185,7 @@ class TlsWire(EpollWire):
             connection.get_protocol_version_name(),
             connection.get_cipher_name() or "",
             connection.get_group_name() or "",
+            connection.get_alpn_proto_negotiated(),
         )
 
     def peer_chain(self) -> list[x509.Certificate]:
@@ -196,11 +197,12 @@ class TlsWire(EpollWire):
 
     def facts(self, leaf: x509.Certificate) -> TlsInfo:
         """What the handshake agreed on."""
-        _, version, cipher, group = self.peer_key()
+        _, version, cipher, group, alpn = self.peer_key()
         return TlsInfo(
             version=version,
             cipher=cipher,
             group=group,
+            alpn=alpn.decode("ascii"),
             serial=f"{leaf.serial_number:x}",
             not_after=leaf.not_valid_after_utc.timestamp(),
             not_before=leaf.not_valid_before_utc.timestamp(),

@@ -144,25 +144,25 @@ class EpollWire(Watched):
         """As `read`, in the reactor's own buffer: good until this task waits again. The hot path, so it waits as
         `_readable` does without calling it.
         """
-        assert beside is None or isinstance(beside, EpollWire)
+        watched: Any = beside  # a wire of this driver, or a stream on one
         reactor = self.reactor
         task = reactor.current
         while not self.ended:
             if not self.interest & READ:
                 self._want(self.interest | READ)
-            if beside is not None:
-                if beside.half_closed:
-                    raise PeerGone(reset=beside.reset)
-                beside.watcher = task
+            if watched is not None:
+                if watched.half_closed:
+                    raise PeerGone(reset=watched.reset)
+                watched.watcher = task
             self.reader = task
             try:
                 await park()
             finally:
                 self.reader = None
-                if beside is not None:
-                    beside.watcher = None
-            if beside is not None and beside.half_closed:
-                raise PeerGone(reset=beside.reset)
+                if watched is not None:
+                    watched.watcher = None
+            if watched is not None and watched.half_closed:
+                raise PeerGone(reset=watched.reset)
             if self.closed:
                 raise WireBroken("closed by ourselves")
             count = self._take(limit)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.errors import (
     BodyTooLarge,
+    DeadlinePast,
     DownstreamGone,
     DownstreamIdle,
     HopError,
@@ -30,21 +31,27 @@ from sidecar.errors import (
     UpstreamClosed,
     UpstreamIdle,
     UpstreamProtocolViolation,
+    UpstreamRefused,
     UpstreamReset,
 )
+from sidecar.http import grpc
 from sidecar.http.headers import first, tokens, without_reserved
 from sidecar.http.message import NEED_DATA, Data, End, RequestHead, ResponseHead
+from sidecar.http.versions import check_accept
 from sidecar.net.pool import FRESH, YOUNG
 from sidecar.net.port import NEVER, Expired, PeerGone, Task, WireBroken
 from sidecar.net.tls import AlertReceived
+from sidecar.proxy.carrier import StreamEnd
 from sidecar.proxy.flow import Flow
 from sidecar.proxy.tcp import lease_of, tunnel
+from sidecar.proxy.trunks import Trunks
 
 if TYPE_CHECKING:
     from sidecar.hop import Headers, Hop
     from sidecar.http.h1 import H1Server
     from sidecar.net.pool import Connection
     from sidecar.net.port import Port, Wire
+    from sidecar.proxy.carrier import ServedStream
     from sidecar.proxy.express import Handover
     from sidecar.proxy.side import Caller, HttpSide, Plan
 
@@ -58,16 +65,18 @@ class Exchange(Flow):
     """The state of one request on its way."""
 
     def __init__(
-        self, port: Port, side: HttpSide, hop: Hop, head: RequestHead, plan: Plan, wire: Wire, codec: H1Server,
-        caller: Caller,
+        self, port: Port, side: HttpSide, hop: Hop, head: RequestHead, plan: Plan, wire: Wire,
+        codec: H1Server | ServedStream, caller: Caller,
     ) -> None:  # fmt: skip
         super().__init__(port, side, hop, wire)
         self._caller = caller
         self._head = head
         self._plan = plan
         self._codec = codec
+        self._road = plan.upstream.road(head)  # the connections that take a request of this kind
         self._pump: Task | None = None
         self._replay: list[bytes] | None = None
+        self._is_grpc = grpc.is_grpc(head.headers)
         self._request_ended = not head.body
         self._trailers: Headers = []
         self._upload_failed = False
@@ -78,7 +87,7 @@ class Exchange(Flow):
         may ask again on this connection. Raises HopError.
         """
         connection, response = await self._ask(handover)
-        pool = self._plan.upstream.pool
+        pool = self._road
         try:
             if response.status == 101:
                 await self._switch(connection, response)
@@ -107,9 +116,9 @@ class Exchange(Flow):
         """Send the request and wait for the final response head, twice where that is harmless."""
         resendable = self._head.method in IDEMPOTENT or first(self._head.headers, b"idempotency-key") is not None
         max_idle = self._choose_age(resendable)
-        if resendable and self._head.body:
+        pool = self._road
+        if self._head.body and (resendable or isinstance(pool, Trunks)):
             self._replay = []
-        pool = self._plan.upstream.pool
         while True:
             if handover is not None:
                 connection = handover.connection
@@ -126,6 +135,10 @@ class Exchange(Flow):
             except BaseException as error:
                 handover = None
                 self._give_up(connection)
+                if isinstance(error, UpstreamRefused):  # it has not begun with it, and says so
+                    if self._hop.attempts > 1 or (self._head.body and self._wrote and self._replay is None):
+                        raise
+                    continue
                 if not isinstance(error, UpstreamClosed) or not connection.reused:
                     raise
                 error.reused = True
@@ -150,8 +163,10 @@ class Exchange(Flow):
     async def _ask_once(self, connection: Connection) -> ResponseHead:
         port, codec, wire = self._port, connection.codec, connection.wire
         plan = self._plan
-        data = codec.begin(RequestHead(self._head.method, plan.target, plan.headers))
-        if not self._head.body:
+        head = self._head
+        asked = RequestHead(head.method, plan.target, plan.headers, body=head.body, protocol=head.protocol)
+        data = codec.begin(asked)
+        if not head.body and not head.protocol:
             data += codec.send_end()
         self._wrote = self._upload_failed = False
         sent_before = wire.sent
@@ -170,8 +185,18 @@ class Exchange(Flow):
             assert waiting is not None
             self._pump = port.spawn(self._pump_request(connection, waiting))
         else:
-            port.deadline(port.now + self._side.timeouts.response_head)
+            port.deadline(port.now + self._patience())
         return await self._head_in_time(connection, wire.received)
+
+    def _patience(self) -> float:
+        """Seconds for the response head. A gRPC server sends it with its first message, whenever that is, so there a
+        call's own deadline holds, or the idle time.
+        """
+        timeouts = self._side.timeouts
+        if not self._is_grpc:
+            return timeouts.response_head
+        given = grpc.timeout_of(self._head.headers)
+        return timeouts.idle if given is None else min(given, timeouts.idle)
 
     async def _go_on(self, handover: Handover) -> ResponseHead:
         """Wait for the answer to a request that the express has sent whole, or has failed to send."""
@@ -216,9 +241,12 @@ class Exchange(Flow):
                 raise UpstreamProtocolViolation("the upstream closed in the middle of its response head") from None
             raise
 
-    def _no_answer(self) -> ResponseTimeout:
+    def _no_answer(self) -> HopError:
+        name = self._plan.upstream.name
+        if self._is_grpc:
+            return DeadlinePast(f"{name} did not answer within {self._patience():g} s (grpc-timeout)")
         limit = self._side.timeouts.response_head
-        return ResponseTimeout(f"{self._plan.upstream.name} did not answer within {limit:g} s (timeouts.response_head)")
+        return ResponseTimeout(f"{name} did not answer within {limit:g} s (timeouts.response_head)")
 
     async def _final_head(self, connection: Connection) -> ResponseHead:
         codec = connection.codec
@@ -295,7 +323,7 @@ class Exchange(Flow):
             if not self._request_ended and size == 0:
                 await self._receive()
         if not self.answered:
-            waiting.deadline = port.now + self._side.timeouts.response_head
+            waiting.deadline = port.now + self._patience()
 
     async def _receive(self) -> None:
         port, lease = self._port, self._rests_on()
@@ -338,7 +366,7 @@ class Exchange(Flow):
         """End an exchange half-way: the upstream must not take what it has for the whole, and can stop working now."""
         self._stop_pump()
         connection.wire.abort()
-        self._plan.upstream.pool.discard(connection)
+        self._road.discard(connection)
 
     def _stop_pump(self) -> None:
         if self._pump is not None:
@@ -395,6 +423,8 @@ class Exchange(Flow):
         given = tokens(response.headers, b"upgrade")
         if not asked or not given or not set(given) <= set(asked):
             raise UpstreamProtocolViolation("the upstream switches to a protocol that nobody asked for")
+        if self._head.protocol:  # the key was ours
+            check_accept(RequestHead(b"GET", b"", self._plan.headers), response)
 
     async def _switch(self, connection: Connection, response: ResponseHead) -> None:
         """The upstream agrees to another protocol: from here on bytes are moved, not read."""
@@ -408,10 +438,12 @@ class Exchange(Flow):
         head = self._codec.send_head(ResponseHead(101, headers, response.reason))
         await self._send([head + connection.codec.trailing()])
         port, hop, side, wire, early = self._port, self._hop, self._side, self._wire, self._codec.trailing()
-        upstream = self._plan.upstream
+        upstream, whole = self._plan.upstream, wire
+        if isinstance(wire, StreamEnd):
+            whole, wire = wire.carrier.wire, wire.raw()
 
         def judge() -> None:
-            side.door.side.judge_again(port, hop, self._caller, wire, upstream, connection)
+            side.door.side.judge_again(port, hop, self._caller, whole, upstream, connection)
 
         self.switched = True
         with side.tunnels.open(port.current, judge):

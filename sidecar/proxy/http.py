@@ -18,6 +18,7 @@ from sidecar.errors import (
     RequestTimeout,
 )
 from sidecar.http.h1 import H1Server
+from sidecar.http.h2.codes import PREFACE
 from sidecar.http.message import CLOSED, NEED_DATA, Data, End, RequestHead
 from sidecar.net.port import Cancelled, Expired, WireBroken
 from sidecar.proxy.exchange import Exchange
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from sidecar.net.port import Port, Task, Wire
     from sidecar.proxy.express import Handover
     from sidecar.proxy.flow import Flow
+    from sidecar.proxy.http2 import Http2Connection
     from sidecar.proxy.side import Caller, Door, HttpSide, Plan
 
 DRAIN_BYTES = 64 * 1024  # of a refused request's body, to keep the connection: a refusal must not cost a handshake
@@ -59,21 +61,46 @@ class HttpConnection:
         if early:
             self.codec.receive(early)
 
-    async def serve(self) -> None:
-        """Serve requests until either side has had enough."""
+    async def serve(self) -> Http2Connection | None:
+        """Serve requests until either side has had enough; where it begins as HTTP/2 does, return who serves that."""
         self._task = self._port.current
         express = Express(self, self._port, self._wire, self._caller)
+        heir = None
         try:
             first = True
             while True:
                 if self.codec.idle and await express.run(first) is Way.END:
-                    return
+                    return None
+                if first and self._caller.peer is None:  # over mTLS it is for ALPN to say
+                    heir = await self._heir()
+                    if heir is not None:
+                        return heir
                 handover, express.handover = express.handover, None
                 if not await self._serve_one(first, handover):
-                    return
+                    return None
                 first = False
         finally:
-            self._wire.close()
+            if heir is None:
+                self._wire.close()
+
+    async def _heir(self) -> Http2Connection | None:
+        """Prior knowledge (RFC 9113 section 3.3): a preface instead of a request."""
+        from sidecar.proxy.http2 import Http2Connection
+
+        port, codec = self._port, self.codec
+        port.deadline(port.now + self._door.side.timeouts.request_head)
+        try:
+            while PREFACE.startswith(early := codec.beginning[: len(PREFACE)]):
+                if early == PREFACE:
+                    self.idle = False
+                    return Http2Connection(port, self._wire, self._door.side, self._caller, codec.beginning)
+                data = await self._wire.read()
+                codec.receive(data)
+                if not data:
+                    break
+        except (Expired, WireBroken):
+            pass
+        return None
 
     def drain(self) -> None:
         """Come to an end: the next answer, or the one in flight, will say `Connection: close`.

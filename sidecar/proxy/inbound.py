@@ -16,6 +16,8 @@ What happens to a request, in the order the bytes travel:
 
 from __future__ import annotations
 
+import base64
+import os
 from typing import TYPE_CHECKING
 
 from sidecar.config.posture import posture_of
@@ -35,6 +37,7 @@ from sidecar.http.headers import XFCC, end_to_end, first, tokens, without_reserv
 from sidecar.http.message import RequestHead, ResponseHead
 from sidecar.http.plain import JudgedReader
 from sidecar.http.plain_stencil import StencilReader
+from sidecar.http.versions import EXPECT_CONTENT, KEY_BYTES
 from sidecar.http.xfcc import appended, element
 from sidecar.net.port import Cancelled
 from sidecar.policy.strangers import for_strangers
@@ -351,7 +354,18 @@ def outgoing_headers(head: RequestHead) -> Headers:
     upgrades = [token for token in tokens(head.headers, b"upgrade") if not token.startswith(UNJUDGED)]
     if upgrades and b"upgrade" in tokens(head.headers, b"connection") and head.version != b"1.0":
         headers += [(b"connection", b"upgrade"), (b"upgrade", b", ".join(upgrades))]
+    if head.version == b"2":
+        headers += _for_http1(head)
     return headers
+
+
+def _for_http1(head: RequestHead) -> Headers:
+    """What a request that came by HTTP/2 lacks in HTTP/1: a WebSocket's key, and the length of an empty body."""
+    if head.protocol:
+        return [(b"sec-websocket-key", base64.b64encode(os.urandom(KEY_BYTES)))]
+    if not head.body and head.length is None and head.method in EXPECT_CONTENT:
+        return [(b"content-length", b"0")]
+    return []
 
 
 def _via(headers: Headers) -> list[bytes]:

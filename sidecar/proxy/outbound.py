@@ -304,6 +304,8 @@ class _Tunnel:
     async def __call__(self, port: Port, wire: Wire, caller: Caller, hop: Hop, early: bytes) -> None:
         if self._http:
             with self._side.tunnels.carry():
-                await HttpConnection(port, wire, self._side, caller, early).serve()
+                heir = await HttpConnection(port, wire, self._side, caller, early).serve()
+                if heir is not None:
+                    await heir.serve()
         else:
             await self._side.serve_tcp(port, wire, caller, early)

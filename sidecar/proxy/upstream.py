@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from sidecar.config.schema import Address, Limits, Timeouts
+from sidecar.config.schema import Address, HttpVersion, Limits, Timeouts
 from sidecar.errors import (
     ConnectFailed,
     Draining,
@@ -14,16 +14,20 @@ from sidecar.errors import (
     NoHealthyUpstream,
     PeerIdentityMismatch,
 )
+from sidecar.http.grpc import is_grpc
 from sidecar.http.h1 import H1Client
+from sidecar.http.headers import first
 from sidecar.http.plain_answers import AnswerReader
 from sidecar.net.pool import Connection, Pool
 from sidecar.net.port import NEVER, Expired, Port, Unreachable
+from sidecar.proxy.trunks import Trunks, h2_limits
 from sidecar.telemetry.record import Handshake
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from certs.spiffe import SpiffeId
+    from sidecar.http.message import RequestHead
     from sidecar.net.mtls import Gate, Peer
     from sidecar.net.port import Wire
 
@@ -44,10 +48,12 @@ class Upstream:
         timeouts: Timeouts,
         limits: Limits,
         on_handshake: Callable[[Handshake], str],
+        http: HttpVersion = "auto",
     ) -> None:
         self.name = name
         self.host = host
         self.protocol = protocol
+        self.http = http
         self.identity = identity
         self.endpoints = endpoints
         self._port = port
@@ -66,8 +72,45 @@ class Upstream:
             limit=limits.pool,
             pending=limits.pending,
         )
+        self.trunks = Trunks(
+            port,
+            self._connect_h2,
+            name=name,
+            limits=h2_limits(limits, timeouts.idle),
+            scheme=b"https" if gate is not None else b"http",
+            idle=timeouts.pool_idle_peer if gate is not None else timeouts.pool_idle_app,
+            stall=timeouts.idle,
+            most=limits.pool,
+            pending=limits.pending,
+        )
+        self.roads: tuple[Pool | Trunks, ...] = (self.pool, self.trunks)
         if gate is not None:
-            self.pool.generation = gate.generation
+            self.renew(gate.generation)
+
+    def road(self, head: RequestHead) -> Pool | Trunks:
+        """The connections that take this request: by HTTP/2 or HTTP/1.
+
+        Between sidecars it is the version that the request came by. An application is asked by the version that the
+        configuration says; where that says nothing, by HTTP/2 for gRPC, which needs it, and else by HTTP/1.1, which
+        every server speaks. Upgrades go by HTTP/1.1, as a WebSocket over HTTP/2 is a rare thing to be spoken.
+        """
+        if head.protocol or first(head.headers, b"upgrade") is not None:
+            return self.pool
+        if self.http == "auto":
+            h2 = head.version == b"2" and (self.meshed or is_grpc(head.headers))
+        else:
+            h2 = self.http == "http2"
+        return self.trunks if h2 else self.pool
+
+    def renew(self, generation: int) -> None:
+        """Connections of earlier generations of the gate end (decision D17)."""
+        for road in self.roads:
+            road.renew(generation)
+
+    def sweep(self) -> None:
+        """Close what has been idle for too long."""
+        for road in self.roads:
+            road.sweep()
 
     @property
     def _server_name(self) -> str:
@@ -95,7 +138,8 @@ class Upstream:
         """Another has taken our place, or nobody has: then what is still open to us may last until `ends_at`."""
         self.heir = heir
         self.ends_at = NEVER if heir is not None else ends_at
-        self.pool.retire()
+        for road in self.roads:
+            road.retire()
 
     @property
     def retired(self) -> bool:
@@ -123,7 +167,10 @@ class Upstream:
             raise PeerIdentityMismatch(error.reason, str(error), error.presented) from None
         connection.trust = self._gate.trust
 
-    async def connect(self) -> Connection:
+    async def _connect_h2(self) -> Connection:
+        return await self.connect(h2=True)
+
+    async def connect(self, *, h2: bool = False) -> Connection:
         """Connect to the first endpoint that can be reached, starting with another one each time.
 
         Raises NoHealthyUpstream, ConnectFailed, HandshakeFailed, PeerIdentityMismatch or NoIdentity.
@@ -138,7 +185,7 @@ class Upstream:
             endpoint = self.endpoints[(self._turn + offset) % count]
             generation = self._gate.generation if self._gate is not None else 0
             try:
-                wire, peer = await self._connect_to(endpoint)
+                wire, peer = await self._connect_to(endpoint, h2=h2)
             except ConnectFailed as error:
                 problems.append(error)
             except PeerIdentityMismatch as error:
@@ -153,7 +200,7 @@ class Upstream:
         failure.endpoint = str(endpoint)
         raise failure
 
-    async def _connect_to(self, endpoint: Address) -> tuple[Wire, Peer | None]:
+    async def _connect_to(self, endpoint: Address, *, h2: bool) -> tuple[Wire, Peer | None]:
         port = self._port
         if self._gate is not None:
             self._gate.check_ready(port.wall())
@@ -167,12 +214,12 @@ class Upstream:
         if self._gate is None:
             return wire, None
         try:
-            return await self._secure(wire, self._gate, endpoint)
+            return await self._secure(wire, self._gate, endpoint, h2=h2)
         except BaseException:
             wire.close()  # a gate that had no identity to show has not taken it over
             raise
 
-    async def _secure(self, wire: Wire, gate: Gate, endpoint: Address) -> tuple[Wire, Peer]:
+    async def _secure(self, wire: Wire, gate: Gate, endpoint: Address, *, h2: bool) -> tuple[Wire, Peer]:
         assert self.identity is not None
         port = self._port
         began = port.now
@@ -181,6 +228,7 @@ class Upstream:
                 port,
                 wire,
                 http=self.protocol == "http",
+                h2=h2,
                 server_name=self._server_name,
                 expected=self.identity,
                 within=self._timeouts.handshake,

@@ -17,6 +17,7 @@ from sidecar.net.port import Expired, WireBroken
 from sidecar.net.reactor import Acceptor, Reactor, open_files, open_files_limit
 from sidecar.net.wires import SocketWire
 from sidecar.proxy.http import HttpConnection
+from sidecar.proxy.http2 import Http2Connection
 from sidecar.proxy.inbound import InboundSide
 from sidecar.proxy.outbound import OutboundSide
 from sidecar.proxy.side import Caller, Door
@@ -81,7 +82,7 @@ class Proxy:
         self._tunnels = Tunnels()
         self._maker = Maker(reactor, gate, recorder, instance, self._tunnels)
         self._ears: dict[Address, _Ear] = {}
-        self._http: set[HttpConnection] = set()
+        self._http: set[HttpConnection | Http2Connection] = set()
         self._tasks: dict[Task, Direction] = {}
         self._retired: list[Door] = []  # of listeners that are gone, while something may be open behind them
         self._ends: list[float] = []  # monotonic: when time is up for something that a reload has taken away
@@ -293,13 +294,16 @@ class Proxy:
         )
         return secure, Caller(peer, source, port, peer.trust)
 
-    async def serve_http(self, connection: HttpConnection) -> None:
-        """Serve, and be known to a drain meanwhile."""
-        self._http.add(connection)
-        try:
-            await connection.serve()
-        finally:
-            self._http.discard(connection)
+    async def serve_http(self, connection: HttpConnection | Http2Connection) -> None:
+        """Serve, and be known to a drain meanwhile; a connection that turns out to speak HTTP/2 becomes another."""
+        heir: HttpConnection | Http2Connection | None = connection
+        while heir is not None:
+            connection = heir
+            self._http.add(connection)
+            try:
+                heir = await connection.serve()
+            finally:
+                self._http.discard(connection)
 
     # ---- life ----------------------------------------------------------------------------------------------------
 
@@ -336,7 +340,7 @@ class Proxy:
         self._tunnels.requests_grown_old(sum(connection.is_old(now) for connection in self._busy()))
         return len(self._tunnels)
 
-    def _busy(self) -> list[HttpConnection]:
+    def _busy(self) -> list[HttpConnection | Http2Connection]:
         return [connection for connection in self._http if not connection.idle]
 
     def engine(self) -> dict[str, int]:
@@ -368,7 +372,7 @@ class Proxy:
         if self._memory_limit is not None:
             self.admission.short_of_memory = memory_used() > self._memory_limit * SHARE
         for upstream in self._upstreams:
-            upstream.pool.sweep()
+            upstream.sweep()
         if self._ends and self._ends[0] <= self._reactor.now:
             self._end_retired()
         if self._postures.look():
@@ -399,7 +403,7 @@ class Proxy:
         """Our identity or our bundle has changed: connections to peers are replaced (decision D17)."""
         for upstream in self._upstreams:
             if upstream.meshed:
-                upstream.pool.renew(self._gate.generation)
+                upstream.renew(self._gate.generation)
         self.judge_again()
 
     def drain(self) -> None:
@@ -463,7 +467,9 @@ def _inbound_handler(proxy: Proxy, spec: Inbound, side: InboundSide) -> Handler:
             current = door.side
             assert isinstance(current, InboundSide)
             if protocol == "http":
-                await proxy.serve_http(HttpConnection(proxy._reactor, secure, current, caller))
+                by_h2 = caller.peer is not None and caller.peer.tls.alpn == "h2"
+                kind = Http2Connection if by_h2 else HttpConnection
+                await proxy.serve_http(kind(proxy._reactor, secure, current, caller))
             else:
                 await current.serve_tcp(proxy._reactor, secure, caller)
         finally:

@@ -19,7 +19,7 @@ from sidecar.proxy.upstream import Upstream
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sidecar.config.schema import Address, Inbound, Outbound, Service
+    from sidecar.config.schema import Address, HttpVersion, Inbound, Outbound, Service
     from sidecar.net.mtls import Gate
     from sidecar.net.reactor import Reactor
     from sidecar.proxy.side import Door
@@ -137,12 +137,13 @@ class Maker:
     # ---- upstreams -------------------------------------------------------------------------------------------------
 
     def _app(self, made: Generation, before: Generation | None, spec: Inbound) -> Upstream:
-        facts = (spec.name, "app", spec.protocol, (spec.app,), made.service.identity, None)
+        facts = (spec.name, "app", spec.protocol, (spec.app,), made.service.identity, None, spec.app_http)
         return self._declare(made, before, ("app", spec.name), *facts)
 
     def _upstream(self, made: Generation, before: Generation | None, spec: Outbound) -> Upstream:
         gate = self._gate if spec.unmeshed == "refuse" else None
-        facts = (spec.name, spec.host, spec.protocol, spec.endpoints, spec.identity, gate)
+        http: HttpVersion = "http2" if spec.upgrade == "h2" else "auto"
+        facts = (spec.name, spec.host, spec.protocol, spec.endpoints, spec.identity, gate, http)
         return self._declare(made, before, ("upstream", spec.name), *facts)
 
     def _declare(
@@ -156,12 +157,13 @@ class Maker:
         endpoints: tuple[Address, ...],
         identity: object,
         gate: Gate | None,
+        http: HttpVersion,
     ) -> Upstream:
         """The upstream of this place: the one that is there, where all it depends on is the same, or a new one."""
         service = made.service
         times, limits = service.timeouts, service.limits
         facts = (
-            name, host, protocol, endpoints, identity, gate,
+            name, host, protocol, endpoints, identity, gate, http,
             times.connect, times.handshake, times.pool_idle_app, times.pool_idle_peer,
             limits.pool, limits.pending, limits.head_bytes, limits.head_lines,
         )  # fmt: skip
@@ -180,6 +182,7 @@ class Maker:
             timeouts=times,
             limits=limits,
             on_handshake=self._recorder.handshake,
+            http=http,
         )
         made.upstreams[place] = Declared(facts, upstream)
         return upstream

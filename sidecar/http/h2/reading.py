@@ -63,9 +63,15 @@ class H2Connection(Control):
             self._waiting_since = now
 
     def _on_end(self) -> None:
-        self.ended = True
-        self._end_all(self._gone())
-        self._events.append(Ended())
+        self.lose(None, self.now)
+
+    def lose(self, error: HopError | None, now: float) -> None:
+        """The connection has gone; whatever is not whole fails with this error, or with the usual one."""
+        self.now = now
+        if self.error is None and not self.ended:
+            self.ended = True
+            self._end_all(error or self._gone())
+            self._events.append(Ended())
 
     # ---- time --------------------------------------------------------------------------------------------------------
 

@@ -167,12 +167,21 @@ class Sending(ABC):
             self._drop(stream, error or InternalError("the stream was given up"), spoilt=spoilt)
 
     def finish(self, stream: H2Stream) -> None:
-        """Whoever served it is done with it."""
-        if stream.on_books:
-            whole = stream.we_are_done and not self.is_client
-            if whole:
-                self._budgets.streams += 1
-            self.reset(stream, Code.NO_ERROR if whole else Code.CANCEL)
+        """Whoever served it is done with it. What it has still to send is sent first."""
+        if not stream.on_books:
+            return
+        if self.is_client or not stream.end_queued:
+            self.reset(stream, Code.CANCEL)
+        elif stream.we_are_done:
+            self._stop_request(stream)
+        else:
+            stream.left = True
+
+    def _stop_request(self, stream: H2Stream) -> None:
+        """It has its answer, and nobody reads the rest of it; where all of it is here, its end is on the way."""
+        if stream.expected is None or stream.received < stream.expected:
+            self._budgets.streams += 1
+            self.reset(stream, Code.NO_ERROR)
 
     # ---- the lives of streams ----------------------------------------------------------------------------------------
 
@@ -200,6 +209,8 @@ class Sending(ABC):
         stream.we_are_done = True
         if stream.they_are_done:
             self._retire(stream)
+        elif stream.left:
+            self._stop_request(stream)
 
     def _retire(self, stream: H2Stream) -> None:
         """Both have said all they had to say."""

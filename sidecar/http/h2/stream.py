@@ -42,6 +42,7 @@ class H2Stream:
         "expected",
         "head",
         "id",
+        "left",
         "on_books",
         "received",
         "stirred",
@@ -67,6 +68,7 @@ class H2Stream:
         self.stirred = False  # an event for it waits to be told
         self.unsent = 0  # bytes of our body that wait for room
         self.end_queued = False  # our end waits behind them
+        self.left = False  # whoever served it is done with it
         self.blocked_since: float | None = None  # monotonic: since when the other side takes none of them
         self._trailers: Headers = []
         self._inbox: deque[HttpEvent] = deque()
@@ -181,7 +183,8 @@ class H2Stream:
     def finish(self) -> None:
         """Whoever served this stream is done with it: what has not come to its end ends now.
 
-        A request whose answer is whole is stopped with NO_ERROR (RFC 9113 section 8.1); else the stream is cancelled.
+        A request whose answer is whole, once that has been sent, is stopped with NO_ERROR (RFC 9113 section 8.1); else
+        the stream is cancelled.
         """
         self._connection.finish(self)
 

@@ -43,6 +43,7 @@ services:
         bind: "::"
         app: "[::1]:8080"
         protocol: http
+        app_http: http2
         xfcc_forwarders: edge
         posture: observe
         until: 2026-01-10
@@ -61,7 +62,7 @@ services:
         protocol: tcp
         identity: spiffe://demo.mesh/ns/a/sa/b
         endpoints: [10.0.0.1:17443, "[fd00::1]:17443"]
-      - {to: old, unmeshed: passthrough, endpoints: "192.0.2.1:80"}
+      - {to: old, upgrade: h2, unmeshed: passthrough, endpoints: "192.0.2.1:80"}
     forward_proxy: 127.0.0.1:17080
     allow:
       - name: all-of-it

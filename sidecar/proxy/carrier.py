@@ -1,0 +1,385 @@
+"""Drives one HTTP/2 connection, of either role, and makes each of its streams look like a connection of its own.
+
+Theory of operation. One task reads: what comes goes to the codec, and each stream on which something has happened is
+told. Another task writes: it asks the codec for bytes for as long as there are any, and sleeps. Neither waits for the
+other, so two sides that are both full cannot block each other for good, and neither waits for a stream.
+
+A `StreamEnd` is wire and codec of one stream at once, for `sidecar.proxy.exchange`, which knows nothing of HTTP/2. What
+it is told to send goes straight into the stream, so the bytes that its codec half returns are none; writing none of
+them means "let the other side have it, and wait while it is slow". Reading returns no bytes either: it waits until
+there is another event. Once a tunnel has been agreed on, `raw` is the same stream as a wire of plain bytes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sidecar.http.grpc import is_grpc
+from sidecar.http.h2 import Code, Stirred
+from sidecar.http.message import Data, End, ResponseHead
+from sidecar.http.versions import reason_of
+from sidecar.net.port import NEVER, PIECE, PeerGone, WireBroken, park
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sidecar.hop import Headers
+    from sidecar.http.h2 import H2Client, H2Event, H2Server, H2Stream
+    from sidecar.http.message import HttpEvent, RequestHead
+    from sidecar.net.port import Port, Task, Wire
+
+EAGER_BYTES = 16 * 1024  # of a body that may wait for its turn on the wire before its sender waits too
+_NOTHING = memoryview(b"")
+
+
+class Carrier:
+    """One connection. `on_event` hears of everything that is not a stream's own."""
+
+    __slots__ = ("_on_event", "_resting", "_writer", "codec", "idle", "port", "wire")
+
+    def __init__(
+        self, port: Port, wire: Wire, codec: H2Server | H2Client, *, idle: float, on_event: Callable[[H2Event], None]
+    ) -> None:
+        self.port = port
+        self.wire = wire
+        self.codec = codec
+        self.idle = idle  # seconds that the other side may take none of our bytes
+        self._on_event = on_event
+        self._writer: Task | None = None
+        self._resting = False  # the writer waits for something to send
+
+    async def read(self) -> bool:
+        """Take what comes next; whether more can come. Raises WireBroken, and Expired by the caller's deadline."""
+        data = bytes(await self.wire.read_shared())
+        self.take(data)
+        return bool(data)
+
+    def take(self, data: bytes) -> None:
+        """Take bytes; `b""` is the end of the connection."""
+        self.codec.receive(data, self.port.now)
+        self.tell()
+
+    def tell(self) -> None:
+        """Let everybody know what has happened, and the writer that there is something to send."""
+        codec = self.codec
+        while (event := codec.next_event()) is not None:
+            if isinstance(event, Stirred):
+                end: StreamEnd | None = event.stream.tag
+                if end is not None:
+                    end.stirred()
+            else:
+                self._on_event(event)
+        if codec.wants_write or codec.finished:
+            self.kick()
+
+    def kick(self) -> None:
+        """There is something to send, or an end to come to."""
+        if self._resting and self._writer is not None:
+            self._writer.wake()
+
+    async def write(self) -> None:
+        """Send what there is until the connection has failed or comes to its end. Raises WireBroken, Expired."""
+        port, codec = self.port, self.codec
+        self._writer = port.current
+        while True:
+            data = codec.to_send(port.now)
+            if data:
+                self.tell()
+                port.deadline(port.now + self.idle)
+                await self.wire.write(data)
+                continue
+            if codec.error is not None or codec.finished:
+                return
+            port.deadline(NEVER)
+            self._resting = True
+            try:
+                await park()
+            finally:
+                self._resting = False
+
+
+class StreamEnd:
+    """Our end of one stream."""
+
+    __slots__ = (
+        "_handed", "carrier", "closed", "half_closed", "reader", "reset", "stream", "watcher", "writer",
+    )  # fmt: skip
+
+    def __init__(self, carrier: Carrier, stream: H2Stream | None) -> None:
+        self.carrier = carrier
+        self._handed = 0  # bytes of our body that the stream was given
+        self.reader: Task | None = None
+        self.writer: Task | None = None
+        self.watcher: Task | None = None  # who wants to know when the other side gives up
+        self.half_closed = self.reset = False  # it has
+        self.closed = False
+        self.stream: Any = stream  # None before a request has begun; whoever asks then is in error
+        if stream is not None:
+            stream.tag = self
+
+    # ---- as the carrier sees it --------------------------------------------------------------------------------------
+
+    def stirred(self) -> None:
+        """Something has happened on the stream."""
+        if not self.reset and self.gone:
+            self.half_closed = self.reset = True
+            if self.watcher is not None:
+                self.watcher.wake()
+        for task in (self.reader, self.writer):
+            if task is not None:
+                task.wake()
+
+    @property
+    def gone(self) -> bool:
+        """Whether the stream has failed, so that nothing can be sent on it."""
+        return self.stream.error is not None and not self.stream.on_books
+
+    # ---- as a wire ---------------------------------------------------------------------------------------------------
+
+    @property
+    def received(self) -> int:
+        """Bytes of their body so far."""
+        return self.stream.received if self.stream is not None else 0
+
+    @property
+    def sent(self) -> int:
+        """Bytes of our body that are on their way."""
+        return self._handed - self.stream.unsent if self.stream is not None else 0
+
+    async def read(self, beside: Wire | None = None) -> bytes:
+        """Wait until there is another event."""
+        await self._stir(beside)
+        return b""
+
+    async def read_shared(self, beside: Wire | None = None, limit: int = PIECE) -> memoryview:
+        """The same. Raises PeerGone for `beside`."""
+        await self._stir(beside)
+        return _NOTHING
+
+    async def _stir(self, beside: Any) -> None:
+        carrier = self.carrier
+        if carrier.codec.wants_write:
+            carrier.kick()
+        task = carrier.port.current
+        if beside is not None:
+            if beside.half_closed:
+                raise PeerGone(reset=beside.reset)
+            beside.watcher = task
+        self.reader = task
+        try:
+            await park()
+        finally:
+            self.reader = None
+            if beside is not None:
+                beside.watcher = None
+        if beside is not None and beside.half_closed:
+            raise PeerGone(reset=beside.reset)
+
+    async def write(self, data: bytes | memoryview) -> None:
+        """Have the wire take what was sent on the stream, and wait where the other side is slow. Raises WireBroken."""
+        if data:
+            self.send_data(bytes(data))
+        stream, carrier = self.stream, self.carrier
+        carrier.kick()
+        while stream.unsent > EAGER_BYTES:
+            self.writer = carrier.port.current
+            try:
+                await park()
+            finally:
+                self.writer = None
+        self._check_alive()
+
+    def _check_alive(self) -> None:
+        if self.gone:
+            raise WireBroken(str(self.stream.error))
+
+    async def finish(self) -> None:
+        """End our direction."""
+        self.stream.send_end()
+        self.carrier.kick()
+
+    def close(self) -> None:
+        """Whoever served the stream, or asked on it, is done with it."""
+        stream = self.stream
+        if self.closed or stream is None:
+            return
+        self.closed = True
+        stream.finish()
+        self.carrier.tell()
+        stream.tag = None
+
+    def abort(self) -> None:
+        """End the stream so that nobody takes what it has for the whole."""
+        if self.stream is not None and not self.closed:
+            self.stream.reset(Code.CANCEL if self.carrier.codec.is_client else Code.INTERNAL_ERROR)
+            self.close()
+
+    def rest(self, on_stir: Callable[[], None] | None) -> None:
+        """Streams are not kept for later."""
+        raise AssertionError
+
+    def raw(self) -> RawStream:
+        """The same stream, once a tunnel has been agreed on, as a wire of plain bytes."""
+        return RawStream(self)
+
+    # ---- as a codec --------------------------------------------------------------------------------------------------
+
+    def next_event(self) -> HttpEvent:
+        """The next event. Raises the stream's error."""
+        event: HttpEvent = self.stream.next_event()
+        return event
+
+    def receive(self, data: bytes) -> None:
+        """Nothing comes this way."""
+
+    def send_data(self, data: bytes) -> bytes:
+        """A piece of our body."""
+        self._handed += len(data)
+        self.stream.send_data(data)
+        return b""
+
+    def send_end(self, trailers: Headers | tuple[()] = ()) -> bytes:
+        """The end of our message."""
+        self.stream.send_end(trailers)
+        return b""
+
+    def trailing(self) -> bytes:
+        """Nothing follows a message on its stream."""
+        return b""
+
+    @property
+    def they_are_done(self) -> bool:
+        """Whether their message has come whole."""
+        done: bool = self.stream.they_are_done
+        return done
+
+    @property
+    def clean(self) -> bool:
+        """Whether both messages have come to their end."""
+        clean: bool = self.stream.clean
+        return clean
+
+
+class ServedStream(StreamEnd):
+    """The end of a stream on which a downstream has asked."""
+
+    __slots__ = ()
+    reusable = True  # other streams of the connection are not touched by this one
+
+    def send_head(self, head: ResponseHead) -> bytes:
+        """A response head, final or 1xx."""
+        self.stream.send_head(head)
+        return b""
+
+    @property
+    def wants_continue(self) -> bool:
+        """Whether the downstream waits for our 100 before it sends its body."""
+        wants: bool = self.stream.wants_continue
+        return wants
+
+    @property
+    def owed(self) -> bool:
+        """Whether promised bytes of the request body are missing, and the downstream may send them."""
+        stream = self.stream
+        return stream.expected is not None and not stream.they_are_done and not stream.wants_continue
+
+
+class AskedStream(StreamEnd):
+    """The end of a stream on which we ask an upstream. It fails by what its events say, never by its writes."""
+
+    __slots__ = ("scheme",)
+
+    def __init__(self, carrier: Carrier, *, scheme: bytes) -> None:
+        super().__init__(carrier, None)
+        self.scheme = scheme
+
+    def begin(self, head: RequestHead) -> bytes:
+        """Begin the exchange; there is room for it."""
+        codec: Any = self.carrier.codec
+        if is_grpc(head.headers):  # "te" was for the hop before this one; servers insist on it
+            head.headers = [*head.headers, (b"te", b"trailers")]
+        self.stream = codec.open(head, scheme=self.scheme)
+        self.stream.tag = self
+        return b""
+
+    def send_end(self, trailers: Headers | tuple[()] = ()) -> bytes:
+        """The end of our request, which may have been in its head."""
+        if not self.stream.end_queued:
+            self.stream.send_end(trailers)
+        return b""
+
+    def next_event(self) -> HttpEvent:
+        """The next event. Raises the stream's error."""
+        event: HttpEvent = self.stream.next_event()
+        if isinstance(event, ResponseHead) and not event.reason:
+            event.reason = reason_of(event.status)
+        return event
+
+    def _check_alive(self) -> None:
+        return
+
+
+class RawStream:
+    """The bytes of a stream that has become a tunnel, as a wire."""
+
+    __slots__ = ("_end",)
+
+    def __init__(self, end: StreamEnd) -> None:
+        self._end = end
+
+    @property
+    def received(self) -> int:
+        """Bytes that came so far."""
+        return self._end.received
+
+    @property
+    def sent(self) -> int:
+        """Bytes on their way so far."""
+        return self._end.sent
+
+    @property
+    def reader(self) -> Task | None:
+        """Who waits for more."""
+        return self._end.reader
+
+    @property
+    def writer(self) -> Task | None:
+        """Who waits for the other side to take what is written."""
+        return self._end.writer
+
+    async def read(self, beside: Wire | None = None) -> bytes:
+        """The next bytes; `b""` at their end. Raises WireBroken."""
+        end = self._end
+        while True:
+            if end.gone:
+                raise WireBroken(str(end.stream.error))
+            event = end.next_event()
+            if isinstance(event, Data):
+                return event.data
+            if isinstance(event, End) or end.they_are_done:
+                return b""
+            await end.read(beside)
+
+    async def read_shared(self, beside: Wire | None = None, limit: int = PIECE) -> memoryview:
+        """The same."""
+        return memoryview(await self.read(beside))
+
+    async def write(self, data: bytes | memoryview) -> None:
+        """Send all of it. Raises WireBroken."""
+        await self._end.write(data)
+
+    async def finish(self) -> None:
+        """End our direction."""
+        await self._end.finish()
+
+    def close(self) -> None:
+        """End both."""
+        self._end.close()
+
+    def abort(self) -> None:
+        """Reset the stream."""
+        self._end.abort()
+
+    def rest(self, on_stir: Callable[[], None] | None) -> None:
+        """Tunnels are not kept for later."""
+        raise AssertionError

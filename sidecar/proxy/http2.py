@@ -1,0 +1,327 @@
+"""Drives one downstream HTTP/2 connection: each stream is a request with a task, a verdict and an exchange of its own.
+
+What holds for a connection holds for each request: who calls is judged again at every one, and whatever happens to it
+ends in exactly one place, `_record`. A connection that has lost its right (certificate, roots, posture) serves what it
+has begun and takes no more. One that breaks the rules of HTTP/2, or floods us within them, fails as a whole: its
+streams are recorded with that error, and where it had none, the failure is a hop of its own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sidecar.errors import (
+    DeadlinePast,
+    DownstreamGone,
+    Draining,
+    HopError,
+    IdentityRefused,
+    InternalError,
+    ProtocolViolation,
+    UnsupportedFeature,
+)
+from sidecar.http import grpc
+from sidecar.http.h2 import Failed, H2Server, Opened
+from sidecar.http.message import Data, End, RequestHead
+from sidecar.net.port import NEVER, Cancelled, Expired, WireBroken
+from sidecar.proxy.carrier import Carrier, ServedStream
+from sidecar.proxy.exchange import Exchange
+from sidecar.proxy.http import DRAIN_BYTES, LINGER_BYTES, LINGER_SECONDS, STREAM_SECONDS
+from sidecar.proxy.pace import Pace
+from sidecar.proxy.respond import refusal, status_of
+from sidecar.proxy.side import DRAIN_GRACE
+from sidecar.proxy.trunks import h2_limits
+
+if TYPE_CHECKING:
+    from sidecar.hop import Hop
+    from sidecar.http.h2 import H2Event, H2Stream
+    from sidecar.net.port import Port, Task, Wire
+    from sidecar.proxy.side import Caller, Door, HttpSide
+
+
+class _Over(Exception):
+    """The last byte has been sent."""
+
+
+class _Serving:
+    """A request under way."""
+
+    __slots__ = ("exchange", "pace", "task")
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.exchange: Exchange | None = None
+        self.pace: Pace | None = None
+
+
+class Http2Connection:
+    """One downstream connection and the requests on it."""
+
+    idle = False  # somebody must look at its times, whatever goes on
+
+    def __init__(self, port: Port, wire: Wire, side: HttpSide, caller: Caller, early: bytes = b"") -> None:
+        self._port = port
+        self._wire = wire
+        self._door = side.door
+        self._caller = caller
+        self._early = early
+        self.direction = side.direction
+        self.codec = H2Server(h2_limits(side.limits, side.timeouts.idle), port.now)
+        self._carrier = Carrier(port, wire, self.codec, idle=side.timeouts.idle, on_event=self._on_event)
+        self._serving: dict[H2Stream, _Serving] = {}
+        self._task: Task | None = None
+        self._leave_by = NEVER  # when no stream is taken any more
+
+    @property
+    def door(self) -> Door:
+        """The listener that it came in by."""
+        return self._door
+
+    async def serve(self) -> None:
+        """Serve requests until either side has had enough."""
+        port = self._port
+        self._task = port.current
+        try:
+            port.spawn(self._write())
+            if self._early:
+                self._carrier.take(self._early)
+                self._early = b""
+            if self._door.draining:
+                self.drain()
+            await self._read_on()
+            await self._let_end()
+        except _Over:
+            await self._let_end()
+            await self._close_in_stages()
+        finally:
+            self._wire.close()
+
+    async def _read_on(self) -> None:
+        """Until the other side has gone."""
+        task, carrier = self._task, self._carrier
+        assert task is not None
+        try:
+            while True:
+                task.deadline = self._patience()
+                try:
+                    if not await carrier.read():
+                        return
+                except Expired:
+                    self._lose_patience()
+        except (WireBroken, Expired):
+            carrier.take(b"")
+
+    async def _let_end(self) -> None:
+        """Requests whose caller has gone find that out by themselves."""
+        self._port.deadline(NEVER)
+        while self._serving:
+            await self._port.wait(*[serving.task for serving in self._serving.values()])
+
+    async def _write(self) -> None:
+        await self._carrier.write()
+        assert self._task is not None
+        self._task.throw(_Over())
+
+    def _patience(self) -> float:
+        if self._serving:
+            return self._leave_by
+        return min(self._leave_by, self._port.now + self._door.side.timeouts.keep_alive)
+
+    def _lose_patience(self) -> None:
+        """Nobody has asked for too long, or it is time to close."""
+        self.codec.begin_shutdown()
+        self.codec.finish_shutdown()
+        self._leave_by = NEVER
+        self._carrier.tell()
+        self._carrier.kick()
+
+    def drain(self) -> None:
+        """Come to an end: say so, take what is on its way, and close with the last answer."""
+        self.codec.begin_shutdown()
+        self._leave_by = self._port.now + DRAIN_GRACE
+        if self._task is not None:
+            self._task.deadline = min(self._task.deadline, self._leave_by)
+        self._carrier.kick()
+
+    def end(self) -> None:
+        """End now, whatever is under way."""
+        if self._task is not None:
+            self._task.cancel()
+
+    # ---- what a look from outside finds (decision D25) -----------------------------------------------------------
+
+    def is_in_flight(self, now: float) -> int:
+        """How many requests are under way that count as such: no tunnels, and none older than 30 s."""
+        return sum(
+            serving.exchange is None
+            or (not serving.exchange.switched and now - serving.exchange.began <= STREAM_SECONDS)
+            for serving in self._serving.values()
+        )
+
+    def is_old(self, now: float) -> int:
+        """How many requests under way have become streams of their own."""
+        return sum(
+            serving.exchange is not None
+            and not serving.exchange.switched
+            and now - serving.exchange.began > STREAM_SECONDS
+            for serving in self._serving.values()
+        )
+
+    def look(self, now: float) -> None:
+        """End what waits too long for the other side, and requests whose caller, a peer, is too slow."""
+        self.codec.check_time(now)
+        if self.direction == "inbound":
+            for stream, serving in list(self._serving.items()):
+                self._look_at(stream.tag, serving, now)
+        self._carrier.tell()
+        self._carrier.kick()
+
+    def _look_at(self, end: ServedStream | None, serving: _Serving, now: float) -> None:
+        exchange = serving.exchange
+        if exchange is None or end is None or exchange.switched:
+            return
+        if serving.pace is None:
+            serving.pace = Pace(exchange, end, now)
+            return
+        side = self._door.side
+        slow = serving.pace.look(end, now, side.limits, side.timeouts)
+        if slow is not None:
+            serving.task.throw(slow)
+
+    # ---- events ------------------------------------------------------------------------------------------------------
+
+    def _on_event(self, event: H2Event) -> None:
+        if isinstance(event, Opened):
+            end = ServedStream(self._carrier, event.stream)
+            task = self._port.spawn(self._serve_stream(event.stream, end))
+            self._serving[event.stream] = _Serving(task)
+        elif isinstance(event, Failed) and not self._serving:
+            self._fail(event.error)
+
+    def _fail(self, error: HopError) -> None:
+        """Record what ended the connection while nobody asked for anything."""
+        side = self._door.side
+        hop = side.open_hop(self._caller, None, self._port.now)
+        hop.version = "2"
+        self._ended(side, hop, error)
+
+    # ---- one request -------------------------------------------------------------------------------------------------
+
+    async def _serve_stream(self, stream: H2Stream, end: ServedStream) -> None:
+        try:
+            await self._serve_one(stream, end)
+        finally:
+            end.close()
+            self._serving.pop(stream, None)
+            if not self._serving and self._task is not None:
+                self._task.deadline = self._patience()
+
+    async def _serve_one(self, stream: H2Stream, end: ServedStream) -> None:
+        port, caller = self._port, self._caller
+        side = self._door.side  # as of now, and to the end of this request
+        head: RequestHead | None = None
+        hop = None
+        exchange: Exchange | None = None
+        try:
+            event = end.next_event()
+            if not isinstance(event, RequestHead):
+                raise ProtocolViolation("not a request")
+            head = event
+            hop = side.open_hop(caller, head, port.now)
+            side.check_peer(caller, self._wire, port.wall())
+            _check_deadline(head)
+            plan = side.admit(hop, caller, head, port.wall())
+            if plan.connect is not None:
+                raise UnsupportedFeature("CONNECT over HTTP/2; ask for it over HTTP/1.1")
+            if side.tunnels.full and plan.lasts:
+                side.tunnels.check_place()
+            exchange = Exchange(port, side, hop, head, plan, end, end, caller)
+            self._serving[stream].exchange = exchange
+            await exchange.run()
+            self._record(side, hop)
+        except HopError as error:
+            hop = hop or side.open_hop(caller, stream.head, port.now)
+            hop.version = "2"
+            await self._refuse(side, hop, error, head, end, answered=exchange is not None and exchange.answered)
+        except Cancelled:
+            self._ended(side, hop or side.open_hop(caller, head, port.now), Draining("the sidecar has ended"))
+            raise
+        except Exception as error:  # noqa: BLE001 - a fault of ours ends this request, not the sidecar
+            fault = InternalError(f"{type(error).__name__}: {error}")
+            hop = hop or side.open_hop(caller, head, port.now)
+            await self._refuse(side, hop, fault, head, end, answered=exchange is not None and exchange.answered)
+
+    # ---- the end of a hop ------------------------------------------------------------------------------------------
+
+    def _record(self, side: HttpSide, hop: Hop) -> None:
+        hop.ended = self._port.read_clock()
+        side.recorder.observe(hop)
+
+    def _ended(self, side: HttpSide, hop: Hop, error: HopError) -> None:
+        """Record a hop that ends without an answer."""
+        hop.error = error
+        hop.decision_id = hop.decision_id or side.recorder.decision_id()
+        self._record(side, hop)
+
+    async def _refuse(
+        self, side: HttpSide, hop: Hop, error: HopError, head: RequestHead | None, end: ServedStream, *, answered: bool
+    ) -> None:
+        """Answer with an error, or reset the stream where an answer has begun, or none can be made."""
+        status = status_of(error)
+        if not answered:
+            hop.status = status
+        self._ended(side, hop, error)
+        if isinstance(error, IdentityRefused):  # it has lost its right: nothing more is taken from it
+            self._lose_patience()
+        if answered or not status or end.gone or isinstance(error, DownstreamGone):
+            end.abort()
+            return
+        try:
+            await self._answer(side, hop, error, head, end)
+        except (WireBroken, Expired, HopError):
+            end.abort()
+
+    async def _answer(
+        self, side: HttpSide, hop: Hop, error: HopError, head: RequestHead | None, end: ServedStream
+    ) -> None:
+        show_id, show_why = side.explain_refusal(hop, error)
+        answer = refusal(hop, error, show_id=show_id, show_why=show_why)
+        self._port.deadline(self._port.now + side.timeouts.request_head)
+        if head is not None and grpc.is_grpc(head.headers):
+            extra = [field for field in answer.head.headers if not field[0].startswith(b"content-")]
+            end.stream.send_head(grpc.refusal(error, answer.head.reason.decode("ascii"), extra), end=True)
+        else:
+            end.send_head(answer.head)
+            end.send_data(answer.body)
+            end.send_end()
+        await end.write(b"")
+        left = DRAIN_BYTES
+        while left > 0 and not end.they_are_done and not end.gone:  # a little more of the request: no need to reset it
+            event = end.next_event()
+            if isinstance(event, Data):
+                left -= len(event.data)
+            elif isinstance(event, End):
+                return
+            else:
+                return
+
+    async def _close_in_stages(self) -> None:
+        """Say that we have ended, then read on for a moment, so that what we said arrives (RFC 9112 section 9.6)."""
+        port, wire = self._port, self._wire
+        try:
+            port.deadline(port.now + LINGER_SECONDS)
+            await wire.finish()
+            left = LINGER_BYTES
+            while left > 0:
+                read = await wire.read()
+                if not read:
+                    return
+                left -= len(read)
+        except (WireBroken, Expired):
+            return
+
+
+def _check_deadline(head: RequestHead) -> None:
+    """Raise DeadlinePast for a call that its caller has given up already, ProtocolViolation for no deadline at all."""
+    if grpc.is_grpc(head.headers) and grpc.timeout_of(head.headers) == 0:
+        raise DeadlinePast("the deadline of the call has passed (grpc-timeout)")
