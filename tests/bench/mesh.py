@@ -30,12 +30,17 @@ RULES = {
 }
 
 
+GRPC = """\
+      - {name: web-calls, from: web, method: POST, path: "/echo.Echo/{method}"}"""
+
+
 def fleet(scene: Scene) -> Fleet:
     """A mesh of the client's and the server's sidecar for this row; nothing is started yet."""
     ports = scene.ports
     text = TEXT.format(
         ca=ports.ca, client=CLIENT, server=SERVER, backend=scene.backend, shape=scene.row.shape,
-        inbound=scene.inbound("mesh"), entry=ports.mesh_out, rules=RULES[scene.row.shape],
+        inbound=scene.inbound("mesh"), entry=ports.mesh_out,
+        rules=GRPC if scene.row.work.grpc else RULES[scene.row.shape],
         client_health=ports.mesh_out_health, server_health=ports.mesh_health, extra=_extra(scene.row, scene.folder),
     )  # fmt: skip
     return Fleet(scene.folder, text)

@@ -35,11 +35,13 @@ class Work:
 
     path: str = "/items/"
     length: int = 1024
-    check: Literal["id", "lines"] = "id"
+    check: Literal["id", "lines", "none"] = "id"
     body: int = 0  # bytes of a POST's body; 0: GET
     mode: Literal["keep", "fresh", "rate", "hold"] = "keep"
     connections: int = 64
     rate: int = 0  # requests per second of the open loop
+    streams: int = 0  # of HTTP/2 at once on each connection; 0: HTTP/1
+    grpc: bool = False  # a call of gRPC, on a back end that speaks HTTP/2
 
 
 @dataclass(frozen=True)
@@ -155,5 +157,30 @@ ROWS: tuple[Row, ...] = (
         peers=("nginx", "haproxy", "envoy"),
         rounds=7,
         seconds=30.0,
+    ),
+    Row(
+        "h2",
+        "HTTP/2, inbound mTLS hop, 8 connections of 16 streams, varied paths, 6 more fields, 1 KiB",
+        "cpu_us",
+        _cpu(("envoy", 6.0)),
+        work=Work(connections=8, streams=16),
+        peers=("envoy",),
+    ),
+    Row(
+        "grpc",
+        "gRPC, unary calls of 64 bytes over two hops, 8 connections of 16 streams",
+        "cpu_us",
+        _cpu(("envoy", 6.0)),
+        work=Work("/echo.Echo/Call", 64, "none", body=64, connections=8, streams=16, grpc=True),
+        hops=2,
+        peers=("envoy",),
+    ),
+    Row(
+        "h2-bulk",
+        "100 MB answers over HTTP/2, inbound hop, 4 connections of one stream",
+        "cpu_us_per_mb",
+        _per_mb(("envoy", 2.0)),
+        work=Work("/bulk/", 100 << 20, "lines", connections=4, streams=1),
+        peers=("envoy",),
     ),
 )

@@ -66,7 +66,8 @@ class Scene:
         if self.row.hops == 2:
             return ()
         shown = ("--certificate", str(self.chain(CLIENT)), "--key", str(self.key(CLIENT)), "--root", str(self.root))
-        return (*shown, "--alpn", "http" if self.row.shape == "http" else "none")
+        alpn = "h2" if self.row.work.streams else "http/1.1"
+        return (*shown, "--alpn", alpn if self.row.shape == "http" else "none")
 
     def fetch_certificates(self, fleet: Fleet) -> None:
         """Enrol with the fleet's CA for the server's and the client's identity, as a sidecar does."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.bench import mesh
 from tests.bench.backend import backend
-from tests.bench.load import Load, NoLoad, request
+from tests.bench.load import Load, NoLoad, http2, request
 from tests.bench.machine import LOAD_CORE, PROXY_CORE, Sample, on_core, proportional_kib
 from tests.bench.peers import PEERS
 from tests.bench.rows import Row
@@ -36,9 +36,19 @@ class Stage:
     def load(self, name: str, seconds: float) -> Load:
         """The load for this contestant."""
         row = self.scene.row
-        template = self.scene.file("request")
-        template.write_bytes(request(row.work))
-        return Load(self.program, row.work, template, self.scene.entry(name), self.scene.client_tls(), seconds)
+        tls = self.scene.client_tls()
+        if row.work.streams:
+            pieces = {
+                "greeting": http2.greeting(),
+                "first": http2.request(row.work, tls=bool(tls), first=True),
+                "request": http2.request(row.work, tls=bool(tls), first=False),
+            }
+        else:
+            pieces = {"request": request(row.work)}
+        files = {what: self.scene.file(what) for what in pieces}
+        for what, path in files.items():
+            path.write_bytes(pieces[what])
+        return Load(self.program, row.work, files, self.scene.entry(name), tls, seconds)
 
 
 @contextlib.contextmanager
@@ -49,7 +59,8 @@ def staged(row: Row, folder: Path, program: Path, names: Sequence[str]) -> Itera
     scene = Scene(row, folder, port)
     stage = Stage(scene, program)
     with contextlib.ExitStack() as stack:
-        stage.others.append(_start(stack, scene, "backend", backend(folder, port), port, LOAD_CORE))
+        command = backend(folder, port, grpc=row.work.grpc)
+        stage.others.append(_start(stack, scene, "backend", command, port, LOAD_CORE))
         fleet = stack.enter_context(mesh.fleet(scene))
         stage.others.append(fleet.start_ca().pid)
         scene.fetch_certificates(fleet)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -62,16 +62,20 @@ def request(work: Work) -> bytes:
     return head.encode() + b"\r\n" + b"b" * work.body
 
 
+Files = Mapping[str, Path]  # what the load reads its requests from, by option
+
+
 class Load:
     """One run of the load generator against a port."""
 
     def __init__(
-        self, program: Path, work: Work, template: Path, port: int, tls: Sequence[str], seconds: float
+        self, program: Path, work: Work, files: Files, port: int, tls: Sequence[str], seconds: float
     ) -> None:
         self._command = [
             str(program), "--port", str(port), "--mode", work.mode, "--connections", str(work.connections),
-            "--seconds", str(seconds), "--warm", "1", "--request", str(template), "--length", str(work.length),
-            "--check", work.check, "--rate", str(work.rate or 1), *tls,
+            "--seconds", str(seconds), "--warm", "1", "--length", str(work.length),
+            "--check", work.check, "--rate", str(work.rate or 1), "--streams", str(work.streams), *tls,
+            *(f"--{name}={path}" for name, path in files.items()),
         ]  # fmt: skip
 
     @contextmanager

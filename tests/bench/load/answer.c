@@ -52,7 +52,7 @@ static bool read_head(answer *a, const expectation *e) {
     return true;
 }
 
-static bool check_body(answer *a, const expectation *e, const char *data, size_t length) {
+bool answer_body(answer *a, const expectation *e, const char *data, size_t length) {
     if (e->check == CHECK_LINES) { /* the first whole line of these bytes */
         uint64_t at = (a->body + LINE - 1) / LINE * LINE;
         char line[LINE + 2];
@@ -69,7 +69,7 @@ static bool check_body(answer *a, const expectation *e, const char *data, size_t
     return true;
 }
 
-static bool finish(answer *a, const expectation *e, const char *id) {
+bool answer_end(answer *a, const expectation *e, const char *id) {
     if (a->body != e->expected_length) return fail(a, "a body of the wrong length");
     if (e->check == CHECK_ID && memcmp(a->first, id, ID_LENGTH)) return fail(a, "somebody else's answer");
     a->state = DONE;
@@ -90,7 +90,7 @@ static bool frame_byte(answer *a, const expectation *e, const char *id, char byt
         if (!digit || a->line_length++ > 8) return fail(a, "no chunk size");
         a->left = a->left * 16 + (uint64_t)(digit - digits);
     } else if (a->state == IN_LAST) {
-        if (byte == '\n') return finish(a, e, id);
+        if (byte == '\n') return answer_end(a, e, id);
         if (byte != '\r') return fail(a, "a trailer");
     }
     return true;
@@ -106,11 +106,11 @@ bool answer_take(answer *a, const expectation *e, const char *id, const char *da
             if (a->head_length >= 4 && !memcmp(a->head + a->head_length - 4, "\r\n\r\n", 4) && !read_head(a, e)) return false;
         } else if (a->state == IN_BODY || a->state == IN_CHUNK) {
             size_t take = a->left < length ? a->left : length;
-            if (!check_body(a, e, data, take)) return false;
+            if (!answer_body(a, e, data, take)) return false;
             data += take, length -= take, a->left -= take;
             if (a->left) continue;
             if (a->state == IN_CHUNK) a->state = IN_CHUNK_END;
-            else if (!finish(a, e, id)) return false;
+            else if (!answer_end(a, e, id)) return false;
         } else {
             if (!frame_byte(a, e, id, *data++)) return false;
             length--;

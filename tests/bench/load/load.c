@@ -5,6 +5,7 @@
  *   rate   open loop: requests are due at fixed times, whatever the answers do; latency counts from when they were due
  *   hold   one request on each connection; prints HELD and keeps them until standard input ends
  */
+#define _GNU_SOURCE /* memmem */
 #include "load.h"
 
 #include <getopt.h>
@@ -16,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#define ID_BEGINS "7f3a0b1c-9c1f-4e0d-8f2a-" /* what every request id begins with */
 enum { MARK = 12, EVENTS = 64, AT_ONCE = 16, SAMPLES = 8 << 20, TOO_MANY = 1000, PATIENCE = 120 };
 typedef enum { KEEP, FRESH, RATE, HOLD } mode;
 
@@ -25,8 +27,9 @@ static expectation expected = {.check = CHECK_ID};
 static connection *all, *idle_first, *idle_last;
 static int connections = 64, timer = -1;
 static double seconds = 5, warm = 1, rate;
-static char *template, buffer[1 << 18];
-static size_t template_length;
+static char *template, *greeting, *first_template, buffer[1 << 18];
+static size_t template_length, greeting_length, first_length;
+static int streams; /* at once on each connection; 0: HTTP/1 */
 static uint64_t counter, answers, errors, bytes, opened, answered_once, start, end, due, gap;
 static uint32_t *latency;
 static uint64_t *backlog, backlog_first, backlog_last;
@@ -38,12 +41,28 @@ static uint64_t now(void) {
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+/* Write a number of its own at every mark of a request. */
+static void number_request(char *at, size_t length) {
+    char number[MARK + 1], *end = at + length;
+    snprintf(number, sizeof number, "%012llx", (unsigned long long)counter++);
+    while ((at = memmem(at, (size_t)(end - at), "~~~~~~~~~~~~", MARK))) memcpy(at, number, MARK);
+}
+
+/* As many requests as a connection of HTTP/2 has place for. */
+static void ask_on(connection *c, bool first) {
+    const char *from = first ? first_template : template;
+    size_t length = first ? first_length : template_length;
+    static char frames[1 << 16];
+    memcpy(frames, from, length);
+    number_request(frames, length);
+    char *id = memmem(frames, length, ID_BEGINS, strlen(ID_BEGINS));
+    h2_ask(c, frames, length, id)->since = now();
+}
+
 /* A request with a number of its own at every mark of the template. */
 static void send_request(connection *c, uint64_t since) {
-    char number[MARK + 1], *at = c->out;
-    snprintf(number, sizeof number, "%012llx", (unsigned long long)counter++);
     memcpy(c->out, template, template_length);
-    while ((at = strstr(at, "~~~~~~~~~~~~"))) memcpy(at, number, MARK);
+    number_request(c->out, template_length);
     c->out_length = template_length;
     c->out_sent = 0;
     c->since = since;
@@ -78,6 +97,14 @@ static void write_now(connection *c) {
 
 /* This connection has nothing to do. */
 static void next_request(connection *c) {
+    if (streams) {
+        h2_open(c, streams);
+        wire_append(c, greeting, greeting_length);
+        for (int i = 0; i < streams; i++) ask_on(c, i == 0);
+        c->state = BUSY;
+        write_now(c);
+        return;
+    }
     if (what == RATE && backlog_first == backlog_last) {
         to_idle(c);
         return;
@@ -86,12 +113,20 @@ static void next_request(connection *c) {
     write_now(c);
 }
 
+static void count(uint64_t since) {
+    if (!measuring) return;
+    uint64_t took = (now() - since) / 1000;
+    if (answers < SAMPLES) latency[answers] = took > UINT32_MAX ? UINT32_MAX : (uint32_t)took;
+    answers++;
+}
+
+static void stream_done(void *c, slot *f) {
+    count(f->since);
+    ask_on(c, false);
+}
+
 static void done(connection *c) {
-    if (measuring) {
-        uint64_t took = (now() - c->since) / 1000;
-        if (answers < SAMPLES) latency[answers] = took > UINT32_MAX ? UINT32_MAX : (uint32_t)took;
-        answers++;
-    }
+    count(c->since);
     if (what == HOLD) {
         c->state = IDLE;
         answered_once++;
@@ -111,6 +146,19 @@ static void readable(connection *c) {
             problem(length < 0 ? "a connection was closed by the other side" : "bytes that nobody asked for");
             again(c, false);
             return;
+        }
+        if (streams) {
+            uint64_t body = 0;
+            const char *why = h2_take(c, &expected, buffer, (size_t)length, &body, stream_done, c);
+            if (measuring) bytes += body;
+            if (why) {
+                problem(why);
+                again(c, false);
+                return;
+            }
+            write_now(c);
+            if (c->state != BUSY) return;
+            continue;
         }
         uint64_t before = c->in.body;
         if (!answer_take(&c->in, &expected, c->id, buffer, (size_t)length)) {
@@ -214,12 +262,13 @@ static void run(void) {
     }
 }
 
-static void read_template(const char *path) {
+static char *read_file(const char *path, size_t *length) {
     FILE *file = fopen(path, "rb");
     if (!file) die("the request cannot be read");
-    template = calloc(1, 1 << 20);
-    template_length = fread(template, 1, (1 << 20) - 1, file);
+    char *data = calloc(1, 1 << 16);
+    *length = fread(data, 1, (1 << 16) - 1, file);
     fclose(file);
+    return data;
 }
 
 static void options(int argc, char **argv) {
@@ -228,9 +277,10 @@ static void options(int argc, char **argv) {
                                     {"root", 1, 0, 'a'},  {"groups", 1, 0, 'g'},      {"suites", 1, 0, 'u'},
                                     {"rate", 1, 0, 'r'},  {"request", 1, 0, 'q'},     {"length", 1, 0, 'l'},
                                     {"check", 1, 0, 'x'}, {"mode", 1, 0, 'm'},        {"alpn", 1, 0, 'z'},
+                                    {"streams", 1, 0, 'h'}, {"greeting", 1, 0, 'y'}, {"first", 1, 0, 'f'},
                                     {0, 0, 0, 0}};
     const char *certificate = NULL, *key = NULL, *root = NULL, *groups = "X25519", *suites = "TLS_AES_256_GCM_SHA384";
-    bool http = true;
+    const char *alpn = "http/1.1";
     for (int o; (o = getopt_long(argc, argv, "", names, NULL)) != -1;) switch (o) {
         case 'p': w.port = atoi(optarg); break;
         case 'n': connections = atoi(optarg); break;
@@ -242,28 +292,31 @@ static void options(int argc, char **argv) {
         case 'g': groups = optarg; break;
         case 'u': suites = optarg; break;
         case 'r': rate = atof(optarg); break;
-        case 'q': read_template(optarg); break;
+        case 'q': template = read_file(optarg, &template_length); break;
+        case 'y': greeting = read_file(optarg, &greeting_length); break;
+        case 'f': first_template = read_file(optarg, &first_length); break;
+        case 'h': streams = atoi(optarg); break;
         case 'l': expected.expected_length = strtoull(optarg, NULL, 10); break;
         case 'x': expected.check = strcmp(optarg, "lines") ? strcmp(optarg, "id") ? NO_CHECK : CHECK_ID : CHECK_LINES; break;
         case 'm': what = !strcmp(optarg, "fresh") ? FRESH : !strcmp(optarg, "rate") ? RATE : !strcmp(optarg, "hold") ? HOLD : KEEP; break;
-        case 'z': http = strcmp(optarg, "none"); break;
+        case 'z': alpn = strcmp(optarg, "none") ? optarg : ""; break;
         default: exit(2);
         }
     if (!template || !w.port) die("--port and --request are needed");
-    if (certificate) w.tls = tls_context(certificate, key, root, groups, suites, http);
+    if (certificate) w.tls = tls_context(certificate, key, root, groups, suites, alpn);
 }
 
 int main(int argc, char **argv) {
     options(argc, argv);
-    char *id = strstr(template, "X-Request-Id: ");
-    if (!id && expected.check == CHECK_ID) die("the request has no X-Request-Id");
+    char *id = streams ? NULL : strstr(template, "X-Request-Id: ");
+    if (!streams && !id && expected.check == CHECK_ID) die("the request has no X-Request-Id");
     w.epoll = epoll_create1(EPOLL_CLOEXEC);
     latency = calloc(SAMPLES, sizeof *latency);
     backlog = calloc(SAMPLES, sizeof *backlog);
     all = calloc((size_t)connections, sizeof *all);
     counter = (uint64_t)getpid() << 24;
     for (int i = 0; i < connections; i++) {
-        all[i].out = calloc(1, template_length + 1);
+        all[i].out = calloc(1, all[i].out_size = template_length + 1);
         if (id) all[i].id = all[i].out + (id - template) + strlen("X-Request-Id: ");
     }
     alarm((unsigned)(seconds + warm) + PATIENCE); /* rather no figure than none for ever */

@@ -7,6 +7,7 @@
 #include <openssl/err.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -18,7 +19,7 @@ void die(const char *what) {
 }
 
 SSL_CTX *tls_context(const char *certificate, const char *key, const char *root, const char *groups,
-                     const char *suites, bool http) {
+                     const char *suites, const char *alpn) {
     SSL_CTX *tls = SSL_CTX_new(TLS_client_method());
     if (!tls || !SSL_CTX_set_min_proto_version(tls, TLS1_3_VERSION) || !SSL_CTX_set1_groups_list(tls, groups))
         die("no TLS context");
@@ -32,7 +33,9 @@ SSL_CTX *tls_context(const char *certificate, const char *key, const char *root,
     if (!SSL_CTX_use_PrivateKey_file(tls, key, SSL_FILETYPE_PEM)) die("the client's key cannot be read");
     if (!SSL_CTX_load_verify_file(tls, root)) die("the root cannot be read");
     SSL_CTX_set_verify(tls, SSL_VERIFY_PEER, NULL);
-    if (http && SSL_CTX_set_alpn_protos(tls, (const unsigned char *)"\x08http/1.1", 9)) die("no ALPN");
+    unsigned char offer[32] = {(unsigned char)strlen(alpn)};
+    memcpy(offer + 1, alpn, strlen(alpn));
+    if (*alpn && SSL_CTX_set_alpn_protos(tls, offer, (unsigned)strlen(alpn) + 1)) die("no ALPN");
     return tls;
 }
 

@@ -13,6 +13,10 @@ from tests.kit.fleet import spiffe
 
 _API = "type.googleapis.com/envoy.extensions"
 _HTTP = f"{_API}.filters.network.http_connection_manager.v3.HttpConnectionManager"
+_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_H2_ONLY = {
+    "@type": f"type.googleapis.com/{_OPTIONS}", "explicit_http_config": {"http2_protocol_options": {}},
+}  # fmt: skip
 _LOG = {
     "timestamp": "%START_TIME%", "client.addr": "%DOWNSTREAM_REMOTE_ADDRESS%", "client.id": "%DOWNSTREAM_PEER_URI_SAN%",
     "server.id": "%DOWNSTREAM_LOCAL_URI_SAN%", "listener": "%DOWNSTREAM_LOCAL_ADDRESS%", "method": "%REQ(:METHOD)%",
@@ -31,7 +35,8 @@ def envoy(scene: Scene) -> list[list[str]] | None:
     program = shutil.which("envoy", path=str(Path(sys.executable).parent)) or shutil.which("envoy")
     if program is None:
         return None
-    app = _cluster("app", scene.backend)
+    h2 = scene.row.work.streams > 0
+    app = _cluster("app", scene.backend, h2=scene.row.work.grpc)
     server = {
         "require_client_certificate": True,
         "disable_stateless_session_resumption": True,
@@ -42,7 +47,7 @@ def envoy(scene: Scene) -> list[list[str]] | None:
     listener["filter_chains"][0]["transport_socket"] = _socket("DownstreamTlsContext", server)
     commands = [_command(program, scene.file("envoy.json"), listener, app)]
     if scene.row.hops == 2:
-        peer = _cluster("peer", scene.inbound("envoy"))
+        peer = _cluster("peer", scene.inbound("envoy"), h2=h2)
         client = {"sni": SERVER, "max_session_keys": 0, "common_tls_context": _tls(scene, CLIENT, peer=SERVER)}
         peer["transport_socket"] = _socket("UpstreamTlsContext", client)
         outbound = _listener(scene, scene.entry("envoy"), "peer")
@@ -71,7 +76,7 @@ def _tls(scene: Scene, who: str, *, peer: str) -> dict[str, Any]:
     name = {"san_type": "URI", "matcher": {"exact": spiffe(peer)}}
     return {
         "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
-        **({"alpn_protocols": ["http/1.1"]} if scene.row.shape == "http" else {}),
+        **({"alpn_protocols": ["h2" if scene.row.work.streams else "http/1.1"]} if scene.row.shape == "http" else {}),
         "tls_certificates": [own],
         "validation_context": {"trusted_ca": {"filename": str(scene.root)}, "match_typed_subject_alt_names": [name]},
     }
@@ -86,7 +91,7 @@ def _listener(scene: Scene, port: int, cluster: str, log: Path | None = None) ->
     manager: dict[str, Any] = {
         "@type": _HTTP,
         "stat_prefix": "hop",
-        "codec_type": "HTTP1",
+        "codec_type": "HTTP2" if scene.row.work.streams else "HTTP1",
         "request_headers_timeout": "10s",
         "route_config": {"virtual_hosts": [{"name": "app", "domains": ["*"], "routes": routes}]},
         "http_filters": [router],
@@ -102,12 +107,12 @@ def _with_filter(port: int, config: dict[str, Any]) -> dict[str, Any]:
     return {"address": _address(port), "filter_chains": [{"filters": [{"name": "hop", "typed_config": config}]}]}
 
 
-def _cluster(name: str, port: int) -> dict[str, Any]:
+def _cluster(name: str, port: int, *, h2: bool) -> dict[str, Any]:
     endpoint = {"endpoint": {"address": _address(port)}}
     assignment = {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]}
     # Its own default of 1,024 connections at once would shut callers out of the row of idle connections.
     limits = {"thresholds": [{"max_connections": 8192, "max_pending_requests": 8192, "max_requests": 8192}]}
     return {
         "name": name, "type": "STATIC", "connect_timeout": "2s", "load_assignment": assignment,
-        "circuit_breakers": limits,
+        "circuit_breakers": limits, **({"typed_extension_protocol_options": {_OPTIONS: _H2_ONLY}} if h2 else {}),
     }  # fmt: skip
