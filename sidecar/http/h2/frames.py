@@ -116,6 +116,11 @@ def settings_of(payload: bytes) -> list[tuple[int, int]]:
     return list(_SETTING.iter_unpack(payload))
 
 
+def header(kind: int, flags: int, stream: int, size: int) -> bytes:
+    """What stands before so many bytes of payload."""
+    return _HEADER.pack(size >> 8, size & 0xFF, kind, flags, stream)
+
+
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     """A frame as bytes."""
     size = len(payload)

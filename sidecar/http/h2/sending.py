@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Final
 
 from sidecar.errors import AbusivePeer, HopError, InternalError
 from sidecar.http.h2 import frames
-from sidecar.http.h2.codes import DEFAULT_WINDOW, PREFACE, Abuse, Code, ConnectionFault, Setting
+from sidecar.http.h2.codes import (
+    DEFAULT_WINDOW,
+    END_STREAM,
+    PREFACE,
+    Abuse,
+    Code,
+    ConnectionFault,
+    Kind,
+    Setting,
+)
 from sidecar.http.h2.engine import Engine
 from sidecar.http.h2.events import Failed, H2Event, Stirred
 from sidecar.http.h2.limits import Budgets, H2Limits
@@ -45,7 +54,7 @@ class Sending(ABC):
         self._windows = Windows(limits.stream_window, limits.connection_window)
         self._budgets = Budgets(limits.rates, now)
         self._events: deque[H2Event] = deque()
-        self._out: list[bytes] = []
+        self._out: list[bytes | memoryview] = []
         self._out_bytes = 0
         self._ready: dict[int, H2Stream] = {}  # have something to send, in the order of their turns
         self._blocked: dict[int, H2Stream] = {}  # have something to send, and no room
@@ -71,7 +80,7 @@ class Sending(ABC):
 
     # ---- bytes out ---------------------------------------------------------------------------------------------------
 
-    def _emit(self, data: bytes) -> None:
+    def _emit(self, data: bytes | memoryview) -> None:
         self._out.append(data)
         self._out_bytes += len(data)
 
@@ -91,34 +100,31 @@ class Sending(ABC):
         self.now = now
         while self._ready and self._out_bytes < most:
             stream_id = next(iter(self._ready))
-            self._turn(self._ready.pop(stream_id))
-        data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+            self._turn(self._ready.pop(stream_id), most - self._out_bytes)
+        data = b"".join(self._out)
         self._out = []
         self._out_bytes = 0
         return data
 
-    def _turn(self, stream: H2Stream) -> None:
-        """Frame one piece of what a stream has to send."""
+    def _turn(self, stream: H2Stream, most: int) -> None:
+        """Frame one piece of what a stream has to send; where no other waits for its turn, about `most` bytes of it."""
         engine, end = self._engine, stream.end_queued
         if not stream.unsent and not end:
             return
         if stream.unsent:
-            room = min(engine.room(stream.id), engine.frame_bytes)
+            room = engine.room(stream.id)
             if room <= 0:
                 if stream.blocked_since is None:
                     stream.blocked_since = self.now
                 self._blocked[stream.id] = stream
                 return
-            piece = stream.next_piece(room)
-            end = end and not stream.unsent and not stream.trailers
-            engine.send_data(stream.id, piece, end=end)
-            self._budgets.sent_bytes += len(piece)
-            self._budgets.sent_frames += 1
+            end = self._send_pieces(stream, room if not self._ready else min(room, engine.frame_bytes), most)
         elif stream.trailers:
             engine.send_head(stream.id, stream.trailers, end=True)
+            self._flush()
         else:
-            engine.send_data(stream.id, b"", end=True)
-        self._flush()
+            engine.send_end(stream.id)
+            self._flush()
         if not stream.unsent:
             stream.blocked_since = None
             self._stir(stream)
@@ -126,6 +132,24 @@ class Sending(ABC):
             self._we_are_done(stream)
         elif stream.unsent or stream.end_queued:
             self._ready[stream.id] = stream
+
+    def _send_pieces(self, stream: H2Stream, room: int, most: int) -> bool:
+        """Frame pieces of a body while there is room, until they are `most` bytes; whether that was its end."""
+        engine, frame_bytes = self._engine, self._engine.frame_bytes
+        size, end = 0, False
+        while stream.unsent and size < min(room, most):
+            piece = stream.next_piece(min(frame_bytes, room - size))
+            size += len(piece)
+            end = stream.end_queued and not stream.unsent and not stream.trailers
+            self._emit(frames.header(Kind.DATA, END_STREAM if end else 0, stream.id, len(piece)))
+            self._emit(piece)
+            self._budgets.sent_frames += 1
+        engine.spend(stream.id, size)
+        if end:
+            engine.send_end(stream.id)
+            engine.output()  # the same, empty
+        self._budgets.sent_bytes += size
+        return end
 
     def _unblock(self) -> None:
         """There may be room for streams that had none."""
