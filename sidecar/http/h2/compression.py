@@ -219,7 +219,10 @@ class FieldWriter:
                 if number is not None:
                     index = _DYNAMIC + self._entered - number
             if index is not None:
-                _put_number(out, index, 0x7F, 0x80)
+                if index < 0x7F:
+                    out.append(0x80 | index)
+                else:
+                    _put_number(out, index, 0x7F, 0x80)
             elif name in _PASSING:
                 self._literal(out, name, value, 0x0F, 0x00)
             else:

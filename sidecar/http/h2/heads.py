@@ -40,6 +40,10 @@ _REQUEST_PSEUDO = frozenset((b":method", b":scheme", b":authority", b":path", b"
 _SCHEMES = (b"https", b"http")
 WEBSOCKET: Final = b"websocket"
 
+_MOST_KNOWN, _LONGEST_KNOWN = 2048, 256  # fields; bytes of a value
+_NOT_KEPT = _CAREFUL | {b"set-cookie"}  # what is secret stays nowhere
+_well_formed: set[tuple[bytes, bytes]] = set()
+
 
 def _malformed(detail: str) -> StreamFault:
     return StreamFault(ProtocolViolation(detail))
@@ -123,16 +127,9 @@ def length_of(headers: Headers) -> int | None:
 
 def _split(fields: Headers) -> tuple[dict[bytes, bytes], Headers, dict[bytes, bytes]]:
     """Pseudo-headers, fields, and those fields of which there may be one: each held to its grammar."""
-    regular = [name for name, _ in fields if name[:1] != b":"]
-    names = b"\n".join([*regular, b""])
-    values = b"\n".join([b"", *[value for _, value in fields], b""])
-    if (
-        not _NAMES.match(names)
-        or names.count(b"\n") != len(regular)
-        or _BAD_VALUES.search(values)
-        or values.count(b"\n") != len(fields) + 1
-    ):
-        raise _what_is_wrong(fields)
+    new = [field for field in fields if field not in _well_formed]
+    if new:
+        _check_grammar(new)
     pseudo: dict[bytes, bytes] = {}
     special: dict[bytes, bytes] = {}
     headers: Headers = []
@@ -149,6 +146,25 @@ def _split(fields: Headers) -> tuple[dict[bytes, bytes], Headers, dict[bytes, by
         else:
             headers.append(field)
     return pseudo, headers, special
+
+
+def _check_grammar(fields: Headers) -> None:
+    """Hold names and values to their grammar, all at once. Most fields come in every request, so those that are well
+    formed are known the next time.
+    """
+    regular = [name for name, _ in fields if name[:1] != b":"]
+    names = b"\n".join([*regular, b""])
+    values = b"\n".join([b"", *[value for _, value in fields], b""])
+    if (
+        not _NAMES.match(names)
+        or names.count(b"\n") != len(regular)
+        or _BAD_VALUES.search(values)
+        or values.count(b"\n") != len(fields) + 1
+    ):
+        raise _what_is_wrong(fields)
+    if len(_well_formed) + len(fields) > _MOST_KNOWN:
+        _well_formed.clear()
+    _well_formed.update([field for field in fields if len(field[1]) <= _LONGEST_KNOWN and field[0] not in _NOT_KEPT])
 
 
 def _careful(field: tuple[bytes, bytes], headers: Headers, special: dict[bytes, bytes]) -> None:
