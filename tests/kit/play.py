@@ -354,7 +354,8 @@ class MemoryProxy(Proxy):
             assert pool.open == len(pool._idle), f"{upstream.name}: {pool.open} open, {len(pool._idle)} idle"
             assert not pool._waiting
             trunks = upstream.trunks
-            assert not (trunks.open or trunks._calls or trunks._waiting or trunks._connecting), upstream.name
+            left = (trunks.open, trunks._connecting, len(trunks._calls), len(trunks._waiting))
+            assert left == (0, 0, 0, 0), f"{upstream.name}: {left}"
         for door in {side.door for _, side in self._inbound} | {side.door for *_, side in self._outbound}:
             assert not door.rooms._taken, door.rooms._taken
 
