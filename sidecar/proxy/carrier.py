@@ -15,10 +15,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sidecar.http.grpc import is_grpc
-from sidecar.http.h2 import Code, Stirred
+from sidecar.http.h2 import Code, Failed, Stirred
 from sidecar.http.message import Data, End, ResponseHead
 from sidecar.http.versions import reason_of
-from sidecar.net.port import NEVER, PIECE, PeerGone, WireBroken, park
+from sidecar.net.port import NEVER, PIECE, Expired, PeerGone, WireBroken, park
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sidecar.net.port import Port, Task, Wire
 
 EAGER_BYTES = 16 * 1024  # of a body that may wait for its turn on the wire before its sender waits too
+FAREWELL_SECONDS = 2.0  # for a connection that has failed to take our GOAWAY
 _NOTHING = memoryview(b"")
 
 
@@ -68,6 +69,8 @@ class Carrier:
                 if end is not None:
                     end.stirred()
             else:
+                if isinstance(event, Failed) and self._writer is not None:
+                    self._writer.deadline = min(self._writer.deadline, self.port.now + FAREWELL_SECONDS)
                 self._on_event(event)
         if codec.wants_write or codec.finished:
             self.kick()
@@ -78,15 +81,19 @@ class Carrier:
             self._writer.wake()
 
     async def write(self) -> None:
-        """Send what there is until the connection has failed or comes to its end. Raises WireBroken, Expired."""
+        """Send what there is until the connection has failed or comes to its end. Raises WireBroken."""
         port, codec = self.port, self.codec
         self._writer = port.current
         while True:
             data = codec.to_send(port.now)
             if data:
                 self.tell()
-                port.deadline(port.now + self.idle)
-                await self.wire.write(data)
+                patience = self.idle if codec.error is None else FAREWELL_SECONDS
+                port.deadline(port.now + patience)
+                try:
+                    await self.wire.write(data)
+                except Expired:
+                    raise WireBroken(f"the other side takes none of our bytes for {patience:g} s") from None
                 continue
             if codec.error is not None or codec.finished:
                 return
@@ -161,9 +168,11 @@ class StreamEnd:
         if carrier.codec.wants_write:
             carrier.kick()
         task = carrier.port.current
+        if beside is not None and beside.half_closed:
+            raise PeerGone(reset=beside.reset)
+        if self.stream.has_news:  # it came while nobody waited for it
+            return
         if beside is not None:
-            if beside.half_closed:
-                raise PeerGone(reset=beside.reset)
             beside.watcher = task
         self.reader = task
         try:
@@ -208,10 +217,11 @@ class StreamEnd:
         self.carrier.tell()
         stream.tag = None
 
-    def abort(self) -> None:
+    def abort(self, code: Code | None = None) -> None:
         """End the stream so that nobody takes what it has for the whole."""
         if self.stream is not None and not self.closed:
-            self.stream.reset(Code.CANCEL if self.carrier.codec.is_client else Code.INTERNAL_ERROR)
+            usual = Code.CANCEL if self.carrier.codec.is_client else Code.INTERNAL_ERROR
+            self.stream.reset(usual if code is None else code)
             self.close()
 
     def rest(self, on_stir: Callable[[], None] | None) -> None:
@@ -227,7 +237,14 @@ class StreamEnd:
     def next_event(self) -> HttpEvent:
         """The next event. Raises the stream's error."""
         event: HttpEvent = self.stream.next_event()
+        if isinstance(event, Data):
+            self._pass_room_on()
         return event
+
+    def _pass_room_on(self) -> None:
+        """Taking a piece may have given the other side window again: others wait for it even while we do not."""
+        if self.carrier.codec.wants_write:
+            self.carrier.kick()
 
     def receive(self, data: bytes) -> None:
         """Nothing comes this way."""
@@ -311,7 +328,9 @@ class AskedStream(StreamEnd):
     def next_event(self) -> HttpEvent:
         """The next event. Raises the stream's error."""
         event: HttpEvent = self.stream.next_event()
-        if isinstance(event, ResponseHead) and not event.reason:
+        if isinstance(event, Data):
+            self._pass_room_on()
+        elif isinstance(event, ResponseHead) and not event.reason:
             event.reason = reason_of(event.status)
         return event
 

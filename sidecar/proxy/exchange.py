@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"))  # RFC 9110 section 9.2.2
 REPLAY_BYTES = 64 * 1024  # Linkerd's limit for the same purpose
 FLUSH_BYTES = 64 * 1024
+ATTEMPTS = 3  # of a request that upstreams say they have not begun with
 INFORMATIONAL_LIMIT = 32  # 1xx responses to one request; Go's client stops at 5, nobody is known to send more than 2
 
 
@@ -136,10 +137,10 @@ class Exchange(Flow):
                 handover = None
                 self._give_up(connection)
                 if isinstance(error, UpstreamRefused):  # it has not begun with it, and says so
-                    if self._hop.attempts > 1 or (self._head.body and self._wrote and self._replay is None):
+                    if self._hop.attempts >= ATTEMPTS or (self._head.body and self._wrote and self._replay is None):
                         raise
                     continue
-                if not isinstance(error, UpstreamClosed) or not connection.reused:
+                if not isinstance(error, UpstreamClosed) or not _was_stale(connection):
                     raise
                 error.reused = True
                 if not self._may_send_again(resendable):
@@ -147,6 +148,8 @@ class Exchange(Flow):
                 max_idle = FRESH
 
     def _choose_age(self, resendable: bool) -> float:
+        if isinstance(self._road, Trunks):
+            return NEVER  # they are always alive, as far as anybody can know
         if not resendable:
             return YOUNG
         if self._head.body and (self._head.length is None or self._head.length > REPLAY_BYTES):
@@ -448,3 +451,11 @@ class Exchange(Flow):
         self.switched = True
         with side.tunnels.open(port.current, judge):
             await tunnel(port, wire, connection.wire, hop, idle=NEVER, lease=lease_of(hop, port), early=early)
+
+
+def _was_stale(connection: Connection) -> bool:
+    """Whether a connection that failed may have been dead when it was taken. One that has only reset our stream lives,
+    and the upstream has seen the request.
+    """
+    wire = connection.wire
+    return connection.reused and (not isinstance(wire, StreamEnd) or wire.carrier.codec.ended)

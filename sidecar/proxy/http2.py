@@ -8,12 +8,15 @@ streams are recorded with that error, and where it had none, the failure is a ho
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sidecar.errors import (
+    AbusivePeer,
     DeadlinePast,
     DownstreamGone,
     Draining,
+    Fault,
     HopError,
     IdentityRefused,
     InternalError,
@@ -21,7 +24,7 @@ from sidecar.errors import (
     UnsupportedFeature,
 )
 from sidecar.http import grpc
-from sidecar.http.h2 import Failed, H2Server, Opened
+from sidecar.http.h2 import Code, Failed, H2Server, Opened
 from sidecar.http.message import Data, End, RequestHead
 from sidecar.net.port import NEVER, Cancelled, Expired, WireBroken
 from sidecar.proxy.carrier import Carrier, ServedStream
@@ -29,6 +32,7 @@ from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.http import DRAIN_BYTES, LINGER_BYTES, LINGER_SECONDS, STREAM_SECONDS
 from sidecar.proxy.pace import Pace
 from sidecar.proxy.respond import refusal, status_of
+from sidecar.proxy.rooms import narrow
 from sidecar.proxy.side import DRAIN_GRACE
 from sidecar.proxy.trunks import h2_limits
 
@@ -46,12 +50,13 @@ class _Over(Exception):
 class _Serving:
     """A request under way."""
 
-    __slots__ = ("exchange", "pace", "task")
+    __slots__ = ("exchange", "pace", "recorded", "task")
 
     def __init__(self, task: Task) -> None:
         self.task = task
         self.exchange: Exchange | None = None
         self.pace: Pace | None = None
+        self.recorded = False
 
 
 class Http2Connection:
@@ -66,10 +71,15 @@ class Http2Connection:
         self._caller = caller
         self._early = early
         self.direction = side.direction
-        self.codec = H2Server(h2_limits(side.limits, side.timeouts.idle), port.now)
+        limits = h2_limits(side.limits, side.timeouts.idle)
+        self._who = caller.peer.id.text if caller.peer is not None else ""  # those without identity share one's room
+        self._wide = side.door.rooms.enter(self._who)
+        self.codec = H2Server(limits if self._wide else narrow(limits), port.now)
         self._carrier = Carrier(port, wire, self.codec, idle=side.timeouts.idle, on_event=self._on_event)
         self._serving: dict[H2Stream, _Serving] = {}
         self._task: Task | None = None
+        self._reading = False
+        self._written = False  # all that we had to say has been sent
         self._leave_by = NEVER  # when no stream is taken any more
 
     @property
@@ -90,35 +100,44 @@ class Http2Connection:
                 self.drain()
             await self._read_on()
             await self._let_end()
-        except _Over:
-            await self._let_end()
-            await self._close_in_stages()
+            if self._written:
+                await self._close_in_stages()
         finally:
             self._wire.close()
+            if self._wide:
+                self._door.rooms.leave(self._who)
 
     async def _read_on(self) -> None:
-        """Until the other side has gone."""
+        """Until the other side has gone, or we have said all that we had to say."""
         task, carrier = self._task, self._carrier
         assert task is not None
+        self._reading = True
         try:
-            while True:
+            while not self._written:
                 task.deadline = self._patience()
                 try:
                     if not await carrier.read():
                         return
                 except Expired:
                     self._lose_patience()
-        except (WireBroken, Expired):
+        except _Over:
+            pass
+        except WireBroken:
             carrier.take(b"")
+        finally:
+            self._reading = False
 
     async def _let_end(self) -> None:
         """Requests whose caller has gone find that out by themselves."""
-        self._port.deadline(NEVER)
+        port = self._port
+        port.deadline(NEVER)
         while self._serving:
-            await self._port.wait(*[serving.task for serving in self._serving.values()])
+            with suppress(_Over, WireBroken):  # of the writer; what could not be sent is nobody's loss any more
+                await port.wait(*[serving.task for serving in self._serving.values()])
 
     async def _write(self) -> None:
         await self._carrier.write()
+        self._written = True
         assert self._task is not None
         self._task.throw(_Over())
 
@@ -139,7 +158,7 @@ class Http2Connection:
         """Come to an end: say so, take what is on its way, and close with the last answer."""
         self.codec.begin_shutdown()
         self._leave_by = self._port.now + DRAIN_GRACE
-        if self._task is not None:
+        if self._reading and self._task is not None:
             self._task.deadline = min(self._task.deadline, self._leave_by)
         self._carrier.kick()
 
@@ -195,15 +214,21 @@ class Http2Connection:
             end = ServedStream(self._carrier, event.stream)
             task = self._port.spawn(self._serve_stream(event.stream, end))
             self._serving[event.stream] = _Serving(task)
-        elif isinstance(event, Failed) and not self._serving:
+        elif isinstance(event, Failed):
             self._fail(event.error)
 
     def _fail(self, error: HopError) -> None:
-        """Record what ended the connection while nobody asked for anything."""
+        """Count what ended the connection, and record it where no request is about to be recorded with it."""
         side = self._door.side
-        hop = side.open_hop(self._caller, None, self._port.now)
-        hop.version = "2"
-        self._ended(side, hop, error)
+        self._count_failure(error)
+        if any(stream.error is error and not serving.recorded for stream, serving in self._serving.items()):
+            return
+        self._ended(side, self._headless(side, None), error)
+
+    def _count_failure(self, error: HopError) -> None:
+        side = self._door.side
+        reason = error.reason if isinstance(error, AbusivePeer) else "protocol"
+        side.recorder.metrics.counter("mesh_http2_failures_total").add((self.direction, side.name, reason))
 
     # ---- one request -------------------------------------------------------------------------------------------------
 
@@ -213,15 +238,14 @@ class Http2Connection:
         finally:
             end.close()
             self._serving.pop(stream, None)
-            if not self._serving and self._task is not None:
+            if not self._serving and self._reading and self._task is not None:
                 self._task.deadline = self._patience()
 
     async def _serve_one(self, stream: H2Stream, end: ServedStream) -> None:
-        port, caller = self._port, self._caller
+        port, caller, serving = self._port, self._caller, self._serving[stream]
         side = self._door.side  # as of now, and to the end of this request
         head: RequestHead | None = None
         hop = None
-        exchange: Exchange | None = None
         try:
             event = end.next_event()
             if not isinstance(event, RequestHead):
@@ -235,21 +259,33 @@ class Http2Connection:
                 raise UnsupportedFeature("CONNECT over HTTP/2; ask for it over HTTP/1.1")
             if side.tunnels.full and plan.lasts:
                 side.tunnels.check_place()
-            exchange = Exchange(port, side, hop, head, plan, end, end, caller)
-            self._serving[stream].exchange = exchange
-            await exchange.run()
+            serving.exchange = Exchange(port, side, hop, head, plan, end, end, caller)
+            await serving.exchange.run()
+            serving.recorded = True
             self._record(side, hop)
         except HopError as error:
-            hop = hop or side.open_hop(caller, stream.head, port.now)
-            hop.version = "2"
-            await self._refuse(side, hop, error, head, end, answered=exchange is not None and exchange.answered)
+            hop = hop or self._headless(side, stream.head)
+            await self._refuse(side, hop, self._why(stream, error), head, end)
         except Cancelled:
-            self._ended(side, hop or side.open_hop(caller, head, port.now), Draining("the sidecar has ended"))
+            self._ended(side, hop or self._headless(side, head), Draining("the sidecar has ended"))
             raise
         except Exception as error:  # noqa: BLE001 - a fault of ours ends this request, not the sidecar
             fault = InternalError(f"{type(error).__name__}: {error}")
-            hop = hop or side.open_hop(caller, head, port.now)
-            await self._refuse(side, hop, fault, head, end, answered=exchange is not None and exchange.answered)
+            await self._refuse(side, hop or self._headless(side, head), fault, head, end)
+
+    def _headless(self, side: HttpSide, head: RequestHead | None) -> Hop:
+        """A hop for what could not be read as a request."""
+        hop = side.open_hop(self._caller, head, self._port.now)
+        hop.version = "2"
+        return hop
+
+    def _why(self, stream: H2Stream, error: HopError) -> HopError:
+        """The error that a request ended with. Whoever finds the stream gone asks the stream."""
+        if isinstance(error, DownstreamGone) and stream.error is not None:
+            error = stream.error
+        if isinstance(error, AbusivePeer) and error is not self.codec.error:
+            self._count_failure(error)  # of this stream only
+        return error
 
     # ---- the end of a hop ------------------------------------------------------------------------------------------
 
@@ -264,22 +300,27 @@ class Http2Connection:
         self._record(side, hop)
 
     async def _refuse(
-        self, side: HttpSide, hop: Hop, error: HopError, head: RequestHead | None, end: ServedStream, *, answered: bool
+        self, side: HttpSide, hop: Hop, error: HopError, head: RequestHead | None, end: ServedStream
     ) -> None:
         """Answer with an error, or reset the stream where an answer has begun, or none can be made."""
+        serving = self._serving[end.stream]
+        answered = serving.exchange is not None and serving.exchange.answered
         status = status_of(error)
         if not answered:
             hop.status = status
+        serving.recorded = True
         self._ended(side, hop, error)
         if isinstance(error, IdentityRefused):  # it has lost its right: nothing more is taken from it
             self._lose_patience()
-        if answered or not status or end.gone or isinstance(error, DownstreamGone):
-            end.abort()
-            return
-        try:
-            await self._answer(side, hop, error, head, end)
-        except (WireBroken, Expired, HopError):
-            end.abort()
+        if not answered and status and not end.gone:
+            try:
+                await self._answer(side, hop, error, head, end)
+                return
+            except (WireBroken, Expired, HopError):
+                pass
+            except Exception:  # noqa: BLE001, S110 - no answer can be made any more, and the hop has been recorded
+                pass
+        end.abort(Code.CANCEL if error.fault is Fault.DOWNSTREAM else Code.INTERNAL_ERROR)
 
     async def _answer(
         self, side: HttpSide, hop: Hop, error: HopError, head: RequestHead | None, end: ServedStream
@@ -296,7 +337,7 @@ class Http2Connection:
             end.send_end()
         await end.write(b"")
         left = DRAIN_BYTES
-        while left > 0 and not end.they_are_done and not end.gone:  # a little more of the request: no need to reset it
+        while left > 0 and end.stream.error is None and not end.they_are_done:  # a little more: no need to reset it
             event = end.next_event()
             if isinstance(event, Data):
                 left -= len(event.data)

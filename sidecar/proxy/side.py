@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from sidecar.http.headers import first
 from sidecar.net.port import NEVER
+from sidecar.proxy.rooms import Rooms
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -48,9 +49,10 @@ class Caller:
 class Door:
     """One listener through all its generations."""
 
-    __slots__ = ("draining", "ends_at", "side")
+    __slots__ = ("draining", "ends_at", "rooms", "side")
 
     def __init__(self, side: HttpSide) -> None:
+        self.rooms = Rooms(side.direction)
         self.side = side  # of the current generation
         self.draining = False  # no connection is taken any more, those that are open come to their end
         self.ends_at = NEVER  # monotonic: when those that have not yet are ended

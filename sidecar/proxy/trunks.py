@@ -8,11 +8,20 @@ close says so (GOAWAY), and what it has not begun is asked again elsewhere.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import deque
+from typing import TYPE_CHECKING, Final
 
-from sidecar.errors import HopError, Overflow, PeerIdentityMismatch, UpstreamRefused, UpstreamReset
+from sidecar.errors import (
+    HopError,
+    InternalError,
+    Overflow,
+    PeerIdentityMismatch,
+    UpstreamIdle,
+    UpstreamRefused,
+    UpstreamReset,
+)
 from sidecar.http.h2 import H2Client, H2Limits
-from sidecar.net.pool import FRESH, RETIRED, Connection
+from sidecar.net.pool import RETIRED, Connection
 from sidecar.net.port import NEVER, Expired, Signal, WireBroken
 from sidecar.net.tls import AlertReceived
 from sidecar.proxy.carrier import AskedStream, Carrier
@@ -26,10 +35,16 @@ if TYPE_CHECKING:
     from sidecar.net.port import Port, Task
 
 
+PING_AFTER: Final = 10.0  # seconds of silence, while a peer owes us answers; Linkerd asks as often
+PING_WITHIN: Final = 5.0  # seconds: whoever says nothing for so long after that is gone
+
+
 class _Trunk:
     """One connection, and who has a place on it."""
 
-    __slots__ = ("base", "carrier", "codec", "idle_since", "promised", "task", "used")
+    __slots__ = (
+        "_asked_at", "_heard", "_heard_at", "base", "carrier", "codec", "idle_since", "promised", "task", "used",
+    )  # fmt: skip
 
     def __init__(self, port: Port, base: Connection, limits: H2Limits, idle: float) -> None:
         self.base = base
@@ -39,11 +54,39 @@ class _Trunk:
         self.used = 0  # places given in all
         self.idle_since = port.now
         self.task: Task | None = None
+        self._heard, self._heard_at = 0, port.now  # bytes, and when there was the last of them
+        self._asked_at = NEVER  # when we have sent a PING into the silence
 
     @property
     def room(self) -> int:
-        """How many more requests it takes."""
-        return self.codec.room - self.promised
+        """How many more requests it takes. The first need not wait for the other side's SETTINGS, the others do: it
+        may take few at once.
+        """
+        room = self.codec.room if self.codec.greeted else min(1 - len(self.codec.streams), self.codec.room)
+        return max(0, room - self.promised)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody uses it."""
+        return not self.codec.streams and not self.promised
+
+    def leave(self) -> None:
+        """Take no more requests, and end with those that it has."""
+        self.codec.leave()
+        self.carrier.kick()
+
+    def is_dead(self, now: float) -> bool:
+        """Whether a peer that owes us answers has fallen silent, and says nothing to a PING either: its machine may be
+        gone, and TCP would not tell us for a quarter of an hour. Applications are not asked: some servers of gRPC take
+        a PING every ten seconds for an attack.
+        """
+        heard = self.base.wire.received
+        if heard != self._heard or not self.codec.streams or self.base.peer is None:
+            self._heard, self._heard_at, self._asked_at = heard, now, NEVER
+        elif self._asked_at == NEVER and now - self._heard_at >= PING_AFTER:
+            self._asked_at = now
+            self.codec.ping(b"still on")
+        return now - self._asked_at >= PING_WITHIN
 
 
 class Trunks:
@@ -73,44 +116,73 @@ class Trunks:
         self._pending = pending
         self._trunks: list[_Trunk] = []
         self._calls: dict[AskedStream, _Trunk] = {}
-        self._change = Signal()  # a connection has been made or lost, or has room again
+        self._waiting: deque[Signal] = deque()  # one for each request that waits for a place
         self._connecting = 0
         self._failure: HopError | None = None  # of the last try to connect
         self.generation = 0
 
     async def take(self, max_idle: float) -> Connection:
-        """A place for one request. `FRESH` asks for a connection that has carried none. Raises Overflow, and what
-        connecting raises.
+        """A place for one request, however long its connection has been idle: what happens on a trunk is read at once,
+        so one that has died is none. Raises Overflow, and what connecting raises.
         """
         port = self._port
-        began = port.now
-        port.deadline(began + self._pending)
+        give_up = port.now + self._pending
         failure_before = self._failure
         while True:
-            found = self._find(fresh=max_idle == FRESH)
+            found = self._find()
             if found is not None:
                 return self._place(found)
-            if self._failure is not None and self._failure is not failure_before and not self._connecting:
+            if self._failure is not failure_before and not self._connecting:
+                assert self._failure is not None
                 raise self._failure.with_traceback(None)
-            if not self._connecting and len(self._trunks) < self._most:
+            if self._may_connect:
                 self._connecting += 1
                 port.start(self._make())
-                port.deadline(NEVER)  # connecting has deadlines of its own
-            try:
-                await port.wait(self._change)
-            except Expired:
-                raise Overflow(
-                    f"no place on {len(self._trunks)} HTTP/2 connections within {self._pending:g} s (limits.pool)"
-                ) from None
+            port.deadline(NEVER if self._connecting else give_up)  # connecting has deadlines of its own
+            await self._wait()
 
-    def _find(self, *, fresh: bool) -> _Trunk | None:
+    @property
+    def _may_connect(self) -> bool:
+        """One at a time, and none while another has not said yet how many it takes."""
+        return (
+            not self._connecting
+            and len(self._trunks) < self._most
+            and not any(trunk.codec.room and not trunk.codec.greeted for trunk in self._trunks)
+        )
+
+    async def _wait(self) -> None:
+        """Wait until there may be a place, or a reason to look. Raises Overflow."""
+        turn = Signal()
+        self._waiting.append(turn)
+        try:
+            await self._port.wait(turn)
+        except BaseException as error:
+            if turn.happened:  # it was for us, and we leave without it
+                self._call(1)
+            else:
+                self._waiting.remove(turn)
+            if not isinstance(error, Expired):
+                raise
+            count = len(self._trunks)
+            raise Overflow(f"no place on {count} HTTP/2 connections within {self._pending:g} s (limits.pool)") from None
+
+    def _call(self, count: int) -> None:
+        """So many of those who wait may look again."""
+        while count > 0 and self._waiting:
+            self._waiting.popleft().fire()
+            count -= 1
+
+    def _call_all(self) -> None:
+        """A connection has come or gone: who starts the next one, and who fails, is for each of them to see."""
+        self._call(len(self._waiting))
+
+    def _find(self) -> _Trunk | None:
         wall = self._port.wall()
         for trunk in self._trunks:
             peer = trunk.base.peer
             if peer is not None and wall >= peer.tls.not_after:
-                trunk.codec.leave()  # no request rests on a certificate that has ended
-                trunk.carrier.kick()
-            elif trunk.room > 0 and not (fresh and trunk.used):
+                trunk.leave()  # no request rests on a certificate that has ended
+            elif trunk.room > 0:
                 return trunk
         return None
 
@@ -135,49 +207,58 @@ class Trunks:
         except HopError as error:
             self._failure = error
             return
+        except Exception as error:  # noqa: BLE001 - a fault of ours fails those who wait, not the sidecar
+            self._failure = InternalError(f"{type(error).__name__}: {error}")
+            return
         finally:
             self._connecting -= 1
-            self._stir()
+            self._call_all()
         trunk = _Trunk(port, base, self._limits, self._stall)
         trunk.task = port.current
-        if base.generation != self.generation:
-            trunk.codec.leave()
+        if self.generation not in (base.generation, RETIRED):  # who still waits at a retired one needs it all the same
+            trunk.leave()
         self._trunks.append(trunk)
-        self._stir()
         try:
             await self._drive(trunk)
         finally:
             self._trunks.remove(trunk)
             base.wire.close()
-            self._stir()
+            self._call_all()
 
     async def _drive(self, trunk: _Trunk) -> None:
         port, carrier = self._port, trunk.carrier
+        error: Exception | None = None
         try:
             port.deadline(NEVER)
             port.spawn(self._write(trunk))
-            while await carrier.read():
-                self._stir()
-        except (WireBroken, Expired, _Done) as error:
-            trunk.codec.lose(self._meaning(trunk, error), port.now)
-            carrier.tell()
+            room, more = 0, True
+            while more:
+                before, more = room, await carrier.read()
+                room = trunk.room
+                self._call(room - before if room > before else 0)
+        except (WireBroken, _Done, _Silent) as problem:
+            error = problem
+        except Exception as problem:  # noqa: BLE001 - a fault of ours ends this connection, not the sidecar
+            error = InternalError(f"{type(problem).__name__}: {problem}")
+        trunk.codec.lose(self._meaning(trunk, error), port.now)
+        carrier.tell()
 
     async def _write(self, trunk: _Trunk) -> None:
         await trunk.carrier.write()
         assert trunk.task is not None
         trunk.task.throw(_Done())
 
-    def _meaning(self, trunk: _Trunk, error: Exception) -> HopError | None:
+    def _meaning(self, trunk: _Trunk, error: Exception | None) -> HopError | None:
         """What the end of a connection means for the requests on it; None for an ordinary one."""
+        if isinstance(error, _Silent):
+            return UpstreamIdle(f"{self._name} says nothing for {PING_AFTER:g} s, nor to a PING for {PING_WITHIN:g} s")
+        if isinstance(error, InternalError):
+            return error
         if isinstance(error, AlertReceived) and not trunk.codec.greeted:
             return PeerIdentityMismatch(f"alert_{error.reason}", f"{self._name}: {error.detail}")
         if isinstance(error, WireBroken):
             return UpstreamReset(f"{self._name}: {error}")
         return None
-
-    def _stir(self) -> None:
-        change, self._change = self._change, Signal()
-        change.fire()
 
     # ---- as a pool ---------------------------------------------------------------------------------------------------
 
@@ -194,30 +275,32 @@ class Trunks:
         if trunk is None:
             return
         call.begun()
-        if not trunk.codec.streams:
+        if trunk.idle:
             trunk.idle_since = self._port.now
-            if trunk.codec.going_away:
-                trunk.carrier.kick()
-        self._stir()
+            if self.generation == RETIRED:
+                trunk.leave()
+        if trunk.codec.going_away:
+            trunk.carrier.kick()
+        self._call(1)
 
     def sweep(self) -> None:
         """Close what has been idle for too long; end what waits for the other side in vain."""
         now = self._port.now
         for trunk in list(self._trunks):
             trunk.codec.check_time(now)
-            if not trunk.codec.streams and not trunk.promised and now - trunk.idle_since >= self._idle:
+            if trunk.idle and now - trunk.idle_since >= self._idle:
                 trunk.codec.leave()
+            if trunk.is_dead(now) and trunk.task is not None:
+                trunk.task.throw(_Silent())
             trunk.carrier.tell()
-            trunk.carrier.kick()
 
     def renew(self, generation: int) -> None:
         """Connections of earlier generations take no more requests, and end with those that they have (D17)."""
         self.generation = generation
         for trunk in self._trunks:
             if trunk.base.generation != generation:
-                trunk.codec.leave()
-                trunk.carrier.kick()
-        self._stir()
+                trunk.leave()
+        self._call_all()
 
     def retire(self) -> None:
         """The upstream is no more."""
@@ -231,6 +314,10 @@ class Trunks:
 
 class _Done(Exception):
     """All has been said on a connection that takes no more requests."""
+
+
+class _Silent(Exception):
+    """Nobody is there any more."""
 
 
 class _Call(AskedStream):
@@ -249,7 +336,10 @@ class _Call(AskedStream):
         assert isinstance(codec, H2Client)
         if codec.room <= 0:
             raise UpstreamRefused("the connection takes no more requests")
-        return super().begin(head)
+        super().begin(head)
+        if codec.spent:
+            codec.leave()
+        return b""
 
     def begun(self) -> None:
         """The promise has been kept, or is no longer wanted."""

@@ -17,7 +17,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Literal
 
 from certs.spiffe import SpiffeId
-from sidecar.errors import HandshakeFailed, HopError, IdentityRefused, PeerIdentityMismatch
+from sidecar.errors import AbusivePeer, HandshakeFailed, HopError, IdentityRefused, PeerIdentityMismatch
 from sidecar.hop import Direction, Hop, HopProtocol, Waived
 from sidecar.telemetry import outcome, redact
 from sidecar.telemetry.clock import rfc3339
@@ -61,7 +61,7 @@ class Decision:
     headers: dict[str, str] = field(default_factory=dict)
     status: int = 0
     error: str = ""  # short name of the error, empty where there was none
-    reason: str = ""  # of an identity failure
+    reason: str = ""  # of an identity failure, or the name of a flood
     detail: str = ""
     flag: str = "-"
     rule: str = ""
@@ -244,8 +244,9 @@ def base36(number: int) -> str:
 
 
 def reason_of(error: HopError | None) -> str:
-    """The short reason that a failed handshake's error carries; empty for any other."""
-    return error.reason if isinstance(error, IdentityRefused | PeerIdentityMismatch | HandshakeFailed) else ""
+    """The short reason that the error of a failed handshake, or of a flood, carries; empty for any other."""
+    told = AbusivePeer | IdentityRefused | PeerIdentityMismatch | HandshakeFailed
+    return error.reason if isinstance(error, told) else ""
 
 
 def bounded(segments: tuple[str, ...]) -> tuple[str, ...]:

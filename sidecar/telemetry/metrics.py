@@ -56,7 +56,8 @@ LABELS: dict[str, tuple[Literal["closed", "open"], str]] = {
         "open",
         "short, stable reason why a handshake failed; or of an early end: `certificate_end`, `certificate_quiet`, "
         "`policy`, `identity`, `removed`, `slow_body`, `slow_reader`; or of a refused connection: `connections`, "
-        "`memory`, `peer`, `half_open`, `handshakes`",
+        "`memory`, `peer`, `half_open`, `handshakes`; or of HTTP/2 that failed: `protocol`, or the name of a flood "
+        "(docs/protocols.md)",
     ),
     "posture": ("closed", "`strict`, `permissive` or `observe`"),
     "certificate": ("closed", "`svid`: this sidecar's own leaf"),
@@ -151,6 +152,13 @@ DEFINITIONS: tuple[Definition, ...] = (
         "counter",
         "Open raw connections, upgrades and streams that were let in and then ended by us.",
         ("direction", "reason"),
+    ),
+    Definition(
+        "mesh_http2_failures_total",
+        "counter",
+        "HTTP/2 connections of callers (for `zero_window`, single streams) that we ended because "
+        "they broke the rules of the protocol, or wasted our time within them.",
+        ("direction", "listener", "reason"),
     ),
     Definition("mesh_drain_phase_seconds", "gauge", "Time that each phase of the drain has taken so far.", ("phase",)),
     Definition("mesh_config_reloads_total", "counter", "Reloads of the configuration.", ("result",)),

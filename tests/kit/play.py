@@ -353,6 +353,11 @@ class MemoryProxy(Proxy):
             pool = upstream.pool
             assert pool.open == len(pool._idle), f"{upstream.name}: {pool.open} open, {len(pool._idle)} idle"
             assert not pool._waiting
+            trunks = upstream.trunks
+            left = (trunks.open, trunks._connecting, len(trunks._calls), len(trunks._waiting))
+            assert left == (0, 0, 0, 0), f"{upstream.name}: {left}"
+        for door in {side.door for _, side in self._inbound} | {side.door for *_, side in self._outbound}:
+            assert not door.rooms._taken, door.rooms._taken
 
 
 class Stage:
@@ -400,11 +405,11 @@ class Stage:
         """Connect as the application web to a listener of its sidecar; 9000 is the forward proxy, 9002 the raw one."""
         return self._known(await self.port.dial(host, port))
 
-    async def peer(self, who: SpiffeId = WEB, port: int = 17443) -> Line:
+    async def peer(self, who: SpiffeId = WEB, port: int = 17443, *, h2: bool = False) -> Line:
         """Connect as a peer without a sidecar of its own, straight to the sidecar of orders."""
         wire = await self.port.dial("10.0.0.2", port)
         secure, _ = await self.gates[who].connect(
-            self.port, wire, http=True, server_name="orders", expected=ORDERS, within=5.0
+            self.port, wire, http=True, server_name="orders", expected=ORDERS, within=5.0, h2=h2
         )
         self.port.deadline(float("inf"))
         return self._known(secure)

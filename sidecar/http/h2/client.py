@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Final
 from sidecar.errors import (
     HopError,
     UpstreamClosed,
+    UpstreamIdle,
     UpstreamProtocolViolation,
     UpstreamRefused,
     UpstreamReset,
 )
 from sidecar.http.h2 import frames
-from sidecar.http.h2.codes import LAST_STREAM, Code, ConnectionFault, StreamFault, code_name
+from sidecar.http.h2.codes import LAST_STREAM, Abuse, Code, ConnectionFault, StreamFault, code_name
 from sidecar.http.h2.events import Leaving
 from sidecar.http.h2.heads import length_of, read_response, read_trailers
 from sidecar.http.h2.reading import H2Connection
@@ -70,6 +71,11 @@ class H2Client(H2Connection):
     def finished(self) -> bool:
         """Whether nothing more will come of this connection: time to close."""
         return self.going_away and not self.streams
+
+    @property
+    def spent(self) -> bool:
+        """Whether it has carried as many requests as one connection may."""
+        return self.opened >= self.limits.streams_per_connection
 
     def ping(self, payload: bytes) -> None:
         """Ask whether the other side is there; eight bytes, that come back as `Pong`."""
@@ -155,6 +161,12 @@ class H2Client(H2Connection):
         self._events.append(Leaving(last_stream, code))
 
     def _violation(self, detail: str) -> HopError:
+        return UpstreamProtocolViolation(detail)
+
+    def _abuse(self, detail: str, abuse: Abuse) -> HopError:
+        """An upstream's doing, and never the caller's."""
+        if abuse is Abuse.ZERO_WINDOW:
+            return UpstreamIdle(f"the upstream does not read the request: {detail}")
         return UpstreamProtocolViolation(detail)
 
     def _gone(self) -> HopError:

@@ -92,6 +92,7 @@ class Abuse(Enum):
     WINDOW_UPDATE_FLOOD = "window_update_flood"
     EMPTY_FRAME_FLOOD = "empty_frame_flood"  # DATA without data (CVE-2019-9518)
     UNKNOWN_FRAME_FLOOD = "unknown_frame_flood"
+    UNREAD_ANSWERS = "unread_answers"  # goes on asking while it reads nothing of what we say
     ZERO_WINDOW = "zero_window"  # an answer that is asked for and not taken (CVE-2019-9517)
     SLOW_HEAD = "slow_head"  # half a preface, or half a header block
 

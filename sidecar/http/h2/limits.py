@@ -65,6 +65,7 @@ class H2Limits:
     continuations: int = 16  # CONTINUATION frames of one header block; a head of 32 KiB needs two
     head_seconds: float = 10.0  # for the preface and for each header block, once begun (D8)
     stall_seconds: float = 300.0  # for the other side to take one piece of a body of at most 64 KiB (D8: idle)
+    unread_bytes: int = 4 << 20  # of heads and control frames that the wire has not taken; 100 heads fit
     rates: Mapping[Abuse, Rate] = field(default_factory=lambda: RATES)
 
     @property

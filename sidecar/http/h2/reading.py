@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from sidecar.errors import AbusivePeer, HopError
+from sidecar.errors import HopError
 from sidecar.http.h2 import frames
 from sidecar.http.h2.blocks import HeaderBlocks
 from sidecar.http.h2.codes import ACK, END_STREAM, Abuse, Code, ConnectionFault, Kind, StreamFault
@@ -52,6 +52,7 @@ class H2Connection(Control):
             if not data:
                 self._on_end()
                 return
+            self._check_unread()
             self._reader.feed(data)
             while (frame := self._reader.next()) is not None:
                 self._on_frame(frame)
@@ -61,6 +62,13 @@ class H2Connection(Control):
             self._waiting_since = None
         elif self._waiting_since is None:
             self._waiting_since = now
+
+    def _check_unread(self) -> None:
+        """Bodies wait with whoever sends them; heads and answers to control frames wait here, and not without limit."""
+        if self._out_bytes > self.limits.unread_bytes:
+            detail = f"{self._out_bytes} bytes of heads and control frames wait, and it sends on without reading them"
+            self._out, self._out_bytes = [], 0
+            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, detail, Abuse.UNREAD_ANSWERS)
 
     def _on_end(self) -> None:
         self.lose(None, self.now)
@@ -97,7 +105,7 @@ class H2Connection(Control):
         for stream in list(self._blocked.values()):
             if stream.blocked_since is not None and now - stream.blocked_since >= self.limits.stall_seconds:
                 detail = f"{stream.unsent} bytes not taken within {self.limits.stall_seconds:g} s, for lack of window"
-                self.reset(stream, Code.CANCEL, AbusivePeer(detail, reason=Abuse.ZERO_WINDOW.value))
+                self.reset(stream, Code.CANCEL, self._abuse(detail, Abuse.ZERO_WINDOW))
 
     # ---- frames ------------------------------------------------------------------------------------------------------
 

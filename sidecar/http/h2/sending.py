@@ -279,8 +279,12 @@ class Sending(ABC):
 
     def _error_of(self, fault: ConnectionFault) -> HopError:
         if fault.abuse is not None:
-            return AbusivePeer(fault.detail, reason=fault.abuse.value)
+            return self._abuse(fault.detail, fault.abuse)
         return self._violation(fault.detail)
+
+    def _abuse(self, detail: str, abuse: Abuse) -> HopError:
+        """The error of an other side that wastes our time within the letter of the protocol."""
+        return AbusivePeer(detail, reason=abuse.value)
 
     @abstractmethod
     def _violation(self, detail: str) -> HopError:

@@ -105,6 +105,11 @@ class H2Stream:
         return Data(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
     @property
+    def has_news(self) -> bool:
+        """Whether `next_event` has something to say: an event, or the stream's error."""
+        return bool(self._inbox) or self.error is not None
+
+    @property
     def buffered(self) -> int:
         """Bytes of their body that wait here."""
         return self._flow
