@@ -11,8 +11,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sidecar.errors import (
-    DeadlinePast,
-    DownstreamGone,
     Draining,
     HopError,
     IdentityRefused,
@@ -24,6 +22,7 @@ from sidecar.http import grpc
 from sidecar.http.h2 import Failed, H2Server, Opened
 from sidecar.http.message import Data, End, RequestHead
 from sidecar.net.port import NEVER, Cancelled, Expired, WireBroken
+from sidecar.proxy.call import Call
 from sidecar.proxy.carrier import Carrier, ServedStream
 from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.http import DRAIN_BYTES, LINGER_BYTES, LINGER_SECONDS, STREAM_SECONDS
@@ -229,27 +228,29 @@ class Http2Connection:
             head = event
             hop = side.open_hop(caller, head, port.now)
             side.check_peer(caller, self._wire, port.wall())
-            _check_deadline(head)
             plan = side.admit(hop, caller, head, port.wall())
             if plan.connect is not None:
                 raise UnsupportedFeature("CONNECT over HTTP/2; ask for it over HTTP/1.1")
             if side.tunnels.full and plan.lasts:
                 side.tunnels.check_place()
-            exchange = Exchange(port, side, hop, head, plan, end, end, caller)
+            if grpc.is_grpc(head.headers):
+                exchange = Call(port, side, hop, head, plan, end, caller)
+            else:
+                exchange = Exchange(port, side, hop, head, plan, end, end, caller)
             self._serving[stream].exchange = exchange
             await exchange.run()
             self._record(side, hop)
         except HopError as error:
             hop = hop or side.open_hop(caller, stream.head, port.now)
             hop.version = "2"
-            await self._refuse(side, hop, error, head, end, answered=exchange is not None and exchange.answered)
+            await self._refuse(side, hop, error, head, end, exchange)
         except Cancelled:
             self._ended(side, hop or side.open_hop(caller, head, port.now), Draining("the sidecar has ended"))
             raise
         except Exception as error:  # noqa: BLE001 - a fault of ours ends this request, not the sidecar
             fault = InternalError(f"{type(error).__name__}: {error}")
             hop = hop or side.open_hop(caller, head, port.now)
-            await self._refuse(side, hop, fault, head, end, answered=exchange is not None and exchange.answered)
+            await self._refuse(side, hop, fault, head, end, exchange)
 
     # ---- the end of a hop ------------------------------------------------------------------------------------------
 
@@ -260,36 +261,45 @@ class Http2Connection:
     def _ended(self, side: HttpSide, hop: Hop, error: HopError) -> None:
         """Record a hop that ends without an answer."""
         hop.error = error
+        if grpc.is_grpc(hop.headers):
+            hop.grpc_status = grpc.status_of(error).name
         hop.decision_id = hop.decision_id or side.recorder.decision_id()
         self._record(side, hop)
 
     async def _refuse(
-        self, side: HttpSide, hop: Hop, error: HopError, head: RequestHead | None, end: ServedStream, *, answered: bool
-    ) -> None:
+        self, side: HttpSide, hop: Hop, error: HopError, head: RequestHead | None, end: ServedStream,
+        exchange: Exchange | None,
+    ) -> None:  # fmt: skip
         """Answer with an error, or reset the stream where an answer has begun, or none can be made."""
-        status = status_of(error)
+        status, answered = status_of(error), exchange is not None and exchange.answered
+        call = head is not None and grpc.is_grpc(head.headers)
         if not answered:
-            hop.status = status
+            hop.status = 200 if call and status else status
         self._ended(side, hop, error)
         if isinstance(error, IdentityRefused):  # it has lost its right: nothing more is taken from it
             self._lose_patience()
-        if answered or not status or end.gone or isinstance(error, DownstreamGone):
+        told = not answered or (isinstance(exchange, Call) and exchange.takes_trailers)
+        if not told or not status or end.gone or end.stream.end_queued:
             end.abort()
             return
         try:
-            await self._answer(side, hop, error, head, end)
+            await self._answer(side, hop, error, end, call=call, answered=answered)
         except (WireBroken, Expired, HopError):
             end.abort()
 
     async def _answer(
-        self, side: HttpSide, hop: Hop, error: HopError, head: RequestHead | None, end: ServedStream
+        self, side: HttpSide, hop: Hop, error: HopError, end: ServedStream, *, call: bool, answered: bool
     ) -> None:
         show_id, show_why = side.explain_refusal(hop, error)
         answer = refusal(hop, error, show_id=show_id, show_why=show_why)
         self._port.deadline(self._port.now + side.timeouts.request_head)
-        if head is not None and grpc.is_grpc(head.headers):
+        if call:
             extra = [field for field in answer.head.headers if not field[0].startswith(b"content-")]
-            end.stream.send_head(grpc.refusal(error, answer.head.reason.decode("ascii"), extra), end=True)
+            title = answer.head.reason.decode("ascii")
+            if answered:
+                end.send_end(grpc.last_words(error, title, extra))
+            else:
+                end.send_head(grpc.refusal(error, title, extra), end=True)
         else:
             end.send_head(answer.head)
             end.send_data(answer.body)
@@ -319,9 +329,3 @@ class Http2Connection:
                 left -= len(read)
         except (WireBroken, Expired):
             return
-
-
-def _check_deadline(head: RequestHead) -> None:
-    """Raise DeadlinePast for a call that its caller has given up already, ProtocolViolation for no deadline at all."""
-    if grpc.is_grpc(head.headers) and grpc.timeout_of(head.headers) == 0:
-        raise DeadlinePast("the deadline of the call has passed (grpc-timeout)")

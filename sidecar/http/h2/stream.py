@@ -134,6 +134,11 @@ class H2Stream:
         return held
 
     @property
+    def has_event(self) -> bool:
+        """Whether `next_event` has anything to say at this moment, if only why the stream has failed."""
+        return bool(self._inbox) or self.error is not None
+
+    @property
     def waiting_heads(self) -> int:
         """How many heads have come that nobody has read yet."""
         return sum(isinstance(event, ResponseHead) for event in self._inbox)
