@@ -1,4 +1,4 @@
-"""gRPC where something ends a call: cancellation, deadlines, refusals, limits, an upstream that dies; grpcio both ends."""
+"""gRPC where something ends a call: cancellation, deadlines, refusals, limits, an upstream that dies."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_quiet_is_no_reason_to_end_a_call(calls: Calls) -> None:
 
 def test_the_server_knows_the_deadline(calls: Calls) -> None:
     assert failure(lambda: calls.wait(b"known", timeout=1.5)).code() is Code.DEADLINE_EXCEEDED
-    assert 1.2 < calls.seen("known")["left"] <= 1.5
+    assert 1.2 < calls.seen("known")["left"] < 1.6  # grpcio rounds up
 
 
 # ---- refusals --------------------------------------------------------------------------------------------------------
