@@ -292,6 +292,7 @@ class UpstreamReset(UpstreamClosed):
 
     name = "upstream_reset"
     flag = "UR"
+    code: int | None = None  # of the reset, where it was one of HTTP/2
 
 
 class UpstreamRefused(UpstreamReset):

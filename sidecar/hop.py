@@ -62,6 +62,7 @@ class Hop:
     received_bytes: int = 0  # body or stream bytes from downstream
     sent_bytes: int = 0  # body or stream bytes to downstream
     status: int = 0  # HTTP status sent downstream; 0 on TCP
+    grpc_status: str = ""  # name of the status that a gRPC call ended with; empty for whatever is no call
     attempts: int = 0
     endpoint: str = ""  # "host:port" of the last attempt
     tls: TlsInfo | None = None  # the mesh side of this hop: downstream's inbound, upstream's outbound

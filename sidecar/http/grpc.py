@@ -75,6 +75,39 @@ STATUS: Final[dict[type[errors.HopError], Status]] = {
 }
 
 
+# PROTOCOL-HTTP2.md, HTTP2 Transport Mapping: what a reset of the stream means; INTERNAL where it is not here.
+OF_RESET: Final[dict[int, Status]] = {
+    7: Status.UNAVAILABLE,  # REFUSED_STREAM
+    8: Status.CANCELLED,  # CANCEL
+    11: Status.RESOURCE_EXHAUSTED,  # ENHANCE_YOUR_CALM
+    12: Status.PERMISSION_DENIED,  # INADEQUATE_SECURITY
+}
+# doc/http-grpc-status-mapping.md: what clients make of an answer without a grpc-status; UNKNOWN where it is not here.
+OF_HTTP: Final[dict[int, Status]] = {
+    400: Status.INTERNAL,
+    401: Status.UNAUTHENTICATED,
+    403: Status.PERMISSION_DENIED,
+    404: Status.UNIMPLEMENTED,
+    429: Status.UNAVAILABLE,
+    502: Status.UNAVAILABLE,
+    503: Status.UNAVAILABLE,
+    504: Status.UNAVAILABLE,
+}
+STATUS_FIELD: Final = b"grpc-status"
+NAMES: Final = (*(status.name for status in Status), "other")  # all that a log or a counter ever says
+_NAME_OF: Final = {b"%d" % status: status.name for status in Status}
+
+
+def status_name(value: bytes) -> str:
+    """The name of what a `grpc-status` says; `other` for a number that gRPC does not know."""
+    return _NAME_OF.get(value, "other")
+
+
+def without_status(http_status: int) -> str:
+    """What clients make of an answer that has no `grpc-status`."""
+    return OF_HTTP.get(http_status, Status.UNKNOWN).name
+
+
 def is_grpc(headers: Headers) -> bool:
     """Whether a request is gRPC: `application/grpc`, perhaps with `+proto` or parameters; not gRPC-Web."""
     value = first(headers, b"content-type")
@@ -85,18 +118,22 @@ def is_grpc(headers: Headers) -> bool:
 
 
 def status_of(error: errors.HopError) -> Status:
-    """The gRPC status of an error: its own, or that of the nearest kind above it."""
+    """The gRPC status of an error: its own, or that of the nearest kind above it; of a stream that the upstream has
+    reset, what a client would make of that itself.
+    """
+    if isinstance(error, errors.UpstreamReset) and error.code is not None:
+        return OF_RESET.get(error.code, Status.INTERNAL)
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 
 def refusal(error: errors.HopError, title: str, extra: Headers) -> ResponseHead:
     """A refusal as trailers-only, to be sent with nothing behind it. `title` is all that a peer may read of it."""
-    headers: Headers = [
-        (b"content-type", _TYPE),
-        (b"grpc-status", b"%d" % status_of(error)),
-        (b"grpc-message", message(title)),
-    ]
-    return ResponseHead(200, headers + extra)
+    return ResponseHead(200, [(b"content-type", _TYPE), *last_words(error, title, extra)])
+
+
+def last_words(error: errors.HopError, title: str, extra: Headers) -> Headers:
+    """The same as trailers, behind whatever has been sent of an answer."""
+    return [(STATUS_FIELD, b"%d" % status_of(error)), (b"grpc-message", message(title)), *extra]
 
 
 def message(text: str) -> bytes:

@@ -154,7 +154,7 @@ class StreamEnd:
         return self._handed - self.stream.unsent if self.stream is not None else 0
 
     async def read(self, beside: Wire | None = None) -> bytes:
-        """Wait until there is another event."""
+        """Wait until there is another event; it may have come since the last look, while its reader was writing."""
         await self._stir(beside)
         return b""
 
@@ -283,9 +283,9 @@ class ServedStream(StreamEnd):
     __slots__ = ()
     reusable = True  # other streams of the connection are not touched by this one
 
-    def send_head(self, head: ResponseHead) -> bytes:
-        """A response head, final or 1xx."""
-        self.stream.send_head(head)
+    def send_head(self, head: ResponseHead, *, end: bool = False) -> bytes:
+        """A response head, final or 1xx; `end`: it is the whole message, in one frame (gRPC's trailers-only)."""
+        self.stream.send_head(head, end=end)
         return b""
 
     @property

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 
 from sidecar.errors import (
     BodyTooLarge,
-    DeadlinePast,
     DownstreamGone,
     DownstreamIdle,
     HopError,
@@ -34,7 +33,6 @@ from sidecar.errors import (
     UpstreamRefused,
     UpstreamReset,
 )
-from sidecar.http import grpc
 from sidecar.http.headers import first, tokens, without_reserved
 from sidecar.http.message import NEED_DATA, Data, End, RequestHead, ResponseHead
 from sidecar.http.versions import check_accept
@@ -77,7 +75,6 @@ class Exchange(Flow):
         self._road = plan.upstream.road(head)  # the connections that take a request of this kind
         self._pump: Task | None = None
         self._replay: list[bytes] | None = None
-        self._is_grpc = grpc.is_grpc(head.headers)
         self._request_ended = not head.body
         self._trailers: Headers = []
         self._upload_failed = False
@@ -192,14 +189,8 @@ class Exchange(Flow):
         return await self._head_in_time(connection, wire.received)
 
     def _patience(self) -> float:
-        """Seconds for the response head. A gRPC server sends it with its first message, whenever that is, so there a
-        call's own deadline holds, or the idle time.
-        """
-        timeouts = self._side.timeouts
-        if not self._is_grpc:
-            return timeouts.response_head
-        given = grpc.timeout_of(self._head.headers)
-        return timeouts.idle if given is None else min(given, timeouts.idle)
+        """Seconds for the response head."""
+        return self._side.timeouts.response_head
 
     async def _go_on(self, handover: Handover) -> ResponseHead:
         """Wait for the answer to a request that the express has sent whole, or has failed to send."""
@@ -211,7 +202,7 @@ class Exchange(Flow):
         while not self._request_ended:
             event = self._codec.next_event()
             if isinstance(event, Data):
-                self._count(len(event.data))
+                self._count(event.data)
                 self._keep(event.data)
                 codec.send_data(event.data)
             else:
@@ -246,8 +237,6 @@ class Exchange(Flow):
 
     def _no_answer(self) -> HopError:
         name = self._plan.upstream.name
-        if self._is_grpc:
-            return DeadlinePast(f"{name} did not answer within {self._patience():g} s (grpc-timeout)")
         limit = self._side.timeouts.response_head
         return ResponseTimeout(f"{name} did not answer within {limit:g} s (timeouts.response_head)")
 
@@ -308,12 +297,13 @@ class Exchange(Flow):
             while size < FLUSH_BYTES:
                 event = self._codec.next_event()
                 if isinstance(event, Data):
-                    self._count(len(event.data))
+                    self._count(event.data)
                     size += len(event.data)
                     self._keep(event.data)
                     if not self._upload_failed:
                         pieces.append(connection.codec.send_data(event.data))
                 elif isinstance(event, End):
+                    self._check_whole()
                     self._request_ended = True
                     self._trailers = without_reserved(event.trailers)
                     if not self._upload_failed:
@@ -330,7 +320,7 @@ class Exchange(Flow):
 
     async def _receive(self) -> None:
         port, lease = self._port, self._rests_on()
-        port.deadline(min(port.now + self._side.timeouts.idle, lease.end))
+        port.deadline(min(port.now + self._idle, lease.end))
         try:
             self._codec.receive(await self._wire.read())
         except WireBroken:
@@ -351,12 +341,16 @@ class Exchange(Flow):
         except Expired:
             raise UpstreamIdle("the upstream does not read the request body (timeouts.idle)") from None
 
-    def _count(self, size: int) -> None:
+    def _count(self, data: bytes) -> None:
+        """A piece of the request body has come."""
         hop = self._hop
-        hop.received_bytes += size
+        hop.received_bytes += len(data)
         limit = self._plan.max_body
         if limit is not None and hop.received_bytes > limit:
             raise BodyTooLarge(f"the request body is over {limit} bytes (max_body)")
+
+    def _check_whole(self) -> None:
+        """The request body has ended."""
 
     def _keep(self, data: bytes) -> None:
         if self._replay is not None:
@@ -385,19 +379,27 @@ class Exchange(Flow):
             headers.append((b"connection", b"close"))
         hop.status = response.status
         hop.first_byte = port.read_clock()
-        pieces = [self._codec.send_head(ResponseHead(response.status, headers, response.reason))]
+        self._begin_answer(response)
+        event = codec.next_event()
+        head = ResponseHead(response.status, headers, response.reason)
+        if isinstance(event, End) and not event.trailers and isinstance(self._codec, StreamEnd):
+            self.answered = True
+            await self._send([self._codec.send_head(head, end=True)])
+            return
+        pieces = [self._codec.send_head(head)]
         self.answered = True
         size = 0
         while True:
-            event = codec.next_event()
             if isinstance(event, Data):
+                self._pass_on(event.data)
                 pieces.append(self._codec.send_data(event.data))
                 hop.sent_bytes += len(event.data)
                 size += len(event.data)
                 if size < FLUSH_BYTES:
+                    event = codec.next_event()
                     continue
             elif isinstance(event, End):
-                pieces.append(self._codec.send_end(without_reserved(event.trailers)))
+                pieces.append(self._codec.send_end(self._end_answer(event.trailers)))
                 await self._send(pieces)
                 return
             elif event is not NEED_DATA:
@@ -408,6 +410,17 @@ class Exchange(Flow):
             if event is NEED_DATA:
                 lease = self._rests_on(endless=first(response.headers, b"content-length") is None)
                 codec.receive(bytes(await self._read_body(connection.wire, lease)))
+            event = codec.next_event()
+
+    def _begin_answer(self, head: ResponseHead) -> None:
+        """The final head has come."""
+
+    def _pass_on(self, data: bytes) -> None:
+        """A piece of the answer's body is about to be sent on."""
+
+    def _end_answer(self, trailers: Headers) -> Headers:
+        """The answer has ended; what of its trailers travels on."""
+        return without_reserved(trailers)
 
     def _headers_for_downstream(self, head: ResponseHead) -> Headers:
         """What the downstream may see of a response head. Raises UpstreamProtocolViolation."""

@@ -44,6 +44,7 @@ class Flow:
         self._half_closed = False  # the downstream has sent FIN
         self.answered = False  # whether the final response head has been sent downstream
         self.switched = False  # whether another protocol has taken the connection over
+        self._idle = side.timeouts.idle  # seconds that either side may be silent
 
     @property
     def began(self) -> float:
@@ -87,7 +88,7 @@ class Flow:
 
     async def _read_body(self, upstream: Wire, lease: Lease, limit: int = PIECE) -> memoryview:
         port, began = self._port, self._port.now
-        port.deadline(min(began + self._side.timeouts.idle, lease.limit(began)))
+        port.deadline(min(began + self._idle, lease.limit(began)))
         try:
             return await self._read_answer(upstream, limit)
         except WireBroken as error:

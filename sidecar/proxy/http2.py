@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from sidecar.errors import (
     AbusivePeer,
-    DeadlinePast,
     DownstreamGone,
     Draining,
     Fault,
@@ -27,6 +26,7 @@ from sidecar.http import grpc
 from sidecar.http.h2 import Code, Failed, H2Server, Opened
 from sidecar.http.message import Data, End, RequestHead
 from sidecar.net.port import NEVER, Cancelled, Expired, WireBroken
+from sidecar.proxy.call import Call
 from sidecar.proxy.carrier import Carrier, ServedStream
 from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.http import DRAIN_BYTES, LINGER_BYTES, LINGER_SECONDS, STREAM_SECONDS
@@ -253,13 +253,15 @@ class Http2Connection:
             head = event
             hop = side.open_hop(caller, head, port.now)
             side.check_peer(caller, self._wire, port.wall())
-            _check_deadline(head)
             plan = side.admit(hop, caller, head, port.wall())
             if plan.connect is not None:
                 raise UnsupportedFeature("CONNECT over HTTP/2; ask for it over HTTP/1.1")
             if side.tunnels.full and plan.lasts:
                 side.tunnels.check_place()
-            serving.exchange = Exchange(port, side, hop, head, plan, end, end, caller)
+            if grpc.is_grpc(head.headers):
+                serving.exchange = Call(port, side, hop, head, plan, end, caller)
+            else:
+                serving.exchange = Exchange(port, side, hop, head, plan, end, end, caller)
             await serving.exchange.run()
             serving.recorded = True
             self._record(side, hop)
@@ -296,6 +298,8 @@ class Http2Connection:
     def _ended(self, side: HttpSide, hop: Hop, error: HopError) -> None:
         """Record a hop that ends without an answer."""
         hop.error = error
+        if grpc.is_grpc(hop.headers):
+            hop.grpc_status = grpc.status_of(error).name
         hop.decision_id = hop.decision_id or side.recorder.decision_id()
         self._record(side, hop)
 
@@ -304,17 +308,19 @@ class Http2Connection:
     ) -> None:
         """Answer with an error, or reset the stream where an answer has begun, or none can be made."""
         serving = self._serving[end.stream]
-        answered = serving.exchange is not None and serving.exchange.answered
-        status = status_of(error)
+        exchange, status = serving.exchange, status_of(error)
+        answered = exchange is not None and exchange.answered
+        call = head is not None and grpc.is_grpc(head.headers)
         if not answered:
-            hop.status = status
+            hop.status = 200 if call and status else status
         serving.recorded = True
         self._ended(side, hop, error)
         if isinstance(error, IdentityRefused):  # it has lost its right: nothing more is taken from it
             self._lose_patience()
-        if not answered and status and not end.gone:
+        told = not answered or (isinstance(exchange, Call) and exchange.takes_trailers)
+        if told and status and not end.gone and not end.stream.end_queued:
             try:
-                await self._answer(side, hop, error, head, end)
+                await self._answer(side, hop, error, end, call=call, answered=answered)
                 return
             except (WireBroken, Expired, HopError):
                 pass
@@ -323,14 +329,18 @@ class Http2Connection:
         end.abort(Code.CANCEL if error.fault is Fault.DOWNSTREAM else Code.INTERNAL_ERROR)
 
     async def _answer(
-        self, side: HttpSide, hop: Hop, error: HopError, head: RequestHead | None, end: ServedStream
+        self, side: HttpSide, hop: Hop, error: HopError, end: ServedStream, *, call: bool, answered: bool
     ) -> None:
         show_id, show_why = side.explain_refusal(hop, error)
         answer = refusal(hop, error, show_id=show_id, show_why=show_why)
         self._port.deadline(self._port.now + side.timeouts.request_head)
-        if head is not None and grpc.is_grpc(head.headers):
+        if call:
             extra = [field for field in answer.head.headers if not field[0].startswith(b"content-")]
-            end.stream.send_head(grpc.refusal(error, answer.head.reason.decode("ascii"), extra), end=True)
+            title = answer.head.reason.decode("ascii")
+            if answered:
+                end.send_end(grpc.last_words(error, title, extra))
+            else:
+                end.send_head(grpc.refusal(error, title, extra), end=True)
         else:
             end.send_head(answer.head)
             end.send_data(answer.body)
@@ -360,9 +370,3 @@ class Http2Connection:
                 left -= len(read)
         except (WireBroken, Expired):
             return
-
-
-def _check_deadline(head: RequestHead) -> None:
-    """Raise DeadlinePast for a call that its caller has given up already, ProtocolViolation for no deadline at all."""
-    if grpc.is_grpc(head.headers) and grpc.timeout_of(head.headers) == 0:
-        raise DeadlinePast("the deadline of the call has passed (grpc-timeout)")

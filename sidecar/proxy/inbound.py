@@ -298,6 +298,10 @@ class InboundSide:
         """The header fields of the application's answer, without what only the mesh may say."""
         return without_reserved(end_to_end(head.headers))
 
+    def response_trailers(self, hop: Hop, trailers: Headers, upstream: Upstream) -> Headers:
+        """What follows the messages of a gRPC call, without what only the mesh may say."""
+        return without_reserved(trailers)
+
     def explain_refusal(self, hop: Hop, error: HopError) -> tuple[bool, bool]:
         """A verified peer gets the decision id; reasons never leave."""
         return hop.peer is not None, False

@@ -233,13 +233,19 @@ class OutboundSide:
 
     def response_headers(self, hop: Hop, head: ResponseHead, upstream: Upstream) -> Headers:
         """The header fields of a peer's answer, with a note where the peer's sidecar made it."""
-        headers = end_to_end(head.headers)
+        return self._with_decision(hop, end_to_end(head.headers), head.status, upstream)
+
+    def response_trailers(self, hop: Hop, trailers: Headers, upstream: Upstream) -> Headers:
+        """What follows the messages of a gRPC call, with the same note: a peer's sidecar may have ended it."""
+        return self._with_decision(hop, trailers, hop.status, upstream)
+
+    def _with_decision(self, hop: Hop, headers: Headers, status: int, upstream: Upstream) -> Headers:
         decision = first(headers, DECISION) if upstream.meshed else None
         headers = without_reserved(headers)
         if decision is not None and _DECISION_ID.match(decision):
             hop.decision_id = decision.decode()
             headers.append((DECISION, decision))
-            headers.append((b"proxy-status", peer_refused(hop.decision_id, head.status)))
+            headers.append((b"proxy-status", peer_refused(hop.decision_id, status)))
         return headers
 
     def explain_refusal(self, hop: Hop, error: HopError) -> tuple[bool, bool]:

@@ -143,6 +143,10 @@ class HttpSide(Protocol):
         """The header fields of an answer, as the downstream may see them."""
         ...
 
+    def response_trailers(self, hop: Hop, trailers: Headers, upstream: Upstream) -> Headers:
+        """What follows the messages of a gRPC call, as the downstream may see it."""
+        ...
+
     def explain_refusal(self, hop: Hop, error: HopError) -> tuple[bool, bool]:
         """(show the decision id, show the reason) to this caller."""
         ...

@@ -59,6 +59,7 @@ LABELS: dict[str, tuple[Literal["closed", "open"], str]] = {
         "`memory`, `peer`, `half_open`, `handshakes`; or of HTTP/2 that failed: `protocol`, or the name of a flood "
         "(docs/protocols.md)",
     ),
+    "grpc_status": ("closed", "name of the status that the call ended with; `other` for one that gRPC does not know"),
     "posture": ("closed", "`strict`, `permissive` or `observe`"),
     "certificate": ("closed", "`svid`: this sidecar's own leaf"),
     "metric": ("closed", "name of a metric of this list"),
@@ -90,6 +91,14 @@ DEFINITIONS: tuple[Definition, ...] = (
         "counter",
         "Hops that this sidecar refused.",
         ("direction", "source", "destination", "rule", "flag", "error"),
+        cap=1000,
+        expires=True,
+    ),
+    Definition(
+        "mesh_grpc_calls_total",
+        "counter",
+        "gRPC calls that ended, by what the caller was told.",
+        ("direction", "source", "destination", "route", "grpc_status"),
         cap=1000,
         expires=True,
     ),
@@ -299,6 +308,13 @@ class Metrics:
         for shadow in hop.shadow:
             labels = (hop.direction, source, shadow.rule, shadow.effect)
             self.counter("mesh_shadow_verdicts_total").add(labels, now=hop.ended)
+
+    def observe_call(self, hop: Hop) -> None:
+        """Count a gRPC call that has ended."""
+        source = hop.peer.text if hop.peer is not None else "-"
+        destination = hop.destination.text if hop.destination is not None else "-"
+        labels = (hop.direction, source, destination, hop.route or "-", hop.grpc_status)
+        self.counter("mesh_grpc_calls_total").add(labels, now=hop.ended)
 
     def observe_handshake(
         self, direction: Direction, listener: str, ok: bool, reason: str, tls: TlsInfo | None, seconds: float

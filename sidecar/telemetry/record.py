@@ -203,6 +203,8 @@ class Recorder:
         seconds = hop.ended - hop.started
         found[0].add(hop, seconds)
         found[1].add(hop, seconds, now)
+        if hop.grpc_status:
+            self.metrics.observe_call(hop)
         if error is not None and not hop.endpoint:
             hop.endpoint = error.endpoint
         if error is not None or hop.shadow or hop.waived is not None:

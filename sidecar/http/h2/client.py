@@ -148,7 +148,9 @@ class H2Client(H2Connection):
         """After a whole answer it only wants no more of the request (RFC 9113 section 8.1)."""
         detail = f"the upstream reset the stream ({code_name(code)})"
         refused = code == Code.REFUSED_STREAM and not stream.answered
-        self._drop(stream, UpstreamRefused(detail) if refused else UpstreamReset(detail))
+        error = UpstreamRefused(detail) if refused else UpstreamReset(detail)
+        error.code = code
+        self._drop(stream, error)
 
     def _on_leaving(self, last_stream: int, code: int) -> None:
         """Streams after the last one were provably not begun (RFC 9113 section 6.8); the others go on."""

@@ -34,7 +34,7 @@ RATES: Final[Mapping[Abuse, Rate]] = MappingProxyType(
         Abuse.PING_FLOOD: Rate(100, 10),  # and one for each frame of DATA that we send: gRPC measures the path by them
         Abuse.SETTINGS_FLOOD: Rate(50, 1),
         Abuse.PRIORITY_FLOOD: Rate(200, 10),  # and two for each stream
-        Abuse.WINDOW_UPDATE_FLOOD: Rate(1000, 100),  # and one for each 512 bytes that we send, four for each stream
+        Abuse.WINDOW_UPDATE_FLOOD: Rate(1000, 100),  # and 1 for 512 bytes, 4 for a frame of ours, 4 for a stream
         Abuse.EMPTY_FRAME_FLOOD: Rate(100, 10),  # and one for each stream
         Abuse.UNKNOWN_FRAME_FLOOD: Rate(200, 10),  # and one for each stream
     }
@@ -49,6 +49,7 @@ EARNED_BY_STREAM: Final[Mapping[Abuse, float]] = MappingProxyType(
     }
 )
 BYTES_FOR_A_WINDOW_UPDATE: Final = 512
+WINDOW_UPDATES_FOR_A_FRAME: Final = 4  # gRPC gives room back message by message, on stream and connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,5 +117,5 @@ class Budgets:
         if abuse is Abuse.PING_FLOOD:
             return earned + self.sent_frames
         if abuse is Abuse.WINDOW_UPDATE_FLOOD:
-            return earned + self.sent_bytes / BYTES_FOR_A_WINDOW_UPDATE
+            return earned + self.sent_bytes / BYTES_FOR_A_WINDOW_UPDATE + self.sent_frames * WINDOW_UPDATES_FOR_A_FRAME
         return earned
