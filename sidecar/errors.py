@@ -65,6 +65,12 @@ class ProtocolViolation(HopError):
     flag = "DPE"
 
 
+class Undetected(ProtocolViolation):
+    """What the caller speaks is not HTTP, on a listener that detects protocols and has rules about HTTP."""
+
+    name = "undetected"
+
+
 class AmbiguousPath(ProtocolViolation):
     """The request target can be read in more than one way (decision D4)."""
 

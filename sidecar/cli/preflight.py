@@ -46,7 +46,7 @@ def _of_service(service: Service) -> Iterator[Wanted]:
         if service.run and not app.unix:  # a socket's file stays behind, and says nothing of who listens
             yield Wanted(app.host, app.port, f"the application of {service.name} ({inbound.name})", str(inbound.where))
     for outbound in service.outbound:
-        if outbound.listen is not None:
+        if outbound.listen is not None and not outbound.listen.unix:
             what = f"{service.name}, to reach {outbound.to}"
             yield Wanted(outbound.listen.host, outbound.listen.port, what, str(outbound.where))
     for address, what in ((service.forward_proxy, "its forward proxy"), (service.health.listen, "probes and metrics")):

@@ -16,6 +16,7 @@ from sidecar.config.overlap import overlaps
 from sidecar.config.posture import posture_of, show_moment
 from sidecar.config.schema import Inbound, MeshConfig, Rule
 from sidecar.config.sentences import applies_to, is_http
+from sidecar.config.spoken import spoken
 
 XFCC = b"x-forwarded-client-cert"
 
@@ -36,6 +37,7 @@ def advise(config: MeshConfig, views: Sequence[View], book: Book, now: float | N
             _tcp(view, rule, book)
             _hosts(view, rule, views, book)
         overlaps(view, book)
+        spoken(view, book)
     settings(config, views, book)
 
 
@@ -120,7 +122,7 @@ def _headers(placed: Placed[Rule], book: Book) -> None:
 
 def _tcp(view: View, placed: Placed[Rule], book: Book) -> None:
     protocols = applies_to(view.built, placed.value)
-    if is_http(placed.value) and "tcp" in protocols and "http" in protocols:
+    if is_http(placed.value) and "tcp" in protocols and set(protocols) != {"tcp"}:
         hint = "name the http listener with port:"
         message = "has an HTTP field, so it never matches on the tcp listeners of this service"
         book.warn("MESH025", placed.path, message, hint)

@@ -219,7 +219,7 @@ def _within(draft: Draft, target: View, path: str, book: Book) -> dict[str, Any]
     inbound = _chosen(draft, target, path, book)
     if inbound is None:
         return {"identity": target.identity}
-    if draft.values.get("protocol", inbound.protocol) != inbound.protocol:
+    if inbound.protocol not in ("auto", draft.values.get("protocol", inbound.protocol)):
         book.at(
             f"{path}.protocol", f"listener {inbound.name} of {target.name} speaks {inbound.protocol}", "remove the key"
         )

@@ -67,6 +67,11 @@ def _rules(wrong: str, right: str) -> tuple[str, str]:
 _HTTP: Final = "inbound: [{app: '127.0.0.1:8080'}]\nallow: [{from: web}]\n"
 _TCP: Final = "inbound: [{app: '127.0.0.1:5432', protocol: tcp}]\nallow: [{from: web}]\n"
 
+_MODE: Final = (
+    "services:\n  web: {outbound: [{to: orders, listen: %s%s}]}\n"
+    "  orders: {inbound: [{app: '127.0.0.1:8080'}], allow: [{from: web}]}\n"
+)
+
 CODES: Final[Mapping[str, Code]] = dict((
     _code(
         "MESH001", "text that is no config",
@@ -82,6 +87,17 @@ CODES: Final[Mapping[str, Code]] = dict((
         "services: {web: {outbound: [{to: ordrs, listen: '127.0.0.1:9001'}]}}\n",
         "services: {web: {outbound: [{to: ordrs, listen: '127.0.0.1:9001', identity: ordrs, "
         "endpoints: '192.0.2.1:17443'}]}}\n",
+    ),
+    _code(
+        "MESH009", "a PROXY header before HTTP",
+        "The header names one caller for a whole connection, and a connection to an HTTP application carries the "
+        "requests of many.",
+        "Declare the listener `protocol: tcp`; or let the application read `x-forwarded-client-cert`, which is set "
+        "for each request.",
+        *_services(
+            "inbound: [{app: '127.0.0.1:8080', app_proxy_protocol: v2}]\nallow: [{from: web}]",
+            "inbound: [{app: '127.0.0.1:5432', protocol: tcp, app_proxy_protocol: v2}]\nallow: [{from: web}]",
+        ),
     ),
     _code(
         "MESH010", "the same name twice",
@@ -389,6 +405,52 @@ CODES: Final[Mapping[str, Code]] = dict((
         "pass, remove `posture` and `until`.",
         *_services(
             "inbound: [{app: '127.0.0.1:8080', posture: permissive, until: 2026-01-12}]\nallow: [{from: web}]", _HTTP
+        ),
+    ),
+    _code(
+        "MESH064", "detection where only HTTP may pass",
+        "A rule or a route looks at HTTP. Passed as raw TCP, anything else would get around it, so it is refused; what "
+        "`auto` adds is a wait for callers who say nothing.",
+        "Declare the listener `protocol: http`.",
+        *_services(
+            "inbound: [{app: '127.0.0.1:8080', protocol: auto}]\nallow: [{from: web, path: /orders/**}]",
+            "inbound: [{app: '127.0.0.1:8080'}]\nallow: [{from: web, path: /orders/**}]",
+        ),
+    ),
+    _code(
+        "MESH065", "a version of HTTP on raw TCP",
+        "`app_http` and `upgrade` say by which version of HTTP to ask. Raw TCP has none.",
+        "Remove the key, or declare `protocol: http`.",
+        *_services(
+            "inbound: [{app: '127.0.0.1:5432', protocol: tcp, app_http: http2}]\nallow: [{from: web}]", _TCP
+        ),
+    ),
+    _code(
+        "MESH066", "PROXY headers from anybody",
+        "Whoever sends a PROXY header names the address that rules with `source` and logs go by. A network of all "
+        "addresses lets every peer name its own.",
+        "Name the addresses of the load balancers.",
+        *_services(
+            "inbound: [{app: '127.0.0.1:8080', proxy_protocol: {from: 0.0.0.0/0}}]\nallow: [{from: web}]",
+            "inbound: [{app: '127.0.0.1:8080', bind: 0.0.0.0, proxy_protocol: {from: 10.0.0.7/32}}]\n"
+            "allow: [{from: web}]",
+        ),
+    ),
+    _code(
+        "MESH067", "a mode without a socket",
+        "`listen_mode` is about the file of a Unix socket. A TCP port has no such file.",
+        "Remove it, or listen on a Unix socket.",
+        _MODE % ("'127.0.0.1:9001'", ", listen_mode: '0660'"),
+        _MODE % ("'unix:/run/mesh/orders.sock'", ", listen_mode: '0660'"),
+    ),
+    _code(
+        "MESH068", "load balancers that cannot reach the listener",
+        "The listener is bound to loopback, and `proxy_protocol.from` names other machines alone: no connection will "
+        "ever come from there, so every PROXY header is refused.",
+        "Bind an address that they reach, or name the loopback address of a load balancer on this machine.",
+        *_services(
+            "inbound: [{app: '127.0.0.1:8080', proxy_protocol: {from: 10.0.0.7/32}}]\nallow: [{from: web}]",
+            "inbound: [{app: '127.0.0.1:8080', proxy_protocol: {from: 127.0.0.1/32}}]\nallow: [{from: web}]",
         ),
     ),
 ))  # fmt: skip

@@ -144,7 +144,7 @@ def _listeners(wide: Rule, narrow: Rule, listeners: Sequence[Inbound]) -> bool:
 def _asked(rule: Rule, listener: Inbound) -> bool:
     if rule.ports and listener.name not in rule.ports and str(listener.port) not in rule.ports:
         return False
-    return listener.protocol == "http" or not (rule.methods or rule.hosts or rule.paths or rule.headers)
+    return listener.protocol != "tcp" or not (rule.methods or rule.hosts or rule.paths or rule.headers)
 
 
 class _Every(frozenset[str]):

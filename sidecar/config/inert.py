@@ -49,21 +49,27 @@ def _speaks(protocol: str) -> Callable[[View], bool]:
     def speaks(view: View) -> bool:
         service = view.built
         spoken = {each.protocol for each in service.inbound} | {each.protocol for each in service.outbound}
-        return protocol in spoken or (protocol == "http" and service.forward_proxy is not None)
+        return bool({protocol, "auto"} & spoken) or (protocol == "http" and service.forward_proxy is not None)
 
     return speaks
 
 
 def _calls_peers(view: View) -> bool:
-    return any(each.unmeshed == "refuse" and each.protocol == "http" for each in view.built.outbound)
+    return any(each.unmeshed == "refuse" and each.protocol != "tcp" for each in view.built.outbound)
 
 
 def _serves_http(view: View) -> bool:
-    plain = any(each.unmeshed == "passthrough" and each.protocol == "http" for each in view.built.outbound)
-    return plain or any(each.protocol == "http" for each in view.built.inbound)
+    plain = any(each.unmeshed == "passthrough" and each.protocol != "tcp" for each in view.built.outbound)
+    return plain or any(each.protocol != "tcp" for each in view.built.inbound)
+
+
+def _detects(view: View) -> bool:
+    service = view.built
+    return "auto" in {each.protocol for each in service.inbound} | {each.protocol for each in service.outbound}
 
 
 _NEEDS: Final[tuple[tuple[tuple[str, ...], Callable[[View], bool], str], ...]] = (
+    (("detect",), _detects, "listeners and upstreams with protocol: auto, and there is none"),
     (("tcp_idle",), _speaks("tcp"), "raw TCP, and nothing here is protocol: tcp"),
     (
         ("request_head", "response_head", "idle", "keep_alive", "slow"),
@@ -95,7 +101,7 @@ def _stale(views: Sequence[View], book: Book) -> None:
     for view in views:
         for upstream in view.outbound:
             target = by_name.get(upstream.value.to)
-            if target is None or upstream.value.protocol != "http":
+            if target is None or upstream.value.protocol == "tcp":
                 continue
             ours, theirs = view.built.timeouts.pool_idle_peer, target.built.timeouts.keep_alive
             if ours >= theirs:

@@ -95,9 +95,13 @@ def _upstream_hosts(view: View, book: Book) -> None:
 
 
 def _listener(placed: Placed[Inbound], book: Book) -> None:
-    if placed.value.protocol == "http":
+    name, protocol = placed.value.name, placed.value.protocol
+    if placed.value.app_proxy_protocol != "none" and protocol != "tcp":
+        message = f"listener {name} is {protocol}, whose connections to the application are shared by callers"
+        hint = "declare it protocol: tcp, or let the application read x-forwarded-client-cert"
+        book.at(f"{placed.path}.app_proxy_protocol", message, hint, "MESH009")
+    if protocol != "tcp":
         return
-    name = placed.value.name
     if placed.value.routes:
         book.at(f"{placed.path}.routes", f"listener {name} is tcp, which has no paths", "", "MESH014")
     if placed.value.xfcc_forwarders:
@@ -129,7 +133,7 @@ def _access_log(headers: Sequence[str], path: str, book: Book) -> None:
 
 def _rule(view: View, placed: Placed[Rule], book: Book) -> None:
     rule, protocols = placed.value, applies_to(view.built, placed.value)
-    if is_http(rule) and protocols and "http" not in protocols and not view.incomplete:
+    if is_http(rule) and set(protocols) == {"tcp"} and not view.incomplete:
         field = next(key for key in ("host", "method", "path", "headers") if f"{placed.path}.{key}" in book.places)
         hint = "remove it, or declare the listener protocol: http"
         book.at(f"{placed.path}.{field}", "never matches: every listener this rule applies to is tcp", hint, "MESH016")

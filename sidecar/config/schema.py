@@ -18,8 +18,10 @@ from sidecar.config import ports
 from sidecar.patterns import HeaderPattern, HostPattern, IdentityPattern, PathTemplate
 
 UNIX = "unix:"  # before the path of a socket
-Protocol = Literal["http", "tcp"]
+Protocol = Literal["http", "tcp", "auto"]
 HttpVersion = Literal["auto", "http1", "http2"]  # by which an application is asked
+ProxyHeaders = Literal["none", "v1", "v2"]  # that we send
+SocketMode = Literal["0600", "0660"]
 Effect = Literal["allow", "deny"]
 
 Seconds = Annotated[float, "seconds"]  # more than none
@@ -108,6 +110,11 @@ class Timeouts:
 
     connect: Seconds = described("TCP connect to an upstream.", 2.0)
     handshake: Seconds = described("TLS handshake, either side.", 5.0)
+    detect: Seconds = described(
+        "With `protocol: auto`: how long to wait for bytes that tell the protocol; a caller who has said nothing by "
+        "then waits for the server to speak first.",
+        10.0,
+    )
     request_head: Seconds = described("First byte to end of a request head.", 10.0)
     response_head: Seconds = described("End of the request to the response head.", 15.0)
     idle: Seconds = described("No byte of body or stream in either direction; off for upgrades.", 300.0)
@@ -264,6 +271,18 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
+class ProxyProtocol:
+    """A load balancer in front of an inbound listener that tells whose connections it brings."""
+
+    senders: tuple[IPv4Network | IPv6Network, ...] = described(
+        "Networks of the load balancers, in CIDR notation. Each of their connections must begin with a PROXY header, "
+        "of version 1 or 2, before TLS; nobody else's may.",
+        yaml="from",
+        some=True,
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Inbound:
     """A listener for peers: mTLS in, plaintext to the application on loopback."""
 
@@ -279,11 +298,23 @@ class Inbound:
         "another machine.",
         Address("127.0.0.1", 8080),
     )
-    protocol: Protocol = described("`http` or `tcp`. On `http` whatever cannot be read as HTTP is refused.", "http")
+    protocol: Protocol = described(
+        "`http`, `tcp` or `auto`. On `http` whatever cannot be read as HTTP is refused. `auto` goes by ALPN, and "
+        "without it by the first bytes; what is not HTTP passes as raw TCP, unless a rule or a route looks at HTTP: "
+        "then it is refused.",
+        "http",
+    )
     app_http: HttpVersion = described(
         "By which version of HTTP the application is asked: `http1`, `http2` (without TLS, by prior knowledge), or "
         "`auto`: gRPC, which needs it, by HTTP/2, and everything else by HTTP/1.1.",
         "auto",
+    )
+    proxy_protocol: ProxyProtocol | None = described(
+        "Load balancers in front that tell the caller's address by the PROXY protocol; absent for none.", None
+    )
+    app_proxy_protocol: ProxyHeaders = described(
+        "On a `tcp` listener: tell the application the caller's address by a PROXY header of version `v1` or `v2`.",
+        "none",
     )
     routes: tuple[Route, ...] = described("Limits for some paths.", ())
     xfcc_forwarders: tuple[IdentityPattern, ...] = described(
@@ -313,11 +344,18 @@ class Outbound:
         yaml="port",
         filled="its only one",
     )
-    listen: Address | None = described(
-        "Loopback address where the application reaches it; absent, only the forward proxy does.", None
+    listen: Endpoint | None = described(
+        "Where the application reaches it: an address on loopback, or `unix:/run/mesh/orders.sock`; absent, only the "
+        "forward proxy does.",
+        None,
+    )
+    listen_mode: SocketMode = described(
+        "Who may use that socket: our own user (`0600`), or the socket's group too (`0660`).", "0600"
     )
     protocol: Protocol = described(
-        "`http` or `tcp`.", "http", filled="that of the service's listener; `http` for one outside this file"
+        "`http`, `tcp` or `auto`, as for inbound listeners; toward one that is `auto` any of the three.",
+        "http",
+        filled="that of the service's listener; `http` for one outside this file",
     )
     upgrade: Literal["none", "h2"] = described(
         "`h2` asks by HTTP/2 also for what the application asked by HTTP/1.1: many requests share a connection. `none` "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sidecar.config.schema import MeshConfig, Rule, Service
+from sidecar.config.schema import Inbound, MeshConfig, Rule, Service
 from sidecar.patterns import IdentityPattern
 
 
@@ -52,6 +52,13 @@ def is_http(rule: Rule) -> bool:
 def applies_to(service: Service, rule: Rule) -> list[str]:
     """Protocols of the inbound listeners that the rule is judged on."""
     return [each.protocol for each in service.inbound if not rule.ports or each.name in rule.ports]
+
+
+def needs_http(service: Service, listener: Inbound) -> bool:
+    """Whether anything here is about HTTP: a route, or a rule in force. By raw TCP it would be by-passed (S9)."""
+    rules = (*service.allow, *service.deny)
+    asked = (rule for rule in rules if not rule.shadow and (not rule.ports or listener.name in rule.ports))
+    return bool(listener.routes) or any(map(is_http, asked))
 
 
 def _what(service: Service, rule: Rule) -> str:

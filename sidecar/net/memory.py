@@ -264,6 +264,27 @@ class MemoryWire:
     async def first_record(self) -> None:
         """There is no TLS in memory, and nothing to wait for before the gate."""
 
+    async def peek(self, least: int) -> bytes:
+        """Wait for so many bytes, and look at what is there; fewer where no more will come. A greeting stands for the
+        ClientHello that there is none of in memory.
+        """
+        while True:
+            if self._broken is not None:
+                raise self._broken
+            if self.closed:
+                raise WireBroken("closed by ourselves")
+            if not self._unread and self.greeting is not None:
+                return b"\x16" * least
+            if len(self._unread) >= least or self.half_closed:
+                return bytes(self._unread)
+            await self.readable()
+
+    def take(self, count: int) -> bytes:
+        """Read bytes that `peek` has shown."""
+        data = bytes(self._unread[:count])
+        del self._unread[:count]
+        return data
+
     async def finish(self) -> None:
         """Send the end of our direction; reading goes on."""
         if not self.closed and not self.finished:
@@ -295,6 +316,10 @@ class MemoryWire:
     def peer_address(self) -> tuple[str, int]:
         """The other side's address."""
         return self.address
+
+    def own_address(self) -> tuple[str, int]:
+        """The address on our side."""
+        return self.other.address
 
     # ---- what tests do to wires ------------------------------------------------------------------------------------
 

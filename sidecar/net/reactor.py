@@ -31,6 +31,7 @@ import os
 import select
 import socket
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -244,12 +245,13 @@ _OUT_OF_ROOM = {24, 23, 12, 105}  # EMFILE, ENFILE, ENOMEM, ENOBUFS
 class Acceptor(Watched):
     """A listening socket."""
 
-    __slots__ = ("_on_wire", "_retiring", "_tcp", "accepted", "starved")
+    __slots__ = ("_file", "_on_wire", "_retiring", "_tcp", "accepted", "starved")
 
     def __init__(self, reactor: Reactor, sock: socket.socket, on_wire: Callable[[SocketWire], None]) -> None:
         super().__init__(reactor, sock, READ)
         self._on_wire = on_wire
         self._tcp = sock.family != socket.AF_UNIX
+        self._file = None if self._tcp else _file_of(sock)
         self._retiring = False
         self.accepted = 0
         self.starved = 0  # how often the process was out of descriptors or memory
@@ -285,6 +287,15 @@ class Acceptor(Watched):
                 break
         self.close()
 
+    def close(self) -> None:
+        """Close, and take the file of a Unix socket away, unless another's stands there now."""
+        if not self.closed and self._file is not None:
+            path, inode = self._file
+            with suppress(OSError):
+                if os.lstat(path).st_ino == inode:
+                    os.unlink(path)  # noqa: PTH108 - as the line above
+        super().close()
+
     def pause(self) -> None:
         """Accept nobody for a moment: out of descriptors, or crowded. Who connects meanwhile waits in the kernel."""
         if self._retiring or not self.interest:
@@ -298,6 +309,15 @@ class Acceptor(Watched):
         if not self.closed:
             self.interest = READ
             self.reactor.rearm(self)
+
+
+def _file_of(sock: socket.socket) -> tuple[str, int] | None:
+    """The file of a listening Unix socket, with its inode; None where it has none."""
+    path = sock.getsockname()
+    try:
+        return (path, os.lstat(path).st_ino) if isinstance(path, str) and path else None
+    except OSError:
+        return None
 
 
 def open_files_limit() -> int:

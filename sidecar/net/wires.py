@@ -28,6 +28,7 @@ NOTHING_YET, WANTS_TO_WRITE = -1, -2  # instead of a number of bytes
 TLS_HANDSHAKE = 22  # RFC 8446 section 5.1: the type of a record
 TLS_HEADER = 5
 TLS_LONGEST = 16 * 1024
+PEEK_BYTES = 4096
 
 
 class Watched:
@@ -208,11 +209,11 @@ class EpollWire(Watched):
 
     def peer_address(self) -> tuple[str, int]:
         """The other side's IP address and port; empty where it has gone or has none."""
-        try:
-            address = self.sock.getpeername()
-        except OSError:
-            return "", 0
-        return (address[0], address[1]) if isinstance(address, tuple) else ("", 0)
+        return _ip(self.sock.getpeername)
+
+    def own_address(self) -> tuple[str, int]:
+        """The IP address and port on our side; empty where there is none."""
+        return _ip(self.sock.getsockname)
 
 
 class SocketWire(EpollWire):
@@ -258,6 +259,40 @@ class SocketWire(EpollWire):
             if wanted and not self.closed:
                 self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
 
+    async def peek(self, least: int) -> bytes:
+        """Wait for so many bytes, and look at what is there, up to a page; fewer where no more will come.
+
+        Nothing is read. As in `first_record`, the kernel wakes us only once they are here. Raises WireBroken.
+        """
+        told = False
+        try:
+            while True:
+                try:
+                    data = self.sock.recv(max(least, PEEK_BYTES), socket.MSG_PEEK)
+                except BlockingIOError:
+                    pass
+                except OSError as error:
+                    raise WireBroken(error.strerror or "reset") from None
+                else:
+                    if len(data) >= least or not data or self.half_closed:
+                        return data
+                if least > 1 and not told:
+                    self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, least)
+                    told = True
+                await self._readable()
+                if self.closed:
+                    raise WireBroken("closed by ourselves")
+        finally:
+            if told and not self.closed:
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+
+    def take(self, count: int) -> bytes:
+        """Read bytes that `peek` has shown. Raises WireBroken."""
+        try:
+            return self.sock.recv(count)
+        except OSError as error:
+            raise WireBroken(error.strerror or "reset") from None
+
     async def write(self, data: bytes | memoryview) -> None:
         """Send all of it, waiting where the other side is slow."""
         if self.closed:
@@ -285,6 +320,14 @@ class SocketWire(EpollWire):
                 self.sock.shutdown(socket.SHUT_WR)
             except OSError:
                 pass
+
+
+def _ip(asked: Callable[[], Any]) -> tuple[str, int]:
+    try:
+        address = asked()
+    except OSError:
+        return "", 0
+    return (address[0], address[1]) if isinstance(address, tuple) else ("", 0)
 
 
 def _ours(rest: bytes | memoryview, sent: int) -> memoryview:

@@ -13,6 +13,15 @@ IDENTITY: Final[dict[str, Reason]] = {
         "The other end showed no certificate; a caller needs a client certificate of the mesh.",
         "Call through a sidecar of the mesh; without an identity nobody is let in.",
     ),
+    "proxy_header": Reason(
+        "The connection of a load balancer did not begin with a PROXY header that can be believed: {detail}.",
+        "Let it send one, of version 1 or 2, before TLS (HAProxy: `send-proxy-v2`); or take its address off "
+        "`proxy_protocol.from` of the listener.",
+    ),
+    "proxy_sender": Reason(
+        "A PROXY header came from somebody who may not send any: {detail}.",
+        "If it is a load balancer of yours, add its address to `proxy_protocol.from` of the listener.",
+    ),
     "wrong_trust_domain": Reason(
         "The certificate is of another trust domain than its root, or than the one we expect: {detail}.",
         "Check that both ends are enrolled with the same CA, and that both configurations agree on `trust_domain`.",

@@ -18,6 +18,7 @@ from sidecar.policy.reading import Reading
 
 if TYPE_CHECKING:
     from sidecar.config.schema import Inbound, Service
+    from sidecar.hop import HopProtocol
 
 
 class BadQuestion(MeshError):
@@ -35,7 +36,8 @@ def hop_of(question: Mapping[str, Any], service: Service) -> Hop:
     any rule is asked.
     """
     listener = _listener(question, service)
-    hop = Hop("inbound", listener.name, listener.port, listener.protocol, destination=service.identity)
+    spoken: HopProtocol = "tcp" if listener.protocol == "tcp" else "http"
+    hop = Hop("inbound", listener.name, listener.port, spoken, destination=service.identity)
     if question.get("from"):
         hop.peer = _caller(str(question["from"]), service)
     if question.get("source"):
@@ -43,7 +45,7 @@ def hop_of(question: Mapping[str, Any], service: Service) -> Hop:
             hop.source = ip_address(str(question["source"]))
         except ValueError:
             raise BadQuestion(f"{question['source']!r} is not an IP address") from None
-    if listener.protocol == "http":
+    if listener.protocol != "tcp":
         _read_http(hop, question, service, listener)
     return hop
 
@@ -79,7 +81,7 @@ def _listener(question: Mapping[str, Any], service: Service) -> Inbound:
     """The listener that is named; else the first for HTTP, else the first."""
     wanted = str(question.get("port") or "")
     for listener in service.inbound:
-        if wanted in (listener.name, str(listener.port)) or (not wanted and listener.protocol == "http"):
+        if wanted in (listener.name, str(listener.port)) or (not wanted and listener.protocol != "tcp"):
             return listener
     if service.inbound and not wanted:
         return service.inbound[0]

@@ -32,6 +32,12 @@ HAPPENED: Final[dict[str, Reason]] = {
         "Mend the client: no rule can make this pass. If the port carries no HTTP at all, declare its listener "
         "`protocol: tcp`.",
     ),
+    "undetected": Reason(
+        "What {caller} sent on {listener} was not recognised as HTTP, and a rule or a route there looks at HTTP: "
+        "passed as raw TCP it would get around them. {detail}.",
+        "If it should be HTTP, mend the client. If the port carries another protocol too, give that one a listener of "
+        "its own with `protocol: tcp`; a client that connects long before it speaks needs a longer `timeouts.detect`.",
+    ),
     "abuse": Reason(
         "{caller} wastes the time of {listener} within the letter of HTTP/2, so its connection was ended: {detail}.",
         "Look at what that client does. A library that cancels or pings without measure is the usual cause; the other "

@@ -29,17 +29,20 @@ from sidecar.errors import (
     IdentityRefused,
     InternalError,
     LoopDetected,
+    Undetected,
     UnsupportedContentType,
     UnsupportedFeature,
+    UpstreamReset,
 )
 from sidecar.hop import Deny, Headers, Hop, Waived
 from sidecar.http.headers import XFCC, end_to_end, first, tokens, without_reserved
 from sidecar.http.message import RequestHead, ResponseHead
 from sidecar.http.plain import JudgedReader
 from sidecar.http.plain_stencil import StencilReader
+from sidecar.http.proxy_header import write
 from sidecar.http.versions import EXPECT_CONTENT, KEY_BYTES
 from sidecar.http.xfcc import appended, element
-from sidecar.net.port import Cancelled
+from sidecar.net.port import Cancelled, Expired, WireBroken
 from sidecar.policy.strangers import for_strangers
 from sidecar.proxy.lane import ENABLED, MAX_LANES, Lane
 from sidecar.proxy.side import Caller, Door, Plan, with_head
@@ -52,6 +55,7 @@ if TYPE_CHECKING:
     from sidecar.config.schema import Inbound, Limits, Route, Timeouts
     from sidecar.hop import Direction, Permit
     from sidecar.http.plain import PlainRequest
+    from sidecar.http.proxy_header import Version
     from sidecar.net.mtls import Gate, Peer
     from sidecar.net.pool import Connection
     from sidecar.net.port import Port, Wire
@@ -87,6 +91,7 @@ class InboundSide:
         tunnels: Tunnels,
         audit_accepts: Callable[[], bool],
         reading: Reading,
+        only_http: bool = False,
     ) -> None:
         self.name = spec.name
         self.spec = spec
@@ -102,6 +107,7 @@ class InboundSide:
         self.app = app
         self._audit_accepts = audit_accepts
         self._reading = reading
+        self.only_http = only_http and spec.protocol == "auto"  # raw TCP would get around a rule (semantics S9)
         self.posture = posture_of(spec)  # None for strict
         self._reader = JudgedReader(limits.head_bytes, limits.head_lines)
         self._lanes: dict[object, Lane] = {}
@@ -142,6 +148,7 @@ class InboundSide:
             raise Draining(f"the listener {self.name} has gone from the configuration")
         wall = port.wall()
         self.check_peer(caller, wire, wall)
+        self._check_detected(hop)
         verdict = (self._rules if hop.peer is not None else self._strangers).check(hop, wall)
         if isinstance(verdict, Deny):
             self._waive(hop, verdict, wall)
@@ -308,18 +315,26 @@ class InboundSide:
 
     # ---- raw TCP ----------------------------------------------------------------------------------------------------
 
-    async def serve_tcp(self, port: Port, wire: Wire, caller: Caller) -> None:
-        """Judge a raw connection, then move its bytes to the application."""
+    def _check_detected(self, hop: Hop) -> None:
+        """Raise Undetected for raw TCP where only HTTP may pass."""
+        if self.only_http and hop.protocol == "tcp":
+            raise Undetected(f"the listener {self.name} is auto, and its first bytes were no request")
+
+    async def serve_tcp(self, port: Port, wire: Wire, caller: Caller, early: bytes = b"") -> None:
+        """Judge a raw connection, then move its bytes to the application; `early` has been read already."""
         hop = self._hop(caller, "tcp", port.now)
         connection = None
         try:
+            self._check_detected(hop)
             self._authorize(hop, port.wall())
             hop.attempts = 1
-            connection = await self.app.connect()
+            connection = await self.app.connect(raw=True)
             hop.endpoint = connection.endpoint
+            if self.spec.app_proxy_protocol != "none":
+                await _introduce(port, connection.wire, caller, self.spec.app_proxy_protocol, self.timeouts.connect)
             with self.tunnels.open(port.current, self._judge(port, hop, caller, wire, connection)):
                 idle, lease = self.timeouts.tcp_idle, lease_of(hop, port)
-                await tunnel(port, wire, connection.wire, hop, idle=idle, lease=lease)
+                await tunnel(port, wire, connection.wire, hop, idle=idle, lease=lease, early=early)
         except HopError as error:
             hop.error = error
         except Cancelled:
@@ -333,6 +348,16 @@ class InboundSide:
 
     def _judge(self, port: Port, hop: Hop, caller: Caller, wire: Wire, connection: Connection) -> Callable[[], None]:
         return lambda: self.door.side.judge_again(port, hop, caller, wire, self.app, connection)
+
+
+async def _introduce(port: Port, app: Wire, caller: Caller, version: Version, within: float) -> None:
+    """Tell the application who connected, before the first byte. Raises UpstreamReset."""
+    header = write(version, (caller.source, caller.source_port), caller.reached)
+    try:
+        port.deadline(port.now + within)
+        await app.write(header)
+    except (WireBroken, Expired) as error:
+        raise UpstreamReset(f"the application did not take the PROXY header: {error}") from None
 
 
 def finish_tcp(hop: Hop, wire: Wire, upstream: Wire | None, now: float, recorder: Recorder) -> None:

@@ -34,6 +34,7 @@ from sidecar.http.message import RequestHead, ResponseHead
 from sidecar.http.plain import OpaqueReader
 from sidecar.http.plain_stencil import StencilReader
 from sidecar.net.port import Cancelled
+from sidecar.proxy.detection import spoken_on
 from sidecar.proxy.http import HttpConnection
 from sidecar.proxy.inbound import MAX_VIA, VIA, _via, finish_tcp, outgoing_headers
 from sidecar.proxy.lane import ENABLED, Lane
@@ -173,7 +174,7 @@ class OutboundSide:
             upstream = self._choose(request.host, request.port, _PLAIN)
         except UndeclaredUpstream:
             return None
-        if upstream.protocol != "http":
+        if upstream.protocol == "tcp":
             return None
         return upstream, _ANY
 
@@ -204,7 +205,7 @@ class OutboundSide:
             if head.body:
                 raise ProtocolViolation("a CONNECT with a body: what follows it is the tunnel (RFC 9110 section 9.3.6)")
             return Plan(upstream, b"", [], connect=self._tunnel_to(upstream))
-        if upstream.protocol != "http":
+        if upstream.protocol == "tcp":
             raise UnsupportedFeature(f"{upstream.name} is raw TCP; reach it by CONNECT or by its own listener")
         via = _via(head.headers)
         if self._instance in via:
@@ -220,11 +221,11 @@ class OutboundSide:
             raise UnsupportedFeature("https:// through the proxy: speak plain HTTP to it, the sidecar adds the TLS")
         if self.only is not None:
             own = host in _LOOPBACK_NAMES or host == self.listen.host
-            if host in ("", self.only.host) or (own and port == self.listen.port):
+            if host in ("", self.only.host) or (own and (self.listen.unix or port == self.listen.port)):
                 return self.only
             raise UndeclaredUpstream(
                 f"this listener is for {self.only.host}, not for {host}",
-                f"ask for http://{self.only.host}/ or http://{self.listen}/ here",
+                f"ask for http://{self.only.host}/ or http://{'localhost' if self.listen.unix else self.listen}/ here",
             )
         upstream = self._by_host.get(host)
         if upstream is None:
@@ -276,7 +277,7 @@ class OutboundSide:
         connection = None
         try:
             hop.attempts = 1
-            connection = await self.only.connect()
+            connection = await self.only.connect(raw=True)
             hop.endpoint = connection.endpoint
             if connection.peer is not None:
                 hop.tls = connection.peer.tls
@@ -305,13 +306,18 @@ class _Tunnel:
 
     def __init__(self, side: OutboundSide, upstream: Upstream) -> None:
         self._side = side.inner(upstream)
-        self._http = upstream.protocol == "http"
+        self._protocol = upstream.protocol
 
     async def __call__(self, port: Port, wire: Wire, caller: Caller, hop: Hop, early: bytes) -> None:
-        if self._http:
-            with self._side.tunnels.carry():
-                heir = await HttpConnection(port, wire, self._side, caller, early).serve()
-                if heir is not None:
-                    await heir.serve()
-        else:
-            await self._side.serve_tcp(port, wire, caller, early)
+        side = self._side
+        found = await spoken_on(port, wire, caller, protocol=self._protocol, side=side, early=early)
+        if found is None:
+            return
+        spoken, early = found
+        if spoken == "opaque":
+            await side.serve_tcp(port, wire, caller, early)
+            return
+        with side.tunnels.carry():
+            heir = await HttpConnection(port, wire, side, caller, early).serve()
+            if heir is not None:
+                await heir.serve()

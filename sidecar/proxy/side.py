@@ -44,6 +44,7 @@ class Caller:
     source: IPv4Address | IPv6Address | None
     source_port: int
     trust: int = 0  # the gate's `trust` when the peer was judged last
+    reached: tuple[IPv4Address | IPv6Address | None, int] = (None, 0)  # the address it connected to, where that is told
 
 
 class Door:

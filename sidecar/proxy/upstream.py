@@ -170,8 +170,9 @@ class Upstream:
     async def _connect_h2(self) -> Connection:
         return await self.connect(h2=True)
 
-    async def connect(self, *, h2: bool = False) -> Connection:
-        """Connect to the first endpoint that can be reached, starting with another one each time.
+    async def connect(self, *, h2: bool = False, raw: bool = False) -> Connection:
+        """Connect to the first endpoint that can be reached, starting with another one each time; by HTTP/2, or `raw`
+        for what is no HTTP and must not agree on it by ALPN.
 
         Raises NoHealthyUpstream, ConnectFailed, HandshakeFailed, PeerIdentityMismatch or NoIdentity.
         """
@@ -185,7 +186,7 @@ class Upstream:
             endpoint = self.endpoints[(self._turn + offset) % count]
             generation = self._gate.generation if self._gate is not None else 0
             try:
-                wire, peer = await self._connect_to(endpoint, h2=h2)
+                wire, peer = await self._connect_to(endpoint, h2=h2, raw=raw)
             except ConnectFailed as error:
                 problems.append(error)
             except PeerIdentityMismatch as error:
@@ -200,7 +201,7 @@ class Upstream:
         failure.endpoint = str(endpoint)
         raise failure
 
-    async def _connect_to(self, endpoint: Address, *, h2: bool) -> tuple[Wire, Peer | None]:
+    async def _connect_to(self, endpoint: Address, *, h2: bool, raw: bool) -> tuple[Wire, Peer | None]:
         port = self._port
         if self._gate is not None:
             self._gate.check_ready(port.wall())
@@ -214,12 +215,14 @@ class Upstream:
         if self._gate is None:
             return wire, None
         try:
-            return await self._secure(wire, self._gate, endpoint, h2=h2)
+            return await self._secure(wire, self._gate, endpoint, h2=h2, raw=raw)
         except BaseException:
             wire.close()  # a gate that had no identity to show has not taken it over
             raise
 
-    async def _secure(self, wire: Wire, gate: Gate, endpoint: Address, *, h2: bool) -> tuple[Wire, Peer]:
+    async def _secure(
+        self, wire: Wire, gate: Gate, endpoint: Address, *, h2: bool, raw: bool
+    ) -> tuple[Wire, Peer]:
         assert self.identity is not None
         port = self._port
         began = port.now
@@ -227,7 +230,7 @@ class Upstream:
             secure, peer = await gate.connect(
                 port,
                 wire,
-                http=self.protocol == "http",
+                http=self.protocol != "tcp" and not raw,
                 h2=h2,
                 server_name=self._server_name,
                 expected=self.identity,

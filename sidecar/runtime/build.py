@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from functools import lru_cache
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sidecar.config.schema import Address, Inbound, Service
@@ -14,8 +12,10 @@ from sidecar.net.admission import SHARE, Admission, memory_limit, memory_used
 from sidecar.net.contexts import contexts_alive
 from sidecar.net.line import origin
 from sidecar.net.port import Expired, WireBroken
+from sidecar.net.preamble import address_of, proxy_header
 from sidecar.net.reactor import Acceptor, Reactor, open_files, open_files_limit
 from sidecar.net.wires import SocketWire
+from sidecar.proxy.detection import spoken_on
 from sidecar.proxy.http import HttpConnection
 from sidecar.proxy.http2 import Http2Connection
 from sidecar.proxy.inbound import InboundSide
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from sidecar.hop import Direction
     from sidecar.net.mtls import Gate
-    from sidecar.net.port import Task
+    from sidecar.net.port import Task, Wire
     from sidecar.policy.authz import RuleSet
     from sidecar.proxy.upstream import Upstream
     from sidecar.telemetry.metrics import Metrics
@@ -132,7 +132,8 @@ class Proxy:
         """
         before, after = self._generation, self._maker.generation(service, self._generation)
         wanted = self._wanted(after)
-        bound = bind_all([address for address in wanted if address not in self._ears], self._ears)
+        new = [address for address in wanted if address not in self._ears]
+        bound = bind_all(new, self._ears, _modes(service))
         self._generation = after
         self.admission.adopt(service.limits, open_files_limit())
         self._tunnels.limit(self.admission.most_streams)
@@ -191,7 +192,7 @@ class Proxy:
     def listen(self) -> None:
         """Open every listener, or none. Raises CannotListen."""
         wanted = self._wanted(self._generation)
-        for address, sock in bind_all(wanted).items():
+        for address, sock in bind_all(wanted, modes=_modes(self.service)).items():
             self._listen_on(address, wanted[address], sock)
 
     def _wanted(self, generation: Generation) -> dict[Address, _Plan]:
@@ -251,8 +252,8 @@ class Proxy:
         side, reactor = door.side, self._reactor
         assert isinstance(side, InboundSide)
         spec = side.spec
-        address, port = wire.peer_address()
-        source = _ip_address(address) if address else None
+        source, port = address_of(wire.peer_address())
+        reached = address_of(wire.own_address()) if spec.app_proxy_protocol != "none" else (None, 0)
         began = reactor.now
         task = reactor.current
         assert task is not None
@@ -260,8 +261,13 @@ class Proxy:
         within = self.service.timeouts.handshake
         try:
             reactor.deadline(began + within)
+            if spec.proxy_protocol is not None:
+                header = await proxy_header(wire, spec.proxy_protocol, source, within)
+                if header is not None and not header.local:
+                    source, port = header.source, header.source_port
+                    reached = header.destination, header.destination_port
             if side.lets_plaintext_in(reactor.wall()) and not await _speaks_tls(self._gate, wire, within):
-                stranger = Caller(None, source, port)
+                stranger = Caller(None, source, port, reached=reached)
                 assert isinstance(door.side, InboundSide)
                 door.side.check_peer(stranger, wire, reactor.wall())  # by the posture of now: that was a wait
                 return wire, stranger
@@ -270,7 +276,7 @@ class Proxy:
             await self.admission.turn(reactor, origin(source))
             if wire.half_closed and not left:  # or we would only ever serve those who have given up
                 raise IdentityRefused("reset", "the peer left while it waited for its turn")
-            secure, peer = await self._gate.accept(reactor, wire, http=spec.protocol == "http", within=within)
+            secure, peer = await self._gate.accept(reactor, wire, http=spec.protocol != "tcp", within=within)
         except Expired:
             self._recorder.connection_refused("inbound", spec.name, "handshakes")
             return None
@@ -292,7 +298,7 @@ class Proxy:
                 "inbound", spec.name, ok=True, peer=peer.id, source=source, tls=peer.tls, seconds=reactor.now - began
             )
         )
-        return secure, Caller(peer, source, port, peer.trust)
+        return secure, Caller(peer, source, port, peer.trust, reached)
 
     async def serve_http(self, connection: HttpConnection | Http2Connection) -> None:
         """Serve, and be known to a drain meanwhile; a connection that turns out to speak HTTP/2 becomes another."""
@@ -426,6 +432,11 @@ class Proxy:
                 connection.drain()
 
 
+def _modes(service: Service) -> dict[Address, str]:
+    """Who may use our Unix sockets."""
+    return {spec.listen: spec.listen_mode for spec in service.outbound if spec.listen is not None and spec.listen.unix}
+
+
 async def _speaks_tls(gate: Gate, wire: SocketWire, within: float) -> bool:
     """Whether a caller begins with a TLS handshake. Raises IdentityRefused where it does not begin at all."""
     try:
@@ -434,9 +445,6 @@ async def _speaks_tls(gate: Gate, wire: SocketWire, within: float) -> bool:
         raise IdentityRefused("handshake_timeout", f"no byte within {within:g} s") from None
     except WireBroken:
         raise IdentityRefused("reset", "the peer left before its first byte") from None
-
-
-_ip_address = lru_cache(maxsize=1024)(ip_address)  # who connects comes back
 
 
 async def _client_hello(wire: SocketWire, within: float) -> None:
@@ -466,12 +474,7 @@ def _inbound_handler(proxy: Proxy, spec: Inbound, side: InboundSide) -> Handler:
         try:
             current = door.side
             assert isinstance(current, InboundSide)
-            if protocol == "http":
-                by_h2 = caller.peer is not None and caller.peer.tls.alpn == "h2"
-                kind = Http2Connection if by_h2 else HttpConnection
-                await proxy.serve_http(kind(proxy._reactor, secure, current, caller))
-            else:
-                await current.serve_tcp(proxy._reactor, secure, caller)
+            await _serve(proxy, secure, current, caller, protocol)
         finally:
             proxy.admission.leave_peer(who)
             secure.close()
@@ -485,11 +488,22 @@ def _outbound_handler(proxy: Proxy, name: str, protocol: str, side: OutboundSide
     async def handle(wire: SocketWire) -> None:
         current = door.side
         assert isinstance(current, OutboundSide)
-        address, port = wire.peer_address()
-        caller = Caller(None, _ip_address(address) if address else None, port)
-        if protocol == "http":
-            await proxy.serve_http(HttpConnection(proxy._reactor, wire, current, caller))
-        else:
-            await current.serve_tcp(proxy._reactor, wire, caller)
+        await _serve(proxy, wire, current, Caller(None, *address_of(wire.peer_address())), protocol)
 
     return handle
+
+
+async def _serve(proxy: Proxy, wire: Wire, side: InboundSide | OutboundSide, caller: Caller, protocol: str) -> None:
+    """Serve a connection in what is spoken on it."""
+    reactor = proxy._reactor
+    found = await spoken_on(reactor, wire, caller, protocol=protocol, side=side)
+    if found is None:
+        return
+    spoken, early = found
+    current = side.door.side  # that was a wait
+    if spoken == "opaque":
+        assert isinstance(current, (InboundSide, OutboundSide))
+        await current.serve_tcp(reactor, wire, caller, early)
+    else:
+        kind = Http2Connection if spoken == "http2" else HttpConnection
+        await proxy.serve_http(kind(reactor, wire, current, caller, early))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sidecar.config.sentences import needs_http
 from sidecar.policy.authz import RuleSet
 from sidecar.policy.reading import Reading
 from sidecar.proxy.inbound import InboundSide
@@ -112,6 +113,7 @@ class Maker:
             tunnels=self._tunnels,
             audit_accepts=self._recorder.audit_accepts,
             reading=Reading.of(service, spec),
+            only_http=needs_http(service, spec),
         )
 
     def _outbound_side(self, made: Generation, name: str, listen: Address, only: Upstream | None) -> OutboundSide:

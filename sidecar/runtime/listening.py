@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+import stat
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from certs.errors import MeshError
 from sidecar.net.wires import UNSENT_BYTES
@@ -13,6 +16,7 @@ if TYPE_CHECKING:
     from sidecar.config.schema import Address
 
 BACKLOG = 1024
+OWNER_ONLY: Final = 0o600
 
 
 class CannotListen(MeshError):
@@ -21,21 +25,32 @@ class CannotListen(MeshError):
     name = "cannot_listen"
 
 
-def bind_all(addresses: Iterable[Address], ours: Iterable[Address] = ()) -> dict[Address, socket.socket]:
-    """A listening socket for each, or for none. Raises CannotListen; `ours` are addresses that we listen on already."""
+def bind_all(
+    addresses: Iterable[Address], ours: Iterable[Address] = (), modes: Mapping[Address, str] | None = None
+) -> dict[Address, socket.socket]:
+    """A listening socket for each, or for none. Raises CannotListen; `ours` are addresses that we listen on already.
+
+    `modes` are those of all Unix sockets, old and new, to be set once every address is ours.
+    """
     bound: dict[Address, socket.socket] = {}
     try:
         for address in addresses:
             bound[address] = bind(address, ours)
+        for address, mode in (modes or {}).items():
+            allow(address, mode)
     except BaseException:
-        for sock in bound.values():
+        for address, sock in bound.items():
             sock.close()
+            if address.unix:
+                Path(address.path).unlink(missing_ok=True)
         raise
     return bound
 
 
 def bind(address: Address, ours: Iterable[Address] = ()) -> socket.socket:
     """A listening socket. Raises CannotListen, saying what to do."""
+    if address.unix:
+        return bind_unix(address)
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
@@ -51,3 +66,54 @@ def bind(address: Address, ours: Iterable[Address] = ()) -> socket.socket:
         hint = f", by this very sidecar on {clash}; to move a port to another address, restart it" if clash else ""
         raise CannotListen(f"cannot listen on {address}: {error.strerror or error}{hint}") from None
     return sock
+
+
+def bind_unix(address: Address) -> socket.socket:
+    """A listening Unix socket that only our own user may use, until `allow` says otherwise. Raises CannotListen.
+
+    What a sidecar has left there that was killed is replaced, if nobody listens on it; nothing else is.
+    """
+    path = Path(address.path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        _clear(path)
+        os.fchmod(sock.fileno(), OWNER_ONLY)  # unix(7), Linux: the file is born with the mode of its socket
+        sock.bind(str(path))
+        sock.listen(BACKLOG)
+    except CannotListen:
+        sock.close()
+        raise
+    except OSError as error:
+        sock.close()
+        hint = "; make its folder first" if isinstance(error, FileNotFoundError) else ""
+        raise CannotListen(f"cannot listen on {address}: {error.strerror or error}{hint}") from None
+    return sock
+
+
+def allow(address: Address, mode: str) -> None:
+    """Give the file of our Unix socket this mode, such as "0660". Raises CannotListen."""
+    try:
+        Path(address.path).chmod(int(mode, 8))
+    except OSError as error:
+        raise CannotListen(f"cannot set the mode of {address}: {error.strerror or error}") from None
+
+
+def _clear(path: Path) -> None:
+    """Take away a socket on which nobody listens. Raises CannotListen for whatever else stands there."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(status.st_mode):
+        raise CannotListen(f"cannot listen on unix:{path}: it is there, and is no socket; move it away")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+        except FileNotFoundError:
+            return
+        except BlockingIOError:
+            pass  # its queue is full, so somebody has one
+    raise CannotListen(f"cannot listen on unix:{path}: somebody listens there already")

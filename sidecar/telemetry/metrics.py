@@ -60,6 +60,8 @@ LABELS: dict[str, tuple[Literal["closed", "open"], str]] = {
         "(docs/protocols.md)",
     ),
     "grpc_status": ("closed", "name of the status that the call ended with; `other` for one that gRPC does not know"),
+    "protocol": ("closed", "what a connection was found to speak: `http1`, `http2` or `opaque`"),
+    "by": ("closed", "how that was found: `alpn`, `bytes`, `timeout`, or `end`, where the caller said no more"),
     "posture": ("closed", "`strict`, `permissive` or `observe`"),
     "certificate": ("closed", "`svid`: this sidecar's own leaf"),
     "metric": ("closed", "name of a metric of this list"),
@@ -148,6 +150,19 @@ DEFINITIONS: tuple[Definition, ...] = (
     ),
     Definition("mesh_tls_handshake_seconds", "histogram", "Length of a successful handshake.", ("direction",), SECONDS),
     Definition("mesh_tls_handshakes_waiting", "gauge", "Peers whose ClientHello is here and whose turn has not come."),
+    Definition(
+        "mesh_protocol_detections_total",
+        "counter",
+        "Connections to listeners with `protocol: auto`.",
+        ("direction", "listener", "protocol", "by"),
+    ),
+    Definition(
+        "mesh_protocol_detection_seconds",
+        "histogram",
+        "How long such a connection waited for its first bytes.",
+        ("direction",),
+        SECONDS,
+    ),
     Definition("mesh_certificate_expires_at_seconds", "gauge", "End of its life, since the epoch.", _CERTIFICATE),
     Definition("mesh_certificate_renewal_at_seconds", "gauge", "Its next renewal, since the epoch.", _CERTIFICATE),
     Definition("mesh_identity_failures", "gauge", "Attempts to enrol or renew that failed since the last success."),
@@ -329,6 +344,14 @@ class Metrics:
         else:
             short = reason if _REASON.match(reason) else "other"
             self.counter("mesh_tls_handshake_failures_total").add((direction, listener, short))
+
+    def observe_detection(self, direction: Direction, listener: str, protocol: str, by: str, seconds: float) -> None:
+        """Count a connection whose protocol was found out; by ALPN it takes no time."""
+        self.counter("mesh_protocol_detections_total").add((direction, listener, protocol, by))
+        if by != "alpn":
+            histogram = self._families["mesh_protocol_detection_seconds"]
+            assert isinstance(histogram, HistogramFamily)
+            histogram.observe(seconds, (direction,), 0.0)
 
     def connection_opened(self, direction: Direction, listener: str) -> None:
         """Count a downstream connection that was accepted."""
