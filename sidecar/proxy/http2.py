@@ -71,7 +71,7 @@ class Http2Connection:
         self._caller = caller
         self._early = early
         self.direction = side.direction
-        limits = h2_limits(side.limits, side.timeouts.idle)
+        limits = h2_limits(side.limits, side.timeouts)
         self._who = caller.peer.id.text if caller.peer is not None else ""  # those without identity share one's room
         self._wide = side.door.rooms.enter(self._who)
         self.codec = H2Server(limits if self._wide else narrow(limits), port.now)
