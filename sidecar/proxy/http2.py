@@ -15,6 +15,7 @@ from sidecar.errors import (
     AbusivePeer,
     DeadlinePast,
     DownstreamGone,
+    DownstreamIdle,
     Draining,
     Fault,
     HopError,
@@ -24,7 +25,7 @@ from sidecar.errors import (
     UnsupportedFeature,
 )
 from sidecar.http import grpc
-from sidecar.http.h2 import Code, Failed, H2Server, Opened
+from sidecar.http.h2 import Abuse, Code, Failed, H2Server, Opened
 from sidecar.http.message import Data, End, RequestHead
 from sidecar.net.port import NEVER, Cancelled, Expired, WireBroken
 from sidecar.proxy.carrier import Carrier, ServedStream
@@ -283,6 +284,8 @@ class Http2Connection:
         """The error that a request ended with. Whoever finds the stream gone asks the stream."""
         if isinstance(error, DownstreamGone) and stream.error is not None:
             error = stream.error
+        elif isinstance(error, DownstreamIdle) and stream.blocked_since is not None:
+            error = AbusivePeer(f"{error}; it leaves no window for it", reason=Abuse.ZERO_WINDOW.value)
         if isinstance(error, AbusivePeer) and error is not self.codec.error:
             self._count_failure(error)  # of this stream only
         return error

