@@ -229,7 +229,7 @@ class Http2Connection:
     def _count_failure(self, error: HopError) -> None:
         side = self._door.side
         reason = error.reason if isinstance(error, AbusivePeer) else "protocol"
-        side.recorder.metrics.counter("mesh_http2_failures_total").add((self.direction, side.name, reason))
+        side.recorder.metrics.counter("mesh_protocol_failures_total").add((self.direction, side.name, reason))
 
     # ---- one request -------------------------------------------------------------------------------------------------
 

@@ -122,7 +122,7 @@ class Siege:
         for name in memory.growth:
             assert memory[name].grown < GROWTH, memory.report()
         labels = {"reason": attack.reason} if attack.reason else {}
-        counted = [each.total("mesh_http2_failures_total", **labels) for each in (before, after)]
+        counted = [each.total("mesh_protocol_failures_total", **labels) for each in (before, after)]
         assert (counted[1] - counted[0] > 0) == bool(attack.reason)
         flagged = [each.total("mesh_requests_total", flag=self._flag(attack)) for each in (before, after)]
         assert flagged[1] > flagged[0], after.series("mesh_requests_total")

@@ -72,7 +72,7 @@ async def test_a_flood_is_recorded_once_by_name_and_the_next_caller_is_served(st
 
 def failures(stage: Stage, reason: str) -> float:
     """What the counter says."""
-    return stage.orders.books.metrics.cell("mesh_http2_failures_total", ("inbound", "http", reason)).value
+    return stage.orders.books.metrics.cell("mesh_protocol_failures_total", ("inbound", "http", reason)).value
 
 
 @scene()
@@ -161,7 +161,7 @@ async def test_a_flood_by_our_own_application_is_counted_too(stage: Stage) -> No
     assert (await foe.last_word()).error_code == CALM
     await stage.quiet()
     labels = ("outbound", stage.web._outbound[0][0], "ping_flood")
-    assert stage.web.books.metrics.cell("mesh_http2_failures_total", labels).value == 1
+    assert stage.web.books.metrics.cell("mesh_protocol_failures_total", labels).value == 1
 
 
 @scene()
