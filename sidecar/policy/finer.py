@@ -30,6 +30,12 @@ FINER: Final[dict[str, tuple[tuple[str, str, str], ...]]] = {
         ("Expect", "", "Let the client leave the Expect line out, or send `Expect: 100-continue`."),
         ("Transfer-Encoding", "", "Let the client send the body with Content-Length, or `chunked` alone."),
     ),
+    "abuse": (
+        ("not whole within", "{caller} began a connection or a request by HTTP/2 and did not go on: {detail}.",
+         "Look for a stuck or overloaded client, or a lossy network; the limit is {request_head}."),
+        ("window", "{caller} asked by HTTP/2 and left no room for the answer: {detail}.",
+         "Look for a client that does not read what it asks for; the limit is {idle}."),
+    ),
     "idle": (
         ("tcp_idle", "", "Find out which side stopped. If such pauses are normal here, raise {tcp_idle}."),
         ("does not read", "{caller} stopped reading its answer: {detail}.",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from sidecar.errors import (
     AbusivePeer,
     DownstreamGone,
+    DownstreamIdle,
     Draining,
     Fault,
     HopError,
@@ -23,7 +24,7 @@ from sidecar.errors import (
     UnsupportedFeature,
 )
 from sidecar.http import grpc
-from sidecar.http.h2 import Code, Failed, H2Server, Opened
+from sidecar.http.h2 import Abuse, Code, Failed, H2Server, Opened
 from sidecar.http.message import Data, End, RequestHead
 from sidecar.net.port import NEVER, Cancelled, Expired, WireBroken
 from sidecar.proxy.call import Call
@@ -71,7 +72,7 @@ class Http2Connection:
         self._caller = caller
         self._early = early
         self.direction = side.direction
-        limits = h2_limits(side.limits, side.timeouts.idle)
+        limits = h2_limits(side.limits, side.timeouts)
         self._who = caller.peer.id.text if caller.peer is not None else ""  # those without identity share one's room
         self._wide = side.door.rooms.enter(self._who)
         self.codec = H2Server(limits if self._wide else narrow(limits), port.now)
@@ -228,7 +229,7 @@ class Http2Connection:
     def _count_failure(self, error: HopError) -> None:
         side = self._door.side
         reason = error.reason if isinstance(error, AbusivePeer) else "protocol"
-        side.recorder.metrics.counter("mesh_http2_failures_total").add((self.direction, side.name, reason))
+        side.recorder.metrics.counter("mesh_protocol_failures_total").add((self.direction, side.name, reason))
 
     # ---- one request -------------------------------------------------------------------------------------------------
 
@@ -285,6 +286,8 @@ class Http2Connection:
         """The error that a request ended with. Whoever finds the stream gone asks the stream."""
         if isinstance(error, DownstreamGone) and stream.error is not None:
             error = stream.error
+        elif isinstance(error, DownstreamIdle) and stream.blocked_since is not None:
+            error = AbusivePeer(f"{error}; it leaves no window for it", reason=Abuse.ZERO_WINDOW.value)
         if isinstance(error, AbusivePeer) and error is not self.codec.error:
             self._count_failure(error)  # of this stream only
         return error

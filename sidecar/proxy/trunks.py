@@ -29,7 +29,7 @@ from sidecar.proxy.carrier import AskedStream, Carrier
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from sidecar.config.schema import Limits
+    from sidecar.config.schema import Limits, Timeouts
     from sidecar.http.h2 import H2Event
     from sidecar.http.message import RequestHead
     from sidecar.net.port import Port, Task
@@ -348,9 +348,12 @@ class _Call(AskedStream):
             trunk.promised -= 1
 
 
-def h2_limits(limits: Limits, idle: float) -> H2Limits:
+def h2_limits(limits: Limits, timeouts: Timeouts) -> H2Limits:
     """The limits of one HTTP/2 connection, by what the configuration says."""
-    return H2Limits(head_bytes=limits.head_bytes, head_lines=limits.head_lines, stall_seconds=idle)
+    return H2Limits(
+        head_bytes=limits.head_bytes, head_lines=limits.head_lines, head_seconds=timeouts.request_head,
+        stall_seconds=timeouts.idle,
+    )  # fmt: skip
 
 
 def _ignore(event: H2Event) -> None:

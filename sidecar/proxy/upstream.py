@@ -76,7 +76,7 @@ class Upstream:
             port,
             self._connect_h2,
             name=name,
-            limits=h2_limits(limits, timeouts.idle),
+            limits=h2_limits(limits, timeouts),
             scheme=b"https" if gate is not None else b"http",
             idle=timeouts.pool_idle_peer if gate is not None else timeouts.pool_idle_app,
             stall=timeouts.idle,

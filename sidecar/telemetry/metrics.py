@@ -178,7 +178,7 @@ DEFINITIONS: tuple[Definition, ...] = (
         ("direction", "reason"),
     ),
     Definition(
-        "mesh_http2_failures_total",
+        "mesh_protocol_failures_total",
         "counter",
         "HTTP/2 connections of callers (for `zero_window`, single streams) that we ended because "
         "they broke the rules of the protocol, or wasted our time within them.",

@@ -9,6 +9,7 @@ earlier ones have been answered, as users do; nothing is ever tried again. A req
     crossed   an answer that holds somebody else's nonce: the worst that a proxy can do
     torn      an answer that ended early, or is not what was sent
     failed    no answer, or a status other than 200
+    cancelled the client gave up on purpose (tests.kit.nonce_h2 only)
 
 The load runs in a thread with an event loop of its own, so that a test can rotate, reload or kill things meanwhile.
 """
@@ -29,6 +30,10 @@ _NONCE = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{7}")
 IDLE_LIMIT = 30.0  # seconds that a connection may rest in our pool; the sidecar keeps it for 300
 
 
+class GaveUp(Exception):
+    """The client itself has cancelled the request, on purpose."""
+
+
 class Torn(Exception):
     """The answer ended early or is not HTTP."""
 
@@ -41,6 +46,7 @@ class Tally:
     crossed: list[str] = field(default_factory=list)
     torn: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)
     nonces: list[str] = field(default_factory=list)  # every one that was sent, in order
     posts: int = 0
     body_sent: int = 0  # bytes of bodies of requests that ended ok
@@ -71,7 +77,7 @@ class Tally:
         """Every request ended in its own, whole answer."""
         assert self.sent, "nothing was sent"
         problems = [*self.crossed[:5], *self.torn[:5], *self.failed[:5]]
-        assert self.ok == self.sent, f"{self.summary()}\n" + "\n".join(problems)
+        assert self.ok + len(self.cancelled) == self.sent, f"{self.summary()}\n" + "\n".join(problems)
 
 
 class NonceLoad:
@@ -144,6 +150,8 @@ class NonceLoad:
         try:
             answer = await asyncio.wait_for(self._ask(nonce, body, post), 30)
             self._judge(nonce, body if post else self._pattern(nonce), answer)
+        except GaveUp:
+            tally.cancelled.append(nonce)
         except Torn as error:
             tally.torn.append(f"{nonce} at {time.time():.3f}: {error}")
         except (OSError, EOFError, TimeoutError) as error:

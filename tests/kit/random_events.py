@@ -103,11 +103,13 @@ class Storm(Fleet):
         """The caller's sidecar, and the called one's."""
         return self["web"], self["app"]
 
-    def run(self, seed: int, seconds: float = 2.0, rate: float = RATE) -> Result:
+    def run(
+        self, seed: int, seconds: float = 2.0, rate: float = RATE, load_by: type[NonceLoad] = NonceLoad
+    ) -> Result:
         """One run: load, events, and the books."""
         before = {sidecar.name: _Mark.of(sidecar) for sidecar in self.both}
         events = plan(seed, seconds)
-        with NonceLoad(self.ports.door, rate=rate, seed=seed) as load:
+        with load_by(self.ports.door, rate=rate, seed=seed) as load:
             began = time.monotonic()
             for event in events:
                 time.sleep(max(0.0, began + event.at - time.monotonic()))

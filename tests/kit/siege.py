@@ -117,12 +117,12 @@ class Attacker:
 
     def __init__(
         self, kind: str, port: int, *, seconds: float, count: int, core: int | None, identity: Path | None = None,
-        most: int = 100_000,
+        most: int = 100_000, module: str = "tests.kit.attackers",
     ) -> None:  # fmt: skip
         options = ["--seconds", str(seconds), "--count", str(count), "--most", str(most)]
         options += ["--core", str(core)] if core is not None else []
         options += ["--identity", str(identity)] if identity is not None else []
-        self._command = [sys.executable, "-P", "-m", "tests.kit.attackers", kind, str(port), *options]
+        self._command = [sys.executable, "-P", "-m", module, kind, str(port), *options]
         self.saw: dict[str, Any] = {}
         self._patience = seconds + 20
 

@@ -72,7 +72,7 @@ async def test_a_flood_is_recorded_once_by_name_and_the_next_caller_is_served(st
 
 def failures(stage: Stage, reason: str) -> float:
     """What the counter says."""
-    return stage.orders.books.metrics.cell("mesh_http2_failures_total", ("inbound", "http", reason)).value
+    return stage.orders.books.metrics.cell("mesh_protocol_failures_total", ("inbound", "http", reason)).value
 
 
 @scene()
@@ -161,7 +161,7 @@ async def test_a_flood_by_our_own_application_is_counted_too(stage: Stage) -> No
     assert (await foe.last_word()).error_code == CALM
     await stage.quiet()
     labels = ("outbound", stage.web._outbound[0][0], "ping_flood")
-    assert stage.web.books.metrics.cell("mesh_http2_failures_total", labels).value == 1
+    assert stage.web.books.metrics.cell("mesh_protocol_failures_total", labels).value == 1
 
 
 @scene()
@@ -186,6 +186,7 @@ async def test_an_answer_that_nobody_makes_room_for_ends_its_stream(stage: Stage
     assert (await foe.answer(1)).reset == 8
     assert not foe.goaways
     await stage.quiet()
-    assert stage.orders.books.hop.error is not None
+    assert failures(stage, "zero_window") == 1
+    assert stage.orders.books.hop.flag == "DPE"
     await foe.say(settings((4, 65_535)), headers(3, ORDERS_GET))
     await foe.until(lambda: len(foe.answers[3].body) == 65_535 if 3 in foe.answers else False)
