@@ -11,7 +11,8 @@ from sidecar.conformance.corpus import CASES, digest
 from sidecar.conformance.judge import SAFE, Outcome, Verdict
 
 _SHORT = {
-    "forwarded": "one reading", "refused": "refused", "closed": "closed", "answered": "own answer", "held": "held",
+    "forwarded": "one reading", "refused": "refused", "reset": "reset", "closed": "closed", "answered": "own answer",
+    "held": "held",
     "passed on": "passed on", "misread": "**misread**", "smuggled": "**smuggled**", "malformed": "**malformed**",
     "poisoned": "**poisoned**", "not served": "**not served**",
 }  # fmt: skip

@@ -14,6 +14,7 @@ import ssl
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
@@ -102,6 +103,13 @@ class Doors:
     def into(self, name: str) -> Target:
         """mTLS into app's sidecar, by the listener of a further application."""
         return self._mtls(getattr(self.ports, name))
+
+    def over_http2(self, door: str) -> Target:
+        """The door `inbound`, `outbound` or `forward`, or a further application of app, asked over HTTP/2."""
+        target: Target = getattr(self, door) if door in ("inbound", "outbound", "forward") else self.into(door)
+        if target.tls is not None:
+            target.tls.set_alpn_protocols(["h2"])
+        return replace(target, http2=True)
 
     def _mtls(self, port: int) -> Target:
         context = ssl.create_default_context(cafile=str(self.ca))
