@@ -69,6 +69,11 @@ class Conversation:
             stream.ended = stream.ended or self._block_ends
 
     @property
+    def failed(self) -> bool:
+        """Whether the connection ended by an error, whenever it may be closed (RFC 9113 section 5.4.1)."""
+        return self.goaway not in ("", "NO_ERROR")
+
+    @property
     def done(self) -> bool:
         """Whether everything that was asked has been answered to its end, or reset."""
         found = [self._streams.get(number) for number in self.wanted]

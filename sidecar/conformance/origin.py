@@ -220,7 +220,7 @@ class Origin:
                 seen = read_request(reader, number)
                 self._remember(seen)
                 if seen.target.startswith(EARLY):
-                    sock.sendall(b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n")
+                    sock.sendall(b"HTTP/1.1 103 Early Hints\r\nLink: </help>; rel=help\r\n\r\n")
                 sock.sendall(_answer(seen))
                 if _last(seen):
                     return

@@ -141,7 +141,7 @@ def converse(target: Target, case: H2Case, patience: float, settle: float = SETT
         except OSError:
             pass  # it did not want to hear all of it; its answer may be here
         deadline = time.monotonic() + patience
-        while (remaining := settle if heard.done else deadline - time.monotonic()) > 0:
+        while (remaining := settle if heard.done or heard.failed else deadline - time.monotonic()) > 0:
             sock.settimeout(remaining)
             try:
                 more = sock.recv(65536)
@@ -153,7 +153,7 @@ def converse(target: Target, case: H2Case, patience: float, settle: float = SETT
                 break
             except (OSError, ConnectionFault, NotHpack, TooMuch):
                 return heard, True
-    return heard, False
+    return heard, heard.failed
 
 
 def exchange(target: Target, case: Case) -> tuple[list[Answer], bool]:

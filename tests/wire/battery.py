@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from sidecar import __version__
-from sidecar.conformance.corpus import CASES, choose
+from sidecar.conformance.case import Case
+from sidecar.conformance.corpus import CASES, H2_CASES, choose
 from sidecar.conformance.judge import Outcome, Verdict
 from sidecar.conformance.origin import Origin
 from sidecar.conformance.runner import Target, run
@@ -24,12 +25,13 @@ LABELS = {
     "forward": f"mesh {__version__}, forward proxy + inbound",
 }
 COMPARED = ("nginx", "haproxy", "envoy", "caddy", "apache")
+COMPARED_H2 = ("nginx", "haproxy", "envoy", "caddy", "apache")
 PATIENCE = 0.6  # seconds; on loopback a proxy that will answer has done so long before
 LONG_PATIENCE = 3.0
 # Messages that are good as far as they have come: we wait for the rest, until a time-out.
 UNFINISHED = {
     "framing/length-long", "chunks/size-overflow-32", "chunks/last-missing", "chunks/last-no-empty-line",
-    "lines/unfinished",
+    "lines/unfinished", "h2-frames/half-a-body",
 }  # fmt: skip
 
 
@@ -40,32 +42,33 @@ def our_doors(folder: Path) -> Iterator[tuple[Doors, Origin]]:
         yield doors, origin
 
 
-def through(door: str, doors: Doors, origin: Origin) -> list[Verdict]:
+def through(door: str, doors: Doors, origin: Origin, *, http2: bool = False) -> list[Verdict]:
     """Every case through one of our doors, those included that only we promise."""
-    target: Target = replace(getattr(doors, door), patience=PATIENCE)
-    verdicts = run(target, CASES, origin)
+    target: Target = replace(doors.over_http2(door) if http2 else getattr(doors, door), patience=PATIENCE)
+    cases: Sequence[Case] = H2_CASES if http2 else CASES
+    verdicts = run(target, cases, origin)
     silent = [one.case for one in verdicts if one.outcome is Outcome.HELD and one.case.name not in UNFINISHED]
     # Silence is judged by a clock. Who was only slow, on a busy machine, gets a second and longer hearing.
     again = {one.case.name: one for one in run(replace(target, patience=LONG_PATIENCE), silent, origin)}
     return [again.get(one.case.name, one) for one in verdicts]
 
 
-def against(name: str) -> tuple[str, list[Verdict]]:
+def against(name: str, *, http2: bool = False) -> tuple[str, list[Verdict]]:
     """Every case that concerns anybody, against one other proxy: its label, and what became of each."""
     with tempfile.TemporaryDirectory(prefix="mesh-cf-") as folder, Origin() as origin:
         Path(folder).chmod(0o755)  # some of them change their user
-        with PROXIES[name](Path(folder), origin.address[1]) as proxy:
-            target = Target(f"http://127.0.0.1:{proxy.port}", host="app", patience=PATIENCE)
-            return proxy.label, run(target, choose((), ours=False), origin)
+        with PROXIES[name](Path(folder), origin.address[1], http2=http2) as proxy:
+            target = Target(f"http://127.0.0.1:{proxy.port}", host="app", patience=PATIENCE, http2=http2)
+            return proxy.label, run(target, choose((), ours=False, http2=http2), origin)
 
 
-def against_all(names: Sequence[str]) -> dict[str, tuple[str, list[Verdict]] | BaseException]:
+def against_all(names: Sequence[str], *, http2: bool = False) -> dict[str, tuple[str, list[Verdict]] | BaseException]:
     """Several at once: most of the time is spent waiting for silent ones."""
     found: dict[str, tuple[str, list[Verdict]] | BaseException] = {}
 
     def one(name: str) -> None:
         try:
-            found[name] = against(name)
+            found[name] = against(name, http2=http2)
         except BaseException as failure:  # the caller looks at it
             found[name] = failure
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sidecar.conformance.case import POST, SMUGGLED, SPOOF, Wanted, one, posted, size_of
-from sidecar.conformance.h2case import Fields, H2Case, Head, case, data, fields, posted_in
+from sidecar.conformance.h2case import H2Case, Head, case, data, fields, posted_in
 
 _CHUNKED = b"0\r\n\r\n" + SMUGGLED
 _HELLO_CHUNK = b"5\r\nhello\r\n0\r\n\r\n"

@@ -20,7 +20,7 @@ def _settings(*values: tuple[int, int]) -> Raw:
 
 def _cut_everywhere() -> tuple[Piece, ...]:
     """A stream for each byte after which a block can be cut."""
-    return tuple(Head(fields(), stream=2 * cut + 1, cuts=(cut,)) for cut in range(5))
+    return tuple(Head(fields(), stream=2 * cut - 1, cuts=(cut,)) for cut in range(1, 6))
 
 
 def _control(
@@ -85,7 +85,7 @@ _CONTROLS: tuple[H2Case, ...] = (
     _control("unknown-frames", "RFC 9113 5.5", "Frames of an unknown type are ignored.",
              Raw(_UNKNOWN, 0xFF, 0, b"anything"), Head(fields(), end=False), Raw(_UNKNOWN, 0, 1, b""), data()),
     _control("unknown-settings", "RFC 9113 6.5.2", "So are unknown settings.",
-             _settings((0xFFFF, 7), (0x0A0A, 0), (9, 1)), Head(fields())),
+             _settings((0xFFFF, 7), (0x0A0A, 0)), Head(fields())),
     _control("unknown-flags", "RFC 9113 4.1", "So are flags that a type does not have.",
              Raw(Kind.PING, 0xFE, 0, b"12345678"), Head(fields())),
     _control("continuation", "RFC 9113 6.10", "A block cut after each of its first bytes.", *_cut_everywhere(),
@@ -112,7 +112,7 @@ def _connect(
 _TUNNEL = one(Wanted(GET))  # the upgrade alone: what follows is the socket's, once the origin has agreed
 _TUNNELS: tuple[H2Case, ...] = (
     case("tunnels/connect", "RFC 9113 8.5", "CONNECT is for those who asked for a forward proxy.",
-         Head(((b":method", b"CONNECT"), (b":authority", HOST)), end=False), data(SMUGGLED, end=False)),
+         Head(((b":method", b"CONNECT"), (b":authority", HOST)), end=False)),
     case("tunnels/connect-other", "RFC 9113 8.5", "CONNECT to somebody else.",
          Head(((b":method", b"CONNECT"), (b":authority", b"evil.example:80")), end=False)),
     case("tunnels/connect-path", "RFC 9113 8.5", "CONNECT has neither :scheme nor :path.",
@@ -158,6 +158,8 @@ _FRAMES: tuple[H2Case, ...] = (
          Head(fields(), stream=5), Head(fields(path=b"/smuggled"), stream=3), accept=_FIRST),
     case("frames/continuation-alone", "RFC 9113 6.10", "CONTINUATION without HEADERS.",
          Raw(Kind.CONTINUATION, END_HEADERS, 1, _BLOCK)),
+    case("frames/continuation-empty-first", "RFC 9113 6.10", "HEADERS with nothing in it, and the block behind it.",
+         Head(fields(), cuts=(0,)), accept=_FIRST),
     case("frames/continuation-other-stream", "RFC 9113 6.10", "A block that goes on on another stream.",
          Raw(Kind.HEADERS, END_STREAM, 1, _BLOCK[:2]), Raw(Kind.CONTINUATION, END_HEADERS, 3, _BLOCK[2:])),
     case("frames/continuation-data-between", "RFC 9113 6.10", "DATA within a block.",
@@ -217,7 +219,8 @@ _FRAMES: tuple[H2Case, ...] = (
          Head(fields((b"content-length", b"9"), method=POST), end=False), data(b"hello", end=False)),
     case("frames/second-preface", "RFC 9113 3.4", "The preface again: no frame.",
          Octets(PREFACE), Head(fields(path=b"/smuggled"))),
-    case("frames/http1", "RFC 9113 3.4", "A request of HTTP/1 behind the preface: a frame of 4.6 MB.", Octets(SMUGGLED)),
+    case("frames/http1", "RFC 9113 3.4", "A request of HTTP/1 behind the preface: a frame of 4.6 MB.",
+         Octets(SMUGGLED)),
 )  # fmt: skip
 
 CASES = (*_CONTROLS, *_TUNNELS, *_FRAMES)

@@ -40,7 +40,7 @@ def _with_hidden(place: str, hidden: bytes) -> Fields:
     if place == "name":
         return fields((b"x-" + hidden, b"1"))
     if place == "host":
-        return tuple(one for one in fields() if one[0] != b":authority") + ((b"host", HOST + hidden[1:]),)
+        return (*(field for field in fields() if field[0] != b":authority"), (b"host", HOST + hidden[1:]))
     return fields((b"x-value" if place == "value" else place.encode(), hidden))
 
 
