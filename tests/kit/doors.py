@@ -19,6 +19,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 
+from certs.svid import X509Svid
 from sidecar.config.load import load_text
 from sidecar.conformance.runner import Target
 from tests.kit.free_ports import Ports
@@ -62,7 +63,7 @@ class Doors:
         self._stack = ExitStack()
 
     def __enter__(self) -> Doors:
-        root = a_root()
+        root = self.root = a_root()
         issuer = an_issuer(root)
         bundles = a_bundle_set(root)
         more = "".join(
@@ -82,13 +83,7 @@ class Doors:
         )
         caller = an_svid(issuer, "web")
         self.certificate, self.key, self.ca = (self._folder / name for name in ("web.crt", "web.key", "ca.crt"))
-        self.certificate.write_bytes(caller.chain_pem())
-        self.key.touch(mode=0o600)
-        self.key.write_bytes(
-            caller.key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
+        save(caller, self.certificate, self.key)
         self.ca.write_bytes(root.certificate.public_bytes(serialization.Encoding.PEM))
         return self
 
@@ -131,3 +126,14 @@ class Doors:
         """Nothing inside either sidecar broke."""
         self.app.assert_well()
         self.web.assert_well()
+
+
+def save(svid: X509Svid, certificate: Path, key: Path) -> None:
+    """Write chain and private key for programs that want files."""
+    certificate.write_bytes(svid.chain_pem())
+    key.touch(mode=0o600)
+    key.write_bytes(
+        svid.key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
