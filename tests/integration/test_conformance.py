@@ -11,7 +11,7 @@ import pytest
 
 from sidecar.cli.root import run_command
 from sidecar.conformance import report
-from sidecar.conformance.corpus import CASES, digest
+from sidecar.conformance.corpus import CASES, H2_CASES, digest
 from sidecar.conformance.judge import Outcome, Verdict
 from sidecar.conformance.origin import Origin
 from tests.kit.backends import need_wheel
@@ -33,8 +33,19 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Doors, Orig
 def test_every_case_is_refused_or_passes_in_its_one_reading(ours: tuple[Doors, Origin], door: str) -> None:
     verdicts = battery.through(door, *ours)
     assert report.findings(verdicts) == []
-    assert {verdict.case.name for verdict in verdicts if verdict.outcome is Outcome.HELD} == battery.UNFINISHED
+    assert {verdict.case.name for verdict in verdicts if verdict.outcome is Outcome.HELD} == battery.unfinished(door)
     assert not [verdict for verdict in verdicts if verdict.outcome in (Outcome.CLOSED, Outcome.ANSWERED)]
+    ours[0].assert_well()
+
+
+@pytest.mark.parametrize("door", battery.DOORS)
+def test_every_case_over_http_2_is_refused_or_leaves_by_http_1_in_its_one_reading(
+    ours: tuple[Doors, Origin], door: str
+) -> None:
+    verdicts = battery.through(door, *ours, http2=True)
+    assert report.findings(verdicts) == []
+    assert {one.case.name for one in verdicts if one.outcome is Outcome.HELD} == battery.UNFINISHED_H2
+    assert not [verdict for verdict in verdicts if verdict.outcome is Outcome.ANSWERED]
     ours[0].assert_well()
 
 
@@ -56,6 +67,11 @@ def test_the_verb_itself_over_mtls_and_through_the_forward_proxy(
             document = json.loads(capsys.readouterr().out)
             assert (code, document["passed"], document["origin"]) == (0, True, True), document
             assert document["totals"]["forwarded"] >= 28
+            over = [*how, "--http2", "--only", "h2-control/*", "--only", "h2-chunks/*"]
+            code = run_command(["conformance", url, *over, *which[:3], "-o", "json"])
+            document = json.loads(capsys.readouterr().out)
+            assert (code, document["passed"], document["corpus"]) == (0, True, digest(H2_CASES)), document
+            assert document["totals"]["forwarded"] >= 36
         without = run_command(["conformance", f"https://127.0.0.1:{doors.ports.app_in}", "--ca", str(doors.ca), *which])
         assert without == 3  # no certificate, no answer
         assert "cannot be tested" in capsys.readouterr().err
@@ -89,6 +105,25 @@ def others() -> Runs:
     return battery.against_all(present)
 
 
+@pytest.fixture(scope="module")
+def others_h2(others: Runs) -> Runs:
+    return battery.against_all([name for name in battery.COMPARED_H2 if name in others], http2=True)
+
+
+@pytest.mark.parametrize("name", battery.COMPARED_H2)
+def test_the_suite_runs_against_others_over_http_2(name: str, others_h2: Runs) -> None:
+    program(name)
+    found = others_h2[name]
+    if isinstance(found, BaseException):
+        raise found
+    label, verdicts = found
+    unserved = [verdict.case.name for verdict in verdicts if verdict.outcome is Outcome.NOT_SERVED]
+    assert len(unserved) <= 4, unserved  # what they do not speak, such as trailers in a request
+    assert any(not verdict.passed for verdict in verdicts)
+    assert not [verdict for verdict in verdicts if verdict.outcome is Outcome.POISONED]
+    assert PAGE.count(f"| {label.partition(' ')[0]} ") >= 2
+
+
 @pytest.mark.parametrize("name", battery.COMPARED)
 def test_the_suite_runs_against_others_and_can_tell_good_from_bad(name: str, others: Runs) -> None:
     program(name)
@@ -105,8 +140,10 @@ def test_the_suite_runs_against_others_and_can_tell_good_from_bad(name: str, oth
 # ---- the published page ----------------------------------------------------------------------------------------------
 
 
-def test_the_published_table_is_of_this_corpus_and_we_pass_all_of_it() -> None:
-    assert f"Corpus `{digest()}`: {len(CASES)} cases" in PAGE, "python -m tests.wire.publish > docs/conformance.md"
+def test_the_published_tables_are_of_this_corpus_and_we_pass_all_of_it() -> None:
+    counts = []
+    for cases in (CASES, H2_CASES):
+        assert f"Corpus `{digest(cases)}`: {len(cases)} cases" in PAGE, "python -m tests.wire.publish > docs/conformance.md"
+        counts += [(str(len(cases)), str(len(cases)))] * len(battery.DOORS)
     rows = re.findall(r"^\| mesh [^|]+\| (\d{4}-\d\d-\d\d) \| (\d+) \| (\d+) \|", PAGE, re.MULTILINE)
-    assert [(cases, passed) for _, cases, passed in rows] == [(str(len(CASES)), str(len(CASES)))] * len(battery.DOORS)
-
+    assert [(cases, passed) for _, cases, passed in rows] == counts

@@ -14,7 +14,9 @@ from tests.kit.h2_wire import (
     ACK,
     CONTINUATION,
     END_HEADERS,
+    END_STREAM,
     GET,
+    HEADERS,
     HELLO,
     PING,
     POST,
@@ -207,6 +209,26 @@ def test_half_a_preface_and_none_at_all(doors: Doors, early: bytes) -> None:
     with dial(doors) as line:
         line.say(headers(1, APP))
         assert line.status(1) == 200
+
+
+def test_a_1xx_of_the_application_comes_before_its_answer(doors: Doors) -> None:
+    with dial(doors) as line:
+        line.say(headers(1, (*APP[:3], (b":path", b"/early"))))
+        assert line.status(1) == 200
+        assert [head[b":status"] for head in line.heads[1]] == [b"103", b"200"]
+        assert line.heads[1][0][b"link"] == b"</help>; rel=help"
+
+
+def test_padding_and_a_block_cut_at_every_byte_change_nothing(doors: Doors) -> None:
+    block = literal((*APP, (b"x-a", b"b")))
+    with dial(doors) as line:
+        for cut in range(len(block) + 1):
+            stream = 2 * cut + 1
+            line.say(frame(HEADERS, END_STREAM, stream, block[:cut]))
+            line.say(frame(CONTINUATION, END_HEADERS, stream, block[cut:]))
+            assert line.status(stream) == 200
+        line.say(headers(999, TO_APP, end=False), data(999, b"", padding=255), data(999, b"hello", end=True, padding=9))
+        assert line.status(999) == 200
 
 
 def test_a_gone_caller_leaves_nothing_behind(doors: Doors) -> None:

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from websockets.sync.server import serve
 
+from tests.integration.test_http2_websockets import answer
 from tests.kit.chromium import chromium, need_chromium
 from tests.kit.doors import Doors, save
 from tests.kit.free_ports import free_port
 from tests.kit.identities import an_svid
 from tests.kit.programs import Done, curl, echo_app, run
 from tests.kit.tools import need
-from tests.integration.test_http2_websockets import answer
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +68,9 @@ def test_curl_sends_many_megabytes_and_asks_in_parallel(doors: Doors) -> None:
     app = seen(ask(doors, "/upload", "-T", "-", stdin=body).text)
     assert app["length"] == len(body)
     url = f"https://127.0.0.1:{doors.ports.app_in}/n/[1-200]"
-    done = ask(doors, "/n/0", "-Z", "--parallel-max", "50", "-o", "/dev/null", "-w", "%{http_version}:%{http_code} ", url)
+    tell = ("-o", "/dev/null", "-w", "%{http_version}:%{http_code} ")
+    done = ask(doors, "/n/0", "-Z", "--parallel-max", "50", *tell, url)
     assert done.code == 0, done.err
-    # curl writes what -o does not take to its standard output; each of both kinds of answer has its mark
     assert done.text.count("2:200 ") == 201
 
 

@@ -1,4 +1,4 @@
-"""WebSocket over HTTP/2 (RFC 8441): node's http2 client, through one sidecar or two, to a server that speaks RFC 6455."""
+"""WebSocket over HTTP/2 (RFC 8441): node's http2 client, through one sidecar or two, to a server of RFC 6455."""
 
 from __future__ import annotations
 

@@ -270,7 +270,7 @@ class Understood:
 OWN = frozenset(
     ("host", "connection", "keep-alive", "content-length", "transfer-encoding", "te", "trailer", "via", "expect",
      "mesh-via", "x-forwarded-client-cert", "x-forwarded-for", "x-forwarded-host", "x-forwarded-server", "upgrade",
-     "proxy-connection")
+     "proxy-connection", "sec-websocket-key")
 )  # fmt: skip
 
 

@@ -31,8 +31,17 @@ LONG_PATIENCE = 3.0
 # Messages that are good as far as they have come: we wait for the rest, until a time-out.
 UNFINISHED = {
     "framing/length-long", "chunks/size-overflow-32", "chunks/last-missing", "chunks/last-no-empty-line",
-    "lines/unfinished", "h2-frames/half-a-body",
+    "lines/unfinished",
 }  # fmt: skip
+UNFINISHED_H2 = {"h2-frames/half-a-body"}
+_PREFACE = "request-line/h2-preface"
+
+
+def unfinished(door: str) -> set[str]:
+    """The cases of HTTP/1 in which we wait for more: on loopback a preface of HTTP/2, too, behind which SETTINGS are
+    due. On mTLS a caller that has not agreed on h2 (ALPN) is refused.
+    """
+    return UNFINISHED if door == "inbound" else UNFINISHED | {_PREFACE}
 
 
 @contextmanager
@@ -47,7 +56,8 @@ def through(door: str, doors: Doors, origin: Origin, *, http2: bool = False) -> 
     target: Target = replace(doors.over_http2(door) if http2 else getattr(doors, door), patience=PATIENCE)
     cases: Sequence[Case] = H2_CASES if http2 else CASES
     verdicts = run(target, cases, origin)
-    silent = [one.case for one in verdicts if one.outcome is Outcome.HELD and one.case.name not in UNFINISHED]
+    due = unfinished(door) | UNFINISHED_H2
+    silent = [one.case for one in verdicts if one.outcome is Outcome.HELD and one.case.name not in due]
     # Silence is judged by a clock. Who was only slow, on a busy machine, gets a second and longer hearing.
     again = {one.case.name: one for one in run(replace(target, patience=LONG_PATIENCE), silent, origin)}
     return [again.get(one.case.name, one) for one in verdicts]
