@@ -66,8 +66,9 @@ class Http2Connection:
         self._caller = caller
         self._early = early
         self.direction = side.direction
-        self.codec = H2Server(h2_limits(side.limits, side.timeouts.idle), port.now)
-        self._carrier = Carrier(port, wire, self.codec, idle=side.timeouts.idle, on_event=self._on_event)
+        timeouts = side.timeouts
+        self.codec = H2Server(h2_limits(side.limits, timeouts.idle, timeouts.request_head), port.now)
+        self._carrier = Carrier(port, wire, self.codec, idle=timeouts.idle, on_event=self._on_event)
         self._serving: dict[H2Stream, _Serving] = {}
         self._task: Task | None = None
         self._leave_by = NEVER  # when no stream is taken any more

@@ -258,9 +258,14 @@ class _Call(AskedStream):
             trunk.promised -= 1
 
 
-def h2_limits(limits: Limits, idle: float) -> H2Limits:
+HEAD_SECONDS = 10.0  # for the other side's preface and for each header block, where nothing else is said (D8)
+
+
+def h2_limits(limits: Limits, idle: float, head: float = HEAD_SECONDS) -> H2Limits:
     """The limits of one HTTP/2 connection, by what the configuration says."""
-    return H2Limits(head_bytes=limits.head_bytes, head_lines=limits.head_lines, stall_seconds=idle)
+    return H2Limits(
+        head_bytes=limits.head_bytes, head_lines=limits.head_lines, head_seconds=head, stall_seconds=idle
+    )
 
 
 def _ignore(event: H2Event) -> None:

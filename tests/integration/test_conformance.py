@@ -143,7 +143,8 @@ def test_the_suite_runs_against_others_and_can_tell_good_from_bad(name: str, oth
 def test_the_published_tables_are_of_this_corpus_and_we_pass_all_of_it() -> None:
     counts = []
     for cases in (CASES, H2_CASES):
-        assert f"Corpus `{digest(cases)}`: {len(cases)} cases" in PAGE, "python -m tests.wire.publish > docs/conformance.md"
+        told = f"Corpus `{digest(cases)}`: {len(cases)} cases"
+        assert told in PAGE, "python -m tests.wire.publish > docs/conformance.md"
         counts += [(str(len(cases)), str(len(cases)))] * len(battery.DOORS)
     rows = re.findall(r"^\| mesh [^|]+\| (\d{4}-\d\d-\d\d) \| (\d+) \| (\d+) \|", PAGE, re.MULTILINE)
     assert [(cases, passed) for _, cases, passed in rows] == counts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -140,8 +141,8 @@ def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
         both.assert_well()
 
 
-def dial(doors: Doors, hello: bytes = HELLO) -> Line:
-    return Line(doors.over_http2("inbound").connect(), hello)
+def dial(doors: Doors, hello: bytes = HELLO, *, mute: bool = False) -> Line:
+    return Line(doors.over_http2("inbound").connect(), hello, mute=mute)
 
 
 def recorded(doors: Doors, before: int) -> dict[str, str]:
@@ -201,14 +202,46 @@ def test_what_is_ignored(doors: Doors, what: str, pieces: bytes) -> None:
 
 @pytest.mark.parametrize("early", [PREFACE[:5], PREFACE[:20], PREFACE, b"GET / HTTP/1.1\r\n\r\n", b"\x00" * 30])
 def test_half_a_preface_and_none_at_all(doors: Doors, early: bytes) -> None:
-    """What agreed on h2 and does not speak it is ended; what falls silent within it is, too, by the clock (memory)."""
-    with dial(doors, early) as line:
+    """What agreed on h2 and does not speak it is ended; who leaves within its preface is not missed."""
+    before = len(doors.app.access_log())
+    with dial(doors, early, mute=True) as line:
         if not PREFACE.startswith(early):
             assert line.last_word() == Code.PROTOCOL_ERROR
-        line.sock.close()
+            assert "does not begin as HTTP/2 does" in recorded(doors, before)["detail"]
     with dial(doors) as line:
         line.say(headers(1, APP))
         assert line.status(1) == 200
+
+
+SLOW = {
+    "half a preface": PREFACE[:10],
+    "no SETTINGS": PREFACE,
+    "half a header block": HELLO + headers(1, APP, flags=0),
+    "nothing at all": b"",
+}
+
+
+@pytest.mark.parametrize("what", SLOW)
+def test_who_falls_silent_within_a_head_is_ended_by_the_clock(tmp_path: Path, what: str) -> None:
+    with Origin() as origin, Doors(tmp_path, origin.address[1], timeouts=", request_head: 1s") as doors:
+        with dial(doors, SLOW[what], mute=True) as line:
+            assert line.last_word() == Code.ENHANCE_YOUR_CALM
+        assert "not whole within 1 s" in recorded(doors, 0)["detail"]
+
+
+def test_a_deadline_that_has_passed_is_a_status_of_grpc(doors: Doors) -> None:
+    call = ((b"content-type", b"application/grpc"), (b"te", b"trailers"))
+    before = len(doors.app.access_log())
+    with dial(doors) as line:
+        line.say(headers(1, (*TO_APP, *call, (b"grpc-timeout", b"0m")), end=False))
+        assert line.status(1) == 200
+        assert line.heads[1][0][b"grpc-status"] == b"4"  # DEADLINE_EXCEEDED
+        line.say(headers(3, (*TO_APP, *call, (b"grpc-timeout", b"soon")), end=False))
+        assert line.status(3) == 200
+        assert line.heads[3][0][b"grpc-status"] == b"13"  # INTERNAL, as for whatever cannot be read
+        line.say(headers(5, APP))
+        assert line.status(5) == 200
+    eventually("both are in the log", lambda: len(doors.app.access_log()) == before + 2)
 
 
 def test_a_1xx_of_the_application_comes_before_its_answer(doors: Doors) -> None:

@@ -29,7 +29,7 @@ from tests.kit.sidecars import LocalSidecar
 CONFIG = """\
 trust_domain: demo.mesh
 ca: {{address: "127.0.0.1:{ports.ca}"}}
-defaults: {{timeouts: {{drain: 1s}}}}
+defaults: {{timeouts: {{drain: 1s{timeouts}}}}}
 services:
   web:
     forward_proxy: 127.0.0.1:{ports.proxy}
@@ -53,12 +53,14 @@ class Doors:
     """See the module. `more` are further applications of app: name → port."""
 
     def __init__(
-        self, folder: Path, app: int, *, more: Mapping[str, int] | None = None, allow: str = ALLOW
-    ) -> None:
+        self, folder: Path, app: int, *, more: Mapping[str, int] | None = None, allow: str = ALLOW,
+        timeouts: str = "",
+    ) -> None:  # fmt: skip
         self._folder = folder
         self._app = app
         self._more = more or {}
         self._allow = allow
+        self._timeouts = timeouts
         self.ports = Ports()
         self._stack = ExitStack()
 
@@ -71,7 +73,9 @@ class Doors:
             f'app: "127.0.0.1:{port}", protocol: http}}\n'
             for name, port in self._more.items()
         )
-        text = CONFIG.format(ports=self.ports, folder=self._folder, app=self._app, more=more, allow=self._allow)
+        text = CONFIG.format(
+            ports=self.ports, folder=self._folder, app=self._app, more=more, allow=self._allow, timeouts=self._timeouts
+        )
         config = load_text(text, str(self._folder / "mesh.yaml"))
         run_dir = Path(tempfile.mkdtemp(prefix="mesh-cf-"))
         self._stack.callback(shutil.rmtree, run_dir, ignore_errors=True)

@@ -18,10 +18,11 @@ PATIENCE = 10.0
 
 
 class Line:
-    """One connection, greeted. What has come is in `heads`, `bodies`, `trailers`, `ended`, `resets` and `goaway`."""
+    """One connection, greeted; `mute` says nothing of its own accord. What has come is in `heads`, `bodies`, `trailers`, `ended`, `resets` and `goaway`."""
 
-    def __init__(self, sock: socket.socket, hello: bytes = HELLO) -> None:
+    def __init__(self, sock: socket.socket, hello: bytes = HELLO, *, mute: bool = False) -> None:
         self.sock = sock
+        self._mute = mute
         self.heads: dict[int, list[dict[bytes, bytes]]] = {}  # of each stream, 1xx and trailers included
         self.bodies: dict[int, bytes] = {}
         self.ended: set[int] = set()
@@ -90,12 +91,12 @@ class Line:
         stream = found.stream_id
         if isinstance(found, SettingsFrame) and "ACK" not in found.flags:
             self.settings.update(found.settings)
-            self.say(frame(SETTINGS, ACK, 0))
+            self._reply(frame(SETTINGS, ACK, 0))
         elif isinstance(found, PingFrame):
             if "ACK" in found.flags:
                 self.pongs += 1
             else:
-                self.say(frame(PING, ACK, 0, found.opaque_data))
+                self._reply(frame(PING, ACK, 0, found.opaque_data))
         elif isinstance(found, GoAwayFrame):
             self.goaway = found.error_code
         elif isinstance(found, RstStreamFrame):
@@ -108,3 +109,7 @@ class Line:
             self.bodies[stream] = self.bodies.get(stream, b"") + found.data
         if isinstance(found, (HeadersFrame, DataFrame)) and "END_STREAM" in found.flags:
             self.ended.add(stream)
+
+    def _reply(self, piece: bytes) -> None:
+        if not self._mute:
+            self.say(piece)
