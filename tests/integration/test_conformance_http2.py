@@ -1,12 +1,62 @@
-"""Whatever comes in by HTTP/2 and goes on leaves by HTTP/1.1 in one reading: six servers behind the sidecar agree."""
+"""HTTP/2 in, HTTP/1.1 out: every case through our doors and others', and six servers that read alike what we pass on.
+
+The suite itself, its verb and the published page are tested in test_conformance.py.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from sidecar.conformance import report
+from sidecar.conformance.judge import Outcome
+from sidecar.conformance.origin import Origin
+from tests.kit.doors import Doors
+from tests.wire import battery
 from tests.wire.hop import Hop, Result, Vector, every_h2_case
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "conformance.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Doors, Origin]]:
+    with battery.our_doors(tmp_path_factory.mktemp("doors")) as both:
+        yield both
+
+
+@pytest.mark.parametrize("door", battery.DOORS)
+def test_every_case_over_http_2_is_refused_or_leaves_by_http_1_in_its_one_reading(
+    ours: tuple[Doors, Origin], door: str
+) -> None:
+    verdicts = battery.through(door, *ours, http2=True)
+    assert report.findings(verdicts) == []
+    assert {one.case.name for one in verdicts if one.outcome is Outcome.HELD} == battery.UNFINISHED_H2
+    assert not [verdict for verdict in verdicts if verdict.outcome is Outcome.ANSWERED]
+    ours[0].assert_well()
+
+
+@pytest.fixture(scope="module")
+def others() -> battery.Runs:
+    return battery.against_all(battery.present(), http2=True)
+
+
+@pytest.mark.parametrize("name", battery.COMPARED)
+def test_the_suite_runs_against_others_over_http_2(name: str, others: battery.Runs) -> None:
+    battery.program(name)
+    found = others[name]
+    if isinstance(found, BaseException):
+        raise found
+    label, verdicts = found
+    unserved = [verdict.case.name for verdict in verdicts if verdict.outcome is Outcome.NOT_SERVED]
+    assert len(unserved) <= 4, unserved  # what they do not speak, such as trailers in a request
+    assert any(not verdict.passed for verdict in verdicts)
+    assert not [verdict for verdict in verdicts if verdict.outcome is Outcome.POISONED]
+    assert PAGE.count(f"| {label.partition(' ')[0]} ") >= 2
+
+
+# ---- real back ends --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ import pytest
 from websockets.sync.client import ClientConnection, connect
 
 from tests.kit.processes import Process
-from tests.kit.tools import find, need
+from tests.kit.tools import need
 
 POLICIES = "/etc/chromium/policies/managed"
 
@@ -57,9 +57,9 @@ class Page:
 
 def need_chromium() -> str:
     """The browser, with all that it takes to give it a certificate; a skip or a failure where anything is missing."""
-    need("certutil")
-    need("pk12util")
-    if os.getuid() or find("unshare") is None:
+    for tool in ("certutil", "pk12util", "openssl", "unshare"):
+        need(tool)
+    if os.getuid():
         pytest.skip("only root can lay a policy over Chromium's in a mount namespace")
     return need("chromium")
 

@@ -34,7 +34,7 @@ services:
   web:
     forward_proxy: 127.0.0.1:{ports.proxy}
     outbound:
-      - {{to: app, port: {ports.app_in}, listen: "127.0.0.1:{ports.door}"}}
+      - {{to: app, port: {ports.app_in}, listen: "127.0.0.1:{ports.door}", upgrade: {upgrade}}}
     access_log: {{mode: errors, path: {folder}/web.access}}
     health: {{listen: off}}
   app:
@@ -54,13 +54,14 @@ class Doors:
 
     def __init__(
         self, folder: Path, app: int, *, more: Mapping[str, int] | None = None, allow: str = ALLOW,
-        timeouts: str = "",
+        timeouts: str = "", upgrade: str = "none",
     ) -> None:  # fmt: skip
         self._folder = folder
         self._app = app
         self._more = more or {}
         self._allow = allow
         self._timeouts = timeouts
+        self._upgrade = upgrade
         self.ports = Ports()
         self._stack = ExitStack()
 
@@ -74,8 +75,9 @@ class Doors:
             for name, port in self._more.items()
         )
         text = CONFIG.format(
-            ports=self.ports, folder=self._folder, app=self._app, more=more, allow=self._allow, timeouts=self._timeouts
-        )
+            ports=self.ports, folder=self._folder, app=self._app, more=more, allow=self._allow,
+            timeouts=self._timeouts, upgrade=self._upgrade,
+        )  # fmt: skip
         config = load_text(text, str(self._folder / "mesh.yaml"))
         run_dir = Path(tempfile.mkdtemp(prefix="mesh-cf-"))
         self._stack.callback(shutil.rmtree, run_dir, ignore_errors=True)

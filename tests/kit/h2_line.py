@@ -18,7 +18,10 @@ PATIENCE = 10.0
 
 
 class Line:
-    """One connection, greeted; `mute` says nothing of its own accord. What has come is in `heads`, `bodies`, `trailers`, `ended`, `resets` and `goaway`."""
+    """One connection, greeted; a `mute` one says nothing of its own accord.
+
+    What has come is in `heads`, `bodies`, `ended`, `resets` and `goaway`.
+    """
 
     def __init__(self, sock: socket.socket, hello: bytes = HELLO, *, mute: bool = False) -> None:
         self.sock = sock

