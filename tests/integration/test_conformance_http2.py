@@ -15,7 +15,7 @@ from sidecar.conformance.judge import Outcome
 from sidecar.conformance.origin import Origin
 from tests.kit.doors import Doors
 from tests.wire import battery
-from tests.wire.hop import Hop, Result, Vector, every_h2_case
+from tests.wire.hop import Hop, Result, Vector, every_control, every_h2_case
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "conformance.md").read_text()
 
@@ -82,3 +82,29 @@ def test_whatever_is_forwarded_every_server_reads_alike_or_refuses(results: list
 
 def test_every_control_was_forwarded(results: list[tuple[Vector, Result]]) -> None:
     assert [vector.name for vector, result in results if vector.expected == "taken" and not result.requests] == []
+
+
+# What a server does not speak, for all that it is HTTP/2: a request with trailers.
+UNSPOKEN = {("nginx", "h2-control/trailers", 503)}
+
+
+def test_servers_that_are_asked_by_http_2_read_every_good_message_alike(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """HTTP/1.1 or HTTP/2 in, HTTP/2 out (`app_http: http2`)."""
+    folder = tmp_path_factory.mktemp("upgrade")
+    folder.chmod(0o755)
+    with Hop(folder, http2=True) as hop:
+        results = [(vector.name, hop.send(vector)) for vector in every_control()]
+        hop.doors.assert_well()
+    assert [(name, result.differences) for name, result in results if result.differences] == []
+    assert {(server, name, code) for name, result in results for server, code in result.stricter} == UNSPOKEN
+    assert sum(bool(result.requests) for _, result in results) == len(results)
+
+
+@pytest.mark.parametrize("http2", [False, True], ids=["http1", "http2"])
+def test_with_http_2_between_the_sidecars_every_case_is_as_safe(tmp_path: Path, http2: bool) -> None:
+    """HTTP/1.1 or HTTP/2 in, HTTP/2 between (`upgrade: h2`), HTTP/1.1 out."""
+    with Origin() as origin, Doors(tmp_path, origin.address[1], upgrade="h2") as doors:
+        assert report.findings(battery.through("outbound", doors, origin, http2=http2)) == []
+        doors.assert_well()

@@ -403,6 +403,20 @@ def gunicorn(folder: Path) -> Iterator[BackEnd]:
 
 
 @contextmanager
+def back_ends_h2(folder: Path) -> Iterator[list[BackEnd]]:
+    """The recorder first, then servers that are asked by HTTP/2 and pass on to a recorder what they have read."""
+    with ExitStack() as stack:
+        recorder = stack.enter_context(Origin())
+        found: list[BackEnd] = [Recorded("recorder", recorder.address[1], recorder)]
+        for name in ("nginx", "apache", "haproxy"):  # others add fields of their own
+            behind = stack.enter_context(Origin())
+            more = ("$http_host",) if name == "nginx" else ()
+            proxy = stack.enter_context(PROXIES[name](folder, behind.address[1], *more, http2=True))
+            found.append(Recorded(name, proxy.port, behind))
+        yield found
+
+
+@contextmanager
 def back_ends(folder: Path) -> Iterator[list[BackEnd]]:
     """The recorder first, then five servers with five readings of HTTP/1."""
     with ExitStack() as stack:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import shutil
 import ssl
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -50,11 +50,14 @@ ALLOW = "[{name: web-may, from: web, path: /**}, {name: server-wide, from: web, 
 
 
 class Doors:
-    """See the module. `more` are further applications of app: name → port."""
+    """See the module. `more` are further applications of app: name → port; those in `http2` are asked by HTTP/2.
+
+    `upgrade` is what web's upstream says: `h2` asks app's sidecar by HTTP/2 whatever came in.
+    """
 
     def __init__(
         self, folder: Path, app: int, *, more: Mapping[str, int] | None = None, allow: str = ALLOW,
-        timeouts: str = "", upgrade: str = "none",
+        timeouts: str = "", upgrade: str = "none", http2: Container[str] = (),
     ) -> None:  # fmt: skip
         self._folder = folder
         self._app = app
@@ -62,6 +65,7 @@ class Doors:
         self._allow = allow
         self._timeouts = timeouts
         self._upgrade = upgrade
+        self._http2 = http2
         self.ports = Ports()
         self._stack = ExitStack()
 
@@ -71,7 +75,7 @@ class Doors:
         bundles = a_bundle_set(root)
         more = "".join(
             f'      - {{name: {name}, port: {getattr(self.ports, name)}, bind: 127.0.0.1, '
-            f'app: "127.0.0.1:{port}", protocol: http}}\n'
+            f'app: "127.0.0.1:{port}", protocol: http, app_http: {"http2" if name in self._http2 else "auto"}}}\n'
             for name, port in self._more.items()
         )
         text = CONFIG.format(

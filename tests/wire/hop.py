@@ -16,12 +16,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sidecar.conformance.case import Case, Wanted
-from sidecar.conformance.corpus import H2_CASES
+from sidecar.conformance.corpus import CASES, H2_CASES
 from sidecar.conformance.h2case import H2Case
 from sidecar.conformance.judge import Observation
 from sidecar.conformance.runner import Target, ask
 from tests.kit import llhttp, vectors
-from tests.kit.backends import BackEnd, Understood, back_ends
+from tests.kit.backends import BackEnd, Understood, back_ends, back_ends_h2
 from tests.kit.doors import Doors
 from tests.wire.decisions import DECISIONS, key
 
@@ -68,6 +68,14 @@ def every_vector() -> Iterator[Vector]:
                 yield replace(vector, name=f"{vector.name} + Host", raw=with_host)
 
 
+def every_control() -> Iterator[Vector]:
+    """Every good message of HTTP/1 and HTTP/2."""
+    for case in CASES:
+        if case.must_pass:
+            yield Vector(case.name, case.bytes_for(b"app"), "taken")
+    yield from (vector for vector in every_h2_case() if vector.expected == "taken")
+
+
 def every_h2_case() -> Iterator[Vector]:
     """Every case of HTTP/2 that we may pass on; those that nobody may are refused long before a back end."""
     for case in H2_CASES:
@@ -96,16 +104,20 @@ def _llhttp() -> Iterator[Vector]:
 
 
 class Hop:
-    """The sidecar and the servers behind it."""
+    """The sidecar and the servers behind it; `http2`: those but the recorder are asked by HTTP/2."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, http2: bool = False) -> None:
         self._folder = folder
+        self._http2 = http2
         self._stack = ExitStack()
 
     def __enter__(self) -> Hop:
-        self.servers: list[BackEnd] = self._stack.enter_context(back_ends(self._folder))
+        servers = back_ends_h2(self._folder) if self._http2 else back_ends(self._folder)
+        self.servers: list[BackEnd] = self._stack.enter_context(servers)
         more = {server.name: server.port for server in self.servers}
-        self.doors = self._stack.enter_context(Doors(self._folder, self.servers[0].port, more=more, allow=ALLOW))
+        spoken = [server.name for server in self.servers[1:]] if self._http2 else ()
+        doors = Doors(self._folder, self.servers[0].port, more=more, allow=ALLOW, http2=spoken)
+        self.doors = self._stack.enter_context(doors)
         return self
 
     def __exit__(self, *_: object) -> None:
