@@ -10,7 +10,7 @@ import pytest
 from sidecar.conformance.origin import Origin
 from sidecar.http.h2 import Code
 from tests.kit.doors import Doors
-from tests.kit.h2_line import Line
+from tests.kit.h2_socket_line import Line
 from tests.kit.h2_wire import (
     ACK,
     CONTINUATION,
