@@ -1,4 +1,4 @@
-"""`mesh conformance`: by-passes and smuggling against any HTTP/1 proxy, ours or another's."""
+"""`mesh conformance`: by-passes and smuggling against any HTTP proxy, ours or another's."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ Examples:
   mesh conformance http://127.0.0.1:8080 --origin 127.0.0.1:9000     the proxy's upstream is 127.0.0.1:9000
   mesh conformance https://127.0.0.1:17443 --cert web.crt --key web.key --ca ca.crt --host orders
   mesh conformance http://127.0.0.1:8080 --only 'framing/*' -o json > nginx.json
+  mesh conformance http://127.0.0.1:8080 --http2 --origin 127.0.0.1:9000     HTTP/2 in, HTTP/1 to the origin
   mesh conformance --markdown nginx.json ours.json                   the tables of several runs, side by side
   mesh conformance --list"""
 
@@ -50,6 +51,7 @@ class HostPort(click.ParamType[tuple[str, int]]):
 @click.option("--ca", type=click.Path(path_type=Path), help="Roots for the proxy's own certificate.")
 @click.option("--forward-proxy", metavar="HOST:PORT", type=HostPort(), help="Reach the URL by CONNECT through this.")
 @click.option("--only", multiple=True, metavar="NAME", help="Cases by name or shell pattern; may be repeated.")
+@click.option("--http2", is_flag=True, help="Speak HTTP/2: by ALPN for https URLs, by prior knowledge for others.")
 @click.option("--mesh/--any", "ours", default=False, help="Hold it to what only a mesh sidecar promises, too.")
 @click.option("--patience", default=1.0, show_default=True, help="Seconds without an answer that count as silence.")
 @click.option("--label", default="", help="What the tables call it.  [default: the URL]")
@@ -66,6 +68,7 @@ def conformance(
     ca: Path | None,
     forward_proxy: tuple[str, int] | None,
     only: tuple[str, ...],
+    http2: bool,
     ours: bool,
     patience: float,
     label: str,
@@ -73,7 +76,7 @@ def conformance(
     markdown: bool,
     output: str,
 ) -> int:
-    """Send by-passes and smuggled requests at an HTTP/1 proxy, and tell what became of each.
+    """Send by-passes and smuggled requests at a proxy, over HTTP/1 or HTTP/2, and tell what became of each.
 
     Only against what is yours: the messages are hostile, and a careless proxy may serve others wrongly afterwards.
 
@@ -84,7 +87,7 @@ def conformance(
     from sidecar.conformance import report
 
     if listing:
-        click.echo(report.corpus_table(), nl=False)
+        click.echo(report.corpus_table(http2=http2), nl=False)
         return Code.OK
     if markdown:
         click.echo(report.markdown([_load(place) for place in places]), nl=False)
@@ -94,8 +97,8 @@ def conformance(
     from sidecar.conformance.runner import Target
 
     target = Target(
-        places[0], host=host, origin_host=origin_host, tls=_context(cert, key, ca), through=forward_proxy,
-        patience=patience,
+        places[0], host=host, origin_host=origin_host, tls=_context(cert, key, ca, http2=http2), through=forward_proxy,
+        patience=patience, http2=http2,
     )  # fmt: skip
     verdicts = _run(target, origin, only, ours, show=output == "text")
     if output == "json":
@@ -114,7 +117,7 @@ def _run(
     from sidecar.conformance.report import findings
     from sidecar.conformance.runner import Unreachable, run
 
-    cases = choose(only, ours)
+    cases = choose(only, ours, http2=target.http2)
     if not cases:
         raise Failure(f"no case is called {' or '.join(only)}.", "mesh conformance --list names them all.", Code.USAGE)
     with ExitStack() as stack:
@@ -131,15 +134,17 @@ def _run(
     return verdicts
 
 
-def _context(cert: Path | None, key: Path | None, ca: Path | None) -> ssl.SSLContext | None:
+def _context(cert: Path | None, key: Path | None, ca: Path | None, *, http2: bool) -> ssl.SSLContext | None:
     """TLS with our certificate. Names are not checked: SPIFFE identities have none, and this is a test."""
-    if cert is None and key is None and ca is None:
+    if cert is None and key is None and ca is None and not http2:
         return None
     import ssl
 
     try:
         context = ssl.create_default_context(cafile=str(ca) if ca is not None else None)
-        context.check_hostname = False
+        context.check_hostname = cert is None and key is None and ca is None
+        if http2:
+            context.set_alpn_protocols(["h2"])
         if cert is not None:
             context.load_cert_chain(cert, key)
     except (OSError, ssl.SSLError) as error:

@@ -34,7 +34,7 @@ VERBS: dict[str, Verb] = {
     "explain": Verb("Look", "sidecar.cli.explain:explain", "Why a request is refused, and what would allow it."),
     "certs": Verb("Look", "sidecar.cli.certs:certs", "Identities: list, show, verify, rotate, revoke."),
     "conformance": Verb(
-        "Look", "sidecar.cli.conformance:conformance", "By-passes and smuggling against an HTTP/1 proxy, ours or not."
+        "Look", "sidecar.cli.conformance:conformance", "By-passes and smuggling against an HTTP proxy, ours or not."
     ),
     "check": Verb("Write config", "sidecar.cli.check:check", "Every mistake in a mesh.yaml, with its place."),
     "schema": Verb("Write config", "sidecar.cli.schema:schema", "The JSON Schema of mesh.yaml, for editors."),

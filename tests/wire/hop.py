@@ -15,11 +15,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sidecar.conformance.answers import Answer
 from sidecar.conformance.case import Case, Wanted
-from sidecar.conformance.runner import Target, exchange
+from sidecar.conformance.corpus import CASES, H2_CASES
+from sidecar.conformance.h2case import H2Case
+from sidecar.conformance.judge import Observation
+from sidecar.conformance.runner import Target, ask
 from tests.kit import llhttp, vectors
-from tests.kit.backends import BackEnd, Understood, back_ends
+from tests.kit.backends import BackEnd, Understood, back_ends, back_ends_h2
 from tests.kit.doors import Doors
 from tests.wire.decisions import DECISIONS, key
 
@@ -42,13 +44,14 @@ class Vector:
     name: str
     raw: bytes
     expected: str
+    frames: H2Case | None = None  # in the place of `raw`, over HTTP/2
 
 
 @dataclass
 class Result:
     """What became of a vector."""
 
-    verdict: str  # taken, refused, or waits (the message is not whole)
+    verdict: str  # taken, refused (or reset), or waits (the message is not whole)
     status: int
     requests: list[Understood]
     differences: list[tuple[str, str]] = field(default_factory=list)  # server, what it understood otherwise
@@ -63,6 +66,21 @@ def every_vector() -> Iterator[Vector]:
             with_host = _REQUEST_LINE.sub(_with_host, vector.raw, 1 if b"ength" in vector.raw else 0)
             if with_host != vector.raw:
                 yield replace(vector, name=f"{vector.name} + Host", raw=with_host)
+
+
+def every_control() -> Iterator[Vector]:
+    """Every good message of HTTP/1 and HTTP/2."""
+    for case in CASES:
+        if case.must_pass:
+            yield Vector(case.name, case.bytes_for(b"app"), "taken")
+    yield from (vector for vector in every_h2_case() if vector.expected == "taken")
+
+
+def every_h2_case() -> Iterator[Vector]:
+    """Every case of HTTP/2 that we may pass on; those that nobody may are refused long before a back end."""
+    for case in H2_CASES:
+        if case.accept:
+            yield Vector(case.name, b"", "taken" if case.must_pass else "refused", case)
 
 
 def _with_host(line: re.Match[bytes]) -> bytes:
@@ -86,16 +104,20 @@ def _llhttp() -> Iterator[Vector]:
 
 
 class Hop:
-    """The sidecar and the servers behind it."""
+    """The sidecar and the servers behind it; `http2`: those but the recorder are asked by HTTP/2."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, http2: bool = False) -> None:
         self._folder = folder
+        self._http2 = http2
         self._stack = ExitStack()
 
     def __enter__(self) -> Hop:
-        self.servers: list[BackEnd] = self._stack.enter_context(back_ends(self._folder))
+        servers = back_ends_h2(self._folder) if self._http2 else back_ends(self._folder)
+        self.servers: list[BackEnd] = self._stack.enter_context(servers)
         more = {server.name: server.port for server in self.servers}
-        self.doors = self._stack.enter_context(Doors(self._folder, self.servers[0].port, more=more, allow=ALLOW))
+        spoken = [server.name for server in self.servers[1:]] if self._http2 else ()
+        doors = Doors(self._folder, self.servers[0].port, more=more, allow=ALLOW, http2=spoken)
+        self.doors = self._stack.enter_context(doors)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -104,27 +126,27 @@ class Hop:
     def send(self, vector: Vector) -> Result:
         """Send one vector, to all servers where anything of it is forwarded."""
         recorder = self.servers[0]
-        answers, closed = self._through(recorder, vector, 1, PATIENCE)
+        heard = self._through(recorder, vector, 1, PATIENCE)
         requests = recorder.take()
-        silent = not (answers or closed or requests)
+        silent = not (heard.answers or heard.closed or heard.reset or requests)
         if silent and vector.expected == "taken" and key(vector.name) not in DECISIONS:
-            answers, closed = self._through(recorder, vector, 1, LONG_PATIENCE)
+            heard = self._through(recorder, vector, 1, LONG_PATIENCE)
             requests = recorder.take()
+        answers = heard.answers
         assert not recorder.malformed, f"{vector.name}: we forwarded what a strict server refuses: {recorder.malformed}"
         status = max((answer.status for answer in answers), default=0)
-        refused = status >= 400 or (closed and not answers)
+        refused = status >= 400 or bool(heard.reset) or (heard.closed and not answers)
         verdict = "refused" if refused else "taken" if requests else "waits"
         result = Result(verdict, status, requests)
         for server in self.servers[1:] if requests else ():
             self._compare(server, vector, result, len(answers))
         return result
 
-    def _through(
-        self, server: BackEnd, vector: Vector, wanted: int, patience: float
-    ) -> tuple[list[Answer], bool]:
+    def _through(self, server: BackEnd, vector: Vector, wanted: int, patience: float) -> Observation:
+        if vector.frames is not None:
+            return ask(replace(self.doors.over_http2(server.name), patience=patience), vector.frames)
         target: Target = replace(self.doors.into(server.name), patience=patience)
-        case = Case(vector.name, "", "", vector.raw, ((Wanted(vector.raw.partition(b" ")[0]),) * wanted,))
-        return exchange(target, case)
+        return ask(target, Case(vector.name, "", "", vector.raw, ((Wanted(vector.raw.partition(b" ")[0]),) * wanted,)))
 
     def _compare(self, server: BackEnd, vector: Vector, result: Result, wanted: int) -> None:
         faults, status = self._faults(server, vector, result, wanted, PATIENCE)
@@ -140,7 +162,7 @@ class Hop:
         self, server: BackEnd, vector: Vector, result: Result, wanted: int, patience: float
     ) -> tuple[list[str], int]:
         """What this server read otherwise; and the status with which it refused, 0 where it did not."""
-        answers, _ = self._through(server, vector, wanted, patience)
+        answers = self._through(server, vector, wanted, patience).answers
         found = server.take()
         faults = []
         expected = [_common(one, self.servers[0]) for one in result.requests]

@@ -6,7 +6,7 @@ from sidecar.conformance.case import HOST, NOTHING, Case, Reading, Wanted, bare,
 
 _GET = b"GET /c HTTP/1.1"
 
-_VALUES: tuple[tuple[str, bytes, tuple[Reading, ...], str], ...] = (
+VALUES: tuple[tuple[str, bytes, tuple[Reading, ...], str], ...] = (
     ("empty", b"", NOTHING, "An empty host is whichever the server likes."),
     ("blank", b" \t ", NOTHING, "Blanks are empty."),
     ("list", HOST + b", evil.example", NOTHING, "A list: the first to some, the last to others."),
@@ -55,7 +55,7 @@ _TWO: tuple[tuple[str, tuple[bytes, ...], str], ...] = (
 
 CASES = (
     *(Case(f"hosts/{name}", "RFC 9112 3.2", why, bare(_GET, b"Host: " + value), accept)
-      for name, value, accept, why in _VALUES),
+      for name, value, accept, why in VALUES),
     *(Case(f"hosts/{name}", "RFC 9112 3.2", why, bare(_GET, *lines)) for name, lines, why in _TWO),
     Case("hosts/http10-twice", "RFC 9112 3.2", "Two Hosts are an error in HTTP/1.0 too.",
          bare(b"GET /c HTTP/1.0", b"Host: " + HOST, b"Host: evil.example")),

@@ -11,7 +11,7 @@ _B = one(Wanted(target=b"/b"))
 _A = one(Wanted(target=b"/a"))
 _AB = one(Wanted(target=b"/a/b"))
 
-_PATHS: tuple[tuple[str, bytes, tuple[Reading, ...], str], ...] = (
+PATHS: tuple[tuple[str, bytes, tuple[Reading, ...], str], ...] = (
     ("dot-dot", b"/a/../b", _B, "A dot segment: /b to some."),
     ("dot-dot-end", b"/b/..", one(Wanted(target=b"/")), "A dot segment at the end."),
     ("dot-dot-top", b"/../b", _B, "Above the root."),
@@ -71,5 +71,5 @@ _PATHS: tuple[tuple[str, bytes, tuple[Reading, ...], str], ...] = (
 )
 
 CASES = tuple(
-    Case(f"paths/{name}", "D4, RFC 3986 6", why, head(target=target), accept) for name, target, accept, why in _PATHS
+    Case(f"paths/{name}", "D4, RFC 3986 6", why, head(target=target), accept) for name, target, accept, why in PATHS
 )
