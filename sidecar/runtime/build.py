@@ -31,6 +31,7 @@ from sidecar.telemetry.record import Handshake
 if TYPE_CHECKING:
     import socket
 
+    from sidecar.config.schema import SocketMode
     from sidecar.hop import Direction
     from sidecar.net.mtls import Gate
     from sidecar.net.port import Task, Wire
@@ -432,7 +433,7 @@ class Proxy:
                 connection.drain()
 
 
-def _modes(service: Service) -> dict[Address, str]:
+def _modes(service: Service) -> dict[Address, SocketMode]:
     """Who may use our Unix sockets."""
     return {spec.listen: spec.listen_mode for spec in service.outbound if spec.listen is not None and spec.listen.unix}
 
