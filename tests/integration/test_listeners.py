@@ -176,6 +176,26 @@ def test_who_is_on_the_list_and_sends_no_header_is_refused(mesh: Mesh) -> None:
     assert mesh["app"].metrics().total(failed, listener="behind", reason="proxy_header") == before + 1
 
 
+def test_a_reload_moves_a_socket_and_changes_a_mode_and_who_is_connected_stays(mesh: Mesh) -> None:
+    main, store, shop = (mesh.folder / f"{name}.sock" for name in ("main", "store", "shop"))
+    text = mesh.file.read_text()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(20)
+        client.connect(str(main))
+        request = b"GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        client.sendall(request)
+        assert client.recv(1000).startswith(b"HTTP/1.1 200")
+        mesh.file.write_text(text.replace("listen_mode: group", "listen_mode: owner").replace(str(store), str(shop)))
+        eventually("the socket has moved", lambda: shop.is_socket() and not store.exists())
+        assert stat.S_IMODE(main.stat().st_mode) == 0o600
+        client.sendall(request)
+        assert client.recv(1000).startswith(b"HTTP/1.1 200")
+        assert run(need("redis-cli"), "-s", str(shop), "PING").text == "PONG\n"
+    mesh.file.write_text(text)
+    eventually("it is back", lambda: store.is_socket() and not shop.exists())
+    assert stat.S_IMODE(main.stat().st_mode) == 0o660
+
+
 def test_the_files_of_the_sockets(mesh: Mesh) -> None:
     """Their modes; they go with the sidecar; one that was killed leaves them behind, and the next replaces them."""
     main, store = mesh.folder / "main.sock", mesh.folder / "store.sock"

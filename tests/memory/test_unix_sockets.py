@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from sidecar.http.h2.codes import PREFACE
 from tests.kit import apps
 from tests.kit.h2_wire import GET as H2_GET
-from tests.kit.h2_wire import HELLO, headers
+from tests.kit.h2_wire import HELLO, POST, headers
 from tests.kit.play import Line, Request, Stage, scene
 
 SOCKET = "unix:/run/app.sock"
@@ -56,6 +57,7 @@ async def test_it_may_come_later(stage: Stage) -> None:
 # ---- a listener on a socket ------------------------------------------------------------------------------------------
 
 LOCAL = "unix:/run/orders.sock"
+GRPC = (b"content-type", b"application/grpc")
 LOCAL_GET = [(name, b"localhost" if name == b":authority" else value) for name, value in H2_GET]
 
 
@@ -87,3 +89,19 @@ async def test_http_2_by_prior_knowledge_on_a_socket(stage: Stage) -> None:
     assert stage.web.books.hop.version == "2"
     assert stage.web.books.hop.status == 200
     line.close()
+
+
+@scene(app=SOCKET)
+async def test_grpc_asks_an_application_on_a_socket_by_prior_knowledge(stage: Stage) -> None:
+    heard: list[bytes] = []
+
+    async def serve(line: Line) -> None:
+        heard.append(await line.hear(len(PREFACE)))
+
+    stage.app(serve, SOCKET)
+    web = await stage.call()
+    fields = [*((name, b"orders" if name == b":authority" else value) for name, value in POST), GRPC, (b"te", b"trailers")]
+    await web.say(HELLO + headers(1, fields, end=True))
+    await stage.sleep(1)
+    assert heard == [PREFACE]
+    assert stage.orders.books.hop.endpoint == SOCKET
