@@ -100,7 +100,8 @@ async def test_grpc_asks_an_application_on_a_socket_by_prior_knowledge(stage: St
 
     stage.app(serve, SOCKET)
     web = await stage.call()
-    fields = [*((name, b"orders" if name == b":authority" else value) for name, value in POST), GRPC, (b"te", b"trailers")]
+    fields = [(name, b"orders" if name == b":authority" else value) for name, value in POST]
+    fields += [GRPC, (b"te", b"trailers")]
     await web.say(HELLO + headers(1, fields, end=True))
     await stage.sleep(1)
     assert heard == [PREFACE]
