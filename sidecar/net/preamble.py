@@ -1,9 +1,9 @@
 """What comes before TLS on an inbound connection: a PROXY header, where the listener's load balancers send one; then
 the wait for a ClientHello, or for what is none.
 
-A header is looked at where it is, in the kernel, and exactly its bytes are taken away, so that TLS begins where it always
-does. Who is on the list must send one and nobody else may: a listener that believed either without the other would let
-callers choose their own address, or refuse to see whose it is.
+A header is looked at where it is, in the kernel, and exactly its bytes are taken away, so that TLS begins where it
+always does. Who is on the list must send one and nobody else may: a listener that believed either without the other
+would let callers choose their own address, or refuse to see whose it is.
 """
 
 from __future__ import annotations
