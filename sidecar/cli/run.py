@@ -121,9 +121,10 @@ def _confine(
     ensure_private_dir(state)
     make_run_folder(run_dir)
     logs = [path for path in (service.access_log.path, service.audit.path) if path not in ("", "-")]
-    sockets = [each.listen.path for each in service.outbound if each.listen is not None and each.listen.unix]
+    listens = [each.listen for each in service.outbound if each.listen is not None]
+    folders = [state, run_dir, *(Path(listen.path).parent for listen in listens if listen.unix)]
     read = [*config.files, enrolment or config.ca.enrolment]
-    hygiene.apply(hygiene.Folders.around(read=read, write=[*logs, *sockets], folders=[state, run_dir]), hygiene.Mode(mode))
+    hygiene.apply(hygiene.Folders.around(read=read, write=logs, folders=folders), hygiene.Mode(mode))
 
 
 def _run(

@@ -440,8 +440,8 @@ CODES: Final[Mapping[str, Code]] = dict((
         "MESH067", "a mode without a socket",
         "`listen_mode` is about the file of a Unix socket. A TCP port has no such file.",
         "Remove it, or listen on a Unix socket.",
-        _MODE % ("'127.0.0.1:9001'", ", listen_mode: '0660'"),
-        _MODE % ("'unix:/run/mesh/orders.sock'", ", listen_mode: '0660'"),
+        _MODE % ("'127.0.0.1:9001'", ", listen_mode: group"),
+        _MODE % ("'unix:/run/mesh/orders.sock'", ", listen_mode: group"),
     ),
     _code(
         "MESH068", "load balancers that cannot reach the listener",

@@ -111,6 +111,8 @@ class _Reader:
         key, value = found
         self.book.places[path] = value.where if isinstance(value, Scalar) else key.where
         result = self.value(spec.shape, value, path, scope)
+        if isinstance(result, Draft) and result.incomplete:
+            return  # it could not be built; its mistakes are noted
         if result is not _NOTHING:
             draft.values[spec.attribute] = result
         elif spec.required:

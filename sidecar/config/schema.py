@@ -21,7 +21,7 @@ UNIX = "unix:"  # before the path of a socket
 Protocol = Literal["http", "tcp", "auto"]
 HttpVersion = Literal["auto", "http1", "http2"]  # by which an application is asked
 ProxyHeaders = Literal["none", "v1", "v2"]  # that we send
-SocketMode = Literal["0600", "0660"]
+SocketMode = Literal["owner", "group"]
 Effect = Literal["allow", "deny"]
 
 Seconds = Annotated[float, "seconds"]  # more than none
@@ -350,7 +350,7 @@ class Outbound:
         None,
     )
     listen_mode: SocketMode = described(
-        "Who may use that socket: our own user (`0600`), or the socket's group too (`0660`).", "0600"
+        "Who may use that socket: our own user (`owner`, mode 0600), or our group too (`group`, mode 0660).", "owner"
     )
     protocol: Protocol = described(
         "`http`, `tcp` or `auto`, as for inbound listeners; toward one that is `auto` any of the three.",

@@ -9,6 +9,7 @@ from sidecar.config.mistakes import Book
 from sidecar.config.schema import Inbound, Outbound
 from sidecar.config.sentences import needs_http
 
+
 def spoken(view: View, book: Book) -> None:
     """Note what is odd about protocols, versions, PROXY headers and sockets of a service."""
     for inbound in view.inbound:
@@ -39,17 +40,19 @@ def _senders(placed: Placed[Inbound], book: Book) -> None:
     if listener.proxy_protocol is None:
         return
     senders = listener.proxy_protocol.senders
+    bound = ip_address(listener.bind)
     if any(network.prefixlen == 0 for network in senders):
         message = "anybody may claim any address: rules with source: and logs believe whoever connects"
         book.warn("MESH066", path, message, "name the addresses of the load balancers")
-    elif ip_address(listener.bind).is_loopback and not any(map(_touches_loopback, senders)):
+    elif bound.is_loopback and all(not _touches_loopback(each) for each in senders):
         message = f"never acts: listener {listener.name} is bound to {listener.bind}, which none of these can reach"
         book.warn("MESH068", path, message, "name a loopback address, or bind another one")
 
 
 def _touches_loopback(network: IPv4Network | IPv6Network) -> bool:
-    ours = IPv4Network("127.0.0.0/8") if isinstance(network, IPv4Network) else IPv6Network("::1/128")
-    return network.overlaps(ours)
+    if isinstance(network, IPv6Network):
+        return network.overlaps(IPv6Network("::1/128"))
+    return network.overlaps(IPv4Network("127.0.0.0/8"))
 
 
 def _mode(placed: Placed[Outbound], book: Book) -> None:

@@ -44,4 +44,6 @@ def conclude(data: bytes) -> Spoken:
     """
     if data.startswith(PREFACE):
         return "http2"
-    return "http1" if _REQUEST.match(data) or _HAS_BEGUN.match(data) else "opaque"
+    if _REQUEST.match(data) or (_HAS_BEGUN.match(data) and _MAY_BECOME_ONE.fullmatch(data)):
+        return "http1"
+    return "opaque"

@@ -111,7 +111,7 @@ class MemoryPort(Driver):
         await self._yield()
         await self.sleep(listening.delay if listening.serve is not None else NEVER)
         near, far = self.pair(listening.capacity)
-        far.address = ("127.0.0.1", self._next_source)
+        far.address = ("127.0.0.1", self._next_source) if not host.startswith(UNIX) else ("", 0)
         near.address = (host, port)
         self._next_source += 1
         assert listening.serve is not None
@@ -277,7 +277,11 @@ class MemoryWire:
                 return b"\x16" * least
             if len(self._unread) >= least or self.half_closed:
                 return bytes(self._unread)
-            await self.readable()
+            self.reader = self.port.current
+            try:
+                await park()
+            finally:
+                self.reader = None
 
     def take(self, count: int) -> bytes:
         """Read bytes that `peek` has shown."""

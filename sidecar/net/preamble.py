@@ -1,8 +1,9 @@
-"""What comes before TLS on an inbound connection: a PROXY header, where the listener's load balancers send one.
+"""What comes before TLS on an inbound connection: a PROXY header, where the listener's load balancers send one; then
+the wait for a ClientHello, or for what is none.
 
-It is looked at where it is, in the kernel, and exactly its bytes are taken away, so that TLS begins where it always
-does. Who is on the list must send one and nobody else may: a listener that believed either without the other would let
-callers choose their own address, or refuse to see whose it is.
+A header is looked at where it is, in the kernel, and exactly its bytes are taken away, so that TLS begins where it
+always does. Who is on the list must send one and nobody else may: a listener that believed either without the other
+would let callers choose their own address, or refuse to see whose it is.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from sidecar.net.port import Expired, WireBroken
 
 if TYPE_CHECKING:
     from sidecar.config.schema import ProxyProtocol
+    from sidecar.net.mtls import Gate
+    from sidecar.net.wires import SocketWire
 
 
 class Fresh(Protocol):
@@ -85,6 +88,26 @@ async def _refuse(wire: Fresh, within: float) -> None:
         raise IdentityRefused("reset", "the peer left before its ClientHello") from None
     if begins:
         raise IdentityRefused("proxy_sender", "a PROXY header from an address that proxy_protocol.from does not name")
+
+
+async def speaks_tls(gate: Gate, wire: SocketWire, within: float) -> bool:
+    """Whether a caller begins with a TLS handshake. Raises IdentityRefused where it does not begin at all."""
+    try:
+        return await gate.speaks_tls(wire)
+    except Expired:
+        raise IdentityRefused("handshake_timeout", f"no byte within {within:g} s") from None
+    except WireBroken:
+        raise IdentityRefused("reset", "the peer left before its first byte") from None
+
+
+async def client_hello(wire: SocketWire, within: float) -> None:
+    """Wait for the beginning of a handshake. Raises IdentityRefused where none comes in time."""
+    try:
+        await wire.first_record()
+    except Expired:
+        raise IdentityRefused("handshake_timeout", f"no handshake within {within:g} s") from None
+    except WireBroken:
+        raise IdentityRefused("reset", "the peer left before its ClientHello") from None
 
 
 _ip_address = lru_cache(maxsize=1024)(ip_address)  # who connects comes back

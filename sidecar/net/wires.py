@@ -274,6 +274,8 @@ class SocketWire(EpollWire):
                 except OSError as error:
                     raise WireBroken(error.strerror or "reset") from None
                 else:
+                    if self.reset:
+                        raise WireBroken("reset")
                     if len(data) >= least or not data or self.half_closed:
                         return data
                 if least > 1 and not told:

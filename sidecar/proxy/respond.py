@@ -20,6 +20,7 @@ from sidecar.http.message import ResponseHead
 TABLE: dict[type[errors.HopError], tuple[int, str]] = {
     errors.ProtocolViolation: (400, "http_request_error"),
     errors.AbusivePeer: (400, "http_request_error"),
+    errors.Undetected: (400, "http_request_error"),
     errors.AmbiguousPath: (400, "http_request_error"),
     errors.HostMismatch: (400, "http_request_error"),
     errors.HeadTooLarge: (431, "http_request_error"),

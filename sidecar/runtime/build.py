@@ -11,8 +11,8 @@ from sidecar.errors import IdentityRefused, NoIdentity
 from sidecar.net.admission import SHARE, Admission, memory_limit, memory_used
 from sidecar.net.contexts import contexts_alive
 from sidecar.net.line import origin
-from sidecar.net.port import Expired, WireBroken
-from sidecar.net.preamble import address_of, proxy_header
+from sidecar.net.port import Expired
+from sidecar.net.preamble import address_of, client_hello, proxy_header, speaks_tls
 from sidecar.net.reactor import Acceptor, Reactor, open_files, open_files_limit
 from sidecar.net.wires import SocketWire
 from sidecar.proxy.detection import spoken_on
@@ -31,6 +31,7 @@ from sidecar.telemetry.record import Handshake
 if TYPE_CHECKING:
     import socket
 
+    from sidecar.config.schema import SocketMode
     from sidecar.hop import Direction
     from sidecar.net.mtls import Gate
     from sidecar.net.port import Task, Wire
@@ -266,12 +267,12 @@ class Proxy:
                 if header is not None and not header.local:
                     source, port = header.source, header.source_port
                     reached = header.destination, header.destination_port
-            if side.lets_plaintext_in(reactor.wall()) and not await _speaks_tls(self._gate, wire, within):
+            if side.lets_plaintext_in(reactor.wall()) and not await speaks_tls(self._gate, wire, within):
                 stranger = Caller(None, source, port, reached=reached)
                 assert isinstance(door.side, InboundSide)
                 door.side.check_peer(stranger, wire, reactor.wall())  # by the posture of now: that was a wait
                 return wire, stranger
-            await _client_hello(wire, within)
+            await client_hello(wire, within)
             left = wire.half_closed  # TLS finds better words for who left before its turn was asked for
             await self.admission.turn(reactor, origin(source))
             if wire.half_closed and not left:  # or we would only ever serve those who have given up
@@ -432,29 +433,9 @@ class Proxy:
                 connection.drain()
 
 
-def _modes(service: Service) -> dict[Address, str]:
+def _modes(service: Service) -> dict[Address, SocketMode]:
     """Who may use our Unix sockets."""
     return {spec.listen: spec.listen_mode for spec in service.outbound if spec.listen is not None and spec.listen.unix}
-
-
-async def _speaks_tls(gate: Gate, wire: SocketWire, within: float) -> bool:
-    """Whether a caller begins with a TLS handshake. Raises IdentityRefused where it does not begin at all."""
-    try:
-        return await gate.speaks_tls(wire)
-    except Expired:
-        raise IdentityRefused("handshake_timeout", f"no byte within {within:g} s") from None
-    except WireBroken:
-        raise IdentityRefused("reset", "the peer left before its first byte") from None
-
-
-async def _client_hello(wire: SocketWire, within: float) -> None:
-    """Wait for the beginning of a handshake. Raises IdentityRefused where none comes in time."""
-    try:
-        await wire.first_record()
-    except Expired:
-        raise IdentityRefused("handshake_timeout", f"no handshake within {within:g} s") from None
-    except WireBroken:
-        raise IdentityRefused("reset", "the peer left before its ClientHello") from None
 
 
 def _inbound_handler(proxy: Proxy, spec: Inbound, side: InboundSide) -> Handler:

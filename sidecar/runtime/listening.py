@@ -13,10 +13,10 @@ from certs.errors import MeshError
 from sidecar.net.wires import UNSENT_BYTES
 
 if TYPE_CHECKING:
-    from sidecar.config.schema import Address
+    from sidecar.config.schema import Address, SocketMode
 
 BACKLOG = 1024
-OWNER_ONLY: Final = 0o600
+MODES: Final[Mapping[SocketMode, int]] = {"owner": 0o600, "group": 0o660}
 
 
 class CannotListen(MeshError):
@@ -26,7 +26,7 @@ class CannotListen(MeshError):
 
 
 def bind_all(
-    addresses: Iterable[Address], ours: Iterable[Address] = (), modes: Mapping[Address, str] | None = None
+    addresses: Iterable[Address], ours: Iterable[Address] = (), modes: Mapping[Address, SocketMode] | None = None
 ) -> dict[Address, socket.socket]:
     """A listening socket for each, or for none. Raises CannotListen; `ours` are addresses that we listen on already.
 
@@ -77,7 +77,7 @@ def bind_unix(address: Address) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         _clear(path)
-        os.fchmod(sock.fileno(), OWNER_ONLY)  # unix(7), Linux: the file is born with the mode of its socket
+        os.fchmod(sock.fileno(), MODES["owner"])  # unix(7), Linux: the file is born with the mode of its socket
         sock.bind(str(path))
         sock.listen(BACKLOG)
     except CannotListen:
@@ -90,10 +90,10 @@ def bind_unix(address: Address) -> socket.socket:
     return sock
 
 
-def allow(address: Address, mode: str) -> None:
-    """Give the file of our Unix socket this mode, such as "0660". Raises CannotListen."""
+def allow(address: Address, mode: SocketMode) -> None:
+    """Give the file of our Unix socket this mode. Raises CannotListen."""
     try:
-        Path(address.path).chmod(int(mode, 8))
+        Path(address.path).chmod(MODES[mode])
     except OSError as error:
         raise CannotListen(f"cannot set the mode of {address}: {error.strerror or error}") from None
 

@@ -43,7 +43,7 @@ services:
   orders:
     address: 10.0.0.2
     inbound:
-      - {name: http, port: 17443, app: "%(app)s", protocol: http%(http)s}
+      - {name: http, port: 17443, app: "%(app)s", protocol: %(protocol)s%(http)s}
       - {name: raw, port: 17444, app: "127.0.0.1:5432", protocol: tcp%(raw)s}
     allow:
       - {name: web-may, from: [web]}
@@ -52,7 +52,7 @@ services:
   web:
     address: 10.0.0.1
     outbound:
-      - {to: orders, port: http, listen: "127.0.0.1:9001"}
+      - {to: orders, port: http, listen: "%(local)s"}
       - {to: orders, port: raw, listen: "127.0.0.1:9002", host: orders-db}
     forward_proxy: "127.0.0.1:9000"
     limits: {pool: 4%(web_limits)s}
@@ -365,11 +365,12 @@ class Stage:
 
     def __init__(
         self, *, orders: str = "", web: str = "", http: str = "", raw: str = "", orders_limits: str = "",
-        web_limits: str = "", app: str = APP,
+        web_limits: str = "", app: str = APP, protocol: str = "http", local: str = "127.0.0.1:9001",
     ) -> None:  # fmt: skip
         self.port = MemoryPort()
         wall = self.port.wall()
-        more = {"orders": orders, "web": web, "http": http, "raw": raw, "app": app}
+        more = {"orders": orders, "web": web, "http": http, "raw": raw}
+        more |= {"app": app, "protocol": protocol, "local": local}
         limits = {"orders_limits": orders_limits, "web_limits": web_limits}
         self.config = load_text(MESH % (more | limits), now=wall)
         self.gates = {who: MemoryGate(who, not_after=wall + DAY) for who in (WEB, ORDERS, MALLORY)}

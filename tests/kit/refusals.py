@@ -322,6 +322,8 @@ EXCHANGES: Final[dict[str, Make]] = {
 _BEGAN = "2026-09-23T12:00:00Z; check the clocks of both machines"
 CALLERS: Final[dict[str, Make]] = {
     "no_certificate": refused("no_certificate", "the peer showed no certificate"),
+    "proxy_header": refused("proxy_header", "bad PROXY header: the connection does not begin with a PROXY header"),
+    "proxy_sender": refused("proxy_sender", "a PROXY header from an address that proxy_protocol.from does not name"),
     "wrong_trust_domain": refused("wrong_trust_domain", "spiffe://other.mesh/ns/default/sa/web is of a trust domain "
                                   "that we do not know", SpiffeId.parse("spiffe://other.mesh/ns/default/sa/web")),
     "no_bundle": refused("no_bundle", "spiffe://other.mesh/ns/default/sa/web: we know no trust domain other.mesh"),

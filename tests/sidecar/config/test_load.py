@@ -55,10 +55,12 @@ services:
             unsafe_encoded_slash: true
             unsafe_empty_segments: true
             unsafe_path_parameters: true
-      - {name: raw, protocol: tcp, app: "localhost:5432"}
+      - {name: raw, protocol: tcp, app: "localhost:5432", app_proxy_protocol: v2, proxy_protocol: {from: 10.0.0.7/32}}
     outbound:
       - {to: bills, port: 9443, listen: "127.0.0.1:9001", host: bills.example.org}
       - to: abroad
+        listen: unix:/run/abroad.sock
+        listen_mode: group
         protocol: tcp
         identity: spiffe://demo.mesh/ns/a/sa/b
         endpoints: [10.0.0.1:17443, "[fd00::1]:17443"]
@@ -79,7 +81,7 @@ services:
         port: raw
     health: {listen: "0.0.0.0:9090"}
     timeouts: {connect: 1s, request_head: 3s, response_head: 4s, idle: 4m, keep_alive: 6s, tcp_idle: 2h,
-               pool_idle_app: 7s, pool_idle_peer: 8s, lame_duck: 9s, drain: 0s, slow: 6s}
+               pool_idle_app: 7s, pool_idle_peer: 8s, lame_duck: 9s, drain: 0s, slow: 6s, detect: 1s}
     limits: {head_bytes: 64KiB, head_lines: 50, connections: 9, pending: 250ms, connections_per_peer: 7,
              handshakes_open: 8, handshakes_per_second: 9, streams: 0.25, body_rate: off}
     access_log: {mode: off, sample: 0.25, path: /var/log/mesh.jsonl, headers: [x-request-id, user-agent]}
