@@ -170,6 +170,18 @@ def test_a_long_answer_read_in_small_bites_is_no_flood() -> None:
         assert bench.codec.error is None
 
 
+def test_a_conversation_of_small_messages_is_no_flood() -> None:
+    """grpcio gives back the room of each message, on stream and connection, as soon as it has read it."""
+    bench = a_server()
+    (stream,) = bench.say(headers(1, POST, end=False)).opened
+    stream.send_head(ResponseHead(200, []))
+    for _ in range(5000):
+        stream.send_data(b"\0\0\0\0\2hi")
+        bench.look()
+        bench.say(frame(WINDOW_UPDATE, 0, 1, word(7)), frame(WINDOW_UPDATE, 0, 0, word(7)))
+        assert bench.codec.error is None
+
+
 def test_a_header_block_may_take_seventeen_frames_and_no_more() -> None:
     pieces = [frame(CONTINUATION, 0, 1, literal([(b"a", b"b")]))] * 15
     seen = a_server().say(headers(1, GET, flags=0), *pieces, frame(CONTINUATION, END_HEADERS, 1))
