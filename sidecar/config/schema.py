@@ -116,8 +116,8 @@ class Timeouts:
         10.0,
     )
     request_head: Seconds = described("First byte to end of a request head.", 10.0)
-    response_head: Seconds = described("End of the request to the response head.", 15.0)
-    idle: Seconds = described("No byte of body or stream in either direction; off for upgrades.", 300.0)
+    response_head: Seconds = described("End of the request to the response head; off for gRPC.", 15.0)
+    idle: Seconds = described("No byte of body or stream in either direction; off for upgrades and gRPC.", 300.0)
     slow: Seconds = described("How far a peer may fall behind `limits.body_rate` before its request is ended.", 20.0)
     keep_alive: Seconds = described("An idle HTTP connection from downstream.", 300.0)
     tcp_idle: Seconds = described("No byte on a raw TCP connection, either direction.", 3600.0)

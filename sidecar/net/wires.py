@@ -371,10 +371,19 @@ async def connect(reactor: Reactor, host: str, port: int) -> SocketWire:
     raise Unreachable(f"{host}:{port}: {reason}")
 
 
+def keep_alive(sock: socket.socket) -> None:
+    """Have the kernel find out, within two minutes, that the other end has vanished without a word (decision D8)."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 20)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+
+
 async def _connect_one(reactor: Reactor, family: socket.AddressFamily, address: tuple[Any, ...]) -> SocketWire:
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+    keep_alive(sock)
     try:
         sock.connect(address)
     except BlockingIOError:

@@ -34,12 +34,13 @@ if TYPE_CHECKING:
 class Call(Exchange):
     """The state of one call on its way."""
 
+    may_be_quiet = True
+
     def __init__(
         self, port: Port, side: HttpSide, hop: Hop, head: RequestHead, plan: Plan, end: ServedStream, caller: Caller
     ) -> None:
         super().__init__(port, side, hop, head, plan, end, end, caller)
         self.takes_trailers = False  # an answer has begun, and its caller looks for its status behind it
-        self._idle = NEVER
         self._asked = grpc.Messages()
         self._told = grpc.Messages()
 

@@ -320,7 +320,8 @@ class Exchange(Flow):
 
     async def _receive(self) -> None:
         port, lease = self._port, self._rests_on()
-        port.deadline(min(port.now + self._idle, lease.end))
+        idle = NEVER if self.may_be_quiet else self._side.timeouts.idle
+        port.deadline(min(port.now + idle, lease.end))
         try:
             self._codec.receive(await self._wire.read())
         except WireBroken:
@@ -380,23 +381,24 @@ class Exchange(Flow):
         hop.status = response.status
         hop.first_byte = port.read_clock()
         self._begin_answer(response)
-        event = codec.next_event()
-        head = ResponseHead(response.status, headers, response.reason)
-        if isinstance(event, End) and not event.trailers and isinstance(self._codec, StreamEnd):
-            self.answered = True
-            await self._send([self._codec.send_head(head, end=True)])
-            return
+        head, early = ResponseHead(response.status, headers, response.reason), None
+        if isinstance(self._codec, StreamEnd):
+            early = codec.next_event()
+            if isinstance(early, End) and not early.trailers:  # a head that is all stays one: gRPC's trailers-only
+                self.answered = True
+                await self._send([self._codec.send_head(head, end=True)])
+                return
         pieces = [self._codec.send_head(head)]
         self.answered = True
         size = 0
         while True:
+            event, early = early or codec.next_event(), None
             if isinstance(event, Data):
                 self._pass_on(event.data)
                 pieces.append(self._codec.send_data(event.data))
                 hop.sent_bytes += len(event.data)
                 size += len(event.data)
                 if size < FLUSH_BYTES:
-                    event = codec.next_event()
                     continue
             elif isinstance(event, End):
                 pieces.append(self._codec.send_end(self._end_answer(event.trailers)))
@@ -410,7 +412,6 @@ class Exchange(Flow):
             if event is NEED_DATA:
                 lease = self._rests_on(endless=first(response.headers, b"content-length") is None)
                 codec.receive(bytes(await self._read_body(connection.wire, lease)))
-            event = codec.next_event()
 
     def _begin_answer(self, head: ResponseHead) -> None:
         """The final head has come."""

@@ -19,7 +19,7 @@ from sidecar.errors import (
     UpstreamReset,
 )
 from sidecar.http.chunk_relay import ChunkRelay
-from sidecar.net.port import BULK, PIECE, Expired, PeerGone, WireBroken
+from sidecar.net.port import BULK, NEVER, PIECE, Expired, PeerGone, WireBroken
 from sidecar.proxy.lease import lease_of_answer
 from sidecar.proxy.tcp import Lease
 
@@ -34,6 +34,8 @@ HALF_CLOSE_GRACE = 1.0  # seconds that we wait for more of an answer once the do
 class Flow:
     """One request whose answer is on its way."""
 
+    may_be_quiet = False  # either side may be silent for ever
+
     def __init__(self, port: Port, side: HttpSide, hop: Hop, wire: Wire) -> None:
         self._port = port
         self._side = side
@@ -44,7 +46,6 @@ class Flow:
         self._half_closed = False  # the downstream has sent FIN
         self.answered = False  # whether the final response head has been sent downstream
         self.switched = False  # whether another protocol has taken the connection over
-        self._idle = side.timeouts.idle  # seconds that either side may be silent
 
     @property
     def began(self) -> float:
@@ -88,7 +89,8 @@ class Flow:
 
     async def _read_body(self, upstream: Wire, lease: Lease, limit: int = PIECE) -> memoryview:
         port, began = self._port, self._port.now
-        port.deadline(min(began + self._idle, lease.limit(began)))
+        idle = NEVER if self.may_be_quiet else self._side.timeouts.idle
+        port.deadline(min(began + idle, lease.limit(began)))
         try:
             return await self._read_answer(upstream, limit)
         except WireBroken as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from certs.errors import MeshError
-from sidecar.net.wires import UNSENT_BYTES
+from sidecar.net.wires import UNSENT_BYTES, keep_alive
 
 if TYPE_CHECKING:
     from sidecar.config.schema import Address, SocketMode
@@ -57,7 +57,8 @@ def bind(address: Address, ours: Iterable[Address] = ()) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)  # accepted sockets inherit it
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)  # accepted sockets inherit it,
+        keep_alive(sock)  # and this
         sock.bind((address.host, address.port))
         sock.listen(BACKLOG)
     except OSError as error:

@@ -69,6 +69,14 @@ def test_a_caller_that_vanishes_ends_its_calls_at_the_server(mesh: Pair, calls: 
     assert call.code() is Code.CANCELLED
 
 
+def test_a_storm_of_deadlines_ends_no_other_call(calls: Calls) -> None:
+    """400 calls that all come to their deadline, as where an application has stopped, are no rapid resets."""
+    for wave in range(8):
+        storm = [calls.listen(iter([b"storm-%d" % wave]), timeout=0.4) for _ in range(50)]
+        assert {failure(lambda: list(call)).code() for call in storm} == {Code.DEADLINE_EXCEEDED}  # noqa: B023
+        assert calls.echo(b"beside", timeout=5) == b"beside"
+
+
 def test_quiet_is_no_reason_to_end_a_call(calls: Calls) -> None:
     """Three seconds of silence, with an idle time and a limit for response heads of one."""
     stream = calls.spread(count=2, size=10, pause=3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pwd
 import shutil
@@ -55,6 +56,29 @@ def echo_app(folder: Path, port: int, script: str = "echo_app.py") -> Iterator[P
     """The tests' own plain HTTP application, see tests/kit/echo_app.py; or another one of the kit's."""
     command = [sys.executable, "-I", str(REPOSITORY / "tests" / "kit" / script), str(port)]
     with _service(Process("echo app", command, folder / "echo.log"), port) as process:
+        yield process
+
+
+def node_folder(sources: Path) -> Path:
+    """A folder with these scripts and the packages of their package-lock.json, made once; later runs find it again."""
+    npm = need("npm")
+    folder = REPOSITORY / ".cache" / "node" / sources.name
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f"{sources.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # other workers of the same run
+        wanted, made = (sources / "package-lock.json").read_bytes(), folder / "made-from.json"
+        shutil.copytree(sources, folder, dirs_exist_ok=True)
+        if not made.exists() or made.read_bytes() != wanted:
+            done = run(npm, "ci", "--prefix", str(folder), "--ignore-scripts", "--no-audit", "--no-fund", timeout=300)
+            assert done.code == 0, done.err
+            made.write_bytes(wanted)
+    return folder
+
+
+@contextmanager
+def node_app(folder: Path, port: int, script: Path) -> Iterator[Process]:
+    """A server on node, that takes its port as its only argument."""
+    with _service(Process("node", [need("node"), str(script), str(port)], folder / "node.log"), port) as process:
         yield process
 
 

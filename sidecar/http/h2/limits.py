@@ -48,6 +48,9 @@ EARNED_BY_STREAM: Final[Mapping[Abuse, float]] = MappingProxyType(
         Abuse.UNKNOWN_FRAME_FLOOD: 1,
     }
 )
+# A cancelled request that has lived this long is no rapid reset: with 100 streams there can be 400 such a second, and
+# deadlines that pass by the dozen, since an application has stopped, are what honest callers do. Envoy's figure is 1 s.
+RAPID_SECONDS: Final = 0.25
 BYTES_FOR_A_WINDOW_UPDATE: Final = 512
 WINDOW_UPDATES_FOR_A_FRAME: Final = 4  # gRPC gives room back message by message, on stream and connection
 

@@ -9,6 +9,7 @@ from sidecar.http.h2 import frames
 from sidecar.http.h2.codes import LAST_STREAM, Abuse, Code, ConnectionFault, StreamFault, code_name
 from sidecar.http.h2.events import Leaving, Opened
 from sidecar.http.h2.heads import read_request, read_trailers
+from sidecar.http.h2.limits import RAPID_SECONDS
 from sidecar.http.h2.reading import H2Connection
 from sidecar.http.h2.stream import H2Stream
 from sidecar.http.message import End
@@ -88,6 +89,7 @@ class H2Server(H2Connection):
         self.highest = stream_id
         self.opened += 1
         stream = self.streams[stream_id] = H2Stream(self, stream_id)
+        stream.since = self.now
         self._windows.open(stream_id)
         self._engine.on_head(stream_id, end=end)
         self._events.append(Opened(stream))
@@ -133,9 +135,9 @@ class H2Server(H2Connection):
     # ---- the other side ----------------------------------------------------------------------------------------------
 
     def _on_reset(self, stream: H2Stream, code: int) -> None:
-        done = stream.we_are_done
+        rapid = not stream.we_are_done and self.now - stream.since < RAPID_SECONDS
         self._drop(stream, DownstreamGone(f"the caller cancelled the request ({code_name(code)})"))
-        if not done:
+        if rapid:
             self._take(Abuse.RAPID_RESET)
 
     def _on_pong(self, payload: bytes) -> None:

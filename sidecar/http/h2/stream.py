@@ -45,6 +45,7 @@ class H2Stream:
         "left",
         "on_books",
         "received",
+        "since",
         "stirred",
         "tag",
         "they_are_done",
@@ -64,6 +65,7 @@ class H2Stream:
         self.asked_continue = False  # the downstream waits for our 100
         self.expected: int | None = None  # how long their body must be
         self.received = 0  # bytes of it so far
+        self.since = 0.0  # monotonic: when a downstream began it
         self.tag: Any = None  # for whoever serves it: a task, a signal
         self.stirred = False  # an event for it waits to be told
         self.unsent = 0  # bytes of our body that wait for room

@@ -10,7 +10,20 @@ from hypothesis import strategies as st
 
 from sidecar import errors
 from sidecar.errors import HopError, ProtocolViolation
-from sidecar.http.grpc import Messages, Status, is_grpc, message, refusal, status_of, timeout, timeout_of
+from sidecar.http.grpc import (
+    NAMES,
+    Messages,
+    Status,
+    is_grpc,
+    last_words,
+    message,
+    refusal,
+    status_name,
+    status_of,
+    timeout,
+    timeout_of,
+    without_status,
+)
 
 KINDS = [
     ("application/grpc", True),
@@ -57,6 +70,39 @@ STATUSES = [
 @pytest.mark.parametrize(("error", "status"), STATUSES, ids=[type(error).__name__ for error, _ in STATUSES])
 def test_the_status_of_an_error(error: HopError, status: Status) -> None:
     assert status_of(error) is status
+
+
+RESETS = [
+    (2, Status.INTERNAL), (7, Status.UNAVAILABLE), (8, Status.CANCELLED), (11, Status.RESOURCE_EXHAUSTED),
+    (12, Status.PERMISSION_DENIED), (99, Status.INTERNAL),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("code", "status"), RESETS)
+def test_a_reset_means_what_it_means_to_a_client(code: int, status: Status) -> None:
+    error = errors.UpstreamReset("x")
+    error.code = code
+    assert status_of(error) is status
+
+
+NAMED = [(b"0", "OK"), (b"16", "UNAUTHENTICATED"), (b"17", "other"), (b"", "other"), (b"00", "other"), (b"-1", "other")]
+
+
+@pytest.mark.parametrize(("value", "name"), NAMED)
+def test_the_name_of_a_status_is_one_of_a_few(value: bytes, name: str) -> None:
+    assert status_name(value) == name
+    assert name in NAMES
+
+
+@pytest.mark.parametrize(("status", "name"), [(200, "UNKNOWN"), (403, "PERMISSION_DENIED"), (503, "UNAVAILABLE")])
+def test_an_answer_without_a_status(status: int, name: str) -> None:
+    assert without_status(status) == name
+
+
+def test_last_words_are_a_refusal_behind_an_answer() -> None:
+    assert last_words(errors.DeadlinePast("secret"), "Request Timeout", [(b"a", b"b")]) == [
+        (b"grpc-status", b"4"), (b"grpc-message", b"Request Timeout"), (b"a", b"b"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ALL)

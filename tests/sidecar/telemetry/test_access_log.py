@@ -118,6 +118,12 @@ def test_refusals_shadows_and_tcp(tmp_path):
     assert log.line(a_hop(source=None), NOW)["client.addr"] == ""
 
 
+def test_only_the_line_of_a_grpc_call_has_its_status(tmp_path):
+    log = an_access_log(tmp_path)
+    assert log.line(a_hop(grpc_status="ABORTED"), NOW)["grpc_status"] == "ABORTED"
+    assert "grpc_status" not in log.line(a_hop(), NOW)
+
+
 def test_a_line_is_bounded_and_one_line(tmp_path):
     log = an_access_log(tmp_path, headers=("x",))
     hop = a_hop(target="/" + "é\n" * 20000, host="h" * 30000, method="M" * 9000, headers=[(b"x", b"y" * 9000)] * 50)

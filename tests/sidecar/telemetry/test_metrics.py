@@ -12,6 +12,7 @@ from sidecar.hop import ShadowVerdict
 from sidecar.identity.status import IdentityStatus
 from sidecar.telemetry import metrics as m
 from sidecar.telemetry.metrics import Metrics
+from sidecar.telemetry.record import Recorder
 from sidecar.telemetry.series import IDLE_SECONDS
 from tests.kit.hops import A_TLS, DEMO, ORDERS, WEB, a_hop, a_tcp_hop
 
@@ -48,6 +49,18 @@ def test_a_hop_is_counted_with_its_labels():
     assert got["mesh_request_duration_seconds_bucket", key | {("le", "0.01")}] == 0
     assert got["mesh_request_duration_seconds_bucket", key | {("le", "0.025")}] == 1
     assert got["mesh_request_duration_seconds_bucket", key | {("le", "+Inf")}] == 1
+
+
+def test_a_grpc_call_is_counted_by_the_status_that_its_caller_got():
+    recorder = Recorder(instance="0a1b2c3d")
+    recorder.observe(a_hop(grpc_status="OK"))
+    recorder.observe(a_hop(grpc_status="NOT_FOUND", route="/shop.Orders/Get"))
+    recorder.observe(a_hop(grpc_status="PERMISSION_DENIED", route="", peer=None, error=PolicyDenied()))
+    recorder.observe(a_hop())
+    metrics, name = recorder.metrics, "mesh_grpc_calls_total"
+    assert value(metrics, name) == 3
+    assert value(metrics, name, grpc_status="NOT_FOUND", route="/shop.Orders/Get", source=WEB.text) == 1
+    assert value(metrics, name, grpc_status="PERMISSION_DENIED", route="-", source="-", destination=ORDERS.text) == 1
 
 
 def test_a_hop_without_an_answer_has_no_first_byte():

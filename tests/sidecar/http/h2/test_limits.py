@@ -150,6 +150,17 @@ def test_half_of_all_requests_may_be_cancelled_for_ever() -> None:
         assert isinstance(seen.opened[0].error, DownstreamGone)
 
 
+def test_requests_that_are_cancelled_at_their_deadline_are_no_rapid_resets() -> None:
+    """An application that has stopped, and a caller with 80 calls at a time, each of which it gives 300 ms."""
+    bench, now = a_server(streams_per_connection=1 << 30), 0.0
+    for first in range(1, 20_000, 160):
+        streams = range(first, first + 160, 2)
+        bench.codec.receive(b"".join(headers(stream, GET) for stream in streams), now)
+        now += 0.3
+        bench.codec.receive(b"".join(frame(RST_STREAM, 0, stream, word(8)) for stream in streams), now)
+        assert bench.codec.error is None
+
+
 def test_a_long_answer_read_in_small_bites_is_no_flood() -> None:
     """2 MiB, of which each 4 KiB is confirmed for stream and connection, with a PING each, as gRPC does."""
     bench = a_server()
@@ -167,6 +178,18 @@ def test_a_long_answer_read_in_small_bites_is_no_flood() -> None:
             if body:
                 bench.say(frame(PING, 0, 0, bytes(8)))
             taken += len(body)
+        assert bench.codec.error is None
+
+
+def test_a_conversation_of_small_messages_is_no_flood() -> None:
+    """grpcio gives back the room of each message, on stream and connection, as soon as it has read it."""
+    bench = a_server()
+    (stream,) = bench.say(headers(1, POST, end=False)).opened
+    stream.send_head(ResponseHead(200, []))
+    for _ in range(5000):
+        stream.send_data(b"\0\0\0\0\2hi")
+        bench.look()
+        bench.say(frame(WINDOW_UPDATE, 0, 1, word(7)), frame(WINDOW_UPDATE, 0, 0, word(7)))
         assert bench.codec.error is None
 
 
