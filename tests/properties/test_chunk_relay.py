@@ -56,6 +56,7 @@ def strictly(stream: list[bytes]) -> tuple[bytes, End | str | None, bytes]:
 @given(STREAMS, CUTS)
 @example(b"5\r\nhello\r\n0\r\nX: y\r\nmesh-a: b\r\n\r\nz", [7, 1, 1, 1, 1])
 @example(b"0\r\nHost: y\r\n\r\n", [])
+@example(b"0\r\nContent-Length: 3\r\n", [])
 @example(b"0\r\ntransfer-encoding: y\r\n\r\n", [4])
 @example(b"0\r\n" + b"X: y\r\n" * 4 + b"\r\n", [])
 def test_what_is_passed_on_is_what_the_strict_reading_reads(data: bytes, cuts: list[int]) -> None:
@@ -69,8 +70,8 @@ def test_what_is_passed_on_is_what_the_strict_reading_reads(data: bytes, cuts: l
             used += position - 2
             if relay.done:
                 break
-    except HopError:
-        assert end == "refused"
+    except HopError:  # it may know sooner: a forbidden trailer is refused with its line, not with the end of them all
+        assert end == "refused" or (end is None and strictly([data, b"\r\n\r\n"])[1] == "refused")
         return
     again, ended, rest = strictly([b"".join(out)])
     assert relay.payload == len(again)
