@@ -145,10 +145,15 @@ def dial(doors: Doors, hello: bytes = HELLO, *, mute: bool = False) -> Line:
     return Line(doors.over_http2("inbound").connect(), hello, mute=mute)
 
 
-def recorded(doors: Doors, before: int) -> dict[str, str]:
-    """The one line of the access log since then, and that `mesh explain` would tell the same."""
-    eventually("the hop is in the log", lambda: len(doors.app.access_log()) > before)
-    line = doors.app.access_log()[-1]
+def told(doors: Doors, before: int, why: str) -> list[dict[str, str]]:
+    """The lines of the access log since then that say so; lines of others may be written late."""
+    return [line for line in doors.app.access_log()[before:] if why in line["detail"]]
+
+
+def recorded(doors: Doors, before: int, why: str) -> dict[str, str]:
+    """The line of the access log since then that says so, and that `mesh explain` would tell the same."""
+    eventually(f"the log says {why!r}", lambda: told(doors, before, why) != [])
+    line = told(doors, before, why)[-1]
     code, decision = doors.app.admin("GET", f"/decisions/{line['decision_id']}")
     assert code == 200, decision
     assert line["detail"] in str(decision)
@@ -169,8 +174,8 @@ def test_what_ends_one_stream(doors: Doors, what: str, pieces: bytes, code: int,
         line.say(headers(5, APP))
         assert line.status(5) == 200
         assert line.goaway is None
-    assert why in recorded(doors, before)["detail"]
-    assert len(doors.app.access_log()) == before + 1
+    recorded(doors, before, why)
+    assert len(told(doors, before, why)) == 1
 
 
 @pytest.mark.parametrize(("what", "pieces", "code", "why"), CONNECTION, ids=[row[0] for row in CONNECTION])
@@ -186,8 +191,7 @@ def test_what_ends_the_connection(
         assert line.last_word() == code
         other.say(headers(1, APP))
         assert other.status(1) == 200
-    found = recorded(doors, before)
-    assert why in found["detail"]
+    found = recorded(doors, before, why)
     assert (found["version"], found["flags"]) == ("2", "DPE")
 
 
@@ -207,7 +211,7 @@ def test_half_a_preface_and_none_at_all(doors: Doors, early: bytes) -> None:
     with dial(doors, early, mute=True) as line:
         if not PREFACE.startswith(early):
             assert line.last_word() == Code.PROTOCOL_ERROR
-            assert "does not begin as HTTP/2 does" in recorded(doors, before)["detail"]
+            recorded(doors, before, "does not begin as HTTP/2 does")
     with dial(doors) as line:
         line.say(headers(1, APP))
         assert line.status(1) == 200
@@ -226,7 +230,7 @@ def test_who_falls_silent_within_a_head_is_ended_by_the_clock(tmp_path: Path, wh
     with Origin() as origin, Doors(tmp_path, origin.address[1], timeouts=", request_head: 1s") as doors:
         with dial(doors, SLOW[what], mute=True) as line:
             assert line.last_word() == Code.ENHANCE_YOUR_CALM
-        assert "not whole within 1 s" in recorded(doors, 0)["detail"]
+        recorded(doors, 0, "not whole within 1 s")
 
 
 def test_a_deadline_that_has_passed_is_a_status_of_grpc(doors: Doors) -> None:
@@ -241,7 +245,7 @@ def test_a_deadline_that_has_passed_is_a_status_of_grpc(doors: Doors) -> None:
         assert line.heads[3][0][b"grpc-status"] == b"13"  # INTERNAL, as for whatever cannot be read
         line.say(headers(5, APP))
         assert line.status(5) == 200
-    eventually("both are in the log", lambda: len(doors.app.access_log()) == before + 2)
+    eventually("both are in the log", lambda: len(doors.app.access_log()) >= before + 2)
 
 
 def test_a_1xx_of_the_application_comes_before_its_answer(doors: Doors) -> None:
