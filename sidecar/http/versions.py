@@ -25,7 +25,7 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 KEY_BYTES: Final = 16  # RFC 6455 section 4.1
 _KEY, _ACCEPT = b"sec-websocket-key", b"sec-websocket-accept"
 _NOT_IN_H2 = HOP_BY_HOP | {b"host"}
-EXPECT_CONTENT = frozenset((b"POST", b"PUT", b"PATCH"))  # RFC 9110 section 8.6: their empty body says so
+_EXPECT_CONTENT = frozenset((b"POST", b"PUT", b"PATCH"))  # RFC 9110 section 8.6: their empty body says so
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
@@ -79,25 +79,9 @@ def h1_request(head: RequestHead, nonce: bytes = b"") -> RequestHead:
             headers.append((_KEY, base64.b64encode(nonce)))
     elif head.body and head.length is None:
         headers.append((b"transfer-encoding", b"chunked"))
-    elif not head.body and head.length is None and head.method in EXPECT_CONTENT:
+    elif not head.body and head.length is None and head.method in _EXPECT_CONTENT:
         headers.append((b"content-length", b"0"))
     return RequestHead(head.method, head.target, headers, b"1.1", head.expects_continue, head.body, head.length)
-
-
-def h1_response(head: ResponseHead, request: RequestHead) -> ResponseHead:
-    """A response to this request as HTTP/1 writes it; a WebSocket's 101 answers the key of that request.
-
-    Where there is no length, the codec of HTTP/1 frames by chunks.
-    """
-    headers = _plain(head.headers)
-    if head.status == 101 and is_websocket(request):
-        headers = [field for field in headers if field[0] not in (b"content-length", _ACCEPT)]
-        headers += [(b"connection", b"upgrade"), (b"upgrade", b"websocket")]
-        key = first(request.headers, _KEY)
-        if key is not None:
-            headers.append((_ACCEPT, accept_of(key)))
-        return ResponseHead(101, headers, _REASONS[101])
-    return ResponseHead(head.status, headers, _REASONS.get(head.status, b""))
 
 
 def reason_of(status: int) -> bytes:

@@ -96,15 +96,22 @@ def _short_way() -> _ShortWay:
     """The calls on OpenSSL itself. Raises whatever a pyOpenSSL that has changed makes it raise."""
     from OpenSSL._util import ffi, lib
 
+    return _ShortWay(
+        *_short_streams(ffi, lib), _short_shake_hands(lib), _short_chain_hashes(ffi, lib), _short_quicken(ffi, lib),
+        ffi.from_buffer,
+    )  # fmt: skip
+
+
+def _short_streams(ffi: Any, lib: Any) -> tuple[Read, ReadOn, Write]:
     ssl_read, ssl_write, address = lib.SSL_read, lib.SSL_write, ffi.from_buffer
 
-    def short_read(connection: Any, buffer: SharedBuffer, size: int) -> int:
+    def read(connection: Any, buffer: SharedBuffer, size: int) -> int:
         count: int = ssl_read(connection._ssl, buffer.address, size)
         if count <= 0:
             connection._raise_ssl_error(connection._ssl, count)
         return count
 
-    def short_read_on(connection: Any, buffer: SharedBuffer, start: int, end: int) -> int:
+    def read_on(connection: Any, buffer: SharedBuffer, start: int, end: int) -> int:
         count: int = ssl_read(connection._ssl, buffer.address + start, end - start)
         if count <= 0:
             try:
@@ -113,15 +120,19 @@ def _short_way() -> _ShortWay:
                 return 0
         return count
 
-    def short_write(connection: Any, data: bytes | memoryview) -> int:
+    def write(connection: Any, data: bytes | memoryview) -> int:
         count: int = ssl_write(connection._ssl, data if isinstance(data, bytes) else address(data), len(data))
         if count <= 0:
             connection._raise_ssl_error(connection._ssl, count)
         return count
 
+    return read, read_on, write
+
+
+def _short_shake_hands(lib: Any) -> ShakeHands:
     do_handshake, error_of, wants_to_read = lib.SSL_do_handshake, lib.SSL_get_error, lib.SSL_ERROR_WANT_READ
 
-    def short_shake_hands(connection: Any) -> bool:
+    def shake_hands(connection: Any) -> bool:
         result: int = do_handshake(connection._ssl)
         if result == 1:
             return True
@@ -129,15 +140,21 @@ def _short_way() -> _ShortWay:
             connection._raise_ssl_error(connection._ssl, result)
         return False
 
+    return shake_hands
+
+
+def _short_chain_hashes(ffi: Any, lib: Any) -> ChainHashes:
     verified_chain, number_in, item_of, digest = (
         lib.SSL_get0_verified_chain, lib.sk_X509_num, lib.sk_X509_value, lib.X509_digest
     )  # fmt: skip
     sha256 = lib.EVP_get_digestbyname(b"SHA256")
+    if sha256 == ffi.NULL:
+        raise SSL.Error("no SHA-256")
     room = ffi.new("unsigned char[]", 32)
     length = ffi.new("unsigned int *")
     hashed = ffi.buffer(room)
 
-    def short_chain_hashes(connection: Any) -> tuple[bytes, ...]:
+    def chain_hashes(connection: Any) -> tuple[bytes, ...]:
         chain = verified_chain(connection._ssl)
         if chain == ffi.NULL:
             return ()
@@ -148,24 +165,26 @@ def _short_way() -> _ShortWay:
             found.append(hashed[:])
         return tuple(found)
 
-    if sha256 == ffi.NULL:
-        raise SSL.Error("no SHA-256")
+    return chain_hashes
 
-    def short_quicken(context: Any, mode: int, alpn: tuple[bytes, ...]) -> None:
+
+def _short_quicken(ffi: Any, lib: Any) -> Quicken:
+    taken: int = lib.SSL_TLSEXT_ERR_OK
+
+    def quicken(context: Any, mode: int, alpn: tuple[bytes, ...]) -> None:
         note = context._verify_helper.callback
 
         def verified(ok: int, store: Any) -> int:
             result: int = 1 if ok else note(ok, store)  # where this raised, cffi would answer 0: refused
             return result
 
-        quick = context._mesh_verified = ffi.callback("int (*)(int, X509_STORE_CTX *)", verified)
-        lib.SSL_CTX_set_verify(context._context, mode, quick)
+        context._mesh_verified = ffi.callback("int (*)(int, X509_STORE_CTX *)", verified)
+        lib.SSL_CTX_set_verify(context._context, mode, context._mesh_verified)
         if not alpn:
             return
         choose = context._alpn_select_helper.callback
         # offers of just one protocol, and it is one of ours: those of a mesh
         offers = {bytes((len(name),)) + name: ffi.new("unsigned char[]", name) for name in alpn}
-        taken: int = lib.SSL_TLSEXT_ERR_OK
 
         def select(ssl: Any, out: Any, length: Any, offer: Any, size: int, nothing: Any) -> int:
             chosen = offers.get(ffi.buffer(offer, size)[:])
@@ -180,9 +199,7 @@ def _short_way() -> _ShortWay:
         )
         lib.SSL_CTX_set_alpn_select_cb(context._context, context._mesh_select, ffi.NULL)
 
-    return _ShortWay(
-        short_read, short_read_on, short_write, short_shake_hands, short_chain_hashes, short_quicken, address
-    )
+    return quicken
 
 
 def _works(way: _ShortWay) -> bool:

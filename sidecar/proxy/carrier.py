@@ -237,14 +237,10 @@ class StreamEnd:
     def next_event(self) -> HttpEvent:
         """The next event. Raises the stream's error."""
         event: HttpEvent = self.stream.next_event()
-        if isinstance(event, Data):
-            self._pass_room_on()
-        return event
-
-    def _pass_room_on(self) -> None:
-        """Taking a piece may have given the other side window again: others wait for it even while we do not."""
-        if self.carrier.codec.wants_write:
+        # Taking a piece may have given the other side window again: others wait for it even while we do not.
+        if isinstance(event, Data) and self.carrier.codec.wants_write:
             self.carrier.kick()
+        return event
 
     def receive(self, data: bytes) -> None:
         """Nothing comes this way."""
@@ -327,10 +323,8 @@ class AskedStream(StreamEnd):
 
     def next_event(self) -> HttpEvent:
         """The next event. Raises the stream's error."""
-        event: HttpEvent = self.stream.next_event()
-        if isinstance(event, Data):
-            self._pass_room_on()
-        elif isinstance(event, ResponseHead) and not event.reason:
+        event = super().next_event()
+        if isinstance(event, ResponseHead) and not event.reason:
             event.reason = reason_of(event.status)
         return event
 

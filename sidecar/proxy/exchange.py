@@ -42,7 +42,6 @@ from sidecar.net.tls import AlertReceived
 from sidecar.proxy.carrier import StreamEnd
 from sidecar.proxy.flow import Flow
 from sidecar.proxy.tcp import lease_of, tunnel
-from sidecar.proxy.trunks import Trunks
 
 if TYPE_CHECKING:
     from sidecar.hop import Headers, Hop
@@ -115,7 +114,7 @@ class Exchange(Flow):
         resendable = self._head.method in IDEMPOTENT or first(self._head.headers, b"idempotency-key") is not None
         max_idle = self._choose_age(resendable)
         pool = self._road
-        if self._head.body and (resendable or isinstance(pool, Trunks)):
+        if self._head.body and (resendable or pool.shared):
             self._replay = []
         while True:
             if handover is not None:
@@ -145,8 +144,8 @@ class Exchange(Flow):
                 max_idle = FRESH
 
     def _choose_age(self, resendable: bool) -> float:
-        if isinstance(self._road, Trunks):
-            return NEVER  # they are always alive, as far as anybody can know
+        if self._road.shared:
+            return NEVER
         if not resendable:
             return YOUNG
         if self._head.body and (self._head.length is None or self._head.length > REPLAY_BYTES):

@@ -24,7 +24,7 @@ from sidecar.http.plain_answers import PlainResponse
 from sidecar.net.pool import YOUNG
 from sidecar.net.port import NEVER, Cancelled, Expired, PeerGone, WireBroken
 from sidecar.proxy.exchange import IDEMPOTENT, REPLAY_BYTES
-from sidecar.proxy.flow import PlainAnswer
+from sidecar.proxy.flow import PlainAnswer, close_in_stages
 from sidecar.proxy.side import DRAIN_GRACE
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ class Express:
             tallies, kind = ticket.tallies, status // 100
             tallies[kind] = side.recorder.observe_plain(hop, tallies.get(kind))
             if close:
-                await owner.close_in_stages()
+                await close_in_stages(port, wire)
                 return Way.END
             at = end
 

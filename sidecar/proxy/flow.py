@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sidecar.net.port import Port, Wire
     from sidecar.proxy.side import HttpSide
 
+LINGER_BYTES, LINGER_SECONDS = 1 << 20, 2.0  # what we read on when a connection has had its last answer
 HALF_CLOSE_GRACE = 1.0  # seconds that we wait for more of an answer once the downstream has sent FIN
 
 
@@ -110,6 +111,21 @@ class Flow:
             raise DownstreamGone from None
         except Expired:
             raise DownstreamIdle("the downstream does not read its answer (timeouts.idle)") from None
+
+
+async def close_in_stages(port: Port, wire: Wire) -> None:
+    """Say that we have ended, then read on for a moment, or the caller loses our last answer (RFC 9112 section 9.6)."""
+    try:
+        port.deadline(port.now + LINGER_SECONDS)
+        await wire.finish()
+        left = LINGER_BYTES
+        while left > 0:
+            data = await wire.read()
+            if not data:
+                return
+            left -= len(data)
+    except (WireBroken, Expired):
+        return
 
 
 class PlainAnswer(Flow):

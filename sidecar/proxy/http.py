@@ -23,6 +23,7 @@ from sidecar.http.message import CLOSED, NEED_DATA, Data, End, RequestHead
 from sidecar.net.port import Cancelled, Expired, WireBroken
 from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.express import Express, Way
+from sidecar.proxy.flow import close_in_stages
 from sidecar.proxy.pace import Pace
 from sidecar.proxy.respond import refusal, status_of
 from sidecar.proxy.side import DRAIN_GRACE, with_head
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
 DRAIN_BYTES = 64 * 1024  # of a refused request's body, to keep the connection: a refusal must not cost a handshake
 DRAIN_SECONDS = 1.0
 STREAM_SECONDS = 30.0  # of a request: from then on it counts as a connection (decision D25)
-LINGER_BYTES = 1 << 20
-LINGER_SECONDS = 2.0  # RFC 9112 section 9.6: close in stages, or the caller loses our last answer
 
 
 class HttpConnection:
@@ -197,7 +196,7 @@ class HttpConnection:
         if plan.connect is not None:
             return await self._connect(hop, plan)
         if not again or side.draining:
-            await self.close_in_stages()
+            await close_in_stages(self._port, self._wire)
             return False
         self.codec.next_exchange()
         return True
@@ -297,7 +296,7 @@ class HttpConnection:
         if keep and codec.reusable:
             codec.next_exchange()
             return True
-        await self.close_in_stages()
+        await close_in_stages(self._port, self._wire)
         return False
 
     async def _drain_request(self, head: RequestHead | None) -> bool:
@@ -319,18 +318,3 @@ class HttpConnection:
         except (Expired, HopError):
             return False
         return True
-
-    async def close_in_stages(self) -> None:
-        """Say that we have ended, then read on for a moment, so that what we said arrives."""
-        port, wire = self._port, self._wire
-        try:
-            port.deadline(port.now + LINGER_SECONDS)
-            await wire.finish()
-            left = LINGER_BYTES
-            while left > 0:
-                data = await wire.read()
-                if not data:
-                    return
-                left -= len(data)
-        except (WireBroken, Expired):
-            return

@@ -25,12 +25,13 @@ from sidecar.errors import (
 )
 from sidecar.http import grpc
 from sidecar.http.h2 import Abuse, Code, Failed, H2Server, Opened
-from sidecar.http.message import Data, End, RequestHead
+from sidecar.http.message import Data, RequestHead
 from sidecar.net.port import NEVER, Cancelled, Expired, WireBroken
 from sidecar.proxy.call import Call
 from sidecar.proxy.carrier import Carrier, ServedStream
 from sidecar.proxy.exchange import Exchange
-from sidecar.proxy.http import DRAIN_BYTES, LINGER_BYTES, LINGER_SECONDS, STREAM_SECONDS
+from sidecar.proxy.flow import close_in_stages
+from sidecar.proxy.http import DRAIN_BYTES, STREAM_SECONDS
 from sidecar.proxy.pace import Pace
 from sidecar.proxy.respond import refusal, status_of
 from sidecar.proxy.rooms import narrow
@@ -102,7 +103,7 @@ class Http2Connection:
             await self._read_on()
             await self._let_end()
             if self._written:
-                await self._close_in_stages()
+                await close_in_stages(port, self._wire)
         finally:
             self._wire.close()
             if self._wide:
@@ -352,24 +353,6 @@ class Http2Connection:
         left = DRAIN_BYTES
         while left > 0 and end.stream.error is None and not end.they_are_done:  # a little more: no need to reset it
             event = end.next_event()
-            if isinstance(event, Data):
-                left -= len(event.data)
-            elif isinstance(event, End):
+            if not isinstance(event, Data):
                 return
-            else:
-                return
-
-    async def _close_in_stages(self) -> None:
-        """Say that we have ended, then read on for a moment, so that what we said arrives (RFC 9112 section 9.6)."""
-        port, wire = self._port, self._wire
-        try:
-            port.deadline(port.now + LINGER_SECONDS)
-            await wire.finish()
-            left = LINGER_BYTES
-            while left > 0:
-                read = await wire.read()
-                if not read:
-                    return
-                left -= len(read)
-        except (WireBroken, Expired):
-            return
+            left -= len(event.data)

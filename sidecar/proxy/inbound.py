@@ -16,7 +16,6 @@ What happens to a request, in the order the bytes travel:
 
 from __future__ import annotations
 
-import base64
 import os
 from typing import TYPE_CHECKING
 
@@ -40,7 +39,7 @@ from sidecar.http.message import RequestHead, ResponseHead
 from sidecar.http.plain import JudgedReader
 from sidecar.http.plain_stencil import StencilReader
 from sidecar.http.proxy_header import write
-from sidecar.http.versions import EXPECT_CONTENT, KEY_BYTES
+from sidecar.http.versions import KEY_BYTES, h1_request
 from sidecar.http.xfcc import appended, element
 from sidecar.net.port import Cancelled, Expired, WireBroken
 from sidecar.policy.strangers import for_strangers
@@ -377,24 +376,15 @@ def finish_tcp(hop: Hop, wire: Wire, upstream: Wire | None, now: float, recorder
 
 def outgoing_headers(head: RequestHead) -> Headers:
     """What travels on of a request's header: hygiene first, then our own framing and, where asked for, the upgrade."""
+    if head.version == b"2":
+        return without_reserved(h1_request(head, os.urandom(KEY_BYTES) if head.protocol else b"").headers)
     headers = without_reserved(end_to_end(head.headers))
     if head.body and head.length is None:
         headers.append((b"transfer-encoding", b"chunked"))
     upgrades = [token for token in tokens(head.headers, b"upgrade") if not token.startswith(UNJUDGED)]
     if upgrades and b"upgrade" in tokens(head.headers, b"connection") and head.version != b"1.0":
         headers += [(b"connection", b"upgrade"), (b"upgrade", b", ".join(upgrades))]
-    if head.version == b"2":
-        headers += _for_http1(head)
     return headers
-
-
-def _for_http1(head: RequestHead) -> Headers:
-    """What a request that came by HTTP/2 lacks in HTTP/1: a WebSocket's key, and the length of an empty body."""
-    if head.protocol:
-        return [(b"sec-websocket-key", base64.b64encode(os.urandom(KEY_BYTES)))]
-    if not head.body and head.length is None and head.method in EXPECT_CONTENT:
-        return [(b"content-length", b"0")]
-    return []
 
 
 def _via(headers: Headers) -> list[bytes]:

@@ -92,6 +92,8 @@ class _Trunk:
 class Trunks:
     """The HTTP/2 connections to one upstream, in the place of a `sidecar.net.pool.Pool`."""
 
+    shared = True  # so they are read all the time, and none is stale without our knowing
+
     def __init__(
         self,
         port: Port,
