@@ -13,33 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from websockets.exceptions import ConnectionClosed
-from websockets.sync.server import ServerConnection, serve
+from websockets.sync.server import serve
 
 from tests.kit.doors import Doors
 from tests.kit.free_ports import free_port
 from tests.kit.processes import eventually
+from tests.kit.socket_app import answer
 from tests.kit.tools import need
 
 SCRIPT = Path(__file__).parents[1] / "kit" / "h2_socket.js"
 MIB = 1 << 20
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 ALLOW = "[{name: sockets, from: web, method: GET, path: [/chat, /greet]}]"
-
-
-def answer(socket: ServerConnection) -> None:
-    """Echo; `close CODE REASON` closes with that code; on /greet it speaks first."""
-    if socket.request is not None and socket.request.path == "/greet":
-        socket.send("the server speaks first")
-    try:
-        for message in socket:
-            if isinstance(message, str) and message.startswith("close "):
-                _, code, reason = message.split(" ", 2)
-                socket.close(int(code), reason)
-                return
-            socket.send(message)
-    except ConnectionClosed:
-        pass
 
 
 class Node:

@@ -12,27 +12,13 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
-from websockets.sync.server import ServerConnection, serve
+from websockets.sync.server import serve
 
 from tests.kit.meshes import Pair
 from tests.kit.processes import eventually
+from tests.kit.socket_app import answer
 
 MIB = 1 << 20
-
-
-def answer(socket: ServerConnection) -> None:
-    """Echo; `close CODE REASON` closes with that code; `greet` was said before anybody asked."""
-    if socket.request is not None and socket.request.path == "/greet":
-        socket.send("the server speaks first")
-    try:
-        for message in socket:
-            if isinstance(message, str) and message.startswith("close "):
-                _, code, reason = message.split(" ", 2)
-                socket.close(int(code), reason)
-                return
-            socket.send(message)
-    except ConnectionClosed:
-        pass
 
 
 @pytest.fixture(scope="module")
