@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.kit.play import Line, Request, Serve
+from tests.kit.h1_line import Line, Request
+from tests.kit.play import Serve
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 

@@ -23,9 +23,10 @@ from hyperframe.frame import (
 )
 
 from sidecar.net.port import WireBroken
+from tests.kit.h1_line import HungUp, Line
 from tests.kit.h2_wire import ACK, GREETING, HELLO, OK, PING, PREFACE, SETTINGS, Fields, data, frame, headers
 from tests.kit.hops import WEB
-from tests.kit.play import HungUp, Line, Serve, Stage
+from tests.kit.play import Serve, Stage
 
 ORDERS_GET: Fields = (
     (b":method", b"GET"), (b":scheme", b"http"), (b":authority", b"orders"), (b":path", b"/"),

@@ -6,7 +6,8 @@ import pytest
 
 from sidecar.net.port import WireBroken
 from tests.kit import apps
-from tests.kit.play import HungUp, Line, Stage, scene
+from tests.kit.h1_line import HungUp, Line
+from tests.kit.play import Stage, scene
 
 GET = b"GET / HTTP/1.1\r\nHost: orders\r\n\r\n"
 

@@ -15,7 +15,8 @@ import pytest
 from sidecar.config.posture import show_moment
 from sidecar.net.memory import EPOCH, MemoryPort, MemoryWire
 from sidecar.net.port import Task, WireBroken
-from tests.kit.play import HungUp, Line, Stage
+from tests.kit.h1_line import HungUp, Line
+from tests.kit.play import Stage
 
 Script = Callable[[Stage], Coroutine[Any, Any, None]]
 BODY = bytes(range(256)) * 1024  # 256 KiB: four buffers

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from sidecar.net.port import WireBroken
 from tests.kit import apps
-from tests.kit.play import Line, Stage, scene
+from tests.kit.h1_line import Line
+from tests.kit.play import Stage, scene
 
 ASK = b"POST / HTTP/1.1\r\nHost: orders\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from tests.kit import apps
+from tests.kit.h1_line import Line
 from tests.kit.h2_wire import GET as H2_GET
 from tests.kit.h2_wire import HELLO, headers
 from tests.kit.hops import MALLORY, ORDERS, WEB
-from tests.kit.play import Line, Stage, scene
+from tests.kit.play import Stage, scene
 
 GET = b"GET /a HTTP/1.1\r\nHost: orders\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

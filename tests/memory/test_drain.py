@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tests.kit import apps
-from tests.kit.play import Line, Stage, scene
+from tests.kit.h1_line import Line
+from tests.kit.play import Stage, scene
 
 GET = b"GET / HTTP/1.1\r\nHost: orders\r\n\r\n"
 

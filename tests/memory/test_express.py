@@ -7,7 +7,8 @@ import pytest
 from sidecar.net.memory import MemoryWire
 from sidecar.proxy import lane
 from tests.kit import apps
-from tests.kit.play import Line, Request, Stage, scene
+from tests.kit.h1_line import Line, Request
+from tests.kit.play import Stage, scene
 
 GET = b"GET / HTTP/1.1\r\nHost: orders\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"

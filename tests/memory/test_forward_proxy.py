@@ -7,7 +7,8 @@ import json
 import pytest
 
 from tests.kit import apps
-from tests.kit.play import Line, Request, Stage, scene
+from tests.kit.h1_line import Line, Request
+from tests.kit.play import Stage, scene
 
 PROXY, OWN, RAW = 9000, 9001, 9002
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.kit import apps
+from tests.kit.h1_line import Request
 from tests.kit.hops import WEB
-from tests.kit.play import Request, Stage, scene
+from tests.kit.play import Stage, scene
 
 RESERVED = (
     b"mesh-timeout: 1s\r\nMESH-Retry: 1\r\nmesh_via: x\r\nMesh_Decision-ID: x\r\n"

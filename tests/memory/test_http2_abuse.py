@@ -8,6 +8,7 @@ import pytest
 
 from sidecar.proxy.rooms import NARROW_STREAMS, WIDE
 from tests.kit import apps
+from tests.kit.h1_line import Line
 from tests.kit.h2_line import ORDERS_GET, ORDERS_POST, H2Line, h2_call, h2_peer
 from tests.kit.h2_wire import (
     CONTINUATION,
@@ -26,7 +27,7 @@ from tests.kit.h2_wire import (
     word,
 )
 from tests.kit.hops import MALLORY
-from tests.kit.play import Line, Stage, scene
+from tests.kit.play import Stage, scene
 
 CALM = 0xB
 GRPC = (*ORDERS_POST, (b"content-type", b"application/grpc"), (b"te", b"trailers"))

@@ -11,6 +11,7 @@ from hyperframe.frame import WindowUpdateFrame
 
 from sidecar.net.memory_gate import DAY
 from tests.kit import apps
+from tests.kit.h1_line import Line
 from tests.kit.h2_line import ORDERS_GET, ORDERS_POST, H2Line, answer_ok, h2_app, h2_call, h2_peer
 from tests.kit.h2_wire import (
     GOAWAY,
@@ -26,7 +27,7 @@ from tests.kit.h2_wire import (
     word,
 )
 from tests.kit.hops import ORDERS, WEB
-from tests.kit.play import Line, Stage, scene
+from tests.kit.play import Stage, scene
 
 BY_H2 = ", app_http: http2"
 REFUSED = 7

@@ -15,10 +15,11 @@ from sidecar.net.mtls import Peer
 from sidecar.net.pool import Connection
 from sidecar.net.port import NEVER, Task, WireBroken
 from sidecar.proxy.trunks import Trunks
+from tests.kit.h1_line import HungUp, Line
 from tests.kit.h2_line import H2Line, answer_ok, h2_app
 from tests.kit.h2_wire import GOAWAY, frame, settings, word
 from tests.kit.hops import A_TLS, ORDERS
-from tests.kit.play import HungUp, Line, Serve
+from tests.kit.play import Serve
 
 PEER = Peer(ORDERS, A_TLS, "ab")
 

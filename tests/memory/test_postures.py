@@ -7,8 +7,9 @@ import pytest
 from sidecar.config.posture import show_moment
 from sidecar.net.memory import EPOCH
 from tests.kit import apps
+from tests.kit.h1_line import Line
 from tests.kit.hops import MALLORY, ORDERS, WEB
-from tests.kit.play import Line, Stage, scene
+from tests.kit.play import Stage, scene
 
 LASTS = 3600.0  # seconds
 UNTIL = f"until: '{show_moment(EPOCH + LASTS)}'"

@@ -8,8 +8,9 @@ import pytest
 
 from sidecar.http.proxy_header import V2_MARK, write
 from tests.kit import apps
+from tests.kit.h1_line import Line
 from tests.kit.hops import ORDERS, WEB
-from tests.kit.play import Line, Stage, scene
+from tests.kit.play import Stage, scene
 
 GET = b"GET /a HTTP/1.1\r\nHost: orders\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.kit.h1_line import Line
 from tests.kit.hops import MALLORY, WEB
-from tests.kit.play import Line, Stage, scene
+from tests.kit.play import Stage, scene
 
 APP = "127.0.0.1:5432"
 BIG = bytes(range(256)) * 8192  # 2 MiB

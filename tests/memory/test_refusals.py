@@ -8,8 +8,9 @@ import pytest
 
 from sidecar import errors
 from tests.kit import apps
+from tests.kit.h1_line import Request
 from tests.kit.hops import MALLORY, ORDERS, WEB
-from tests.kit.play import Request, Stage, scene
+from tests.kit.play import Stage, scene
 
 GET = b"GET / HTTP/1.1\r\nHost: orders\r\n\r\n"
 ROUTES = """, routes: [

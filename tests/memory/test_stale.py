@@ -8,7 +8,8 @@ from sidecar.errors import UpstreamClosed
 from sidecar.hop import Hop
 from sidecar.net.memory import MemoryWire
 from tests.kit import apps
-from tests.kit.play import Line, Request, Stage, scene
+from tests.kit.h1_line import Line, Request
+from tests.kit.play import Stage, scene
 
 GET = b"GET / HTTP/1.1\r\nHost: orders\r\n\r\n"
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from tests.kit import apps
+from tests.kit.h1_line import Line
 from tests.kit.hops import MALLORY
-from tests.kit.play import Line, Stage, scene
+from tests.kit.play import Stage, scene
 
 CROWD = 200
 GET = b"GET / HTTP/1.1\r\nHost: orders\r\n\r\n"

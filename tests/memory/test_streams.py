@@ -7,8 +7,9 @@ import json
 import pytest
 
 from tests.kit import apps
+from tests.kit.h1_line import Line
 from tests.kit.hops import MALLORY
-from tests.kit.play import Line, Stage, scene
+from tests.kit.play import Stage, scene
 
 GET = b"GET / HTTP/1.1\r\nHost: orders\r\n\r\n"
 UPGRADE = b"GET /chat HTTP/1.1\r\nHost: orders\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"

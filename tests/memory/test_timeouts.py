@@ -6,7 +6,8 @@ import pytest
 
 from sidecar.net.memory import MemoryWire
 from tests.kit import apps
-from tests.kit.play import Line, Stage, scene
+from tests.kit.h1_line import Line
+from tests.kit.play import Stage, scene
 
 GET = b"GET / HTTP/1.1\r\nHost: orders\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: orders\r\nContent-Length: 10\r\n\r\n"

@@ -6,9 +6,10 @@ import pytest
 
 from sidecar.http.h2.codes import PREFACE
 from tests.kit import apps
+from tests.kit.h1_line import Line, Request
 from tests.kit.h2_wire import GET as H2_GET
 from tests.kit.h2_wire import HELLO, POST, headers
-from tests.kit.play import Line, Request, Stage, scene
+from tests.kit.play import Stage, scene
 
 SOCKET = "unix:/run/app.sock"
 GET = b"GET /a HTTP/1.1\r\nHost: orders\r\n\r\n"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.kit import apps
-from tests.kit.play import Line, Request, Stage, scene
+from tests.kit.h1_line import Line, Request
+from tests.kit.play import Stage, scene
 
 ASK = b"GET /chat HTTP/1.1\r\nHost: orders\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\n\r\n"
 AGREED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
