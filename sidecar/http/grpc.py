@@ -175,6 +175,10 @@ class Messages:
     def feed(self, data: bytes) -> None:
         """More of the body. Raises ProtocolViolation where it cannot be gRPC."""
         at, size = 0, len(data)
+        fresh = not self._left and not self._prefix
+        if fresh and size > _PREFIX and data[0] <= 1 and int.from_bytes(data[1:_PREFIX], "big") == size - _PREFIX:
+            self.count += 1  # most pieces are one message
+            return
         while at < size:
             if self._left:
                 step = min(self._left, size - at)

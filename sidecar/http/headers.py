@@ -70,4 +70,4 @@ def is_reserved(name: bytes) -> bool:
 
 def without_reserved(headers: Headers) -> Headers:
     """The fields without `mesh-*` and `x-forwarded-client-cert`, in any spelling that some server reads as such."""
-    return [field for field in headers if not is_reserved(field[0])]
+    return [field for field in headers if field[0][:1] not in b"mx" or not is_reserved(field[0])]

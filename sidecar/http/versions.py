@@ -21,6 +21,7 @@ from sidecar.hop import Headers
 from sidecar.http.headers import HOP_BY_HOP, first, tokens
 from sidecar.http.message import RequestHead, ResponseHead
 
+TRAILERS: Final = (b"te", b"trailers")  # the one thing that TE says in HTTP/2 (RFC 9113 section 8.2.2)
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 KEY_BYTES: Final = 16  # RFC 6455 section 4.1
 _KEY, _ACCEPT = b"sec-websocket-key", b"sec-websocket-accept"
@@ -43,8 +44,8 @@ def request_fields(head: RequestHead, scheme: bytes) -> Headers:
         return [(b":method", b"CONNECT"), (b":authority", head.target), *_plain(head.headers)]
     fields = [(b":method", head.method), (b":scheme", scheme), (b":authority", host), (b":path", head.target)]
     fields += _plain(head.headers)
-    if first(head.headers, b"te") is not None and b"trailers" in tokens(head.headers, b"te"):
-        fields.append((b"te", b"trailers"))
+    if TRAILERS in head.headers:
+        fields.append(TRAILERS)
     return fields
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sidecar.http.grpc import is_grpc
 from sidecar.http.h2 import Code, Failed, Stirred
 from sidecar.http.message import Data, End, ResponseHead
-from sidecar.http.versions import reason_of
+from sidecar.http.versions import TRAILERS, reason_of
 from sidecar.net.port import NEVER, PIECE, Expired, PeerGone, WireBroken, park
 
 if TYPE_CHECKING:
@@ -141,6 +141,12 @@ class StreamEnd:
         """Whether the stream has failed, so that nothing can be sent on it."""
         return self.stream.error is not None and not self.stream.on_books
 
+    @property
+    def keeps_up(self) -> bool:
+        """Whether the other side takes our body about as fast as it is sent."""
+        unsent: int = self.stream.unsent
+        return unsent <= EAGER_BYTES
+
     # ---- as a wire ---------------------------------------------------------------------------------------------------
 
     @property
@@ -188,9 +194,9 @@ class StreamEnd:
         """Have the wire take what was sent on the stream, and wait where the other side is slow. Raises WireBroken."""
         if data:
             self.send_data(bytes(data))
-        stream, carrier = self.stream, self.carrier
+        carrier = self.carrier
         carrier.kick()
-        while stream.unsent > EAGER_BYTES:
+        while not self.keeps_up:
             self.writer = carrier.port.current
             try:
                 await park()
@@ -310,7 +316,7 @@ class AskedStream(StreamEnd):
         """Begin the exchange; there is room for it."""
         codec: Any = self.carrier.codec
         if is_grpc(head.headers):  # "te" was for the hop before this one; servers insist on it
-            head.headers = [*head.headers, (b"te", b"trailers")]
+            head.headers = [*head.headers, TRAILERS]
         self.stream = codec.open(head, scheme=self.scheme)
         self.stream.tag = self
         return b""

@@ -111,10 +111,9 @@ class Exchange(Flow):
 
     async def _ask(self, handover: Handover | None) -> tuple[Connection, ResponseHead]:
         """Send the request and wait for the final response head, twice where that is harmless."""
-        resendable = self._head.method in IDEMPOTENT or first(self._head.headers, b"idempotency-key") is not None
-        max_idle = self._choose_age(resendable)
         pool = self._road
-        if self._head.body and (resendable or pool.shared):
+        max_idle = NEVER if pool.shared else self._choose_age()
+        if self._head.body and (pool.shared or self._resendable):
             self._replay = []
         while True:
             if handover is not None:
@@ -139,25 +138,28 @@ class Exchange(Flow):
                 if not isinstance(error, UpstreamClosed) or not _was_stale(connection):
                     raise
                 error.reused = True
-                if not self._may_send_again(resendable):
+                if not self._may_send_again():
                     raise
                 max_idle = FRESH
 
-    def _choose_age(self, resendable: bool) -> float:
-        if self._road.shared:
-            return NEVER
-        if not resendable:
+    @property
+    def _resendable(self) -> bool:
+        """Whether the request may be sent again although the upstream may have seen it."""
+        return self._head.method in IDEMPOTENT or first(self._head.headers, b"idempotency-key") is not None
+
+    def _choose_age(self) -> float:
+        if not self._resendable:
             return YOUNG
         if self._head.body and (self._head.length is None or self._head.length > REPLAY_BYTES):
             return FRESH  # perhaps it could not be replayed whole
         return NEVER
 
-    def _may_send_again(self, resendable: bool) -> bool:
+    def _may_send_again(self) -> bool:
         if self._hop.attempts > 1:
             return False
         if not self._wrote:
             return True
-        return resendable and (not self._head.body or self._replay is not None)
+        return self._resendable and (not self._head.body or self._replay is not None)
 
     async def _ask_once(self, connection: Connection) -> ResponseHead:
         port, codec, wire = self._port, connection.codec, connection.wire
@@ -178,11 +180,12 @@ class Exchange(Flow):
         except Expired:
             raise UpstreamIdle(f"{plan.upstream.name} does not read the request") from None
         self._wrote = True
-        if self._head.body:
+        shared = self._road.shared
+        if head.body and not (shared and self._send_at_hand(connection)):
             port.deadline(NEVER)  # the pump has a deadline of its own, and sets ours when the request has ended
             waiting = port.current
             assert waiting is not None
-            self._pump = port.spawn(self._pump_request(connection, waiting))
+            self._pump = port.spawn(self._pump_request(connection, waiting, begun=shared))
         else:
             port.deadline(port.now + self._patience())
         return await self._head_in_time(connection, wire.received)
@@ -283,39 +286,60 @@ class Exchange(Flow):
 
     # ---- the request body ------------------------------------------------------------------------------------------
 
-    async def _pump_request(self, connection: Connection, waiting: Task) -> None:
-        """Move the request body upstream; then the clock for the response head starts."""
-        port = self._port
-        if self._replay:
-            await self._upload(connection, [connection.codec.send_data(piece) for piece in self._replay])
-        if self._request_ended:  # all of it had been read before the connection proved stale
-            await self._upload(connection, [connection.codec.send_end(self._trailers)])
+    def _send_at_hand(self, connection: Connection) -> bool:
+        """By HTTP/2, where sending waits for nobody, what has come of the body goes with the head. Whether that is all
+        of it, and needs nobody to look after it.
+        """
+        stream = connection.wire
+        assert isinstance(stream, StreamEnd)
+        self._send_again(connection)
+        if not self._request_ended:
+            self._take_at_hand(connection)
+        return self._request_ended and stream.keeps_up
+
+    def _send_again(self, connection: Connection) -> list[bytes]:
+        """What an earlier connection was sent in vain, as bytes for this one."""
+        codec = connection.codec
+        pieces = [codec.send_data(piece) for piece in self._replay or ()]
+        if self._request_ended:
+            pieces.append(codec.send_end(self._trailers))
+        return pieces
+
+    def _take_at_hand(self, connection: Connection) -> list[bytes]:
+        """What has come of the body, as bytes for the upstream; not much more than FLUSH_BYTES of it."""
+        codec, failed = connection.codec, self._upload_failed
+        pieces: list[bytes] = []
+        size = 0
+        while size < FLUSH_BYTES:
+            event = self._codec.next_event()
+            if isinstance(event, Data):
+                self._count(event.data)
+                size += len(event.data)
+                self._keep(event.data)
+                pieces.append(b"" if failed else codec.send_data(event.data))
+            elif isinstance(event, End):
+                self._check_whole()
+                self._request_ended = True
+                self._trailers = without_reserved(event.trailers)
+                pieces.append(b"" if failed else codec.send_end(self._trailers))
+                break
+            else:
+                break
+        return pieces
+
+    async def _pump_request(self, connection: Connection, waiting: Task, *, begun: bool) -> None:
+        """Move the request body upstream, or what is left of it where that has `begun`; then the clock for the response
+        head starts.
+        """
+        await self._upload(connection, [] if begun else self._send_again(connection))
         while not self._request_ended:
-            pieces: list[bytes] = []
-            size = 0
-            while size < FLUSH_BYTES:
-                event = self._codec.next_event()
-                if isinstance(event, Data):
-                    self._count(event.data)
-                    size += len(event.data)
-                    self._keep(event.data)
-                    if not self._upload_failed:
-                        pieces.append(connection.codec.send_data(event.data))
-                elif isinstance(event, End):
-                    self._check_whole()
-                    self._request_ended = True
-                    self._trailers = without_reserved(event.trailers)
-                    if not self._upload_failed:
-                        pieces.append(connection.codec.send_end(self._trailers))
-                    break
-                else:
-                    break
+            pieces = self._take_at_hand(connection)
             if pieces:
                 await self._upload(connection, pieces)
-            if not self._request_ended and size == 0:
+            else:
                 await self._receive()
         if not self.answered:
-            waiting.deadline = port.now + self._patience()
+            waiting.deadline = self._port.now + self._patience()
 
     async def _receive(self) -> None:
         port, lease = self._port, self._rests_on()

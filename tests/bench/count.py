@@ -30,6 +30,7 @@ from typing import Any
 from certs.source import Source
 from sidecar.config.load import load_text
 from sidecar.config.schema import MeshConfig
+from sidecar.http.h2 import H2Client, H2Limits, H2Server
 from sidecar.net.contexts import make_context
 from sidecar.net.mtls import MtlsGate
 from sidecar.net.port import Wire
@@ -40,8 +41,9 @@ from sidecar.runtime.build import Proxy
 from sidecar.telemetry.log import Log
 from sidecar.telemetry.record import Recorder
 from sidecar.telemetry.setup import make_recorder
+from tests.bench import count_h2
 from tests.bench.load import MARK, request
-from tests.bench.mesh import RULES
+from tests.bench.mesh import GRPC, RULES
 from tests.bench.rows import Work
 from tests.kit.drivers import ISSUER, ROOT
 from tests.kit.free_ports import Ports
@@ -51,6 +53,7 @@ LIMITS = Path(__file__).with_name("limits.json")
 TOLERANCE = 0.02
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 CONNECTIONS, WARM, COUNTED = 8, 30, 20  # requests on each connection: first without, then with counting
+H2_CONNECTIONS, H2_ROUNDS = 2, 5  # of `count_h2.STREAMS` requests, and as many before counting
 QUIET_TURNS = 20  # turns of both reactors in which nothing happens: nothing will
 TEXT = """\
 trust_domain: demo.mesh
@@ -129,10 +132,11 @@ class Counts:
 class Bench:
     """One sidecar that is counted, and a world around it that is not."""
 
-    def __init__(self, folder: Path, *, outbound: bool, extra: str = "") -> None:
+    def __init__(self, folder: Path, *, outbound: bool, extra: str = "", h2: bool = False) -> None:
         self.clock = StillClock()
         self.ports = Ports()
-        text = TEXT.format(ports=self.ports, rules=RULES["http"], extra=extra.format(folder=folder))
+        rules = RULES["http"] + "\n" + GRPC
+        text = TEXT.format(ports=self.ports, rules=rules, extra=extra.format(folder=folder))
         self.config = load_text(text, str(folder / "mesh.yaml"))
         self.reactor, self.world = Reactor(self.clock), Reactor(self.clock)
         self.counting: tuple[Counts, str] | None = None
@@ -144,7 +148,8 @@ class Bench:
             self._proxy(self.config, "web", self.reactor, folder).listen()
         self.entry = self.ports.out if outbound else self.ports.inbound
         self.client = None if outbound else make_context(
-            an_svid(ISSUER, "web"), [ROOT.certificate], server=False, verify="require", alpn=(b"http/1.1",)
+            an_svid(ISSUER, "web"), [ROOT.certificate], server=False, verify="require",
+            alpn=(b"h2" if h2 else b"http/1.1",),
         )  # fmt: skip
 
     def _proxy(self, config: MeshConfig, name: str, reactor: Reactor, folder: Path) -> Proxy:
@@ -162,8 +167,6 @@ class Bench:
 
     def serve(self, answer: bytes, body: int) -> None:
         """Let the application answer so to every request with a body of this length."""
-        self.listener = listener = socket.create_server(("127.0.0.1", self.ports.app), backlog=64)
-        listener.setblocking(False)
 
         async def each(wire: Wire) -> None:
             have = b""
@@ -174,15 +177,34 @@ class Bench:
                     have = b""
                     await wire.write(answer)
 
+        self._listen(lambda wire: self.world.start(each(wire)))
+
+    def serve_h2(self) -> None:
+        """Let the application speak HTTP/2."""
+        self._listen(lambda wire: count_h2.Connection(self.world, wire, H2Server(None, self.clock.monotonic())))
+
+    def _listen(self, on_wire: Callable[[Wire], object]) -> None:
+        self.listener = listener = socket.create_server(("127.0.0.1", self.ports.app), backlog=64)
+        listener.setblocking(False)
+
         def accept() -> None:
             try:
                 connected, _ = listener.accept()
             except BlockingIOError:
                 return
             connected.setblocking(False)
-            self.world.start(each(SocketWire(self.world, connected)))
+            on_wire(SocketWire(self.world, connected))
 
         self.accept = accept
+
+    async def call_h2(
+        self, times: int, *, call: bool, connection: count_h2.Connection | None = None
+    ) -> count_h2.Connection:
+        """The same in HTTP/2, `count_h2.STREAMS` requests each time."""
+        if connection is None:
+            wire = await self._connect()
+            connection = count_h2.Connection(self.world, wire, H2Client(H2Limits(), self.clock.monotonic()))
+        return await connection.ask(times, call=call)
 
     async def call(self, template: bytes, length: int, times: int, wire: Wire | None = None) -> Wire:
         """Connect unless there is a connection, and send so many requests, each after the answer to the one before."""
@@ -283,12 +305,34 @@ def measure(
     return {"bytecodes": counts.bytecodes / done, "calls": counts.calls / done}, counts
 
 
+def measure_h2(*, call: bool, outbound: bool = False) -> tuple[dict[str, float], Counts]:
+    """The same for one request over HTTP/2, or for one call of gRPC, whose application speaks HTTP/2 too."""
+    counts = Counts()
+    with (
+        tempfile.TemporaryDirectory(prefix="mesh-count-") as name,
+        contextlib.closing(Bench(Path(name), outbound=outbound, h2=True)) as bench,
+    ):
+        if call:
+            bench.serve_h2()
+        else:
+            bench.serve(PLAIN + count_h2.PAGE, 0)
+        connections = bench.play([bench.call_h2(H2_ROUNDS, call=call) for _ in range(H2_CONNECTIONS)])
+        for what in ("bytecodes", "calls"):
+            bench.counting = (counts, what)
+            bench.play([bench.call_h2(H2_ROUNDS, call=call, connection=connection) for connection in connections])
+    done = H2_ROUNDS * H2_CONNECTIONS * count_h2.STREAMS
+    return {"bytecodes": counts.bytecodes / done, "calls": counts.calls / done}, counts
+
+
 SCENES: dict[str, dict[str, Any]] = {
     "inbound": {"work": Work()},
     "outbound": {"work": Work(), "outbound": True},
     "access-log": {"work": Work(), "extra": "    access_log: {{mode: all, path: {folder}/access.log}}"},
     "post-chunked": {"work": Work("/chunked/", 16384, body=4096)},
     "handshake": {"work": Work(), "fresh": True},
+    "h2": {"call": False},
+    "grpc": {"call": True},
+    "grpc-outbound": {"call": True, "outbound": True},
 }
 
 
@@ -304,14 +348,16 @@ def main() -> int:
     over = []
     print(f"per request, Python {VERSION}        bytecodes (limit)          calls (limit)")
     for name in options.scene or SCENES:
-        figures, counts = measure(**SCENES[name])
+        scene = SCENES[name]
+        figures, counts = measure_h2(**scene) if "call" in scene else measure(**scene)
         limit = known.get(name, {})
         most = {what: value * (1 + TOLERANCE) for what, value in limit.items()}
         over += [f"{name}: {what}" for what, value in figures.items() if value > most.get(what, value)]
         cells = (f"{figures[what]:14.1f} ({limit.get(what, 'none')})" for what in ("bytecodes", "calls"))
         print(f"  {name:20}" + "".join(f"{cell:26}" for cell in cells))
         for code, number in counts.by_code.most_common(options.top):
-            print(f"      {number / COUNTED / CONNECTIONS:8.1f}  {code.co_qualname} ({Path(code.co_filename).name})")
+            each = number * figures["bytecodes"] / counts.bytecodes
+            print(f"      {each:8.1f}  {code.co_qualname} ({Path(code.co_filename).name})")
         if options.update:
             known[name] = {what: round(value, 1) for what, value in figures.items()}
     if options.update:

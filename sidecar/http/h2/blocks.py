@@ -63,6 +63,11 @@ class HeaderBlocks:
                 Abuse.CONTINUATION_FLOOD,
             )
 
+    @property
+    def size(self) -> int:
+        """What the list that was read last counts (RFC 9113 section 6.5.2)."""
+        return self._fields.list_size
+
     def read(self, block: bytes) -> Headers:
         """The fields that a block means. Raises ConnectionFault."""
         try:

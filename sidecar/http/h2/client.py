@@ -55,8 +55,7 @@ class H2Client(H2Connection):
         self.opened += 1
         stream.head = head
         stream.end_queued = end
-        self._engine.send_head(stream.id, request_fields(head, scheme), end=end)
-        self._flush()
+        self._emit(self._engine.send_head(stream.id, request_fields(head, scheme), end=end))
         if end:
             self._we_are_done(stream)
         return stream
@@ -106,7 +105,9 @@ class H2Client(H2Connection):
     def _on_response(self, stream: H2Stream, fields: Headers, *, end: bool) -> None:
         limits, request = self.limits, stream.head
         assert request is not None
-        head = read_response(fields, end=end, head_bytes=limits.head_bytes, head_lines=limits.head_lines)
+        head = read_response(
+            fields, self._blocks.size, end=end, head_bytes=limits.head_bytes, head_lines=limits.head_lines
+        )
         if head.status < 200:
             self._engine.on_head(stream.id, end=False, informational=True)
             if stream.waiting_heads >= _INFORMATIONAL_LIMIT:
@@ -128,9 +129,11 @@ class H2Client(H2Connection):
         if not end:
             raise StreamFault(self._violation("trailers that do not end the stream"))
         limits = self.limits
-        trailers = read_trailers(fields, head_bytes=limits.head_bytes, head_lines=limits.head_lines)
+        trailers = read_trailers(
+            fields, self._blocks.size, head_bytes=limits.head_bytes, head_lines=limits.head_lines
+        )
         self._check_length(stream, stream.received, end=True)
-        self._engine.on_head(stream.id, end=True, trailers=True)
+        self._engine.on_head(stream.id, end=True)
         self._end_body(stream, trailers)
 
     def _blame(self, fault: StreamFault) -> None:
@@ -156,8 +159,7 @@ class H2Client(H2Connection):
         """Streams after the last one were provably not begun (RFC 9113 section 6.8); the others go on."""
         self.going_away = True
         for stream in [found for found in self.streams.values() if found.id > last_stream]:
-            self._engine.reset(stream.id, Code.CANCEL)
-            self._engine.output()  # they have left: nobody wants to know
+            self._engine.reset(stream.id, Code.CANCEL)  # they have left: nobody wants to know
             self._remember(stream.id)
             self._drop(stream, UpstreamRefused(f"the upstream leaves before this request ({code_name(code)})"))
         self._events.append(Leaving(last_stream, code))

@@ -72,7 +72,6 @@ class Control(Sending):
             self._check_size(frame, 0)
             if self._unacked:
                 self._unacked -= 1
-                self._engine.on_settings_ack()
             else:
                 self._take(Abuse.SETTINGS_FLOOD)
             return
@@ -82,8 +81,7 @@ class Control(Sending):
         values = frames.settings_of(payload)
         self._take(Abuse.SETTINGS_FLOOD, 1 + len(values) // _SETTINGS_FOR_ONE)
         known = [(key, value) for key, value in values if key in _KNOWN and self._setting(key, value)]
-        self._engine.on_settings(known)
-        self._flush()
+        self._emit(self._engine.on_settings(known))
         self._unblock()
 
     def _setting(self, key: int, value: int) -> bool:
@@ -142,10 +140,7 @@ class Control(Sending):
             self._engine.on_window(0, increment)
             self._unblock()
         elif stream is not None and not self._engine.on_window(stream.id, increment):
-            self._flush()
-            self._remember(stream.id)
-            self._drop(stream, self._violation("a window of more than 2^31 - 1 bytes"))
-            self._take(Abuse.RAPID_RESET)
+            raise StreamFault(self._violation("a window of more than 2^31 - 1 bytes"), Code.FLOW_CONTROL_ERROR)
         elif stream is not None and self._blocked.pop(stream.id, None) is not None:
             self._ready[stream.id] = stream
 

@@ -1,214 +1,163 @@
-"""The engine behind our codec: h2 keeps the books of states and windows. The only file that knows h2.
+"""The engine behind our codec: h2 keeps the books of what may happen on a stream. The only file that knows h2.
 
 As with HTTP/1 and h11, there are two readers. Ours stands in front (`frames`, `blocks`, `heads`): it has cut the frame
-out, judged it by the rules of RFC 9113 and by our limits, and read its header block. Then h2 is shown the frame, and
-both must agree: h2 knows who may send what next, and how much.
+out, judged it by the rules of RFC 9113 and by our limits, and read its header block. Then h2's state machine of the
+stream is told what has come, or is about to be sent, and both must agree.
 
-What h2 does not do well, it is not given to do. It takes every header list for granted or ends the connection over it;
-it answers too many streams, a length that lies and a window update of zero by ending the connection; it cannot say
-GOAWAY and go on; it keeps every unknown setting for ever, and a table as large as the peer likes; it limits no flood.
-So it never sees a header list, coming or going (a block is shown to it as an empty one; what it takes for HPACK are
-stand-ins around our own), nor what is in DATA (which it would print for its log), nor settings that we do not know, nor
-PING, GOAWAY, PRIORITY and frames of unknown types; and its limits of streams are ours to check.
+Only its states are used, and not its connection. That takes every header list for granted or ends the connection over
+it; it answers too many streams, a length that lies and a window update of zero by ending the connection; it cannot say
+GOAWAY and go on; it keeps every unknown setting for ever; it limits no flood; it copies each frame of DATA three times
+and prints it for a log; and for each request it looks at all streams that are open. What it would still do for us,
+windows and frames, is a page of arithmetic, which is here.
 """
 
 from __future__ import annotations
 
-from typing import Any, cast
-
-from h2.config import H2Configuration
-from h2.connection import H2Connection
-from h2.errors import ErrorCodes
-from h2.events import StreamReset
 from h2.exceptions import ProtocolError
-from h2.settings import SettingCodes, Settings
-from hyperframe.frame import DataFrame, HeadersFrame
+from h2.stream import H2StreamStateMachine, StreamInputs, StreamState
 
 from sidecar.hop import Headers
 from sidecar.http.h2 import frames
 from sidecar.http.h2.codes import (
+    DEFAULT_WINDOW,
+    END_STREAM,
     FRAME_BYTES,
-    LAST_STREAM,
-    PREFACE,
+    MAX_WINDOW,
     Code,
     ConnectionFault,
     Kind,
+    Setting,
 )
 from sidecar.http.h2.compression import FieldWriter
 
-_SHORT = all(hasattr(H2Connection, name) for name in ("_receive_headers_frame", "_receive_data_frame"))
-_REQUEST: Headers = [(b":method", b"GET")]
-_FINAL: Headers = [(b":status", b"200")]
-_INFORMATIONAL: Headers = [(b":status", b"100")]
-_TRAILERS: Headers = []
+_RECV_HEAD, _RECV_INFORMATIONAL = StreamInputs.RECV_HEADERS, StreamInputs.RECV_INFORMATIONAL_HEADERS
+_RECV_END, _RECV_RESET = StreamInputs.RECV_END_STREAM, StreamInputs.RECV_RST_STREAM
+_SEND_HEAD, _SEND_INFORMATIONAL = StreamInputs.SEND_HEADERS, StreamInputs.SEND_INFORMATIONAL_HEADERS
+_SEND_END, _SEND_RESET = StreamInputs.SEND_END_STREAM, StreamInputs.SEND_RST_STREAM
+_CLOSED = StreamState.CLOSED
 
 
-class _Books(H2Connection):
-    MAX_CLOSED_STREAMS = 256  # we know ourselves which streams are closed; 65,536 of them would be 10 MB
+class _Book(H2StreamStateMachine):
+    """One stream's state, and how much of our body the other side takes."""
 
-
-class _StandIn:
-    """In the place of h2's HPACK decoder: the block has been read already; h2 learns only what kind of head it is."""
-
-    def __init__(self) -> None:
-        self.max_header_list_size = self.max_allowed_table_size = 0
-        self.kind: Headers = _TRAILERS
-
-    def decode(self, block: bytes, raw: bool = True) -> Headers:
-        """What h2 is to believe."""
-        return self.kind
-
-
-class _Written:
-    """In the place of h2's HPACK encoder: it is handed the block that we have written."""
-
-    def __init__(self) -> None:
-        self.fields = FieldWriter()
-        self.block = b""
-
-    def encode(self, fields: object) -> bytes:
-        """What h2 is to send."""
-        return self.block
-
-    @property
-    def header_table_size(self) -> int:
-        """How large the peer lets our table be."""
-        return 0
-
-    @header_table_size.setter
-    def header_table_size(self, size: int) -> None:
-        self.fields.resize(size)
+    room: int
 
 
 class Engine:
-    """The books of one connection. Whatever they do not agree with raises ConnectionFault."""
+    """The books of one connection, and the frames that are made by them. What they do not agree with raises
+    ConnectionFault.
+    """
 
-    __slots__ = ("_books", "_client", "_end", "_first_head", "_head", "_last_head", "_written")
+    __slots__ = ("_books", "_first_room", "_room", "fields", "frame_bytes")
 
-    def __init__(self, *, client: bool) -> None:
-        self._client = client
-        config = H2Configuration(
-            client_side=client, header_encoding=None, validate_inbound_headers=False, normalize_inbound_headers=False,
-            validate_outbound_headers=False, normalize_outbound_headers=False,
-        )  # fmt: skip
-        books = self._books = _Books(config)
-        values = {
-            SettingCodes.ENABLE_PUSH: 0,
-            SettingCodes.MAX_CONCURRENT_STREAMS: LAST_STREAM,
-        }
-        books.local_settings = Settings(client=client, initial_values=values)
-        self._head, self._written = _StandIn(), _Written()
-        self._first_head = HeadersFrame(1, flags=["END_HEADERS"])  # used again and again
-        self._last_head = HeadersFrame(1, flags=["END_HEADERS", "END_STREAM"])
-        self._end = DataFrame(1, flags=["END_STREAM"])
-        books.encoder = cast(Any, self._written)
-        books.decoder = cast(Any, self._head)
-        books.initiate_connection()
-        books.clear_outbound_data_buffer()  # preface and SETTINGS are written by our codec,
-        if not client:
-            books.receive_data(PREFACE)  # and read by it
+    def __init__(self) -> None:
+        self._books: dict[int, _Book] = {}  # of the streams that have not ended
+        self._room = DEFAULT_WINDOW  # what the other side takes on all streams together
+        self._first_room = DEFAULT_WINDOW  # and on a new one
+        self.fields = FieldWriter()
+        self.frame_bytes = FRAME_BYTES  # the largest that we send, whatever they would take: so streams take turns
 
-    def _meet(self, frame: HeadersFrame | DataFrame) -> None:
-        """Show a frame of DATA or HEADERS, which come so often that what h2 spends on reading and printing them counts.
+    def _book(self, stream: int) -> _Book:
+        """The book of a stream, which begins with the first look at it."""
+        book = self._books.get(stream)
+        if book is None:
+            book = self._books[stream] = _Book(stream)
+            book.room = self._first_room
+        return book
 
-        It is handed to what h2 itself calls with a frame that it has read; without that, it reads it from bytes.
-        """
-        books = self._books
+    def _enter(self, book: _Book, *inputs: StreamInputs) -> None:
         try:
-            if not _SHORT:
-                books.receive_data(frame.serialize())
-            elif isinstance(frame, HeadersFrame):
-                books._receive_headers_frame(frame)
-            else:
-                books._receive_data_frame(frame)
+            for each in inputs:
+                book.process_input(each)
         except ProtocolError as error:
-            books.clear_outbound_data_buffer()
-            raise ConnectionFault(_code(error.error_code), str(error)) from None
-
-    def output(self) -> bytes:
-        """The frames that the last call has made."""
-        return self._books.data_to_send()
+            raise ConnectionFault(_code(error), str(error)) from None
+        finally:
+            if book.state is _CLOSED:
+                del self._books[book.stream_id]
 
     # ---- what came in ------------------------------------------------------------------------------------------------
 
-    def _show(self, frame: bytes) -> list[Any]:
-        try:
-            return self._books.receive_data(frame)
-        except ProtocolError as error:
-            self._books.clear_outbound_data_buffer()  # its own GOAWAY
-            raise ConnectionFault(_code(error.error_code), str(error)) from None
+    def on_settings(self, values: list[tuple[int, int]]) -> bytes:
+        """The peer's SETTINGS, in their order, each within its range; returns its ACK."""
+        for key, value in values:
+            if key == Setting.HEADER_TABLE_SIZE:
+                self.fields.resize(value)
+            elif key == Setting.INITIAL_WINDOW_SIZE:
+                self._resize(value)
+        return _ACK
 
-    def on_settings(self, values: list[tuple[int, int]]) -> None:
-        """The peer's SETTINGS, only those that we know; it gets its ACK."""
-        self._show(frames.settings(values))
+    def _resize(self, room: int) -> None:
+        """Streams that are open gain or lose the difference (RFC 9113 section 6.9.2); they may come to owe some."""
+        gained, self._first_room = room - self._first_room, room
+        for book in self._books.values():
+            book.room += gained
+            if book.room > MAX_WINDOW:
+                raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "a window of more than 2^31 - 1 bytes, by SETTINGS")
 
-    def on_settings_ack(self) -> None:
-        """The peer has taken note of ours."""
-        self._show(frames.frame(Kind.SETTINGS, 1, 0))
-
-    def on_head(self, stream: int, *, end: bool, informational: bool = False, trailers: bool = False) -> None:
+    def on_head(self, stream: int, *, end: bool, informational: bool = False) -> None:
         """A header block, that has been read."""
-        if trailers:
-            self._head.kind = _TRAILERS
-        elif not self._client:
-            self._head.kind = _REQUEST
+        first = _RECV_INFORMATIONAL if informational else _RECV_HEAD
+        if end:
+            self._enter(self._book(stream), first, _RECV_END)
         else:
-            self._head.kind = _INFORMATIONAL if informational else _FINAL
-        frame = self._last_head if end else self._first_head
-        frame.stream_id = stream
-        self._meet(frame)
+            self._enter(self._book(stream), first)
 
     def on_end(self, stream: int) -> None:
         """The last frame of DATA; the others need not be shown, since our windows are kept by `windows`."""
-        self._end.stream_id = stream
-        self._meet(self._end)
+        self._enter(self._book(stream), _RECV_END)
 
-    def on_reset(self, stream: int, code: int) -> None:
+    def on_reset(self, stream: int) -> None:
         """The peer has reset a stream."""
-        self._show(frames.rst_stream(stream, code))
+        self._enter(self._book(stream), _RECV_RESET)
 
     def on_window(self, stream: int, increment: int) -> bool:
-        """The peer gives us more window, of a stream or (0) of the connection; false where the stream has now too
-        much, and was reset for it.
+        """The peer gives us more window, of a stream or (0) of the connection; false where a stream has now too much,
+        and is to be reset for it (RFC 9113 section 6.9.1).
         """
-        events = self._show(frames.window_update(stream, increment))
-        return not any(isinstance(event, StreamReset) for event in events)
+        if stream:
+            book = self._book(stream)
+            book.room += increment
+            return book.room <= MAX_WINDOW
+        self._room += increment
+        if self._room > MAX_WINDOW:
+            raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "a window of more than 2^31 - 1 bytes")
+        return True
 
     # ---- what goes out -----------------------------------------------------------------------------------------------
 
-    def send_head(self, stream: int, fields: Headers, *, end: bool) -> None:
-        """A head, or trailers."""
-        written = self._written
-        written.block = written.fields.write(fields)
-        self._books.send_headers(stream, fields[:1] if fields[0][0] == b":status" else _TRAILERS, end_stream=end)
+    def send_head(self, stream: int, fields: Headers, *, end: bool, informational: bool = False) -> bytes:
+        """A head, or trailers, as frames."""
+        first = _SEND_INFORMATIONAL if informational else _SEND_HEAD
+        if end:
+            self._enter(self._book(stream), first, _SEND_END)
+        else:
+            self._enter(self._book(stream), first)
+        return frames.head(stream, self.fields.write(fields), END_STREAM if end else 0, self.frame_bytes)
 
     def spend(self, stream: int, size: int) -> None:
-        """So many bytes of DATA are sent, within `room`. Its frames are made by our codec, since h2 would copy them
-        four times; for its books they change nothing but the windows.
-        """
-        self._books.outbound_flow_control_window -= size
-        self._books.streams[stream].outbound_flow_control_window -= size
+        """So many bytes of DATA are sent, within `room`."""
+        self._room -= size
+        self._books[stream].room -= size
 
     def send_end(self, stream: int) -> None:
-        """The last frame of DATA is sent; `output` has an empty one."""
-        self._books.send_data(stream, b"", end_stream=True)
+        """The last frame of DATA is sent."""
+        self._enter(self._book(stream), _SEND_END)
 
-    def reset(self, stream: int, code: int) -> None:
+    def reset(self, stream: int, code: int) -> bytes:
         """Reset a stream that is open."""
-        self._books.reset_stream(stream, code)
+        self._enter(self._book(stream), _SEND_RESET)
+        return frames.rst_stream(stream, code)
 
     def room(self, stream: int) -> int:
         """How many bytes of DATA the peer takes on a stream at this moment; may be negative."""
-        return self._books.local_flow_control_window(stream)
-
-    @property
-    def frame_bytes(self) -> int:
-        """The largest frame that we send: not more than others have to take, so that streams take turns."""
-        return min(self._books.max_outbound_frame_size, FRAME_BYTES)
+        return min(self._room, self._books[stream].room)
 
 
-def _code(code: ErrorCodes | int | None) -> Code:
+def _code(error: ProtocolError) -> Code:
     try:
-        return Code(int(code if code is not None else Code.PROTOCOL_ERROR))
+        return Code(int(error.error_code))
     except ValueError:
         return Code.PROTOCOL_ERROR
+
+
+_ACK = frames.frame(Kind.SETTINGS, 1, 0)

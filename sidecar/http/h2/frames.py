@@ -10,7 +10,7 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sidecar.http.h2.codes import PADDED, PREFACE, PRIORITY, Code, ConnectionFault, Kind
+from sidecar.http.h2.codes import END_HEADERS, PADDED, PREFACE, PRIORITY, Code, ConnectionFault, Kind
 
 _HEADER = struct.Struct("!HBBBL")  # length in two parts, type, flags, stream
 _SETTING = struct.Struct("!HL")
@@ -125,6 +125,17 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     """A frame as bytes."""
     size = len(payload)
     return _HEADER.pack(size >> 8, size & 0xFF, kind, flags, stream) + payload
+
+
+def head(stream: int, block: bytes, flags: int, most: int) -> bytes:
+    """A header block as HEADERS, with as many CONTINUATION frames as it needs (RFC 9113 section 4.3)."""
+    size = len(block)
+    if size <= most:
+        return _HEADER.pack(size >> 8, size & 0xFF, Kind.HEADERS, flags | END_HEADERS, stream) + block
+    pieces = [block[at : at + most] for at in range(0, size, most)]
+    kinds = [Kind.HEADERS, *[Kind.CONTINUATION] * (len(pieces) - 1)]
+    ends = [flags, *[0] * (len(pieces) - 2), END_HEADERS]
+    return b"".join(frame(kind, end, stream, piece) for kind, end, piece in zip(kinds, ends, pieces, strict=True))
 
 
 def settings(values: Sequence[tuple[int, int]]) -> bytes:

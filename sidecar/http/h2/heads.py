@@ -54,9 +54,11 @@ def _answered(error: HopError) -> StreamFault:
 
 
 def read_request(
-    fields: Headers, *, end: bool, head_bytes: int, head_lines: int, extended: bool
+    fields: Headers, size: int, *, end: bool, head_bytes: int, head_lines: int, extended: bool
 ) -> RequestHead:
-    """The head that these fields mean; `end`: no body follows; `extended`: RFC 8441 is spoken. Raises StreamFault."""
+    """The head that these fields mean, which count `size` bytes (RFC 9113 section 6.5.2: names, values, and 32 for
+    each); `end`: no body follows; `extended`: RFC 8441 is spoken. Raises StreamFault.
+    """
     pseudo, headers, special = _split(fields)
     unknown = pseudo.keys() - _REQUEST_PSEUDO
     if unknown:
@@ -67,7 +69,7 @@ def read_request(
     protocol = pseudo.get(b":protocol")
     plain_connect = method == b"CONNECT" and protocol is None
     target = _connect_target(pseudo) if plain_connect else _path_target(pseudo, method)
-    _check_size(fields, len(headers), head_bytes, head_lines)
+    _check_size(size, len(headers), head_bytes, head_lines)
     host = _host(pseudo, special)
     if b"host" in special:
         headers = [field for field in headers if field[0] != b"host"]
@@ -87,7 +89,7 @@ def read_request(
     return head
 
 
-def read_response(fields: Headers, *, end: bool, head_bytes: int, head_lines: int) -> ResponseHead:
+def read_response(fields: Headers, size: int, *, end: bool, head_bytes: int, head_lines: int) -> ResponseHead:
     """The head that these fields mean, final or 1xx. Raises StreamFault."""
     pseudo, headers, special = _split(fields)
     if pseudo.keys() != {b":status"} or not _STATUS.match(pseudo[b":status"]):
@@ -97,12 +99,12 @@ def read_response(fields: Headers, *, end: bool, head_bytes: int, head_lines: in
         raise _malformed("status 101, which HTTP/2 does not have (RFC 9113 section 8.6)")
     if status < 200 and end:
         raise _malformed("a 1xx response that ends its stream")
-    _check_size(fields, len(headers), head_bytes, head_lines)
+    _check_size(size, len(headers), head_bytes, head_lines)
     _length(special)
     return ResponseHead(status, headers, b"", b"2")
 
 
-def read_trailers(fields: Headers, *, head_bytes: int, head_lines: int) -> Headers:
+def read_trailers(fields: Headers, size: int, *, head_bytes: int, head_lines: int) -> Headers:
     """Fields that follow a body. Raises StreamFault."""
     pseudo, headers, _ = _split(fields)
     if pseudo:
@@ -110,7 +112,7 @@ def read_trailers(fields: Headers, *, head_bytes: int, head_lines: int) -> Heade
     for name, _value in headers:
         if name in FORBIDDEN_TRAILERS:
             raise _malformed(f"the trailer {_shown(name)} is not allowed")
-    _check_size(fields, len(headers), head_bytes, head_lines)
+    _check_size(size, len(headers), head_bytes, head_lines)
     return headers
 
 
@@ -201,10 +203,9 @@ def _shown(name: bytes) -> str:
     return repr(name[:60])[2:-1]
 
 
-def _check_size(fields: Headers, lines: int, head_bytes: int, head_lines: int) -> None:
+def _check_size(size: int, lines: int, head_bytes: int, head_lines: int) -> None:
     if lines > head_lines:
         raise _answered(HeadTooLarge(f"{lines} fields; at most {head_lines} are allowed"))
-    size = sum([len(name) + len(value) for name, value in fields]) + 32 * len(fields)  # RFC 9113 section 6.5.2
     if size > head_bytes:
         raise _answered(HeadTooLarge(f"a head of {size} bytes (names, values, and 32 for each); at most {head_bytes}"))
 

@@ -222,9 +222,8 @@ class H2Connection(Control):
         if stream is None:
             self._take(Abuse.RAPID_RESET)
             return
-        code = frames.error_code(frame.payload)
-        self._engine.on_reset(stream.id, code)
-        self._on_reset(stream, code)
+        self._engine.on_reset(stream.id)
+        self._on_reset(stream, frames.error_code(frame.payload))
 
     # ---- what the roles know -----------------------------------------------------------------------------------------
 

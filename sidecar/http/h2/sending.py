@@ -50,7 +50,7 @@ class Sending(ABC):
         self.opened = 0  # streams so far
         self.refused = 0  # of them, those over the limit
         self.highest = 0  # stream that was opened by whoever opens them
-        self._engine = Engine(client=self.is_client)
+        self._engine = Engine()
         self._windows = Windows(limits.stream_window, limits.connection_window)
         self._budgets = Budgets(limits.rates, now)
         self._events: deque[H2Event] = deque()
@@ -84,12 +84,6 @@ class Sending(ABC):
         self._out.append(data)
         self._out_bytes += len(data)
 
-    def _flush(self) -> None:
-        """Take what the engine has to say."""
-        data = self._engine.output()
-        if data:
-            self._emit(data)
-
     @property
     def wants_write(self) -> bool:
         """Whether there is anything to send at this moment."""
@@ -120,11 +114,10 @@ class Sending(ABC):
                 return
             end = self._send_pieces(stream, room if not self._ready else min(room, engine.frame_bytes), most)
         elif stream.trailers:
-            engine.send_head(stream.id, stream.trailers, end=True)
-            self._flush()
+            self._emit(engine.send_head(stream.id, stream.trailers, end=True))
         else:
             engine.send_end(stream.id)
-            self._flush()
+            self._emit(frames.header(Kind.DATA, END_STREAM, stream.id, 0))
         if not stream.unsent:
             stream.blocked_since = None
             self._stir(stream)
@@ -147,7 +140,6 @@ class Sending(ABC):
         engine.spend(stream.id, size)
         if end:
             engine.send_end(stream.id)
-            engine.output()  # the same, empty
         self._budgets.sent_bytes += size
         return end
 
@@ -161,9 +153,9 @@ class Sending(ABC):
 
     def send_response(self, stream: H2Stream, head: ResponseHead, *, end: bool) -> None:
         """A response head, final or 1xx."""
-        self._engine.send_head(stream.id, response_fields(head), end=end)
+        informational = head.status < 200
+        self._emit(self._engine.send_head(stream.id, response_fields(head), end=end, informational=informational))
         self._budgets.sent_frames += 1
-        self._flush()
         if end:
             stream.end_queued = True
             self._we_are_done(stream)
@@ -185,8 +177,7 @@ class Sending(ABC):
         believed.
         """
         if stream.on_books:
-            self._engine.reset(stream.id, code)
-            self._flush()
+            self._emit(self._engine.reset(stream.id, code))
             self._remember(stream.id)
             self._drop(stream, error or InternalError("the stream was given up"), spoilt=spoilt)
 

@@ -100,8 +100,9 @@ class H2Server(H2Connection):
         limits = self.limits
         try:
             head = read_request(
-                fields, end=end, head_bytes=limits.head_bytes, head_lines=limits.head_lines, extended=True
-            )
+                fields, self._blocks.size, end=end, head_bytes=limits.head_bytes, head_lines=limits.head_lines,
+                extended=True,
+            )  # fmt: skip
         except StreamFault:
             if end:
                 self._they_are_done(stream)
@@ -121,11 +122,13 @@ class H2Server(H2Connection):
         if not end:
             raise StreamFault(ProtocolViolation("trailers that do not end the stream"))
         limits = self.limits
-        trailers = read_trailers(fields, head_bytes=limits.head_bytes, head_lines=limits.head_lines)
+        trailers = read_trailers(
+            fields, self._blocks.size, head_bytes=limits.head_bytes, head_lines=limits.head_lines
+        )
         if stream.head is not None and (stream.head.protocol or stream.head.method == b"CONNECT"):
             raise StreamFault(ProtocolViolation("trailers in a tunnel"))
         self._check_length(stream, stream.received, end=True)
-        self._engine.on_head(stream.id, end=True, trailers=True)
+        self._engine.on_head(stream.id, end=True)
         self._end_body(stream, trailers)
         self._stir(stream)
 

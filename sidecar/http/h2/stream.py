@@ -95,6 +95,10 @@ class H2Stream:
 
     def _take(self, first: Data) -> Data:
         """Join waiting pieces, and give their room back."""
+        if not self._inbox or not isinstance(self._inbox[0], Data):
+            self._flow -= len(first.data)
+            self._connection.give_back(self, len(first.data))
+            return first
         pieces, size = [first.data], len(first.data)
         while self._inbox and isinstance(following := self._inbox[0], Data):
             if size + len(following.data) > PIECE_BYTES:
@@ -104,7 +108,7 @@ class H2Stream:
             self._inbox.popleft()
         self._flow -= size
         self._connection.give_back(self, size)
-        return Data(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        return Data(b"".join(pieces))
 
     @property
     def has_news(self) -> bool:
