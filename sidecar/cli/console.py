@@ -55,6 +55,14 @@ def output_option(command: F) -> F:
     return option(command)
 
 
+def list_whole(group: click.Group) -> None:
+    """Let `--help` of this group say of each command its whole first sentence; click would cut it to fit one line."""
+    for command in group.commands.values():
+        command.short_help = command.get_short_help_str(limit=1000)
+        if isinstance(command, click.Group):
+            list_whole(command)
+
+
 def print_json(value: object) -> None:
     """Print one JSON document on standard output."""
     click.echo(json.dumps(value, indent=2 if sys.stdout.isatty() else None, ensure_ascii=False))

@@ -66,7 +66,9 @@ def test_a_service_that_does_not_run_is_named_with_those_that_do(mesh: Mesh, sta
     start("web")
     assert mesh("status", "--service", "wbe") == 3
     assert "no sidecar of 'wbe'" in mesh.err
-    assert "Running here: web." in mesh.err
+    assert "Did you mean web? Running here: web." in mesh.err
+    assert mesh("status", "--service", "payments") == 3
+    assert "      Running here: web." in mesh.err
 
 
 def test_ready_is_said_in_a_word_and_a_code(mesh: Mesh, start: Start) -> None:
