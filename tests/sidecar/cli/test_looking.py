@@ -101,6 +101,13 @@ def test_status_tells_identity_listeners_and_what_deserves_an_eye(mesh: Mesh, st
     assert mesh.json["services"][0]["policy"]["rules"] == 3
 
 
+def test_who_has_no_certificate_yet_is_not_said_to_have_lost_the_ca(mesh: Mesh, start: Start) -> None:
+    start("web").identity |= {"serial": "", "ca_connected": False, "consecutive_failures": 2, "last_error": "used"}
+    assert mesh("status") == 0
+    assert "2 failed tries for a first certificate: used" in " ".join(mesh.out.split())
+    assert "out of reach" not in mesh.out
+
+
 POSTURES = [
     ("permissive", 1, "listener http is PERMISSIVE until 2026-01-10T00:00:00Z: strict would have refused 1 hop"),
     ("observe", 12, "listener http is OBSERVE until 2026-01-10T00:00:00Z: strict would have refused 12 hops"),
