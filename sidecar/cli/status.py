@@ -81,7 +81,7 @@ def _notes(answer: dict[str, Any], identity: dict[str, Any]) -> str:
     notes += _reload_note((answer.get("config") or {}).get("last_reload") or {})
     if answer["state"] == "ready":
         notes += [f"not ready: {reason}" for reason in answer.get("not_ready") or []]
-    held = bool(identity.get("serial"))  # the watch begins with the first certificate; before it nothing is told of the CA
+    held = bool(identity.get("serial"))  # the watch begins with the first certificate
     if held and not identity.get("ca_connected", True):
         notes.append("CA out of reach")
     if failures := identity.get("consecutive_failures"):
