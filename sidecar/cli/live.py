@@ -25,7 +25,7 @@ NO_RULE = "(none allows it)"
 ALIKE = ("TLS group", "certificate")  # told once below the table where it is too narrow for them
 GIVE_WAY = ("certificate", "TLS group", "rule", "per s", "p50 ms")  # what it does without then, first to last
 GAP = 2  # blanks between two columns
-HINT = "Ctrl-C ends everything"
+HINT = "Ctrl-C ends it"
 
 
 def cells(row: HopRow, now: float) -> tuple[str, ...]:

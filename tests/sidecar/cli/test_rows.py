@@ -98,7 +98,7 @@ def test_on_a_narrow_terminal_columns_give_way_whole(
 ) -> None:
     table = fitted(lines, width)
     assert set(COLUMNS) - set(table.columns) == gone
-    assert table.below == f"{below}Ctrl-C ends everything"
+    assert table.below == f"{below}Ctrl-C ends it"
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 120])
