@@ -24,7 +24,7 @@ from sidecar.errors import (
     UnsupportedFeature,
 )
 from sidecar.http import grpc
-from sidecar.http.h2 import Abuse, Code, Failed, H2Server, Opened
+from sidecar.http.h2 import Abuse, Code, Dismissed, Failed, H2Server, Opened
 from sidecar.http.message import Data, RequestHead
 from sidecar.net.port import NEVER, Cancelled, Expired, WireBroken
 from sidecar.proxy.call import Call
@@ -218,6 +218,8 @@ class Http2Connection:
             self._serving[event.stream] = _Serving(task)
         elif isinstance(event, Failed):
             self._fail(event.error)
+        elif isinstance(event, Dismissed):
+            self._count_failure(event.error)
 
     def _fail(self, error: HopError) -> None:
         """Count what ended the connection, and record it where no request is about to be recorded with it."""

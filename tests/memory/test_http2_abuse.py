@@ -71,6 +71,43 @@ async def test_a_flood_is_recorded_once_by_name_and_the_next_caller_is_served(st
     assert (await other.answer(1)).status == 200
 
 
+@scene()
+async def test_who_cancels_by_the_hundred_is_sent_away_with_what_is_under_way_answered(stage: Stage) -> None:
+    """The resets come at an age at which none of them is a rapid one."""
+    waiting: list[Line] = []
+
+    async def held(line: Line) -> None:
+        waiting.append(line)
+        await line.request()
+        await line.hear_all()
+
+    stage.app(held)
+    foe = await h2_peer(stage, headers(1, ORDERS_GET))
+    await stage.quiet()
+    for first in range(3, 5000, 120):
+        streams = range(first, first + 120, 2)
+        await foe.say(*[headers(number, ORDERS_GET) for number in streams])
+        await stage.sleep(0.3)
+        await foe.say(*[frame(RST_STREAM, 0, number, word(8)) for number in streams])
+        await stage.quiet()
+        if failures(stage, "reset_flood"):
+            break
+    assert 3 < stage.now < 12
+    await foe.until(lambda: foe.goaways)
+    assert foe.goaways[0].error_code == CALM
+    await waiting[0].say(apps.OK)
+    assert (await foe.answer(1)).status == 200
+    await foe.last_word()
+    await stage.quiet()
+    books = stage.orders.books
+    assert {hop.flag for hop in books.hops} == {"-", "DC"}
+    assert failures(stage, "reset_flood") == 1
+    other = await h2_peer(stage, headers(1, ORDERS_GET))
+    await stage.quiet()
+    await waiting[0].say(apps.OK)  # it was kept
+    assert (await other.answer(1)).status == 200
+
+
 def failures(stage: Stage, reason: str) -> float:
     """What the counter says."""
     return stage.orders.books.metrics.cell("mesh_protocol_failures_total", ("inbound", "http", reason)).value

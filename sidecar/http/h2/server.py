@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sidecar.errors import DownstreamGone, HopError, ProtocolViolation
 from sidecar.http.h2 import frames
 from sidecar.http.h2.codes import LAST_STREAM, Abuse, Code, ConnectionFault, StreamFault, code_name
-from sidecar.http.h2.events import Leaving, Opened
+from sidecar.http.h2.events import Dismissed, Leaving, Opened
 from sidecar.http.h2.heads import read_request, read_trailers
 from sidecar.http.h2.limits import RAPID_SECONDS
 from sidecar.http.h2.reading import H2Connection
@@ -41,12 +41,18 @@ class H2Server(H2Connection):
             self._emit(frames.goaway(LAST_STREAM, Code.NO_ERROR))
             self._emit(frames.ping(_FAREWELL, ack=False))
 
-    def finish_shutdown(self) -> None:
+    def finish_shutdown(self, code: Code = Code.NO_ERROR) -> None:
         """Take no stream any more: those after the last one were provably not served."""
         if self._last is None and self.error is None:
             self._leaving = True
             self._last = self.highest
-            self._emit(frames.goaway(self.highest, Code.NO_ERROR))
+            self._emit(frames.goaway(self.highest, code))
+
+    def _dismiss(self, detail: str, abuse: Abuse) -> None:
+        """The same, for what honest callers may do as well: what is under way may go on, and costs them nothing."""
+        if self._last is None:
+            self.finish_shutdown(Code.ENHANCE_YOUR_CALM)
+            self._events.append(Dismissed(self._abuse(detail, abuse)))
 
     @property
     def leaving(self) -> bool:
@@ -135,10 +141,13 @@ class H2Server(H2Connection):
     # ---- the other side ----------------------------------------------------------------------------------------------
 
     def _on_reset(self, stream: H2Stream, code: int) -> None:
-        rapid = not stream.we_are_done and self.now - stream.since < RAPID_SECONDS
         self._drop(stream, DownstreamGone(f"the caller cancelled the request ({code_name(code)})"))
-        if rapid:
+        if stream.we_are_done:
+            return
+        if self.now - stream.since < RAPID_SECONDS:
             self._take(Abuse.RAPID_RESET)
+        if not self._budgets.take(Abuse.RESET_FLOOD, self.now):
+            self._dismiss("too many requests cancelled, and too few that came to their end", Abuse.RESET_FLOOD)
 
     def _on_pong(self, payload: bytes) -> None:
         if payload == _FAREWELL and self._leaving:
