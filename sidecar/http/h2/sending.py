@@ -267,7 +267,7 @@ class Sending(ABC):
         """End the connection: GOAWAY, and every stream learns why."""
         self.abuse = fault.abuse
         self.error = error = self._error_of(fault)
-        self._emit(frames.goaway(0 if self.is_client else self.highest, fault.code))
+        self._emit(frames.goaway(self._last_served, fault.code))
         self._end_all(error)
         self._events.append(Failed(error))
 
@@ -285,6 +285,11 @@ class Sending(ABC):
     def _abuse(self, detail: str, abuse: Abuse) -> HopError:
         """The error of an other side that wastes our time within the letter of the protocol."""
         return AbusivePeer(detail, reason=abuse.value)
+
+    @property
+    def _last_served(self) -> int:
+        """The last stream of theirs that we have begun with, for GOAWAY; a client allows no streams of theirs."""
+        return 0
 
     @abstractmethod
     def _violation(self, detail: str) -> HopError:
