@@ -75,7 +75,7 @@ class Http2Connection:
         self.direction = side.direction
         limits = h2_limits(side.limits, side.timeouts)
         self._who = caller.peer.id.text if caller.peer is not None else ""  # those without identity share one's room
-        self._wide = side.door.rooms.enter(self._who)
+        self._wide = side.door.rooms.enter(self._who, port.now)
         self.codec = H2Server(limits if self._wide else narrow(limits), port.now)
         self._carrier = Carrier(port, wire, self.codec, idle=side.timeouts.idle, on_event=self._on_event)
         self._serving: dict[H2Stream, _Serving] = {}
@@ -220,6 +220,7 @@ class Http2Connection:
             self._fail(event.error)
         elif isinstance(event, Dismissed):
             self._count_failure(event.error)
+            self._door.rooms.confine(self._who, self._port.now)
 
     def _fail(self, error: HopError) -> None:
         """Count what ended the connection, and record it where no request is about to be recorded with it."""

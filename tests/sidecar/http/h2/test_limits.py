@@ -168,7 +168,7 @@ def cancel_all(bench: Bench, *, calls: int, age: float, seconds: float) -> float
 
 @pytest.mark.parametrize(
     ("calls", "age", "seconds"),
-    [(100, 1.0, 60), (80, 5.0, 300), (100, 0.3, 3.9), (16, 0.25, 60)],
+    [(100, 1.0, 60), (80, 5.0, 300), (100, 0.3, 1.8), (16, 0.25, 60)],
     ids=["a second, for ever", "five seconds, for ever", "300 ms, a while", "narrow, for ever"],
 )
 def test_deadlines_that_pass_while_an_application_has_stopped_are_no_flood(
@@ -190,7 +190,7 @@ def test_who_cancels_a_little_later_is_sent_away_and_what_is_under_way_goes_on(a
     bench = a_server(streams_per_connection=1 << 30)
     (served,) = bench.say(headers(1, GET)).opened
     took = cancel_all(bench, calls=99, age=age, seconds=60)
-    assert 3 <= took < 15
+    assert 1.5 <= took < 8
     assert (bench.codec.error, bench.codec.finished) == (None, False)
     (told,) = [event for event in bench.events if isinstance(event, Dismissed)]
     assert isinstance(told.error, AbusivePeer)
@@ -205,14 +205,14 @@ def test_who_cancels_a_little_later_is_sent_away_and_what_is_under_way_goes_on(a
 def test_who_is_sent_away_for_it_is_told_so_once_and_by_its_code() -> None:
     bench = a_server(streams_per_connection=1 << 30)
     goaways = []
-    for first in range(1, 4000, 200):
+    for first in range(1, 3000, 200):
         streams = range(first, first + 200, 2)
         bench.say(b"".join(headers(stream, GET) for stream in streams))
         bench.now += 0.26
         seen = bench.say(b"".join(frame(RST_STREAM, 0, stream, word(8)) for stream in streams))
         goaways += [(found.error_code, found.last_stream_id) for found in seen.frames if type(found) is GoAwayFrame]
     assert goaways[0][0] == Code.ENHANCE_YOUR_CALM
-    assert goaways[0][1] < 4000
+    assert goaways[0][1] < 3000
     assert [code for code, _ in goaways] in ([Code.ENHANCE_YOUR_CALM], [Code.ENHANCE_YOUR_CALM] * 2)  # going on: excess
 
 
