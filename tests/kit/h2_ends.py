@@ -63,7 +63,7 @@ class End:
             self.gone = True
 
     async def _take(self, found: Frame) -> None:
-        if isinstance(found, DataFrame):
+        if isinstance(found, DataFrame) and found.flow_controlled_length:  # an end needs no room
             for number in (0, found.stream_id):
                 self._may_come[number] -= found.flow_controlled_length
                 assert self._may_come[number] >= 0, f"more DATA on {found} than we have made room for"

@@ -9,6 +9,8 @@ What is counted (decisions, "Zero-downtime claims"). A request of the nonce clie
     lost      anything else that is no answer: a connection that ended in its place, another status, or a refused POST
               that the application may have seen
     torn, crossed   see tests/kit/nonce.py
+    cancelled       the client gave up on purpose (HTTP/2 only): nobody knows how far it had come, so the books of names
+                    are compared without it, and those of numbers with it
 
 There is one instance of each service, so a restart refuses honestly for as long as it takes; nothing may be lost in any
 run. After each run the books are compared by name and number: the client's outcomes, both access logs, both audits
@@ -23,6 +25,7 @@ import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,6 +81,7 @@ class Result:
         events = ", ".join(f"{event.kind} {event.target} at {event.at:.2f}" for event in self.events)
         return (
             f"seed {self.seed}: {self.tally.sent} sent, {len(self.ok)} ok, {len(self.refused)} refused, "
+            f"{len(self.tally.cancelled)} cancelled, "
             f"{len(self.lost)} lost, {len(self.tally.crossed)} crossed, {len(self.tally.torn)} torn; "
             f"flags {dict(self.flags)}; {events}"
         )
@@ -104,7 +108,7 @@ class Storm(Fleet):
         return self["web"], self["app"]
 
     def run(
-        self, seed: int, seconds: float = 2.0, rate: float = RATE, load_by: type[NonceLoad] = NonceLoad
+        self, seed: int, seconds: float = 2.0, rate: float = RATE, load_by: Callable[..., NonceLoad] = NonceLoad
     ) -> Result:
         """One run: load, events, and the books."""
         before = {sidecar.name: _Mark.of(sidecar) for sidecar in self.both}
@@ -181,7 +185,8 @@ def balance(storm: Storm, result: Result, before: dict[str, _Mark]) -> None:
     failed = {found["nonce"]: found for found in map(_FAILED.match, tally.failed) if found is not None}
     assert len(failed) == len(tally.failed)
     bad = {entry.split()[0].rstrip(":") for entry in (*tally.crossed, *tally.torn)}
-    result.ok = set(tally.nonces) - set(failed) - bad
+    unknown = set(tally.cancelled)
+    result.ok = set(tally.nonces) - set(failed) - bad - unknown
     assert len(result.ok) == tally.ok
     answered = dict.fromkeys(result.ok, 200) | {n: int(it["status"]) for n, it in failed.items() if it["status"]}
     # client = web's access log, by name and status; what never was a request of web's is in nobody's book
@@ -198,8 +203,10 @@ def balance(storm: Storm, result: Result, before: dict[str, _Mark]) -> None:
     result.flags.update(seen[nonce]["flags"] for nonce in failed if nonce in seen)
     if bad or result.lost:
         return  # the run has failed; books that cannot balance would only hide why
-    assert {nonce: line["status"] for nonce, line in seen.items()} == answered
+    assert {nonce: line["status"] for nonce, line in seen.items() if nonce not in unknown} == answered
     good = Counter(_nonce(line) for line in served if line["status"] == 200 and line["flags"] == "-")
+    for nonce in unknown:
+        del good[nonce]
     assert good == Counter(result.ok), "what the application answered is not what the client has"
     for sidecar, direction, lines in ((web, "outbound", heard), (app, "inbound", served)):
         _balance_metrics(sidecar, direction, lines, before[sidecar.name])
