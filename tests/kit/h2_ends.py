@@ -42,6 +42,7 @@ class End:
         self.gone = False  # the other side has ended the connection
         self.leaving = False  # we have said that we leave, or have left
         self.goaways: list[tuple[int, int]] = []  # last stream, code
+        self.last = (1 << 31) - 1  # of their streams that we begin with; lower once we have said so
         self.most = 100  # streams that the other side takes at once
         self._on_frame = on_frame
         self._decoder = hpack.Decoder()
@@ -137,10 +138,10 @@ class End:
             self._may_come[stream] += size
             await self.say(frame(WINDOW_UPDATE, 0, stream, word(size)))
 
-    async def announce(self, window: int) -> None:
+    async def announce(self, window: int, *more: tuple[int, int]) -> None:
         """Give every stream another window. It counts from its confirmation on, before which nobody uses it."""
         self._announced.append(window)
-        await self.say(settings((INITIAL_WINDOW, window)))
+        await self.say(settings((INITIAL_WINDOW, window), *more))
 
     async def reset(self, stream: int, code: int) -> None:
         """RST_STREAM."""
@@ -162,6 +163,7 @@ class Call:
     informed: int = 0  # 1xx that came
     trailers: Head = field(default_factory=dict)
     status: int = 0
+    left: int = 0  # how often the application said that it does not begin with it
     outcome: str = ""  # "answered", "reset", "cancelled" or "gone"
     spoiled: str = ""  # why it may fail; where this is empty, it must not
 

@@ -11,7 +11,9 @@ answered whole.
 from __future__ import annotations
 
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hyperframe.frame import Frame, HeadersFrame
@@ -27,22 +29,23 @@ from hypothesis.stateful import (
 )
 
 from sidecar.errors import AbusivePeer, InternalError, ProtocolViolation, UpstreamProtocolViolation
-from sidecar.http.h2 import Code, H2Client, H2Server
+from sidecar.http.h2 import Code, H2Client, H2Limits, H2Server
 from sidecar.net.memory_gate import DAY
 from sidecar.proxy.http2 import Http2Connection
 from tests.kit.h1_line import Line
 from tests.kit.h2_ends import Asked, Call, End
 from tests.kit.h2_wire import GOAWAY, PREFACE, Fields, frame, headers, word
-from tests.kit.h2_wire import settings as settings_frame
 from tests.kit.hops import ORDERS, WEB
 from tests.kit.play import MemoryProxy, Stage
 
 PATIENT = "    timeouts: {idle: 20s, response_head: 10s, drain: 30s}"
 BOUND = 60.0  # seconds within which every request has come to an end: three times the longest of these but drain
 PROMPT = 9.0  # seconds that a request may take without any time-out
+MAX_STREAMS = 3  # of SETTINGS
+REPLAY = 64 * 1024  # bytes of a body that are kept to be sent again
 UNSENT = 256 * 1024  # bytes of one body that wait for a window: what was read at once, and what may wait beside it
 CODES = [Code.CANCEL, Code.INTERNAL_ERROR, Code.REFUSED_STREAM, Code.NO_ERROR]
-WINDOWS = st.sampled_from([0, 10, 65_535, 1 << 20])
+WINDOWS = st.sampled_from([0, 10, 65_535, 1 << 20])  # that callers announce
 SIZES = st.sampled_from([0, 1, 700, 16_384, 50_000, 200_000])
 PICK = st.integers(0, 99)
 INBOUND = ("10.0.0.2", 17443)
@@ -57,13 +60,17 @@ class Mesh(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        self.small = patch("sidecar.proxy.trunks.H2Limits", partial(H2Limits, stream_window=30_000,
+                                                                    connection_window=100_000))  # fmt: skip
+        self.small.start()
         self.stage = Stage(http=", app_http: http2", orders=PATIENT, web=PATIENT)
         self.lines: list[End] = []  # of callers
         self.calls: list[Call] = []
         self.of_stream: dict[tuple[int, int], Call | Asked] = {}  # (id of an End, stream) -> what is on it
         self.asked: dict[int, list[Asked]] = {}  # by number of the call
         self.apps: list[End] = []
-        self.window = 65_535  # that new connections of the application announce
+        self.window = 65_535  # that new connections of the application announce,
+        self.most = 100  # and how many streams they take at once
         self.drained = False
         self.silent = False  # nobody answers any more, not even in the end
         self.reloads = 0
@@ -85,10 +92,7 @@ class Mesh(RuleBasedStateMachine):
         assert await line.hear(len(PREFACE)) == PREFACE
         end = End(line, self.on_app_frame)
         self.apps.append(end)
-        if self.window == 65_535:
-            await end.say(settings_frame())
-        else:
-            await end.announce(self.window)
+        await end.announce(self.window, (MAX_STREAMS, self.most))
         await end.read_on()
         for found in self.pending(end):
             found.over = True
@@ -99,14 +103,17 @@ class Mesh(RuleBasedStateMachine):
         asked = self.of_stream.get((id(end), found.stream_id))
         if asked is None:
             if not isinstance(found, HeadersFrame):
-                return  # for a stream that we have left by GOAWAY
+                return
             head = end.head_of(found)
+            if found.stream_id > end.last:
+                return  # we have said that we do not begin with it
             end.open(found.stream_id)
             number = int(head[b"x-number"])
             attempts = self.asked.setdefault(number, [])
             asked = Asked(number, len(attempts), end, found.stream_id, self.calls[number])
             attempts.append(asked)
             self.of_stream[id(end), found.stream_id] = asked
+            assert len(self.pending(end)) <= self.most, "more streams than may be"
         elif isinstance(found, HeadersFrame):
             end.head_of(found)
         assert isinstance(asked, Asked)
@@ -144,8 +151,9 @@ class Mesh(RuleBasedStateMachine):
 
     # ---- callers -----------------------------------------------------------------------------------------------------
 
-    @initialize(peer=st.booleans(), window=WINDOWS)
-    def begin(self, peer: bool, window: int) -> None:
+    @initialize(peer=st.booleans(), window=WINDOWS, most=st.sampled_from([2, 100]))
+    def begin(self, peer: bool, window: int, most: int) -> None:
+        self.most = most
         self.connect_one(peer, window)
 
     @precondition(lambda self: len(self.usable()) < 3)
@@ -318,8 +326,8 @@ class Mesh(RuleBasedStateMachine):
 
         async def leaving() -> None:
             if how in ("goaway", "polite"):
-                last = (kept[-1].stream if kept else 0) if how == "goaway" else (1 << 31) - 1
-                await end.say(frame(GOAWAY, 0, 0, word(last) + word(0)))
+                end.last = (kept[-1].stream if kept else 0) if how == "goaway" else end.last
+                await end.say(frame(GOAWAY, 0, 0, word(end.last) + word(0)))
             elif how == "finish":
                 await end.line.finish()
             elif how == "close":
@@ -327,9 +335,12 @@ class Mesh(RuleBasedStateMachine):
             else:
                 end.line.wire.abort()
 
+        stay = {asked.number for asked in kept}
         for call in self.live():  # those that it has not seen yet may be among them
-            if call.number not in {asked.number for asked in kept}:
-                call.spoiled = call.spoiled or f"the application left: {how}"
+            if call.number not in stay:
+                call.left += 1  # three times is too often
+                if how != "goaway" or call.left > 1 or len(call.sent) > REPLAY or self.most < 100:
+                    call.spoiled = call.spoiled or f"the application left: {how}"
         for asked in mine:
             asked.over = asked.over or asked not in kept
         self.do(leaving(), settle=settle)
@@ -405,7 +416,7 @@ class Mesh(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.01, 0.3, 1.0]))
     def wait(self, seconds: float) -> None:
         for call in self.live():
-            if self.stage.now + seconds - call.began > PROMPT:
+            if self.stage.now + seconds - call.began > PROMPT or (self.most < 100 and call.number not in self.asked):
                 call.spoiled = call.spoiled or "it took too long"
         self.do(self.pass_time(seconds))
 
@@ -472,14 +483,15 @@ class Mesh(RuleBasedStateMachine):
             self.stage.end()
         finally:
             self.stage.port.close()
+            self.small.stop()
 
     async def finish_all(self) -> None:
         """Everybody has room for everything, and says what is still to be said."""
         for end in (*self.lines, *self.apps):
             if not end.gone and not end.line.wire.finished:
-                await end.announce(1 << 24)
+                await end.announce(1 << 24, *([(MAX_STREAMS, 100)] if end in self.apps else []))
                 await end.give(0, 1 << 24)
-        self.window = 1 << 24
+        self.window, self.most = 1 << 24, 100
         for _ in range(20):
             await self.stage.quiet()
             for end in self.apps:
