@@ -148,7 +148,7 @@ class End:
         await self.say(frame(RST_STREAM, 0, stream, word(code)))
 
 
-@dataclass
+@dataclass(eq=False)
 class Call:
     """One request, as its caller sees it."""
 
@@ -208,7 +208,7 @@ class Call:
         assert self.trailers == self.attempt.trailers
 
 
-@dataclass
+@dataclass(eq=False)
 class Asked:
     """A request as the application sees it."""
 

@@ -43,6 +43,7 @@ BOUND = 60.0  # seconds within which every request has come to an end: three tim
 PROMPT = 9.0  # seconds that a request may take without any time-out
 MAX_STREAMS = 3  # of SETTINGS
 REPLAY = 64 * 1024  # bytes of a body that are kept to be sent again
+STREAM_WINDOW, CONNECTION_WINDOW = 30_000, 100_000  # of the sidecars: small, so that it shows
 UNSENT = 256 * 1024  # bytes of one body that wait for a window: what was read at once, and what may wait beside it
 CODES = [Code.CANCEL, Code.INTERNAL_ERROR, Code.REFUSED_STREAM, Code.NO_ERROR]
 WINDOWS = st.sampled_from([0, 10, 65_535, 1 << 20])  # that callers announce
@@ -60,8 +61,8 @@ class Mesh(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.small = patch("sidecar.proxy.trunks.H2Limits", partial(H2Limits, stream_window=30_000,
-                                                                    connection_window=100_000))  # fmt: skip
+        self.small = patch("sidecar.proxy.trunks.H2Limits", partial(H2Limits, stream_window=STREAM_WINDOW,
+                                                                    connection_window=CONNECTION_WINDOW))  # fmt: skip
         self.small.start()
         self.stage = Stage(http=", app_http: http2", orders=PATIENT, web=PATIENT)
         self.lines: list[End] = []  # of callers
@@ -475,6 +476,9 @@ class Mesh(RuleBasedStateMachine):
                 for call in self.calls:
                     if not call.spoiled and call.outcome != "cancelled":
                         call.assert_served()
+                for end in self.lines:
+                    busy = any(call.end is end for call in self.live())
+                    assert end.gone or end.leaving or busy or end.room(0) > CONNECTION_WINDOW * 3 // 4, "room was lost"
             self.do(self.pass_time(BOUND))
             assert not [(call.number, call.spoiled) for call in self.live()], "requests without an end"
             self.every_request_under_way_has_one_open_hop()

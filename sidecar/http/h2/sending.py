@@ -191,15 +191,15 @@ class Sending(ABC):
             self._drop(stream, error or InternalError("the stream was given up"), spoilt=spoilt)
 
     def finish(self, stream: H2Stream) -> None:
-        """Whoever served it is done with it. What it has still to send is sent first."""
+        """Whoever served it is done with it, and reads no more. What it has still to send is sent first."""
+        stream.left = True
+        self.give_back(stream, stream.forget())
         if not stream.on_books:
             return
         if self.is_client or not stream.end_queued:
             self.reset(stream, Code.CANCEL)
         elif stream.we_are_done:
             self._stop_request(stream)
-        else:
-            stream.left = True
 
     def _stop_request(self, stream: H2Stream) -> None:
         """It has its answer, and nobody reads the rest of it; where all of it is here, its end is on the way."""
@@ -241,6 +241,8 @@ class Sending(ABC):
         stream.on_books = False
         self.streams.pop(stream.id, None)
         self._budgets.streams += 1
+        if stream.left:
+            self.give_back(stream, stream.forget())
         self._stir(stream)
 
     def _drop(self, stream: H2Stream, error: HopError, *, spoilt: bool = False) -> None:
