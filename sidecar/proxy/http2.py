@@ -24,7 +24,7 @@ from sidecar.errors import (
     UnsupportedFeature,
 )
 from sidecar.http import grpc
-from sidecar.http.h2 import Abuse, Code, Failed, H2Server, Opened
+from sidecar.http.h2 import Abuse, Code, Dismissed, Failed, H2Server, Opened
 from sidecar.http.message import Data, RequestHead
 from sidecar.net.port import NEVER, Cancelled, Expired, WireBroken
 from sidecar.proxy.call import Call
@@ -75,7 +75,7 @@ class Http2Connection:
         self.direction = side.direction
         limits = h2_limits(side.limits, side.timeouts)
         self._who = caller.peer.id.text if caller.peer is not None else ""  # those without identity share one's room
-        self._wide = side.door.rooms.enter(self._who)
+        self._wide = side.door.rooms.enter(self._who, port.now)
         self.codec = H2Server(limits if self._wide else narrow(limits), port.now)
         self._carrier = Carrier(port, wire, self.codec, idle=side.timeouts.idle, on_event=self._on_event)
         self._serving: dict[H2Stream, _Serving] = {}
@@ -218,6 +218,9 @@ class Http2Connection:
             self._serving[event.stream] = _Serving(task)
         elif isinstance(event, Failed):
             self._fail(event.error)
+        elif isinstance(event, Dismissed):
+            self._count_failure(event.error)
+            self._door.rooms.confine(self._who, self._port.now)
 
     def _fail(self, error: HopError) -> None:
         """Count what ended the connection, and record it where no request is about to be recorded with it."""

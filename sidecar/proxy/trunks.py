@@ -145,10 +145,12 @@ class Trunks:
 
     @property
     def _may_connect(self) -> bool:
-        """One at a time, and none while another has not said yet how many it takes."""
+        """One at a time, and none while another has not said yet how many it takes. Those that only end what they have
+        are not counted: after a renewal, requests that last would keep all others waiting.
+        """
         return (
             not self._connecting
-            and len(self._trunks) < self._most
+            and sum(not trunk.codec.going_away for trunk in self._trunks) < self._most
             and not any(trunk.codec.room and not trunk.codec.greeted for trunk in self._trunks)
         )
 

@@ -140,6 +140,10 @@ class H2Stream:
         if self.error is None:
             self.error = error
         self.stop_sending()
+        return self.forget()
+
+    def forget(self) -> int:
+        """Nobody reads what waits; returns the bytes of window that it has held."""
         self._inbox.clear()
         held, self._flow = self._flow, 0
         return held
