@@ -163,7 +163,8 @@ class Exchange(Flow):
         port, codec, wire = self._port, connection.codec, connection.wire
         plan = self._plan
         head = self._head
-        asked = RequestHead(head.method, plan.target, plan.headers, body=head.body, protocol=head.protocol)
+        headers = self._headers_for_upstream()
+        asked = RequestHead(head.method, plan.target, headers, body=head.body, protocol=head.protocol)
         data = codec.begin(asked)
         if not head.body and not head.protocol:
             data += codec.send_end()
@@ -186,6 +187,10 @@ class Exchange(Flow):
         else:
             port.deadline(port.now + self._patience())
         return await self._head_in_time(connection, wire.received)
+
+    def _headers_for_upstream(self) -> Headers:
+        """The fields of the request at this attempt. Raises HopError where it has become pointless."""
+        return self._plan.headers
 
     def _patience(self) -> float:
         """Seconds for the response head."""

@@ -9,6 +9,8 @@ from pathlib import Path
 import grpc
 import pytest
 
+from tests.kit.doors import Doors
+from tests.kit.free_ports import free_port
 from tests.kit.grpc_calls import Calls, failure, grpc_pair
 from tests.kit.meshes import Pair
 from tests.kit.processes import eventually
@@ -141,6 +143,23 @@ def test_calls_are_logged_and_counted_by_their_status(mesh: Pair, calls: Calls) 
 def logged(mesh: Pair, service: str, path: str) -> set[tuple[int, str]]:
     """HTTP status and gRPC status of all calls of a method."""
     return {(line["status"], line["grpc_status"]) for line in mesh[service].access_log() if line["uri"] == path}
+
+
+def test_failures_of_the_application_are_logged_as_those_of_http_are(tmp_path: Path) -> None:
+    """The default mode, `errors`: what gRPC tells with a 200 and HTTP by 5xx, and nothing else."""
+    port = free_port()
+    with echo_app(tmp_path, port, "grpc_server.py"), Doors(tmp_path, port) as doors, Calls(doors.ports.door) as calls:
+        calls.echo(b"well", timeout=30)
+        for code in range(1, 17):
+            calls.fail(code, "so it is")
+        failures = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
+        for sidecar in (doors.web, doors.app):
+            eventually("logged", lambda: len(sidecar.access_log()) >= len(failures))  # noqa: B023
+            lines = sidecar.access_log()
+            assert {line["grpc_status"] for line in lines} == failures
+            assert {(line["status"], line["error"], line["uri"]) for line in lines} == {(200, "", "/kit.Echo/Fail")}
+            (row,) = [row for row in sidecar.admin("GET", "/hops")[1]["hops"] if row["flag"] == "-"]
+            assert (row["requests"], row["failures"]) == (17, len(failures))
 
 
 # ---- what dies -------------------------------------------------------------------------------------------------------
