@@ -48,6 +48,7 @@ class Upstream:
         timeouts: Timeouts,
         limits: Limits,
         on_handshake: Callable[[Handshake], str],
+        on_trunk_end: Callable[[str], None],
         http: HttpVersion = "auto",
     ) -> None:
         self.name = name
@@ -82,6 +83,7 @@ class Upstream:
             stall=timeouts.idle,
             most=limits.pool,
             pending=limits.pending,
+            on_end=on_trunk_end,
         )
         self.roads: tuple[Pool | Trunks, ...] = (self.pool, self.trunks)
         if gate is not None:

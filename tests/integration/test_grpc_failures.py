@@ -192,6 +192,8 @@ def test_an_application_that_dies_in_the_middle_of_a_stream(tmp_path: Path) -> N
                 assert "mesh-decision-id" in trailers(error)
             with echo_app(tmp_path, pair.ports.app, "grpc_server.py"):
                 assert calls.echo(b"again", timeout=30) == b"again"
+            trunks = pair["app"].metrics().total("mesh_trunks_ended_total", direction="inbound", listener="main")
+            assert trunks >= 1
         pair.assert_well()
 
 
