@@ -15,9 +15,8 @@ from websockets.sync.server import serve
 
 from tests.integration.test_http2_websockets import answer
 from tests.kit.chromium import chromium, need_chromium
-from tests.kit.doors import Doors, save
+from tests.kit.doors import Doors
 from tests.kit.free_ports import free_port
-from tests.kit.identities import an_svid
 from tests.kit.programs import Done, curl, echo_app, run
 from tests.kit.tools import need
 
@@ -143,12 +142,11 @@ PROTOCOL = "performance.getEntriesByType('%s').pop().nextHopProtocol"
 
 
 def test_chromium_over_http_2_with_a_client_certificate(doors: Doors, tmp_path: Path) -> None:
+    """Its leaf is of the issuing CA, as every leaf is. What is between leaf and root a browser sends only to servers
+    that name the roots they know.
+    """
     need_chromium()
-    # A browser sends what is between its leaf and the root only to servers that name the CAs they know; SPIFFE's
-    # servers, and we, name none. So its leaf is signed by the root itself.
-    certificate, key = tmp_path / "browser.crt", tmp_path / "browser.key"
-    save(an_svid(doors.root, "web"), certificate, key)
-    with chromium(tmp_path, certificate, key) as page:
+    with chromium(tmp_path, doors.certificate, doors.key) as page:
         page.visit(f"https://127.0.0.1:{doors.ports.app_in}/page?a=b")
         assert page.run(PROTOCOL % "navigation") == "h2"
         app = json.loads(page.run("document.body.innerText"))
