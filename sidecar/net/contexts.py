@@ -122,7 +122,7 @@ def _trust(context: SSL.Context, roots: Sequence[x509.Certificate], now: float |
 
 def _name_authorities(context: SSL.Context, roots: Sequence[x509.Certificate]) -> None:
     """Tell clients by name whose certificates count here (RFC 8446 section 4.2.4). Our sidecars have one certificate
-    and send it anyway; browsers, Go and GnuTLS pick theirs by it, and browsers send intermediates only if they are told.
+    and send it anyway; browsers, Go and GnuTLS pick theirs by it, and a browser sends intermediates only if told.
 
     Roots that have no name, or too many names for a first flight, are left out altogether: to name some of them would
     turn away clients of the others.

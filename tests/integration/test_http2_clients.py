@@ -128,6 +128,29 @@ def test_h2load_counts_only_successes(doors: Doors) -> None:
     assert "status codes: 1000 2xx" in done.text
 
 
+# ---- node: CONNECT ---------------------------------------------------------------------------------------------------
+
+
+def node_connect(doors: Doors, authority: str, count: int = 1, size: int = 0) -> Any:
+    """What node is told inside so many tunnels of one connection to web's forward proxy."""
+    proxy = f"http://127.0.0.1:{doors.ports.proxy}"
+    script = Path(__file__).parents[1] / "kit" / "h2_connect.js"
+    done = run(need("node"), str(script), proxy, authority, "app", str(count), str(size))
+    assert done.code == 0, done.err
+    return json.loads(done.text)
+
+
+def test_node_tunnels_through_the_forward_proxy(doors: Doors) -> None:
+    opened = doors.web.total("mesh_connections_opened_total", listener="forward_proxy")
+    told = node_connect(doors, "app:80", count=20, size=300_000)
+    assert [(each["target"], each["length"]) for each in told] == [(f"/n/{n}", 300_000) for n in range(20)]
+    assert doors.web.total("mesh_connections_opened_total", listener="forward_proxy") == opened + 1
+
+
+def test_node_may_not_connect_to_what_is_not_declared(doors: Doors) -> None:
+    assert node_connect(doors, "elsewhere:80") == {"status": 403}
+
+
 # ---- Chromium --------------------------------------------------------------------------------------------------------
 
 SOCKET = """new Promise((done, fail) => {

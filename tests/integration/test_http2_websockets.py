@@ -93,16 +93,19 @@ def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
         thread.join()
 
 
-@pytest.fixture(params=["one sidecar", "two sidecars"])
+@pytest.fixture(params=["one sidecar", "two sidecars", "forward proxy"])
 def way(request: pytest.FixtureRequest, doors: Doors) -> tuple[str, ...]:
-    """mTLS by ALPN straight into app's sidecar, or prior knowledge into web's and on from there."""
+    """mTLS by ALPN straight into app's sidecar, or prior knowledge into web's and on from there; there by its listener
+    for app or by its forward proxy, which knows app by `:authority`.
+    """
     return way_of(doors, request.param)
 
 
 def way_of(doors: Doors, name: str, path: str = "/chat") -> tuple[str, ...]:
     if name == "one sidecar":
         return (f"https://127.0.0.1:{doors.ports.app_in}", path, str(doors.certificate), str(doors.key))
-    return (f"http://127.0.0.1:{doors.ports.door}", path)
+    port = doors.ports.proxy if name == "forward proxy" else doors.ports.door
+    return (f"http://127.0.0.1:{port}", path)
 
 
 def test_messages_small_empty_and_large(way: tuple[str, ...]) -> None:
