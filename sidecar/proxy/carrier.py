@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sidecar.http.grpc import is_grpc
 from sidecar.http.h2 import Code, Failed, Stirred
 from sidecar.http.message import Data, End, ResponseHead
-from sidecar.http.versions import reason_of
+from sidecar.http.versions import is_websocket, reason_of
 from sidecar.net.port import NEVER, PIECE, Expired, PeerGone, WireBroken, park
 
 if TYPE_CHECKING:
@@ -327,8 +327,8 @@ class AskedStream(StreamEnd):
         return b""
 
     def send_end(self, trailers: Headers | tuple[()] = ()) -> bytes:
-        """The end of our request, which may have been in its head."""
-        if not self.stream.end_queued:
+        """The end of our request, which may have been in its head; a tunnel has only just begun by then."""
+        if not self.stream.end_queued and not is_websocket(self.stream.head):
             self.stream.send_end(trailers)
         return b""
 

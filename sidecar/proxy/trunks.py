@@ -43,8 +43,8 @@ class _Trunk:
     """One connection, and who has a place on it."""
 
     __slots__ = (
-        "_asked_at", "_heard", "_heard_at", "base", "carrier", "codec", "idle_since", "left_as", "promised", "task",
-        "used",
+        "_asked_at", "_heard", "_heard_at", "base", "carrier", "codec", "greeted", "idle_since", "left_as", "promised",
+        "task", "used",
     )  # fmt: skip
 
     def __init__(self, port: Port, base: Connection, limits: H2Limits, idle: float) -> None:
@@ -54,6 +54,7 @@ class _Trunk:
         self.promised = 0  # places that were given and not used yet
         self.used = 0  # places given in all
         self.idle_since = port.now
+        self.greeted = Signal()  # their SETTINGS have come, or never will
         self.left_as = ""  # why we have left it: a reason of mesh_trunks_ended_total
         self.task: Task | None = None
         self._heard, self._heard_at = 0, port.now  # bytes, and when there was the last of them
@@ -148,6 +149,25 @@ class Trunks:
             port.deadline(NEVER if self._connecting else give_up)  # connecting has deadlines of its own
             await self._wait()
 
+    async def take_tunnel(self) -> Connection | None:
+        """A place for a WebSocket, where the other side has said that it takes them by HTTP/2 (RFC 8441 section 3);
+        None where it has not, or left without a word. Raises as `take` does.
+        """
+        connection = await self.take(NEVER)
+        assert isinstance(connection.wire, _Call)
+        trunk = self._calls[connection.wire]
+        try:
+            if not trunk.greeted.happened:
+                self._port.deadline(NEVER)  # of its own: `limits.head_seconds`
+                await self._port.wait(trunk.greeted)
+        except BaseException:
+            self.discard(connection)
+            raise
+        if trunk.codec.speaks_connect:
+            return connection
+        self.discard(connection)
+        return None
+
     @property
     def _may_connect(self) -> bool:
         """One at a time, and none while another has not said yet how many it takes."""
@@ -228,6 +248,7 @@ class Trunks:
         try:
             await self._drive(trunk)
         finally:
+            trunk.greeted.fire()
             self._trunks.remove(trunk)
             base.wire.close()
             self._call_all()
@@ -243,6 +264,8 @@ class Trunks:
                 before, more = room, await carrier.read()
                 room = trunk.room
                 self._call(room - before if room > before else 0)
+                if trunk.codec.greeted and not trunk.greeted.happened:
+                    trunk.greeted.fire()
         except (WireBroken, _Done, _Silent) as problem:
             error = problem
         except Exception as problem:  # noqa: BLE001 - a fault of ours ends this connection, not the sidecar

@@ -121,6 +121,12 @@ class H2Stream:
         """Whether the downstream still waits for our 100 before it sends its body."""
         return self.asked_continue and not self.answered and not self.received and not self.they_are_done
 
+    @property
+    def is_tunnel(self) -> bool:
+        """Whether a downstream's tunnel has been answered: a reader that pauses has as much time there as by HTTP/1."""
+        head = self.head
+        return self.answered and head is not None and (bool(head.protocol) or head.method == b"CONNECT")
+
     def put(self, event: HttpEvent) -> None:
         """The connection has something for us."""
         if isinstance(event, Data):
