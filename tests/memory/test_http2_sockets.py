@@ -369,6 +369,7 @@ async def test_slow_readers_slow_only_themselves(stage: Stage) -> None:
     quick = await opened(stage)
     await quick.say(b"x" * 100_000)
     assert await quick.hear(100_000) == b"x" * 100_000
+    stage.attend()
     await stage.sleep(3600)  # nor does a pause have an end, as by HTTP/1.1
     assert len(await slow[0].hear(1_000_000)) == 1_000_000
     for web in (quick, *slow):

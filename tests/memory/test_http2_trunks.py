@@ -339,6 +339,59 @@ def test_a_peer_that_has_died_in_silence_is_found_out(answers_pings: bool) -> No
     play(script, silent, peer=PEER)
 
 
+# ---- places for tunnels ----------------------------------------------------------------------------------------------
+
+TAKES_TUNNELS = settings((8, 1))  # SETTINGS_ENABLE_CONNECT_PROTOCOL, RFC 8441 section 3
+
+
+@pytest.mark.parametrize(("greeting", "takes"), [(settings(), False), (TAKES_TUNNELS, True), (settings((8, 0)), False)])
+def test_a_tunnel_has_a_place_only_where_the_other_side_takes_them(greeting: bytes, takes: bool) -> None:
+    async def script(scene: Scene) -> None:
+        scene.delay = 0.5
+        for _ in range(2):
+            connection = await scene.trunks.take_tunnel()
+            assert (connection is not None) is takes
+            if connection is not None:
+                scene.trunks.discard(connection)
+        assert len(scene.lines) == 1
+
+    play(script, h2_app(answer_ok, greeting=greeting))
+
+
+def test_who_never_says_whether_it_takes_tunnels_does_not() -> None:
+    async def script(scene: Scene) -> None:
+        async def sweep() -> None:
+            while True:
+                await scene.port.sleep(0.5)
+                scene.trunks.sweep()
+
+        sweeping = scene.port.spawn(sweep())
+        assert await scene.trunks.take_tunnel() is None
+        assert scene.port.now == pytest.approx(10.0, abs=1.0)  # limits.head_seconds
+        sweeping.cancel()
+        assert scene.ends == ["protocol"]
+
+    async def mute(raw: Line) -> None:
+        await raw.hear_all()
+
+    play(script, mute)
+
+
+def test_who_gives_up_waiting_for_that_word_leaves_its_place() -> None:
+    async def script(scene: Scene) -> None:
+        waiting = scene.port.spawn(scene.trunks.take_tunnel())
+        await scene.port.sleep(1)
+        waiting.cancel()
+        await scene.port.settled()
+        assert not scene.trunks._calls
+        scene.lines[0].close()
+
+    async def mute(raw: Line) -> None:
+        await raw.hear_all()
+
+    play(script, mute)
+
+
 # ---- why they end ----------------------------------------------------------------------------------------------------
 
 

@@ -156,7 +156,7 @@ class H2Stream:
     def send_head(self, head: ResponseHead, *, end: bool = False) -> None:
         """Our response head, final or 1xx; `end`: nothing follows. Dropped where the stream has ended."""
         if self.on_books and not self.answered:
-            self.answered = head.status >= 200
+            self.answered = head.status >= 200 or head.status == 101  # which is the 200 that a tunnel begins with
             self._connection.send_response(self, head, end=end)
 
     def send_data(self, data: bytes) -> None:
