@@ -35,7 +35,7 @@ from sidecar.errors import (
 )
 from sidecar.http.headers import first, tokens, without_reserved
 from sidecar.http.message import NEED_DATA, Data, End, RequestHead, ResponseHead
-from sidecar.http.versions import check_accept
+from sidecar.http.versions import answer_to_key, check_accept
 from sidecar.net.pool import FRESH, YOUNG
 from sidecar.net.port import NEVER, Expired, PeerGone, Task, WireBroken
 from sidecar.net.tls import AlertReceived
@@ -165,7 +165,8 @@ class Exchange(Flow):
         port, codec, wire = self._port, connection.codec, connection.wire
         plan = self._plan
         head = self._head
-        asked = RequestHead(head.method, plan.target, plan.headers, body=head.body, protocol=head.protocol)
+        headers = self._headers_for_upstream()
+        asked = RequestHead(head.method, plan.target, headers, body=head.body, protocol=head.protocol)
         data = codec.begin(asked)
         if not head.body and not head.protocol:
             data += codec.send_end()
@@ -189,6 +190,10 @@ class Exchange(Flow):
         else:
             port.deadline(port.now + self._patience())
         return await self._head_in_time(connection, wire.received)
+
+    def _headers_for_upstream(self) -> Headers:
+        """The fields of the request at this attempt. Raises HopError where it has become pointless."""
+        return self._plan.headers
 
     def _patience(self) -> float:
         """Seconds for the response head."""
@@ -398,6 +403,8 @@ class Exchange(Flow):
 
     async def _relay(self, connection: Connection, response: ResponseHead) -> None:
         port, side, hop, codec = self._port, self._side, self._hop, connection.codec
+        if self._head.protocol and response.status < 300:  # by HTTP/2 any 2xx would say that the tunnel stands
+            raise UpstreamProtocolViolation(f"the upstream answers {response.status} to a WebSocket, and no 101")
         headers = self._headers_for_downstream(response)
         if side.draining:
             headers.append((b"connection", b"close"))
@@ -463,7 +470,7 @@ class Exchange(Flow):
         given = tokens(response.headers, b"upgrade")
         if not asked or not given or not set(given) <= set(asked):
             raise UpstreamProtocolViolation("the upstream switches to a protocol that nobody asked for")
-        if self._head.protocol:  # the key was ours
+        if self._head.protocol and response.version != b"2":  # the key was ours
             check_accept(RequestHead(b"GET", b"", self._plan.headers), response)
 
     async def _switch(self, connection: Connection, response: ResponseHead) -> None:
@@ -472,22 +479,27 @@ class Exchange(Flow):
         headers = self._headers_for_downstream(response)
         upgrade = first(response.headers, b"upgrade") or b""
         headers += [(b"connection", b"upgrade"), (b"upgrade", upgrade)]
+        if response.version == b"2":
+            headers += answer_to_key(self._head)
         self._hop.status = 101
         self._hop.first_byte = self._port.now
         self.answered = True
-        head = self._codec.send_head(ResponseHead(101, headers, response.reason))
-        await self._send([head + connection.codec.trailing()])
+        head, said = self._codec.send_head(ResponseHead(101, headers, response.reason)), connection.codec.trailing()
+        self._hop.sent_bytes = len(said)
+        await self._send([head + said])
         port, hop, side, wire, early = self._port, self._hop, self._side, self._wire, self._codec.trailing()
-        upstream, whole = self._plan.upstream, wire
+        upstream, whole, other = self._plan.upstream, wire, connection.wire
         if isinstance(wire, StreamEnd):
             whole, wire = wire.carrier.wire, wire.raw()
+        if isinstance(other, StreamEnd):
+            other = other.raw()
 
         def judge() -> None:
             side.door.side.judge_again(port, hop, self._caller, whole, upstream, connection)
 
         self.switched = True
         with side.tunnels.open(port.current, judge):
-            await tunnel(port, wire, connection.wire, hop, idle=NEVER, lease=lease_of(hop, port), early=early)
+            await tunnel(port, wire, other, hop, idle=NEVER, lease=lease_of(hop, port), early=early)
 
 
 def _was_stale(connection: Connection) -> bool:

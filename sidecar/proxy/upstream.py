@@ -18,8 +18,11 @@ from sidecar.http.grpc import is_grpc
 from sidecar.http.h1 import H1Client
 from sidecar.http.headers import first
 from sidecar.http.plain_answers import AnswerReader
+from sidecar.http.versions import fits_extended_connect
 from sidecar.net.pool import Connection, Pool
 from sidecar.net.port import NEVER, Expired, Port, Unreachable
+from sidecar.proxy.carrier import StreamEnd
+from sidecar.proxy.sockets import SocketRoad
 from sidecar.proxy.trunks import Trunks, h2_limits
 from sidecar.telemetry.record import Handshake
 
@@ -48,6 +51,7 @@ class Upstream:
         timeouts: Timeouts,
         limits: Limits,
         on_handshake: Callable[[Handshake], str],
+        on_trunk_end: Callable[[str], None],
         http: HttpVersion = "auto",
     ) -> None:
         self.name = name
@@ -82,25 +86,42 @@ class Upstream:
             stall=timeouts.idle,
             most=limits.pool,
             pending=limits.pending,
+            on_end=on_trunk_end,
         )
-        self.roads: tuple[Pool | Trunks, ...] = (self.pool, self.trunks)
+        self.sockets = SocketRoad(
+            self.pool,
+            port,
+            self._connect_h2,
+            name=name,
+            limits=h2_limits(limits, timeouts),
+            scheme=b"https" if gate is not None else b"http",
+            idle=timeouts.pool_idle_peer if gate is not None else timeouts.pool_idle_app,
+            stall=timeouts.idle,
+            most=limits.pool,
+            pending=limits.pending,
+            on_end=on_trunk_end,
+        )
+        self.roads: tuple[Pool | Trunks, ...] = (self.pool, self.trunks, self.sockets.trunks)
         if gate is not None:
             self.renew(gate.generation)
 
-    def road(self, head: RequestHead) -> Pool | Trunks:
+    def road(self, head: RequestHead) -> Pool | Trunks | SocketRoad:
         """The connections that take this request: by HTTP/2 or HTTP/1.
 
         Between sidecars it is the version that the request came by. An application is asked by the version that the
         configuration says; where that says nothing, by HTTP/2 for gRPC, which needs it, and else by HTTP/1.1, which
-        every server speaks. Upgrades go by HTTP/1.1, as a WebSocket over HTTP/2 is a rare thing to be spoken.
+        every server speaks. A WebSocket that would go by HTTP/2 does so where the other side takes it; whatever else is
+        an upgrade goes by HTTP/1.1, as only that has upgrades.
         """
-        if head.protocol or first(head.headers, b"upgrade") is not None:
-            return self.pool
         if self.http == "auto":
             h2 = head.version == b"2" and (self.meshed or is_grpc(head.headers))
         else:
             h2 = self.http == "http2"
-        return self.trunks if h2 else self.pool
+        if not h2:
+            return self.pool
+        if not head.protocol and first(head.headers, b"upgrade") is None:
+            return self.trunks
+        return self.sockets if fits_extended_connect(head) else self.pool
 
     def renew(self, generation: int) -> None:
         """Connections of earlier generations of the gate end (decision D17)."""
@@ -161,8 +182,9 @@ class Upstream:
             )
         if self._gate is None or connection.peer is None or connection.trust == self._gate.trust:
             return
+        wire = connection.wire.carrier.wire if isinstance(connection.wire, StreamEnd) else connection.wire
         try:
-            self._gate.judge_again(connection.wire, connection.peer, self._port.wall())
+            self._gate.judge_again(wire, connection.peer, self._port.wall())
         except IdentityRefused as error:
             raise PeerIdentityMismatch(error.reason, str(error), error.presented) from None
         connection.trust = self._gate.trust

@@ -54,7 +54,7 @@ services:
   web:
     address: 10.0.0.1
     outbound:
-      - {to: orders, port: http, listen: "%(local)s"}
+      - {to: orders, port: http, listen: "%(local)s"%(upstream)s}
       - {to: orders, port: raw, listen: "127.0.0.1:9002", host: orders-db}
     forward_proxy: "127.0.0.1:9000"
     limits: {pool: 4%(web_limits)s}
@@ -191,9 +191,9 @@ class MemoryProxy(Proxy):
             pool = upstream.pool
             assert pool.open == len(pool._idle), f"{upstream.name}: {pool.open} open, {len(pool._idle)} idle"
             assert not pool._waiting
-            trunks = upstream.trunks
-            left = (trunks.open, trunks._connecting, len(trunks._calls), len(trunks._waiting))
-            assert left == (0, 0, 0, 0), f"{upstream.name}: {left}"
+            for trunks in (upstream.trunks, upstream.sockets.trunks):
+                left = (trunks.open, trunks._connecting, len(trunks._calls), len(trunks._waiting))
+                assert left == (0, 0, 0, 0), f"{upstream.name}: {left}"
         for door in {side.door for _, side in self._inbound} | {side.door for *_, side in self._outbound}:
             assert not door.rooms._taken, door.rooms._taken
 
@@ -204,11 +204,12 @@ class Stage:
     def __init__(
         self, *, orders: str = "", web: str = "", http: str = "", raw: str = "", orders_limits: str = "",
         web_limits: str = "", app: str = APP, protocol: str = "http", local: str = "127.0.0.1:9001",
+        upstream: str = "",
     ) -> None:  # fmt: skip
         self.port = MemoryPort()
         wall = self.port.wall()
         more = {"orders": orders, "web": web, "http": http, "raw": raw}
-        more |= {"app": app, "protocol": protocol, "local": local}
+        more |= {"app": app, "protocol": protocol, "local": local, "upstream": upstream}
         more |= {"orders_limits": orders_limits, "web_limits": web_limits}
         self._words = more
         self.config = load_text(MESH % more, now=wall)
