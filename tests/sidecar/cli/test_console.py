@@ -72,7 +72,8 @@ def test_a_command_to_paste_names_the_program_as_it_can_be_called_from_here(
     monkeypatch.setenv("PATH", "/usr/bin")
     monkeypatch.chdir(tmp_path)
     assert our_name() == ".venv/bin/mesh"
-    monkeypatch.chdir("/")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
     assert our_name() == str(program)
     monkeypatch.setenv("PATH", f"/usr/bin:{program.parent}")
     assert our_name() == "mesh"
