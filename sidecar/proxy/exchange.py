@@ -17,7 +17,7 @@ after the handshake: flag ID, and nothing is sent again (decision D18).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sidecar.errors import (
     BodyTooLarge,
@@ -30,7 +30,6 @@ from sidecar.errors import (
     UpstreamClosed,
     UpstreamIdle,
     UpstreamProtocolViolation,
-    UpstreamRefused,
     UpstreamReset,
 )
 from sidecar.http.headers import first, tokens, without_reserved
@@ -39,6 +38,7 @@ from sidecar.http.versions import check_accept
 from sidecar.net.pool import FRESH, YOUNG
 from sidecar.net.port import NEVER, Expired, PeerGone, Task, WireBroken
 from sidecar.net.tls import AlertReceived
+from sidecar.proxy.attempts import Attempts
 from sidecar.proxy.carrier import StreamEnd
 from sidecar.proxy.flow import Flow
 from sidecar.proxy.tcp import lease_of, tunnel
@@ -46,16 +46,15 @@ from sidecar.proxy.tcp import lease_of, tunnel
 if TYPE_CHECKING:
     from sidecar.hop import Headers, Hop
     from sidecar.http.h1 import H1Server
-    from sidecar.net.pool import Connection
+    from sidecar.net.pool import Connection, Pool
     from sidecar.net.port import Port, Wire
     from sidecar.proxy.carrier import ServedStream
     from sidecar.proxy.express import Handover
     from sidecar.proxy.side import Caller, HttpSide, Plan
+    from sidecar.proxy.trunks import Trunks
 
-IDEMPOTENT = frozenset((b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"))  # RFC 9110 section 9.2.2
 REPLAY_BYTES = 64 * 1024  # Linkerd's limit for the same purpose
 FLUSH_BYTES = 64 * 1024
-ATTEMPTS = 3  # of a request that upstreams say they have not begun with
 INFORMATIONAL_LIMIT = 32  # 1xx responses to one request; Go's client stops at 5, nobody is known to send more than 2
 
 
@@ -71,7 +70,9 @@ class Exchange(Flow):
         self._head = head
         self._plan = plan
         self._codec = codec
-        self._road = plan.upstream.road(head)  # the connections that take a request of this kind
+        self._h2 = plan.upstream.speaks_h2(head)
+        self._attempts = Attempts(port, hop, head, plan.upstream)
+        self._road: Pool | Trunks | None = None  # where the connection of the attempt under way belongs
         self._pump: Task | None = None
         self._replay: list[bytes] | None = None
         self._request_ended = not head.body
@@ -85,15 +86,19 @@ class Exchange(Flow):
         """
         connection, response = await self._ask(handover)
         pool = self._road
+        assert pool is not None
         try:
             if response.status == 101:
                 await self._switch(connection, response)
                 pool.discard(connection)
+                self._attempts.answered(response)
                 return False
             await self._relay(connection, response)
-        except BaseException:
+        except BaseException as error:
             self._give_up(connection)
+            self._attempts.failed(error)
             raise
+        self._attempts.answered(response)
         early = not self._request_ended
         whole = not early and not self._upload_failed and (self._pump is None or self._pump.happened)
         self._stop_pump()
@@ -110,56 +115,78 @@ class Exchange(Flow):
     # ---- asking ----------------------------------------------------------------------------------------------------
 
     async def _ask(self, handover: Handover | None) -> tuple[Connection, ResponseHead]:
-        """Send the request and wait for the final response head, twice where that is harmless."""
-        pool = self._road
-        max_idle = NEVER if pool.shared else self._choose_age()
-        if self._head.body and (pool.shared or self._resendable):
+        """Send the request and wait for the final response head, more than once where that may be. Raises HopError."""
+        attempts = self._attempts
+        resendable = attempts.resendable if self._head.body or not self._h2 else False
+        attempts.max_idle = self._choose_age(resendable=resendable)
+        if self._head.body and (self._h2 or resendable):
             self._replay = []
         while True:
-            if handover is not None:
-                connection = handover.connection
-            else:
-                self._hop.attempts += 1
-                connection = await pool.take(max_idle)
-                self._hop.endpoint = connection.endpoint
-                if connection.peer is not None:
-                    self._hop.tls = connection.peer.tls
+            connection = None
             try:
                 if handover is not None:
-                    return connection, await self._go_on(handover)
-                return connection, await self._ask_once(connection)
-            except BaseException as error:
-                handover = None
+                    connection = self._take_over(handover)
+                    response = await self._go_on(handover)
+                else:
+                    connection = await self._take()
+                    response = await self._ask_once(connection)
+                wait = attempts.after_answer(response, replayable=self._replayable)
+                if wait is None:
+                    return connection, response
                 self._give_up(connection)
-                if isinstance(error, UpstreamRefused):  # it has not begun with it, and says so
-                    if self._hop.attempts >= ATTEMPTS or (self._head.body and self._wrote and self._replay is None):
-                        raise
-                    continue
-                if not isinstance(error, UpstreamClosed) or not _was_stale(connection):
+            except HopError as error:
+                stale = connection is not None and isinstance(error, UpstreamClosed) and _was_stale(connection)
+                if connection is not None:
+                    self._give_up(connection)
+                again = attempts.after(error, stale=stale, wrote=self._wrote, replayable=self._replayable)
+                if again is None:
                     raise
-                error.reused = True
-                if not self._may_send_again():
-                    raise
-                max_idle = FRESH
+                wait = again
+            except BaseException as error:
+                if connection is not None:
+                    self._give_up(connection)
+                attempts.failed(error)
+                raise
+            handover = None
+            if wait:
+                await self._pause(wait)
 
-    @property
-    def _resendable(self) -> bool:
-        """Whether the request may be sent again although the upstream may have seen it."""
-        return self._head.method in IDEMPOTENT or first(self._head.headers, b"idempotency-key") is not None
+    async def _take(self) -> Connection:
+        """A connection for the next attempt. Raises HopError."""
+        self._wrote = False
+        place = self._attempts.begin()
+        self._road = road = place.trunks if self._h2 else place.pool
+        connection = await road.take(self._attempts.max_idle)
+        self._hop.endpoint = connection.endpoint
+        if connection.peer is not None:
+            self._hop.tls = connection.peer.tls
+        return connection
 
-    def _choose_age(self) -> float:
-        if not self._resendable:
+    def _take_over(self, handover: Handover) -> Connection:
+        self._attempts.adopt(handover.place, self._hop.started)
+        self._road = handover.place.pool
+        return handover.connection
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait before another attempt, for as long as there is somebody to wait for. Raises DownstreamGone."""
+        await self._port.sleep(seconds)
+        downstream: Any = self._wire  # a wire of the driver, or a stream on one
+        if downstream.reset:
+            raise DownstreamGone
+
+    def _choose_age(self, *, resendable: bool) -> float:
+        if self._h2:
+            return NEVER
+        if not resendable:
             return YOUNG
         if self._head.body and (self._head.length is None or self._head.length > REPLAY_BYTES):
             return FRESH  # perhaps it could not be replayed whole
         return NEVER
 
-    def _may_send_again(self) -> bool:
-        if self._hop.attempts > 1:
-            return False
-        if not self._wrote:
-            return True
-        return self._resendable and (not self._head.body or self._replay is not None)
+    @property
+    def _replayable(self) -> bool:
+        """Whether all that was read of the request body is still here."""
+        return not self._head.body or self._replay is not None or not self._hop.received_bytes
 
     async def _ask_once(self, connection: Connection) -> ResponseHead:
         port, codec, wire = self._port, connection.codec, connection.wire
@@ -180,12 +207,11 @@ class Exchange(Flow):
         except Expired:
             raise UpstreamIdle(f"{plan.upstream.name} does not read the request") from None
         self._wrote = True
-        shared = self._road.shared
-        if head.body and not (shared and self._send_at_hand(connection)):
+        if head.body and not (self._h2 and self._send_at_hand(connection)):
             port.deadline(NEVER)  # the pump has a deadline of its own, and sets ours when the request has ended
             waiting = port.current
             assert waiting is not None
-            self._pump = port.spawn(self._pump_request(connection, waiting, begun=shared))
+            self._pump = port.spawn(self._pump_request(connection, waiting, begun=self._h2))
         else:
             port.deadline(port.now + self._patience())
         return await self._head_in_time(connection, wire.received)
@@ -387,6 +413,7 @@ class Exchange(Flow):
         """End an exchange half-way: the upstream must not take what it has for the whole, and can stop working now."""
         self._stop_pump()
         connection.wire.abort()
+        assert self._road is not None
         self._road.discard(connection)
 
     def _stop_pump(self) -> None:

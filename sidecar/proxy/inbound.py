@@ -327,7 +327,7 @@ class InboundSide:
             self._check_detected(hop)
             self._authorize(hop, port.wall())
             hop.attempts = 1
-            connection = await self.app.connect(raw=True)
+            connection = await self.app.connect_raw()
             hop.endpoint = connection.endpoint
             if self.spec.app_proxy_protocol != "none":
                 await _introduce(port, connection.wire, caller, self.spec.app_proxy_protocol, self.timeouts.connect)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import random
+from functools import partial
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sidecar.config.schema import Address, HttpVersion, Limits, Timeouts
 from sidecar.errors import (
     ConnectFailed,
     Draining,
     HandshakeFailed,
+    HopError,
     IdentityRefused,
     NoHealthyUpstream,
+    Overflow,
     PeerIdentityMismatch,
 )
 from sidecar.http.grpc import is_grpc
@@ -20,17 +24,24 @@ from sidecar.http.headers import first
 from sidecar.http.plain_answers import AnswerReader
 from sidecar.net.pool import Connection, Pool
 from sidecar.net.port import NEVER, Expired, Port, Unreachable
+from sidecar.proxy.places import Place
 from sidecar.proxy.trunks import Trunks, h2_limits
 from sidecar.telemetry.record import Handshake
+from sidecar.traffic.destination import Destination, DestinationRules
+from sidecar.traffic.endpoints import Declared
+from sidecar.traffic.outcome import Outcome, of_error
+from sidecar.traffic.retry import TRIES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from certs.spiffe import SpiffeId
     from sidecar.http.message import RequestHead
     from sidecar.net.mtls import Gate, Peer
     from sidecar.net.port import Wire
+    from sidecar.traffic.endpoints import Endpoint
 
+MOST_NAMED: Final = 5  # endpoints in an error's text
 
 class Upstream:
     """One destination: its endpoints, the identity it must show, and the connections that we keep to it."""
@@ -49,58 +60,121 @@ class Upstream:
         limits: Limits,
         on_handshake: Callable[[Handshake], str],
         http: HttpVersion = "auto",
+        rules: DestinationRules | None = None,
+        dice: Callable[[], float] = random.random,  # no secret: who waits how long, and who goes where
     ) -> None:
         self.name = name
         self.host = host
         self.protocol = protocol
         self.http = http
         self.identity = identity
-        self.endpoints = endpoints
+        self._endpoints = endpoints
         self._port = port
         self._gate = gate  # None: plaintext, toward the application or an unmeshed host
         self._timeouts = timeouts
         self._limits = limits
         self._on_handshake = on_handshake
         self.answers = AnswerReader(limits.head_bytes, limits.head_lines)
-        self._turn = 0
         self.heir: Upstream | None = None  # who stands in our place since a reload
         self.ends_at = NEVER  # monotonic: when what is open to it ends, because it is no longer declared
-        self.pool = Pool(
-            port,
-            self.connect,
-            idle=timeouts.pool_idle_peer if gate is not None else timeouts.pool_idle_app,
-            limit=limits.pool,
-            pending=limits.pending,
+        self.dice = dice
+        declared = [Declared(address) for address in endpoints]
+        self.destination = Destination(declared, dice, port.now, rules or DestinationRules())
+        self.places = {endpoint: self._place(endpoint) for endpoint in self.destination.endpoints}
+        self._sole = None if rules is not None else next(iter(self.places.values()))
+        if gate is not None:
+            self.renew(gate.generation)
+
+    def _place(self, endpoint: Endpoint) -> Place:
+        meshed, limits, timeouts = self.meshed, self._limits, self._timeouts
+        idle = timeouts.pool_idle_peer if meshed else timeouts.pool_idle_app
+        pool = Pool(
+            self._port, partial(self._connect, endpoint.address), idle=idle, limit=limits.pool, pending=limits.pending
         )
-        self.trunks = Trunks(
-            port,
-            self._connect_h2,
-            name=name,
+        trunks = Trunks(
+            self._port,
+            partial(self._connect, endpoint.address, h2=True),
+            name=self.name,
             limits=h2_limits(limits, timeouts),
-            scheme=b"https" if gate is not None else b"http",
-            idle=timeouts.pool_idle_peer if gate is not None else timeouts.pool_idle_app,
+            scheme=b"https" if meshed else b"http",
+            idle=idle,
             stall=timeouts.idle,
             most=limits.pool,
             pending=limits.pending,
         )
-        self.roads: tuple[Pool | Trunks, ...] = (self.pool, self.trunks)
-        if gate is not None:
-            self.renew(gate.generation)
+        return Place(endpoint, pool, trunks)
 
-    def road(self, head: RequestHead) -> Pool | Trunks:
-        """The connections that take this request: by HTTP/2 or HTTP/1.
+    # ---- where to --------------------------------------------------------------------------------------------------
+
+    @property
+    def guarded(self) -> bool:
+        """Whether its endpoints are watched, and its requests counted; the application behind us is not."""
+        return self._sole is None
+
+    def pick(self, now: float, excluded: Sequence[Endpoint] = ()) -> Place | None:
+        """Where the next attempt goes, which then must have an `end`; None where it cannot go anywhere at this moment.
+        `excluded` are the endpoints on which it has failed already.
+        """
+        sole = self._sole
+        if sole is not None:
+            return sole
+        destination = self.destination
+        requests = destination.ceilings.requests
+        if requests.count >= requests.most:
+            return None
+        endpoint = destination.begin(now, excluded)
+        if endpoint is None:
+            return None
+        requests.count += 1
+        if not excluded:
+            destination.budget.request(now)
+        return self.places[endpoint]
+
+    def begin(self, now: float, excluded: Sequence[Endpoint] = ()) -> Place:
+        """The same. Raises NoHealthyUpstream or Overflow."""
+        place = self.pick(now, excluded)
+        if place is None:
+            raise self._nowhere(now)
+        return place
+
+    def end(self, place: Place, outcome: Outcome, began: float, now: float, hint: float | None = None) -> None:
+        """An attempt that began then has ended; `now` is when its answer began, if there was one."""
+        if self._sole is None:
+            destination = self.destination
+            destination.ceilings.requests.count -= 1
+            destination.end(place.endpoint, outcome, began, now, hint)
+
+    def _nowhere(self, now: float) -> HopError:
+        requests = self.destination.ceilings.requests
+        if requests.count >= requests.most:
+            requests.refused += 1
+            return Overflow(f"{requests.count} requests to {self.name} are under way (limits.requests)")
+        seen = self.destination.seen(now)
+        if not seen:
+            return NoHealthyUpstream(f"{self.name} has no endpoint")
+        wait = max(0.0, self.destination.retry_at(now) - now)
+        states = "; ".join(f"{each.name} {each.state}" for each in seen[:MOST_NAMED])
+        error = NoHealthyUpstream(f"no endpoint of {self.name} may be asked for the next {wait:.1f} s: {states}")
+        error.retry_after = wait
+        return error
+
+    def speaks_h2(self, head: RequestHead) -> bool:
+        """Whether this request goes by HTTP/2.
 
         Between sidecars it is the version that the request came by. An application is asked by the version that the
         configuration says; where that says nothing, by HTTP/2 for gRPC, which needs it, and else by HTTP/1.1, which
         every server speaks. Upgrades go by HTTP/1.1, as a WebSocket over HTTP/2 is a rare thing to be spoken.
         """
-        if head.protocol or first(head.headers, b"upgrade") is not None:
-            return self.pool
+        if head.protocol or (head.version != b"2" and first(head.headers, b"upgrade") is not None):
+            return False
         if self.http == "auto":
-            h2 = head.version == b"2" and (self.meshed or is_grpc(head.headers))
-        else:
-            h2 = self.http == "http2"
-        return self.trunks if h2 else self.pool
+            return head.version == b"2" and (self.meshed or is_grpc(head.headers))
+        return self.http == "http2"
+
+    @property
+    def roads(self) -> list[Pool | Trunks]:
+        """All connections that we keep, by endpoint and version of HTTP."""
+        return [road for place in self.places.values() for road in (place.pool, place.trunks)]
 
     def renew(self, generation: int) -> None:
         """Connections of earlier generations of the gate end (decision D17)."""
@@ -108,9 +182,10 @@ class Upstream:
             road.renew(generation)
 
     def sweep(self) -> None:
-        """Close what has been idle for too long."""
+        """Close what has been idle for too long, and compare the endpoints."""
         for road in self.roads:
             road.sweep()
+        self.destination.sweep(self._port.now)
 
     @property
     def _server_name(self) -> str:
@@ -124,7 +199,7 @@ class Upstream:
     @property
     def authority(self) -> bytes:
         """What to put into Host where a caller has named none."""
-        endpoint = self.endpoints[0] if self.endpoints else None
+        endpoint = self._endpoints[0] if self._endpoints else None
         if endpoint is not None and endpoint.unix:
             return b"localhost"  # a socket's path is no authority (RFC 9110 section 4.2)
         return str(endpoint or self.host).encode("ascii")
@@ -167,39 +242,39 @@ class Upstream:
             raise PeerIdentityMismatch(error.reason, str(error), error.presented) from None
         connection.trust = self._gate.trust
 
-    async def _connect_h2(self) -> Connection:
-        return await self.connect(h2=True)
-
-    async def connect(self, *, h2: bool = False, raw: bool = False) -> Connection:
-        """Connect to the first endpoint that can be reached, starting with another one each time; by HTTP/2, or `raw`
-        for what is no HTTP and must not agree on it by ALPN.
-
-        Raises NoHealthyUpstream, ConnectFailed, HandshakeFailed, PeerIdentityMismatch or NoIdentity.
+    async def connect_raw(self) -> Connection:
+        """A connection for what is no HTTP and must not agree on it by ALPN, to the first endpoint that can be
+        reached. Raises as `_connect`, and NoHealthyUpstream.
         """
-        count = len(self.endpoints)
-        if not count:
-            raise NoHealthyUpstream(f"{self.name} has no endpoint")
-        self._turn += 1
-        problems: list[ConnectFailed] = []
-        endpoint = self.endpoints[0]
-        for offset in range(count):
-            endpoint = self.endpoints[(self._turn + offset) % count]
-            generation = self._gate.generation if self._gate is not None else 0
+        port = self._port
+        tried: list[Endpoint] = []
+        while True:
+            began = port.now
+            place = self.begin(began, tried)
             try:
-                wire, peer = await self._connect_to(endpoint, h2=h2, raw=raw)
-            except ConnectFailed as error:
-                problems.append(error)
-            except PeerIdentityMismatch as error:
-                error.endpoint = str(endpoint)
+                connection = await self._connect(place.endpoint.address, raw=True)
+            except HopError as error:
+                self.end(place, of_error(error), began, port.now)
+                tried.append(place.endpoint)
+                if not isinstance(error, ConnectFailed) or len(tried) >= min(TRIES, len(self.places)):
+                    raise
+            except BaseException:
+                self.end(place, Outcome.NEUTRAL, began, port.now)
                 raise
             else:
-                codec = H1Client(self._limits.head_bytes, self._limits.head_lines)
-                return Connection(wire, codec, peer, str(endpoint), generation)
-        failure = problems[0]
-        if count > 1:
-            failure = ConnectFailed(f"no endpoint of {self.name} can be reached: " + "; ".join(map(str, problems)))
-        failure.endpoint = str(endpoint)
-        raise failure
+                self.end(place, Outcome.GOOD, began, port.now)
+                return connection
+
+    async def _connect(self, address: Address, *, h2: bool = False, raw: bool = False) -> Connection:
+        """Connect to an endpoint. Raises ConnectFailed, HandshakeFailed, PeerIdentityMismatch or NoIdentity."""
+        generation = self._gate.generation if self._gate is not None else 0
+        try:
+            wire, peer = await self._connect_to(address, h2=h2, raw=raw)
+        except (ConnectFailed, PeerIdentityMismatch) as error:
+            error.endpoint = str(address)
+            raise
+        codec = H1Client(self._limits.head_bytes, self._limits.head_lines)
+        return Connection(wire, codec, peer, str(address), generation)
 
     async def _connect_to(self, endpoint: Address, *, h2: bool, raw: bool) -> tuple[Wire, Peer | None]:
         port = self._port

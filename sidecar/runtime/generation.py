@@ -16,6 +16,7 @@ from sidecar.policy.reading import Reading
 from sidecar.proxy.inbound import InboundSide
 from sidecar.proxy.outbound import OutboundSide
 from sidecar.proxy.upstream import Upstream
+from sidecar.traffic.destination import DestinationRules
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -185,6 +186,7 @@ class Maker:
             limits=limits,
             on_handshake=self._recorder.handshake,
             http=http,
+            rules=DestinationRules() if place[0] == "upstream" else None,
         )
         made.upstreams[place] = Declared(facts, upstream)
         return upstream

@@ -171,12 +171,14 @@ class MemoryProxy(Proxy):
         assert books.opened == len(books.hops), f"{books.opened} hops were opened, {len(books.hops)} recorded"
         assert self.connections == 0, f"{self.connections} connections are still open"
         for upstream in self._upstreams:
-            pool = upstream.pool
-            assert pool.open == len(pool._idle), f"{upstream.name}: {pool.open} open, {len(pool._idle)} idle"
-            assert not pool._waiting
-            trunks = upstream.trunks
-            left = (trunks.open, trunks._connecting, len(trunks._calls), len(trunks._waiting))
-            assert left == (0, 0, 0, 0), f"{upstream.name}: {left}"
+            for endpoint, place in upstream.places.items():
+                pool, trunks = place.pool, place.trunks
+                assert pool.open == len(pool._idle), f"{upstream.name}: {pool.open} open, {len(pool._idle)} idle"
+                assert not pool._waiting
+                left = (trunks.open, trunks._connecting, len(trunks._calls), len(trunks._waiting))
+                assert left == (0, 0, 0, 0), f"{upstream.name}: {left}"
+                assert endpoint.active == 0, f"{upstream.name}: {endpoint.active} attempts under way"
+            assert upstream.destination.ceilings.requests.count == 0
         for door in {side.door for _, side in self._inbound} | {side.door for *_, side in self._outbound}:
             assert not door.rooms._taken, door.rooms._taken
 
