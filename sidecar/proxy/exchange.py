@@ -91,7 +91,6 @@ class Exchange(Flow):
             if response.status == 101:
                 await self._switch(connection, response)
                 pool.discard(connection)
-                self._attempts.answered(response)
                 return False
             await self._relay(connection, response)
         except BaseException as error:
@@ -513,6 +512,7 @@ class Exchange(Flow):
             side.door.side.judge_again(port, hop, self._caller, whole, upstream, connection)
 
         self.switched = True
+        self._attempts.answered(response)  # a tunnel is no request under way (decision D25)
         with side.tunnels.open(port.current, judge):
             await tunnel(port, wire, connection.wire, hop, idle=NEVER, lease=lease_of(hop, port), early=early)
 

@@ -16,7 +16,9 @@ from sidecar.policy.reading import Reading
 from sidecar.proxy.inbound import InboundSide
 from sidecar.proxy.outbound import OutboundSide
 from sidecar.proxy.upstream import Upstream
+from sidecar.traffic.ceilings import CeilingRules
 from sidecar.traffic.destination import DestinationRules
+from sidecar.traffic.retry import RetryRules
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -140,13 +142,14 @@ class Maker:
     # ---- upstreams -------------------------------------------------------------------------------------------------
 
     def _app(self, made: Generation, before: Generation | None, spec: Inbound) -> Upstream:
-        facts = (spec.name, "app", spec.protocol, (spec.app,), made.service.identity, None, spec.app_http)
+        facts = (spec.name, "app", spec.protocol, (spec.app,), made.service.identity, None, spec.app_http, None)
         return self._declare(made, before, ("app", spec.name), *facts)
 
     def _upstream(self, made: Generation, before: Generation | None, spec: Outbound) -> Upstream:
         gate = self._gate if spec.unmeshed == "refuse" else None
         http: HttpVersion = "http2" if spec.upgrade == "h2" else "auto"
-        facts = (spec.name, spec.host, spec.protocol, spec.endpoints, spec.identity, gate, http)
+        rules = _rules(spec, made.service.limits.requests)
+        facts = (spec.name, spec.host, spec.protocol, spec.endpoints, spec.identity, gate, http, rules)
         return self._declare(made, before, ("upstream", spec.name), *facts)
 
     def _declare(
@@ -161,12 +164,13 @@ class Maker:
         identity: object,
         gate: Gate | None,
         http: HttpVersion,
+        rules: DestinationRules | None,
     ) -> Upstream:
         """The upstream of this place: the one that is there, where all it depends on is the same, or a new one."""
         service = made.service
         times, limits = service.timeouts, service.limits
         facts = (
-            name, host, protocol, endpoints, identity, gate, http,
+            name, host, protocol, endpoints, identity, gate, http, rules,
             times.connect, times.handshake, times.pool_idle_app, times.pool_idle_peer,
             limits.pool, limits.pending, limits.head_bytes, limits.head_lines,
         )  # fmt: skip
@@ -186,10 +190,19 @@ class Maker:
             limits=limits,
             on_handshake=self._recorder.handshake,
             http=http,
-            rules=DestinationRules() if place[0] == "upstream" else None,
+            rules=rules,
         )
         made.upstreams[place] = Declared(facts, upstream)
         return upstream
+
+
+def _rules(spec: Outbound, requests: int) -> DestinationRules:
+    """What the configuration says of one upstream, in the words of `sidecar.traffic`."""
+    retries = RetryRules(tries=1 + spec.retries.resends, statuses=frozenset(spec.retries.statuses))
+    return DestinationRules(
+        balance=spec.balance, retries=retries, budget_ratio=spec.retries.budget, watched=spec.breaker == "on",
+        ceilings=CeilingRules(requests=requests),
+    )  # fmt: skip
 
 
 def _called(made: Generation, name: str) -> Upstream | None:

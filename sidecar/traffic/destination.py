@@ -45,6 +45,7 @@ class DestinationRules:
     zone: str = ""  # ours, where it is to be preferred
     ramp: float = RAMP  # seconds of slow start
     panic: float = PANIC
+    watched: bool = True  # whether endpoints that fail are taken out
     outliers: OutlierRules = field(default_factory=OutlierRules)
     retries: RetryRules = field(default_factory=RetryRules)
     ceilings: CeilingRules = field(default_factory=CeilingRules)
@@ -107,10 +108,12 @@ class Destination:
             endpoint.end_limited(now, now - began, hint)
         else:
             endpoint.end_badly(now, now - began)
-        return self._watch.end(endpoint, outcome, began, now)
+        return self._watch.end(endpoint, outcome, began, now) if self.rules.watched else False
 
     def sweep(self, now: float) -> list[Endpoint]:
         """Compare the endpoints; returns those that were taken out for it."""
+        if not self.rules.watched:
+            return []
         return self._watch.sweep(now)
 
     def retry_at(self, now: float) -> float:

@@ -17,6 +17,7 @@ What comes over a wire is read by a small reader of the tests' own (`h1_line`), 
 from __future__ import annotations
 
 import functools
+import random
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any, cast
@@ -53,7 +54,7 @@ services:
   web:
     address: 10.0.0.1
     outbound:
-      - {to: orders, port: http, listen: "%(local)s"}
+      - {to: orders, port: http, listen: "%(local)s"%(to)s}
       - {to: orders, port: raw, listen: "127.0.0.1:9002", host: orders-db}
     forward_proxy: "127.0.0.1:9000"
     limits: {pool: 4%(web_limits)s}
@@ -188,12 +189,13 @@ class Stage:
 
     def __init__(
         self, *, orders: str = "", web: str = "", http: str = "", raw: str = "", orders_limits: str = "",
-        web_limits: str = "", app: str = APP, protocol: str = "http", local: str = "127.0.0.1:9001",
+        web_limits: str = "", app: str = APP, protocol: str = "http", local: str = "127.0.0.1:9001", to: str = "",
     ) -> None:  # fmt: skip
+        random.seed(0)  # whom a balancer picks, and how long a retry waits
         self.port = MemoryPort()
         wall = self.port.wall()
         more = {"orders": orders, "web": web, "http": http, "raw": raw}
-        more |= {"app": app, "protocol": protocol, "local": local}
+        more |= {"app": app, "protocol": protocol, "local": local, "to": to}
         limits = {"orders_limits": orders_limits, "web_limits": web_limits}
         self.config = load_text(MESH % (more | limits), now=wall)
         self.gates = {who: MemoryGate(who, not_after=wall + DAY) for who in (WEB, ORDERS, MALLORY)}

@@ -1,0 +1,208 @@
+"""Where attempts go, when there is another, and when nobody is asked any more (decisions D22 and D24)."""
+
+from __future__ import annotations
+
+import pytest
+
+from sidecar.errors import ConnectFailed
+from tests.kit import apps
+from tests.kit.h1_line import Line, Request
+from tests.kit.play import Stage, scene
+
+GET = b"GET / HTTP/1.1\r\nHost: orders\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: orders\r\nContent-Length: 2\r\n\r\nhi"
+KEYED = b"POST / HTTP/1.1\r\nHost: orders\r\nIdempotency-Key: a\r\nContent-Length: 2\r\n\r\nhi"
+BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nbusy"
+FORBIDDEN = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno"
+LIVE, DEAD = "10.0.0.2:17443", "10.0.0.9:17443"
+TWO = f', endpoints: ["{DEAD}", "{LIVE}"]'
+AGAIN = ", retries: {statuses: [503]}"
+
+
+def failing_first(times: int, seen: list[Request], answer: bytes = BUSY) -> apps.Serve:
+    """Refuses the first requests, over all connections."""
+
+    def reply(request: Request) -> bytes:
+        seen.append(request)
+        return answer if len(seen) <= times else apps.OK
+
+    return apps.replying(reply)
+
+
+@pytest.mark.parametrize("request_", [GET, POST])
+@scene(to=TWO)
+async def test_who_cannot_be_reached_is_nobodys_loss(stage: Stage, request_: bytes) -> None:
+    """Nothing was sent, so any method may go elsewhere; after a few of them the dead one is left alone."""
+    seen: list[Request] = []
+    stage.app(apps.keeping(seen))
+    for _ in range(40):
+        assert (await stage.ask(request_)).status == 200
+    assert len(seen) == 40
+    hops = stage.web.books.hops
+    assert {hop.attempts for hop in hops} == {1, 2}
+    assert {hop.attempts for hop in hops[-10:]} == {1}
+    assert {hop.endpoint for hop in hops} == {LIVE}
+
+
+@scene(to=TWO + ", retries: {resends: 0}")
+async def test_retries_can_be_turned_off(stage: Stage) -> None:
+    stage.app(apps.always(apps.OK))
+    statuses = {(await stage.ask(GET)).status for _ in range(40)}
+    assert statuses == {200, 503}
+    assert {hop.attempts for hop in stage.web.books.hops} == {1}
+    assert any(isinstance(hop.error, ConnectFailed) for hop in stage.web.books.hops)
+
+
+@scene(to=f', endpoints: ["{DEAD}"]')
+async def test_a_destination_that_is_down_is_not_asked_for_a_while(stage: Stage) -> None:
+    """Five failures and nothing else open the breaker: an immediate 503 that says when to come again."""
+    first = await stage.ask(GET)
+    assert first.status == 503
+    assert stage.web.books.hops[-1].attempts == 3
+    for _ in range(2):
+        await stage.ask(GET)
+    began = stage.now
+    refused = await stage.ask(GET)
+    assert refused.status == 503
+    assert refused.get("retry-after") in (b"1", b"2")  # a second, and up to half of one by chance
+    assert stage.now == began
+    hop = stage.web.books.hops[-1]
+    assert hop.flag == "UH"
+    assert hop.error is not None
+    assert f"{DEAD} open" in hop.error.detail
+
+
+@scene()
+async def test_an_application_that_fails_is_let_breathe_and_asked_again(stage: Stage) -> None:
+    """One probe a second or so; a good answer closes the breaker at once."""
+    seen: list[Request] = []
+    stage.app(failing_first(6, seen))
+    for _ in range(5):
+        assert (await stage.ask(GET)).body == b"busy"
+    for _ in range(5):
+        assert (await stage.ask(GET)).body != b"busy"
+    assert len(seen) == 5
+    await stage.sleep(1.5)
+    assert (await stage.ask(GET)).body == b"busy"  # the probe
+    assert (await stage.ask(GET)).status == 503
+    assert len(seen) == 6
+    await stage.sleep(3.0)
+    for _ in range(3):
+        assert (await stage.ask(GET)).status == 200
+    assert len(seen) == 9
+
+
+@scene(to=", breaker: off")
+async def test_without_a_breaker_everything_is_asked(stage: Stage) -> None:
+    seen: list[Request] = []
+    stage.app(failing_first(20, seen))
+    for _ in range(20):
+        assert (await stage.ask(GET)).body == b"busy"
+    assert len(seen) == 20
+
+
+@scene()
+async def test_refusals_are_no_failures_of_an_endpoint(stage: Stage) -> None:
+    """The application's own 403, and those of the peer's sidecar."""
+    stage.app(apps.replying(lambda request: FORBIDDEN if request.target == b"/no" else apps.OK))
+    for _ in range(20):
+        assert (await stage.ask(GET.replace(b"/", b"/no", 1))).body == b"no"
+    for _ in range(20):
+        answer = await stage.ask(b"GET /a%00b HTTP/1.1\r\nHost: orders\r\n\r\n")
+        assert answer.status == 400
+        assert answer.get("mesh-decision-id")
+    assert (await stage.ask(GET)).status == 200
+
+
+@pytest.mark.parametrize(("request_", "times", "status"), [
+    (GET, 1, 200), (GET, 2, 200), (GET, 3, 503), (KEYED, 2, 200), (POST, 1, 503),
+])  # fmt: skip
+@scene(to=AGAIN)
+async def test_a_status_is_tried_again_where_that_is_wanted_and_harmless(
+    stage: Stage, request_: bytes, times: int, status: int
+) -> None:
+    seen: list[Request] = []
+    stage.app(failing_first(times, seen))
+    answer = await stage.ask(request_, request_.split(b" ")[0].decode())
+    assert answer.status == status
+    tries = 1 if request_ is POST else min(times, 2) + 1
+    assert [request.body for request in seen] == [request_.partition(b"\r\n\r\n")[2]] * tries
+    assert stage.web.books.hop.attempts == tries
+
+
+@scene()
+async def test_a_status_is_an_answer_unless_somebody_wants_it_otherwise(stage: Stage) -> None:
+    seen: list[Request] = []
+    stage.app(failing_first(1, seen))
+    assert (await stage.ask(GET)).body == b"busy"
+    assert len(seen) == 1
+
+
+@scene(to=AGAIN)
+async def test_who_asks_to_be_left_alone_is(stage: Stage) -> None:
+    """A Retry-After of more than five seconds is passed on, and so is the answer."""
+    seen: list[Request] = []
+    stage.app(failing_first(1, seen, BUSY.replace(b"\r\n\r\n", b"\r\nRetry-After: 60\r\n\r\n")))
+    answer = await stage.ask(GET)
+    assert (answer.status, answer.get("retry-after")) == (503, b"60")
+    assert len(seen) == 1
+
+
+@scene(to=AGAIN)
+async def test_the_wait_that_is_asked_for_is_kept(stage: Stage) -> None:
+    seen: list[Request] = []
+    stage.app(failing_first(1, seen, BUSY.replace(b"\r\n\r\n", b"\r\nRetry-After: 2\r\n\r\n")))
+    assert (await stage.ask(GET)).status == 200
+    assert 2.0 <= stage.now <= 3.1  # and up to half of it on top
+
+
+@scene(to=AGAIN)
+async def test_a_caller_who_leaves_is_not_asked_for_again(stage: Stage) -> None:
+    seen: list[Request] = []
+    stage.app(failing_first(1, seen, BUSY.replace(b"\r\n\r\n", b"\r\nRetry-After: 2\r\n\r\n")))
+    web = await stage.call()
+    await web.say(GET)
+    await stage.sleep(0.5)
+    web.wire.abort()
+    await stage.sleep(10.0)
+    assert len(seen) == 1
+    assert stage.web.books.hop.flag == "DC"
+
+
+@scene(to=AGAIN + ", breaker: off")
+async def test_the_budget_holds_whatever_happens(stage: Stage) -> None:
+    """Ten a second, or a fifth of the requests: here ten seconds' worth are spent at once."""
+    seen: list[Request] = []
+    stage.app(failing_first(1000, seen))
+    for _ in range(100):
+        assert (await stage.ask(GET)).status == 503
+    assert len(seen) <= 100 + 100 + 100 * 0.25
+
+
+@scene(web_limits=", requests: 2")
+async def test_more_requests_than_may_be_under_way_are_refused_at_once(stage: Stage) -> None:
+    async def slow(line: Line) -> None:
+        while True:
+            await line.request()
+            await stage.sleep(1.0)
+            await line.say(apps.OK)
+
+    stage.app(slow)
+    lines = [await stage.call() for _ in range(3)]
+    for line in lines:
+        await line.say(GET)
+    answers = [await line.answer() for line in lines]
+    assert sorted(answer.status for answer in answers) == [200, 200, 503]
+    assert stage.web.books.flags.count("UO") == 1
+    error = next(hop.error for hop in stage.web.books.hops if hop.error)
+    assert "limits.requests" in str(error)
+
+
+@scene(web_limits=", requests: 1")
+async def test_a_tunnel_is_no_request_under_way(stage: Stage) -> None:
+    stage.app(apps.once(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n"))
+    web = await stage.call()
+    await web.say(b"GET / HTTP/1.1\r\nHost: orders\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n")
+    assert (await web.answer()).status == 101
+    stage.app(apps.always(apps.OK))
+    assert (await stage.ask(GET)).status == 200
