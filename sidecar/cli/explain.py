@@ -224,6 +224,7 @@ def _show_facts(hop: dict[str, Any]) -> None:
         ("shown", _safe(hop.get("presented"))),
         ("request", _safe(request)),
         ("outcome", f"{hop.get('status') or 'closed'}, {outcome}"),
+        *[("tried", _safe(each)) for each in hop.get("tried") or ()],
         ("posture", _safe(hop.get("strict"))),
     ])  # fmt: skip
 

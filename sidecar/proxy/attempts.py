@@ -34,6 +34,14 @@ if TYPE_CHECKING:
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"))  # RFC 9110 section 9.2.2
 LONG: Final = 1.0  # seconds: what took longer and brought nothing is tried again at another endpoint, or not at all
 RENEWALS: Final = 2  # other connections for a request whose connections end under it
+WORDS: Final[dict[str, str]] = {  # why there is no further attempt, in a log and in `mesh explain`
+    "elsewhere": "not tried again: a sidecar nearer to the failure has tried already",
+    "pushed_back": "not tried again: it asks for more time than a request is held here",
+    "tries": "not tried again: as often as retries.resends lets it",
+    "replay": "not tried again: too much of its body has been passed on",
+    "deadline": "not tried again: the answer would come too late",
+    "budget": "not tried again: the budget for retries is spent (retries.budget)",
+}
 
 
 class Attempts:
@@ -101,12 +109,14 @@ class Attempts:
         place = self._place
         if stale and isinstance(error, UpstreamClosed):
             error.reused = True
+        self._note(error.name)
         self.end(of_error(error))
         leaves = isinstance(error, UpstreamRefused) and error.code is None
         if stale or leaves:
             if self._renewals >= RENEWALS or not replayable or not (leaves or not wrote or self.resendable):
                 return None
             self._renewals += 1
+            self._upstream.on_retry(self._upstream.name, "renewed")
             if stale:
                 self.max_idle = FRESH
             return 0.0
@@ -123,6 +133,7 @@ class Attempts:
         if kind != Kind.STATUS or not self._upstream.guarded:
             return None
         place, hint = self._place, self._hint(response)
+        self._note(f"answered {response.status}")
         wait = self._judge(kind, place, replayable=replayable, hint=hint, elsewhere=_tried_elsewhere(response))
         if wait is not None:
             self.end(of_status(response.status), hint)
@@ -138,10 +149,18 @@ class Attempts:
             replayable=replayable, deadline=self.until, hint=hint, elsewhere=elsewhere,
         )  # fmt: skip
         if not isinstance(decision, Again):
+            if decision.why != "kind":
+                self._upstream.on_retry(self._upstream.name, decision.why)
+                self._hop.tried += (WORDS[decision.why],)
             return None
+        self._upstream.on_retry(self._upstream.name, "sent")
         if place is not None:
             self._excluded.append(place.endpoint)
         return decision.wait
+
+    def _note(self, what: str) -> None:
+        where = self._place.endpoint.name if self._place is not None else "nowhere"
+        self._hop.tried += (f"{where}: {what} after {(self._port.now - self._began) * 1e3:.0f} ms",)
 
     def _hint(self, response: ResponseHead) -> float | None:
         asked = push_back(response.headers)

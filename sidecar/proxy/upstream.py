@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from functools import partial
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sidecar.config.schema import Address, HttpVersion, Limits, Timeouts
 from sidecar.errors import (
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from sidecar.net.port import Wire
     from sidecar.traffic.endpoints import Endpoint
 
+STATES: Final = ("available", "unhealthy", "ejected", "open", "half-open")
 MOST_NAMED: Final = 5  # endpoints in an error's text
 
 class Upstream:
@@ -59,6 +60,7 @@ class Upstream:
         timeouts: Timeouts,
         limits: Limits,
         on_handshake: Callable[[Handshake], str],
+        on_retry: Callable[[str, str], None],
         http: HttpVersion = "auto",
         rules: DestinationRules | None = None,
         dice: Callable[[], float] = random.random,  # no secret: who waits how long, and who goes where
@@ -74,6 +76,7 @@ class Upstream:
         self._timeouts = timeouts
         self._limits = limits
         self._on_handshake = on_handshake
+        self.on_retry = on_retry  # called with our name, and what became of a retry
         self.answers = AnswerReader(limits.head_bytes, limits.head_lines)
         self.heir: Upstream | None = None  # who stands in our place since a reload
         self.ends_at = NEVER  # monotonic: when what is open to it ends, because it is no longer declared
@@ -157,6 +160,35 @@ class Upstream:
         error = NoHealthyUpstream(f"no endpoint of {self.name} may be asked for the next {wait:.1f} s: {states}")
         error.retry_after = wait
         return error
+
+    # ---- what it looks like ----------------------------------------------------------------------------------------
+
+    def states(self) -> dict[str, int]:
+        """How many of its endpoints are in each state; none of an application, which nobody chooses from."""
+        if self._sole is not None:
+            return {}
+        seen = [each.state for each in self.destination.seen(self._port.now)]
+        return {state: seen.count(state) for state in STATES}
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """A row for each endpoint, as `mesh endpoints` shows them."""
+        if self._sole is not None:
+            return []
+        now, budget = self._port.now, self.destination.budget
+        return [
+            {
+                "upstream": self.name,
+                "identity": self.identity.text if self.identity is not None else "",
+                "endpoint": each.name,
+                "state": each.state,
+                "latency_ms": round(each.latency * 1e3, 3),
+                "active": each.active,
+                "back_in_s": round(each.until - now, 1) if each.until > now else None,
+                "connections": place.pool.open + place.trunks.open,
+                "retries_left": budget.left(now),
+            }
+            for each, place in zip(self.destination.seen(now), self.places.values(), strict=True)
+        ]
 
     def speaks_h2(self, head: RequestHead) -> bool:
         """Whether this request goes by HTTP/2.

@@ -372,14 +372,21 @@ class Proxy:
             for name, protocol, address, _ in self._outbound
         ]
 
+    def endpoints(self) -> list[dict[str, Any]]:
+        """What the balancers see, for `mesh endpoints`."""
+        return [row for upstream in self._upstreams for row in upstream.to_json()]
+
     def sweep(self) -> None:
         """Close what has been idle or left over for too long; look whether there is memory for newcomers."""
         self._heap.look(self.connections)
         self._look_at_requests()
         if self._memory_limit is not None:
             self.admission.short_of_memory = memory_used() > self._memory_limit * SHARE
+        gauge = self._recorder.metrics.counter("mesh_endpoints")
         for upstream in self._upstreams:
             upstream.sweep()
+            for state, count in upstream.states().items():
+                gauge.set(count, (upstream.name, state))
         if self._ends and self._ends[0] <= self._reactor.now:
             self._end_retired()
         if self._postures.look():

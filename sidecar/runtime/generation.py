@@ -189,6 +189,7 @@ class Maker:
             timeouts=times,
             limits=limits,
             on_handshake=self._recorder.handshake,
+            on_retry=self._recorder.retry,
             http=http,
             rules=rules,
         )
