@@ -22,6 +22,7 @@ from sidecar.net.port import NEVER
 from sidecar.traffic.hints import push_back, retry_after
 from sidecar.traffic.outcome import Outcome, of_error, of_grpc, of_status
 from sidecar.traffic.retry import Again, Kind, kind_of
+from sidecar.traffic.spent import RETRIED, trace_of
 
 if TYPE_CHECKING:
     from sidecar.hop import Hop
@@ -134,7 +135,7 @@ class Attempts:
             return None
         place, hint = self._place, self._hint(response)
         self._note(f"answered {response.status}")
-        wait = self._judge(kind, place, replayable=replayable, hint=hint, elsewhere=_tried_elsewhere(response))
+        wait = self._judge(kind, place, replayable=replayable, hint=hint, elsewhere=self._tried_elsewhere(response))
         if wait is not None:
             self.end(of_status(response.status), hint)
         return wait
@@ -154,6 +155,8 @@ class Attempts:
                 self._hop.tried += (WORDS[decision.why],)
             return None
         self._upstream.on_retry(self._upstream.name, "sent")
+        if self._upstream.guarded:
+            self._upstream.spent.add(trace_of(self._head.headers), self._port.now)
         if place is not None:
             self._excluded.append(place.endpoint)
         return decision.wait
@@ -162,11 +165,10 @@ class Attempts:
         where = self._place.endpoint.name if self._place is not None else "nowhere"
         self._hop.tried += (f"{where}: {what} after {(self._port.now - self._began) * 1e3:.0f} ms",)
 
+    def _tried_elsewhere(self, response: ResponseHead) -> bool:
+        """Whether a sidecar nearer to the failure says that it has spent retries on it."""
+        return self._upstream.meshed and RETRIED in response.headers
+
     def _hint(self, response: ResponseHead) -> float | None:
         asked = push_back(response.headers)
         return asked if asked is not None else retry_after(response.headers, self._port.wall())
-
-
-def _tried_elsewhere(response: ResponseHead) -> bool:
-    """Whether a sidecar nearer to the failure says that it has spent retries on it."""
-    return first(response.headers, b"mesh-retried") is not None

@@ -42,6 +42,7 @@ from sidecar.proxy.attempts import Attempts
 from sidecar.proxy.carrier import StreamEnd
 from sidecar.proxy.flow import Flow
 from sidecar.proxy.tcp import lease_of, tunnel
+from sidecar.traffic.outcome import Outcome
 
 if TYPE_CHECKING:
     from sidecar.hop import Headers, Hop
@@ -106,6 +107,11 @@ class Exchange(Flow):
         else:
             pool.discard(connection)
         return self._codec.reusable and not early
+
+    def become_stream(self) -> None:
+        """An answer that lasts is no request under way."""
+        if self.answered:
+            self._attempts.end(Outcome.GOOD)
 
     def owed_by(self, wire: Wire) -> bool:
         """Whether we wait for bytes of its body that the downstream has promised and may send (sidecar.proxy.pace)."""

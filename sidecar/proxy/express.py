@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 REPEATABLE = frozenset(method.decode() for method in IDEMPOTENT)
 CLOSE = b"connection: close\r\n\r\n"
-_TELLING = frozenset((403, 429, *range(500, 600)))  # answers that say something of an endpoint, or of a peer's sidecar
 
 
 class Way(Enum):
@@ -82,7 +81,7 @@ class Express:
     """The plain requests of one downstream connection."""
 
     __slots__ = (
-        "_caller", "_connection", "_hop", "_lane", "_owner", "_place", "_port", "_side", "_upstream", "_wire",
+        "_caller", "_connection", "_hop", "_lane", "_owner", "_place", "_pool", "_port", "_side", "_upstream", "_wire",
         "handover",
     )  # fmt: skip
 
@@ -95,7 +94,8 @@ class Express:
         self._lane: Lane | None = None
         self._hop: Hop | None = None  # used again for each request: nobody keeps the hop of one that ended well
         self._connection: Connection | None = None  # taken, while a request is under way
-        self._place: Place | None = None  # where that belongs
+        self._pool: Pool | None = None  # where that belongs
+        self._place: Place | None = None  # of the attempt under way
         self._upstream: Upstream | None = None
         self.handover: Handover | None = None  # for the general way
 
@@ -173,7 +173,7 @@ class Express:
                 return self._general(data[at:])
 
             # ask
-            self._connection, self._place, self._upstream = connection, place, whom
+            self._connection, self._pool, self._place, self._upstream = connection, pool, place, whom
             hop.rule, hop.route = ticket.permit.rule, ticket.permit.route
             hop.endpoint = connection.endpoint
             if side.direction == "outbound":
@@ -191,7 +191,7 @@ class Express:
             except (WireBroken, PeerGone, Expired) as error:
                 problem = error
             response = whom.answers.read(answer, to_head=method == "HEAD")
-            if not isinstance(response, PlainResponse) or (whom.guarded and response.status in _TELLING):
+            if not isinstance(response, PlainResponse) or response.status in whom.telling:
                 self.handover = Handover(
                     hop, side, whom, place, connection, answer, problem, task.deadline,
                     wrote=upstream.sent > already, sent=sent,
@@ -228,9 +228,8 @@ class Express:
                     raise DownstreamGone from None
                 except Expired:
                     raise DownstreamIdle("the downstream does not read its answer (timeouts.idle)") from None
-            self._place = None
             if whom.guarded:
-                whom.end(place, Outcome.GOOD, hop.started, now)
+                self._let_go()
             hop.ended = port.read_clock()
             tallies, kind = ticket.tallies, status // 100
             tallies[kind] = side.recorder.observe_plain(hop, tallies.get(kind))
@@ -238,6 +237,12 @@ class Express:
                 await close_in_stages(port, wire)
                 return Way.END
             at = end
+
+    def _let_go(self) -> None:
+        """The attempt has brought its answer; what is left of that is no request under way."""
+        place, self._place, hop = self._place, None, self._hop
+        if place is not None and self._upstream is not None and hop is not None:
+            self._upstream.end(place, Outcome.GOOD, hop.started, hop.first_byte)
 
     def _general(self, data: bytes) -> Way:
         """Leave the request that begins here, and all that follows, to the general way."""
@@ -252,7 +257,7 @@ class Express:
         owner, side, hop = self._owner, self._side, self._hop
         assert side is not None
         assert hop is not None
-        owner.exchange = flow = PlainAnswer(self._port, side, hop, self._wire)
+        owner.exchange = flow = PlainAnswer(self._port, side, hop, self._wire, self._let_go)
         end = CLOSE if close else b"\r\n"
         body = answer[response.size :]
         answer = b""
@@ -276,10 +281,10 @@ class Express:
         self._hop = self._connection = self._place = None
         if owner.idle:
             return Way.END
+        if connection is not None and self._pool is not None:
+            connection.wire.abort()
+            self._pool.discard(connection)
         if place is not None and self._upstream is not None:
-            if connection is not None:
-                connection.wire.abort()
-                place.pool.discard(connection)
             self._upstream.end(place, of_error(error), hop.started if hop else 0.0, self._port.now)
         if side is None or hop is None:
             side = owner.door.side

@@ -191,6 +191,9 @@ class Http2Connection:
     def look(self, now: float) -> None:
         """End what waits too long for the other side, and requests whose caller, a peer, is too slow."""
         self.codec.check_time(now)
+        for serving in self._serving.values():
+            if serving.exchange is not None and now - serving.exchange.began > STREAM_SECONDS:
+                serving.exchange.become_stream()
         if self.direction == "inbound":
             for stream, serving in list(self._serving.items()):
                 self._look_at(stream.tag, serving, now)

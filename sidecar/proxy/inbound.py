@@ -46,6 +46,7 @@ from sidecar.policy.strangers import for_strangers
 from sidecar.proxy.lane import ENABLED, MAX_LANES, Lane
 from sidecar.proxy.side import Caller, Door, Plan, with_head
 from sidecar.proxy.tcp import Tunnels, lease_of, tunnel
+from sidecar.traffic.spent import RETRIED, trace_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -62,9 +63,11 @@ if TYPE_CHECKING:
     from sidecar.policy.reading import Reading
     from sidecar.proxy.upstream import Upstream
     from sidecar.telemetry.record import Recorder
+    from sidecar.traffic.spent import Spent
 
 VIA = b"mesh-via"  # instance ids of the sidecars that a request has passed, oldest first (decision D21)
 MAX_VIA = 32
+FAILED, UNAVAILABLE = 500, (b"grpc-status", b"14")  # answers after which somebody may want to try again
 PLAINTEXT = "the caller speaks no TLS, so it has proved no identity"
 # Upgrades that are never passed: inside them more requests would travel, which nobody could judge.
 UNJUDGED = (b"h2c", b"http", b"tls")
@@ -88,6 +91,7 @@ class InboundSide:
         limits: Limits,
         recorder: Recorder,
         tunnels: Tunnels,
+        spent: Spent,
         audit_accepts: Callable[[], bool],
         reading: Reading,
         only_http: bool = False,
@@ -98,6 +102,7 @@ class InboundSide:
         self.limits = limits
         self.recorder = recorder
         self.tunnels = tunnels
+        self._spent = spent
         self.door = Door(self)
         self._identity = identity
         self._instance = instance.encode()
@@ -301,8 +306,14 @@ class InboundSide:
         return ours
 
     def response_headers(self, hop: Hop, head: ResponseHead, upstream: Upstream) -> Headers:
-        """The header fields of the application's answer, without what only the mesh may say."""
-        return without_reserved(end_to_end(head.headers))
+        """The header fields of the application's answer, without what only the mesh may say; with a note where it
+        failed and we have spent retries on what it asked for meanwhile, so that nobody farther away does too.
+        """
+        headers = without_reserved(end_to_end(head.headers))
+        failed = head.status >= FAILED or UNAVAILABLE in headers
+        if failed and hop.peer is not None and self._spent.during(trace_of(hop.headers), hop.started, self.app.now):
+            headers.append(RETRIED)
+        return headers
 
     def response_trailers(self, hop: Hop, trailers: Headers, upstream: Upstream) -> Headers:
         """What follows the messages of a gRPC call, without what only the mesh may say."""

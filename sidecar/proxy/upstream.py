@@ -40,8 +40,11 @@ if TYPE_CHECKING:
     from sidecar.net.mtls import Gate, Peer
     from sidecar.net.port import Wire
     from sidecar.traffic.endpoints import Endpoint
+    from sidecar.traffic.spent import Spent
 
 STATES: Final = ("available", "unhealthy", "ejected", "open", "half-open")
+FAILURES: Final = frozenset(range(500, 600))
+TELLING: Final = FAILURES | {403, 429}  # that say something of an endpoint, or are of a peer's sidecar
 MOST_NAMED: Final = 5  # endpoints in an error's text
 
 class Upstream:
@@ -61,6 +64,7 @@ class Upstream:
         limits: Limits,
         on_handshake: Callable[[Handshake], str],
         on_retry: Callable[[str, str], None],
+        spent: Spent,
         http: HttpVersion = "auto",
         rules: DestinationRules | None = None,
         dice: Callable[[], float] = random.random,  # no secret: who waits how long, and who goes where
@@ -76,6 +80,7 @@ class Upstream:
         self._timeouts = timeouts
         self._limits = limits
         self._on_handshake = on_handshake
+        self.spent = spent  # the retries of this sidecar, to all of its upstreams
         self.on_retry = on_retry  # called with our name, and what became of a retry
         self.answers = AnswerReader(limits.head_bytes, limits.head_lines)
         self.heir: Upstream | None = None  # who stands in our place since a reload
@@ -84,6 +89,7 @@ class Upstream:
         declared = [Declared(address) for address in endpoints]
         self.destination = Destination(declared, dice, port.now, rules or DestinationRules())
         self.places = {endpoint: self._place(endpoint) for endpoint in self.destination.endpoints}
+        self.telling = TELLING if rules is not None else FAILURES  # statuses that are for the general way to pass on
         self._sole = None if rules is not None else next(iter(self.places.values()))
         if gate is not None:
             self.renew(gate.generation)
@@ -160,6 +166,11 @@ class Upstream:
         error = NoHealthyUpstream(f"no endpoint of {self.name} may be asked for the next {wait:.1f} s: {states}")
         error.retry_after = wait
         return error
+
+    @property
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return self._port.now
 
     # ---- what it looks like ----------------------------------------------------------------------------------------
 

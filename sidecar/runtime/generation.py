@@ -19,6 +19,7 @@ from sidecar.proxy.upstream import Upstream
 from sidecar.traffic.ceilings import CeilingRules
 from sidecar.traffic.destination import DestinationRules
 from sidecar.traffic.retry import RetryRules
+from sidecar.traffic.spent import Spent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -72,6 +73,7 @@ class Maker:
         self._recorder = recorder
         self._instance = instance
         self._tunnels = tunnels
+        self._spent = Spent()
 
     def generation(self, service: Service, before: Generation | None) -> Generation:
         """The generation of this configuration; `before` is the one in force."""
@@ -114,6 +116,7 @@ class Maker:
             limits=service.limits,
             recorder=self._recorder,
             tunnels=self._tunnels,
+            spent=self._spent,
             audit_accepts=self._recorder.audit_accepts,
             reading=Reading.of(service, spec),
             only_http=needs_http(service, spec),
@@ -190,6 +193,7 @@ class Maker:
             limits=limits,
             on_handshake=self._recorder.handshake,
             on_retry=self._recorder.retry,
+            spent=self._spent,
             http=http,
             rules=rules,
         )

@@ -206,3 +206,95 @@ async def test_a_tunnel_is_no_request_under_way(stage: Stage) -> None:
     assert (await web.answer()).status == 101
     stage.app(apps.always(apps.OK))
     assert (await stage.ask(GET)).status == 200
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 1000000", b"Transfer-Encoding: chunked"])
+@scene(web_limits=", requests: 1")
+async def test_an_answer_that_lasts_is_no_request_under_way(stage: Stage, framing: bytes) -> None:
+    """Nor is it for the pools and the balancer (decision D25: after 30 s)."""
+
+    async def serve(line: Line) -> None:
+        request = await line.request()
+        if request.target == b"/":
+            await line.say(apps.OK)
+            request = await line.request()
+        await line.say(b"HTTP/1.1 200 OK\r\n" + framing + b"\r\n\r\n1\r\na\r\n")
+        await stage.sleep(100.0)
+
+    stage.app(serve)
+    stage.attend()
+    assert (await stage.ask(GET)).status == 200
+    web = await stage.call()
+    await web.say(GET.replace(b"/", b"/lasts", 1))
+    await stage.sleep(29.0)
+    assert (await stage.ask(GET)).status == 503
+    await stage.sleep(2.0)
+    assert (await stage.ask(GET)).status == 200
+    web.wire.abort()
+
+
+# ---- only the hop nearest the failure --------------------------------------------------------------------------------
+
+
+
+DEAD_LEAF = """
+    outbound:
+      - {to: leaf, unmeshed: passthrough, listen: "127.0.0.1:9005", protocol: http, endpoints: ["10.0.0.9:80"]}
+"""
+
+
+def traced(request: bytes, trace: bytes) -> bytes:
+    """A request of this trace."""
+    field = b"\r\nTraceparent: 00-%b-00f067aa0ba902b7-01" % trace if trace else b""
+    return request.replace(b"\r\n\r\n", field + b"\r\n\r\n")
+
+
+def calling_what_is_down(stage: Stage, trace: bytes, seen: list[Request]) -> apps.Serve:
+    """An application that calls what is down, by its own sidecar, and fails for it."""
+
+    async def serve(line: Line) -> None:
+        seen.append(await line.request())
+        leaf = await stage.call(9005)
+        await leaf.say(traced(b"GET / HTTP/1.1\r\nHost: leaf\r\n\r\n", trace))
+        assert (await leaf.answer()).status == 503
+        await line.say(BUSY)
+
+    return serve
+
+
+@pytest.mark.parametrize(("trace", "other", "marked"), [
+    (b"", b"", True),
+    (b"a" * 32, b"", True),
+    (b"a" * 32, b"a" * 32, True),
+    (b"a" * 32, b"b" * 32, False),
+])  # fmt: skip
+@scene(orders=DEAD_LEAF)
+async def test_who_has_tried_again_says_so_with_its_failure(
+    stage: Stage, trace: bytes, other: bytes, marked: bool
+) -> None:
+    """Joined by the trace, and else by time."""
+    stage.app(calling_what_is_down(stage, other, []))
+    peer = await stage.peer()
+    await peer.say(traced(GET, trace))
+    answer = await peer.answer()
+    assert answer.body == b"busy"
+    assert (answer.get("mesh-retried") == b"1") is marked
+
+
+@scene(orders=DEAD_LEAF, to=AGAIN)
+async def test_what_was_tried_again_nearer_to_the_failure_is_not_tried_here(stage: Stage) -> None:
+    """And the mark goes no further than our own sidecar."""
+    seen: list[Request] = []
+    stage.app(calling_what_is_down(stage, b"", seen))
+    answer = await stage.ask(GET)
+    assert (answer.body, answer.get("mesh-retried")) == (b"busy", None)
+    assert len(seen) == 1
+    assert "nearer to the failure" in stage.web.books.hops[-1].tried[-1]
+
+
+@scene()
+async def test_an_application_cannot_set_the_mark(stage: Stage) -> None:
+    stage.app(apps.always(BUSY.replace(b"\r\n\r\n", b"\r\nMesh-Retried: 1\r\n\r\n")))
+    peer = await stage.peer()
+    await peer.say(GET)
+    assert (await peer.answer()).get("mesh-retried") is None
