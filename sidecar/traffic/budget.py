@@ -1,0 +1,70 @@
+"""How many of a destination's requests may be sent again: a fifth of them, in the last ten seconds.
+
+Retries mend what fails by chance; when a destination is down they only multiply what it has to refuse. So they are paid
+from a budget, always (semantics S14, pain 7): within 10 s no more than 20 % of the requests that were sent for the
+first time, or 10 a second, whichever is *more*. Linkerd adds the two; then 200 requests a second may become 250, and
+the promise of at most 1.2 attempts a request would be broken by the floor. The floor is for the quiet ones, of whose
+five requests a second a fifth would be one.
+
+Time is cut into seconds, and the window is this one and the nine before it: two integers for each.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+RATIO: Final = 0.2
+FLOOR: Final = 10.0  # retries a second
+WINDOW: Final = 10  # seconds
+
+
+class Budget:
+    """The retries of one destination."""
+
+    __slots__ = ("_floor", "_ratio", "_requests", "_retries", "_second", "_window", "requests", "retries", "spent")
+
+    def __init__(self, ratio: float = RATIO, floor: float = FLOOR, window: int = WINDOW) -> None:
+        """`floor` is in retries a second, `window` in seconds. Raises ValueError for what is no budget."""
+        if not (0.0 <= ratio <= 1.0 and floor >= 0.0 and window >= 1):
+            raise ValueError(f"no budget: ratio {ratio}, floor {floor} a second, window {window} s")
+        self._ratio = ratio
+        self._floor = floor * window
+        self._window = window
+        self._requests = [0] * window
+        self._retries = [0] * window
+        self._second = 0
+        self.requests = 0  # in the window
+        self.retries = 0
+        self.spent = 0  # retries that were refused, ever
+
+    def request(self, now: float) -> None:
+        """A request is sent for the first time."""
+        second = int(now)
+        if second > self._second:
+            self._pass_to(second)
+        self._requests[self._second % self._window] += 1
+        self.requests += 1
+
+    def take(self, now: float) -> bool:
+        """One retry, if there is one left."""
+        if self.left(now) < 1:
+            self.spent += 1
+            return False
+        self._retries[self._second % self._window] += 1
+        self.retries += 1
+        return True
+
+    def left(self, now: float) -> int:
+        """How many retries there are at this moment."""
+        second = int(now)
+        if second > self._second:
+            self._pass_to(second)
+        return max(0, int(max(self._ratio * self.requests, self._floor)) - self.retries)
+
+    def _pass_to(self, second: int) -> None:
+        for step in range(1, min(second - self._second, self._window) + 1):
+            slot = (self._second + step) % self._window
+            self.requests -= self._requests[slot]
+            self.retries -= self._retries[slot]
+            self._requests[slot] = self._retries[slot] = 0
+        self._second = second
