@@ -44,8 +44,9 @@ def test_failures_in_a_row(outcomes, rules, out):
 
 
 @pytest.mark.parametrize(
-    ("count", "most", "may"), [(5, 0.1, 1), (9, 0.1, 1), (10, 0.1, 1), (20, 0.1, 2), (100, 0.1, 10), (5, 1.0, 4), (5, 0.0, 1)]
-)  # fmt: skip
+    ("count", "most", "may"),
+    [(5, 0.1, 1), (9, 0.1, 1), (10, 0.1, 1), (20, 0.1, 2), (100, 0.1, 10), (5, 1.0, 4), (5, 0.0, 1)],
+)
 def test_a_tenth_but_always_one_and_never_the_last(count, most, may):
     endpoints = a_set(count)
     assert sum(observe(endpoints, number, [F] * 5, most=most) for number in range(count)) == may
