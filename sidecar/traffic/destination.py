@@ -45,6 +45,7 @@ class DestinationRules:
     zone: str = ""  # ours, where it is to be preferred
     ramp: float = RAMP  # seconds of slow start
     panic: float = PANIC
+    watch: bool = True  # take out who fails, by breakers or outlier detection; health checks do in any case
     outliers: OutlierRules = field(default_factory=OutlierRules)
     retries: RetryRules = field(default_factory=RetryRules)
     ceilings: CeilingRules = field(default_factory=CeilingRules)
@@ -74,7 +75,7 @@ class Destination:
     ) -> None:  # fmt: skip
         self.rules = rules
         self.endpoints = EndpointSet.of(declared, now)
-        self._watch = Watch(self.endpoints, dice, now, rules.outliers)
+        self._watch = Watch(self.endpoints, dice, now, rules.outliers, on=rules.watch)
         self._balancer = _BALANCERS[rules.balance](
             self.endpoints, dice, now, zone=rules.zone, ramp=rules.ramp, panic=rules.panic
         )

@@ -49,6 +49,15 @@ def test_when_all_are_open_the_answer_says_when_to_come_again():
     assert ask(destination, G, 12.0)
 
 
+@pytest.mark.parametrize("count", [3, 6])
+def test_where_the_watch_is_off_nobody_is_taken_out_but_by_health_checks(count):
+    destination = a_destination(count, DestinationRules(watch=False))
+    assert all(ask(destination, F, 10.0 + step / 10) for step in range(300))
+    assert not destination.sweep(50.0)
+    destination.endpoints.all[0].mark(50.0, healthy=False)
+    assert [each.state for each in destination.seen(50.0)] == ["unhealthy"] + ["available"] * (count - 1)
+
+
 def test_who_has_no_endpoint_says_come_again_in_a_second():
     destination = a_destination(0)
     assert destination.begin(5.0) is None

@@ -1,4 +1,4 @@
-"""Quotas: never more than the limit in a window, whatever restarts, fails or is shared; and stores that keep them so."""
+"""Quotas: never more than the limit in a window, whatever restarts, fails or is shared; and the stores of them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ def test_a_store_grants_what_fits_and_takes_back(store):
     store.give_back("q", "web", 0, 4)
     store.give_back("q", "nobody", 0, 4)
     store.give_back("q", "web", 3600, 400)
-    assert store.uses("q") == [Use("q", "web", 0, 3600, 6), Use("q", "web", 3600, 7200, 0), Use("q", "é\n'", 0, 3600, 1)]
+    assert store.uses("q") == [
+        Use("q", "web", 0, 3600, 6), Use("q", "web", 3600, 7200, 0), Use("q", "é\n'", 0, 3600, 1)
+    ]  # fmt: skip
     assert store.uses("other") == []
 
 

@@ -140,6 +140,15 @@ def test_never_past_the_deadline_never_a_fourth_time_never_twice_what_may_not_be
     assert said.wait >= (hint or 0.0)
 
 
+@pytest.mark.parametrize(
+    ("why", "settled"),
+    [("kind", False), ("replay", False), ("elsewhere", True), ("pushed_back", True), ("tries", True),
+     ("deadline", True), ("budget", True)],
+)  # fmt: skip
+def test_who_has_had_its_chance_says_so_to_those_before_it(why, settled):
+    assert Enough(why).settled == settled
+
+
 def test_every_reason_has_its_turn():
     said = {
         check(kind, tries, rules=None, repeatable=r, replayable=p, deadline=d, hint=h, elsewhere=e, budget=Budget(0, b))
