@@ -11,7 +11,9 @@ be none. Two things differ from Linkerd, whose numbers S14 takes:
   destination: for them that floor *is* the budget, and it bounds nothing. In tests/sim ten sidecars that send 7 a
   second each hold a destination down for good with a floor of 10, and it recovers with 1.
 
-Time is cut into seconds, and the window is this one and the nine before it: two integers for each.
+Time is cut into seconds. A request counts in its own and the nine that follow; a retry in one more, so that cutting
+errs on the side of fewer. And of the whole allowance no more than a quarter is spent in one second (the floor can be):
+a destination that dies would else be asked three times as much for a second, every ten seconds.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from typing import Final
 RATIO: Final = 0.2
 FLOOR: Final = 1.0  # retries a second
 WINDOW: Final = 10  # seconds
+AT_ONCE: Final = 0.25  # of the allowance, in one second
 
 
 class Budget:
@@ -36,9 +39,9 @@ class Budget:
         self._floor = floor * window
         self._window = window
         self._requests = [0] * window
-        self._retries = [0] * window
+        self._retries = [0] * (window + 1)
         self._second = 0
-        self.requests = 0  # in the window
+        self.requests = 0  # that count
         self.retries = 0
         self.spent = 0  # retries that were refused, ever
 
@@ -55,7 +58,7 @@ class Budget:
         if self.left(now) < 1:
             self.spent += 1
             return False
-        self._retries[self._second % self._window] += 1
+        self._retries[self._second % (self._window + 1)] += 1
         self.retries += 1
         return True
 
@@ -64,12 +67,14 @@ class Budget:
         second = int(now)
         if second > self._second:
             self._pass_to(second)
-        return max(0, int(max(self._ratio * self.requests, self._floor)) - self.retries)
+        allowance = max(self._ratio * self.requests, self._floor)
+        at_once = max(1.0, AT_ONCE * allowance, self._floor) - self._retries[self._second % (self._window + 1)]
+        return max(0, int(min(allowance - self.retries, at_once)))
 
     def _pass_to(self, second: int) -> None:
-        for step in range(1, min(second - self._second, self._window) + 1):
-            slot = (self._second + step) % self._window
-            self.requests -= self._requests[slot]
-            self.retries -= self._retries[slot]
-            self._requests[slot] = self._retries[slot] = 0
+        window = self._window
+        for passed in range(self._second + 1, self._second + 1 + min(second - self._second, window + 1)):
+            self.requests -= self._requests[passed % window]
+            self.retries -= self._retries[passed % (window + 1)]
+            self._requests[passed % window] = self._retries[passed % (window + 1)] = 0
         self._second = second

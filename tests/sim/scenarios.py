@@ -94,7 +94,7 @@ def flapping(habits: Habits) -> Books:
     servers = _servers(engine, dice, 3, service=0.02, workers=4)
     sidecars = [Sidecar(engine, dice, servers, habits, books) for _ in range(5)]
     open_loop(engine, dice, lambda now: 60.0, lambda: dice.choice(sidecars).request())
-    bad = list(servers.values())[0]
+    bad = next(iter(servers.values()))
 
     def flip() -> None:
         if 60.0 <= engine.now < 240.0:
@@ -143,7 +143,7 @@ def storm(habits: Habits, alone: bool = False) -> Books:
     second = Relay(engine, dice, _servers(engine, dice, 6, service=0.001), habits, inner)
     front = Relay(engine, dice, _servers(engine, dice, 6, service=0.001), habits, first)
     front.next, second.next = second, third
-    open_loop(engine, dice, lambda now: 200.0, front.request)
+    engine.every(1 / 200, front.request)
     engine.after(20.0, _set(list(leaves.values()), mode="broken"))
     engine.after(50.0, _set(list(leaves.values()), mode="up"))
     engine.run(70.0)

@@ -21,9 +21,8 @@ def test_a_fifth_or_the_floor_whichever_is_more(requests, retries):
     budget = Budget()
     for _ in range(requests):
         budget.request(50.0)
-    assert budget.left(50.0) == retries
-    assert spend(budget, 50.5) == retries
-    assert (budget.left(50.5), budget.spent) == (0, 10_000 - retries)
+    assert sum(spend(budget, 50.5 + second) for second in range(5)) == retries
+    assert (budget.left(54.9), budget.spent) == (0, 50_000 - retries)
 
 
 def test_at_200_requests_a_second_there_are_never_more_than_240_attempts():
@@ -38,12 +37,23 @@ def test_at_200_requests_a_second_there_are_never_more_than_240_attempts():
             retries += budget.take(now) + budget.take(now)
         sent.append(200 + retries)
     assert max(sum(sent[at : at + 10]) for at in range(50)) <= 1.2 * 2000
+    assert max(sent[1:]) <= 300  # nor half as much again in any second, but for the first
 
 
-def test_what_was_taken_comes_back_after_ten_seconds():
+def test_half_as_many_retries_as_requests_in_one_second_at_most():
+    budget = Budget()
+    spent = []
+    for second in range(50, 86):
+        for step in range(200):
+            budget.request(second + step / 200)
+        spent.append(spend(budget, second + 0.999) if second >= 60 else 0)
+    assert spent[10:] == [100] * 4 + [0] * 7 + [100] * 4 + [0] * 7 + [100] * 4
+
+
+def test_what_was_taken_comes_back_after_eleven_seconds():
     budget = Budget()
     assert spend(budget, 100.9) == 10
-    assert [spend(budget, now) for now in (109.9, 110.0, 119.9, 120.0)] == [0, 10, 0, 10]
+    assert [spend(budget, now) for now in (110.9, 111.0, 121.9, 122.0)] == [0, 10, 0, 10]
 
 
 @pytest.mark.parametrize(("ratio", "floor", "window"), [(-0.1, 1, 1), (1.1, 1, 1), (0.2, -1, 1), (0.2, 1, 0)])
@@ -87,9 +97,11 @@ class Spending(RuleBasedStateMachine):
     @rule(count=st.integers(1, 20))
     def retry(self, count: int) -> None:
         for _ in range(count):
-            since = int(self.latest) - self.window
-            allowed = int(max(self.ratio * sum(at > since for at in self.requests), self.floor))
-            left = max(0, allowed - sum(at > since for at in self.retries))
+            second = int(self.latest)
+            allowed = max(self.ratio * sum(at > second - self.window for at in self.requests), self.floor)
+            spent = sum(at >= second - self.window for at in self.retries)
+            at_once = max(1.0, 0.25 * allowed, self.floor) - self.retries.count(second)
+            left = max(0, int(min(allowed - spent, at_once)))
             assert self.budget.left(self.now) == left
             assert self.budget.take(self.now) == (left > 0)
             if left:
