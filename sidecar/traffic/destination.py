@@ -15,7 +15,7 @@ and `sweep` every second or so, `replace` when the list of endpoints has changed
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from sidecar.traffic.balance import RAMP, Balancer, LeastLoaded, RoundRobin, Weighted
 from sidecar.traffic.budget import FLOOR, RATIO, WINDOW, Budget
@@ -31,6 +31,7 @@ from sidecar.traffic.watch import Watch
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+_GOOD: Final = Outcome.GOOD  # a class's attribute costs a look-up each time
 Algorithm = Literal["least_loaded", "round_robin", "weighted", "maglev"]
 _BALANCERS: dict[Algorithm, type[Balancer]] = {
     "least_loaded": LeastLoaded, "round_robin": RoundRobin, "weighted": Weighted, "maglev": Affine,
@@ -102,7 +103,7 @@ class Destination:
         """An attempt that began then has ended; returns whether that took its endpoint out. `hint` is the Retry-After
         of an answer that refused for number, in seconds.
         """
-        if outcome == 0:  # GOOD
+        if outcome == _GOOD:
             endpoint.end(now, now - began)
         elif outcome == Outcome.LIMITED:
             endpoint.end_limited(now, now - began, hint)
