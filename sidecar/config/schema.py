@@ -346,7 +346,7 @@ class Retries:
     statuses: tuple[ErrorStatus, ...] = described(
         "HTTP statuses after which it is sent again too, where it is idempotent or has an `Idempotency-Key`.", ()
     )
-    budget: Share = described("Retries as a share of the requests of ten seconds; ten a second are always let.", 0.2)
+    budget: Share = described("Retries as a share of the requests of ten seconds; one a second is always let.", 0.2)
 
 
 @dataclass(frozen=True, slots=True)

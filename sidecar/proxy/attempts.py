@@ -153,13 +153,19 @@ class Attempts:
             if decision.why != "kind":
                 self._upstream.on_retry(self._upstream.name, decision.why)
                 self._hop.tried += (WORDS[decision.why],)
+            if decision.settled:
+                self._mark()
             return None
         self._upstream.on_retry(self._upstream.name, "sent")
-        if self._upstream.guarded:
-            self._upstream.spent.add(trace_of(self._head.headers), self._port.now)
+        self._mark()
         if place is not None:
             self._excluded.append(place.endpoint)
         return decision.wait
+
+    def _mark(self) -> None:
+        """It was ours to try again: nobody farther from the failure should."""
+        if self._upstream.guarded:
+            self._upstream.spent.add(trace_of(self._head.headers), self._port.now)
 
     def _note(self, what: str) -> None:
         where = self._place.endpoint.name if self._place is not None else "nowhere"

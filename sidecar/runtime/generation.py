@@ -205,7 +205,7 @@ def _rules(spec: Outbound, requests: int) -> DestinationRules:
     """What the configuration says of one upstream, in the words of `sidecar.traffic`."""
     retries = RetryRules(tries=1 + spec.retries.resends, statuses=frozenset(spec.retries.statuses))
     return DestinationRules(
-        balance=spec.balance, retries=retries, budget_ratio=spec.retries.budget, watched=spec.breaker == "on",
+        balance=spec.balance, retries=retries, budget_ratio=spec.retries.budget, watch=spec.breaker == "on",
         ceilings=CeilingRules(requests=requests),
     )  # fmt: skip
 

@@ -32,6 +32,7 @@ BUCKETS: Final = 10  # of a second each
 FIRST_WAIT: Final = 1.0  # seconds
 LONGEST_WAIT: Final = 60.0  # seconds
 JITTER: Final = 0.5  # of the wait, on top of it
+_GOOD: Final = Outcome.GOOD  # a class's attribute costs a look-up each time
 _DOUBLINGS: Final = 6  # 2**6 is over the longest wait
 
 
@@ -51,16 +52,16 @@ class Breaker:
 
     def observe(self, outcome: Outcome, now: float) -> bool:
         """Count an answer; returns whether the breaker has to open. Not to be asked while it is open."""
-        if outcome == Outcome.NEUTRAL:
-            return False
         second = int(now)
         if second != self._second:
             self._pass_to(second)
         slot = self._second % BUCKETS
-        if outcome == Outcome.GOOD:
+        if outcome == _GOOD:
             self._good[slot] += 1
             self.good += 1
             self.in_a_row = 0
+            return False
+        if outcome == Outcome.NEUTRAL:
             return False
         self._bad[slot] += 1
         self.bad += 1

@@ -15,7 +15,7 @@ and `sweep` every second or so, `replace` when the list of endpoints has changed
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from sidecar.traffic.balance import RAMP, Balancer, LeastLoaded, RoundRobin, Weighted
 from sidecar.traffic.budget import FLOOR, RATIO, WINDOW, Budget
@@ -31,6 +31,7 @@ from sidecar.traffic.watch import Watch
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+_GOOD: Final = Outcome.GOOD  # a class's attribute costs a look-up each time
 Algorithm = Literal["least_loaded", "round_robin", "weighted", "maglev"]
 _BALANCERS: dict[Algorithm, type[Balancer]] = {
     "least_loaded": LeastLoaded, "round_robin": RoundRobin, "weighted": Weighted, "maglev": Affine,
@@ -45,7 +46,7 @@ class DestinationRules:
     zone: str = ""  # ours, where it is to be preferred
     ramp: float = RAMP  # seconds of slow start
     panic: float = PANIC
-    watched: bool = True  # whether endpoints that fail are taken out
+    watch: bool = True  # take out who fails, by breakers or outlier detection; health checks do in any case
     outliers: OutlierRules = field(default_factory=OutlierRules)
     retries: RetryRules = field(default_factory=RetryRules)
     ceilings: CeilingRules = field(default_factory=CeilingRules)
@@ -75,7 +76,7 @@ class Destination:
     ) -> None:  # fmt: skip
         self.rules = rules
         self.endpoints = EndpointSet.of(declared, now)
-        self._watch = Watch(self.endpoints, dice, now, rules.outliers)
+        self._watch = Watch(self.endpoints, dice, now, rules.outliers, on=rules.watch)
         self._balancer = _BALANCERS[rules.balance](
             self.endpoints, dice, now, zone=rules.zone, ramp=rules.ramp, panic=rules.panic
         )
@@ -102,18 +103,16 @@ class Destination:
         """An attempt that began then has ended; returns whether that took its endpoint out. `hint` is the Retry-After
         of an answer that refused for number, in seconds.
         """
-        if outcome == 0:  # GOOD
+        if outcome == _GOOD:
             endpoint.end(now, now - began)
         elif outcome == Outcome.LIMITED:
             endpoint.end_limited(now, now - began, hint)
         else:
             endpoint.end_badly(now, now - began)
-        return self._watch.end(endpoint, outcome, began, now) if self.rules.watched else False
+        return self._watch.end(endpoint, outcome, began, now)
 
     def sweep(self, now: float) -> list[Endpoint]:
         """Compare the endpoints; returns those that were taken out for it."""
-        if not self.rules.watched:
-            return []
         return self._watch.sweep(now)
 
     def retry_at(self, now: float) -> float:

@@ -74,7 +74,7 @@ class Endpoint:
         self.probe_began = 0.0
 
     def __repr__(self) -> str:
-        return f"<endpoint {self.name} {self.state(self.latency_at)}>"
+        return f"<endpoint {self.name}>"
 
     def load(self, now: float) -> float:
         """What another request would wait for here: latency times those under way and itself, by its weight."""

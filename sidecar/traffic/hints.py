@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from calendar import timegm
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from sidecar.http.headers import first
@@ -31,8 +32,8 @@ _LONGEST: Final = 40  # bytes of a value that could be meant
 
 
 def http_date(value: bytes, wall: float) -> float | None:
-    """Seconds since the epoch; None for what is no date. Two digits of a year are the one that is not more than 50
-    years ahead of `wall` (RFC 9110 section 5.6.7).
+    """Seconds since the epoch; None for what is no date. Two digits mean the year that is at most 50 ahead of
+    `wall`, and less than 50 behind (RFC 9110 section 5.6.7).
     """
     found = next((match for form in _DATES if (match := form.fullmatch(value))), None)
     if found is None:
@@ -43,9 +44,9 @@ def http_date(value: bytes, wall: float) -> float | None:
         return None
     if len(found["year"]) == 4:
         return float(timegm((year, month, day, hour, minute, second))) if year >= 1970 else 0.0
-    this = 1970 + int(wall // 31_556_952)
+    this = datetime.fromtimestamp(wall, UTC).year
     year += this - this % 100
-    year -= 100 if year > this + 50 else 0
+    year += -100 if year > this + 50 else 100 if year <= this - 50 else 0
     return float(timegm((year, month, day, hour, minute, second)))
 
 

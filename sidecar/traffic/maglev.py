@@ -84,8 +84,8 @@ class Affine(LeastLoaded):
         self._of = endpoints.all
 
     def replace(self, endpoints: EndpointSet, prepared: array[int] | None = None) -> None:
-        """Another generation. Making its table takes a tenth of a second or so; `prepared` is what `table` has made of
-        it beforehand, in a thread.
+        """Another generation. Making its table takes 20 to 60 ms; `prepared` is what `table` has made of it
+        beforehand, in a thread.
         """
         super().replace(endpoints)
         self._table = table(endpoints.all, self._slots) if prepared is None else prepared

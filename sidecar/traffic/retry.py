@@ -65,6 +65,14 @@ class Enough(NamedTuple):
 
     why: Why
 
+    @property
+    def settled(self) -> bool:
+        """Whether it was ours to try again and we have had our chance, so that nobody before us should: the answer is
+        marked as retried. A retry that the budget has refused must count as well, or each hop would add its own fifth
+        to what the one behind it had already refused (1.2 * 1.2 * 1.2 = 1.73 over three hops).
+        """
+        return self.why not in ("kind", "replay")
+
 
 def kind_of(error: HopError, *, wrote: bool) -> Kind:
     """The kind of an attempt that brought no answer. `wrote`: a byte of it may have reached the upstream."""

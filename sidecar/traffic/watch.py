@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 class Watch:
     """Takes endpoints out, and lets them in again."""
 
-    __slots__ = ("_dice", "_endpoints", "outliers", "small")
+    __slots__ = ("_dice", "_endpoints", "_on", "outliers", "small")
 
     def __init__(
-        self, endpoints: EndpointSet, dice: Callable[[], float], now: float, rules: OutlierRules | None = None
-    ) -> None:
+        self, endpoints: EndpointSet, dice: Callable[[], float], now: float, rules: OutlierRules | None = None, *,
+        on: bool = True,
+    ) -> None:  # fmt: skip
         self._dice = dice
+        self._on = on  # else nobody is taken out
         self.outliers = OutlierDetection(rules or OutlierRules(), now)
         self.replace(endpoints)
 
@@ -36,7 +38,7 @@ class Watch:
         self._endpoints = endpoints
         self.small = len(endpoints) < SMALL
         for endpoint in endpoints:
-            if not self.small:
+            if not (self.small and self._on):
                 endpoint.breaker, endpoint.probing = None, False
             elif endpoint.breaker is None:
                 endpoint.breaker = Breaker()
@@ -55,7 +57,7 @@ class Watch:
         """It has ended; returns whether that took the endpoint out. Latency is not ours."""
         breaker = endpoint.breaker
         if breaker is None:
-            return not self.small and self.outliers.observe(self._endpoints, endpoint, outcome, now)
+            return self._on and not self.small and self.outliers.observe(self._endpoints, endpoint, outcome, now)
         if not breaker.open:
             if not breaker.observe(outcome, now):
                 return False
@@ -75,4 +77,4 @@ class Watch:
 
     def sweep(self, now: float) -> list[Endpoint]:
         """To be called every second or so; returns the endpoints that it took out."""
-        return [] if self.small else self.outliers.sweep(self._endpoints, now)
+        return [] if self.small or not self._on else self.outliers.sweep(self._endpoints, now)
