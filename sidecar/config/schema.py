@@ -96,6 +96,11 @@ class Address:
         return self.host.startswith(UNIX)
 
     @property
+    def named(self) -> bool:
+        """Whether the host is a DNS name that somebody has to be asked for; `localhost` is not (RFC 6761)."""
+        return not self.unix and ":" not in self.host and not self.host[-1:].isdigit() and self.host != "localhost"
+
+    @property
     def path(self) -> str:
         """Where that socket is; empty for any other address."""
         return self.host[len(UNIX) :] if self.unix else ""

@@ -1,9 +1,10 @@
 """The attempts of one request: where each of them goes, what has come of it, and whether there is another.
 
 Two kinds of second attempts are told apart. Connections end, as connections do: a pooled one was dead without our
-knowing (decision D22), or an upstream leaves with GOAWAY before it has begun. That is nobody's failure: the request is
-asked again at once, on another connection, and no budget is charged. Everything else is a *retry*: judged by the rules
-of the destination (`sidecar.traffic.retry`), paid from its budget, after a wait, and at another endpoint where there is
+knowing (decision D22), or an upstream leaves with GOAWAY before it has begun. And an endpoint that cannot be connected
+to has had nothing of the request. Then it is asked again at once, on another connection or at another endpoint, twice
+at most, and no budget is charged: nobody does more work for it. Everything else is a *retry*: judged by the rules of
+the destination (`sidecar.traffic.retry`), paid from its budget, after a wait, and at another endpoint where there is
 one.
 
 The application behind us is asked by its own sidecar alone, and nobody stands between them: what fails there is told to
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sidecar.errors import HopError, NoHealthyUpstream, UpstreamClosed, UpstreamRefused
+from sidecar.errors import ConnectFailed, HopError, NoHealthyUpstream, UpstreamClosed, UpstreamRefused
 from sidecar.http.grpc import Status
 from sidecar.http.headers import first
 from sidecar.net.pool import FRESH
@@ -112,6 +113,8 @@ class Attempts:
             error.reused = True
         self._note(error.name)
         self.end(of_error(error))
+        if isinstance(error, ConnectFailed) and place is not None and self._goes_elsewhere(place):
+            return 0.0
         leaves = isinstance(error, UpstreamRefused) and error.code is None
         if stale or leaves:
             if self._renewals >= RENEWALS or not replayable or not (leaves or not wrote or self.resendable):
@@ -139,6 +142,15 @@ class Attempts:
         if wait is not None:
             self.end(of_status(response.status), hint)
         return wait
+
+    def _goes_elsewhere(self, place: Place) -> bool:
+        """Whether a request that could not even be sent there goes to another endpoint."""
+        if self._renewals >= RENEWALS or len(self._upstream.places) <= len(self._excluded) + 1:
+            return False
+        self._renewals += 1
+        self._excluded.append(place.endpoint)
+        self._upstream.on_retry(self._upstream.name, "renewed")
+        return True
 
     def _judge(
         self, kind: Kind, place: Place | None, *, replayable: bool, hint: float | None = None, elsewhere: bool = False

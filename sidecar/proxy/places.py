@@ -19,3 +19,18 @@ class Place:
         self.endpoint = endpoint
         self.pool = pool  # by HTTP/1, and for whatever takes a connection over
         self.trunks = trunks  # by HTTP/2
+
+    @property
+    def open(self) -> int:
+        """How many connections there are."""
+        return self.pool.open + self.trunks.open
+
+    def renew(self, generation: int) -> None:
+        """Connections of earlier generations of the gate end (decision D17)."""
+        self.pool.renew(generation)
+        self.trunks.renew(generation)
+
+    def retire(self) -> None:
+        """The endpoint is no more: what is under way there comes to its end."""
+        self.pool.retire()
+        self.trunks.retire()

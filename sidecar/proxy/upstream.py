@@ -88,11 +88,39 @@ class Upstream:
         self.dice = dice
         declared = [Declared(address) for address in endpoints]
         self.destination = Destination(declared, dice, port.now, rules or DestinationRules())
+        self._found: dict[Address, tuple[Address, ...]] = {}  # what the declared names stand for
+        self._leaving: list[Place] = []  # whose endpoints are gone, while something is open to them
         self.places = {endpoint: self._place(endpoint) for endpoint in self.destination.endpoints}
         self.telling = TELLING if rules is not None else FAILURES  # statuses that are for the general way to pass on
         self._sole = None if rules is not None else next(iter(self.places.values()))
         if gate is not None:
             self.renew(gate.generation)
+
+    # ---- endpoints by name -----------------------------------------------------------------------------------------
+
+    @property
+    def names(self) -> tuple[Address, ...]:
+        """The declared endpoints that are DNS names; none of an application."""
+        return tuple(each for each in self._endpoints if self.guarded and each.named)
+
+    def found(self, name: Address, addresses: tuple[str, ...]) -> None:
+        """A declared name stands for these addresses from now on. What is open to others may come to its end."""
+        self._found[name] = tuple(Address(address, name.port) for address in addresses)
+        declared = [
+            Declared(address) for endpoint in self._endpoints for address in self._found.get(endpoint, (endpoint,))
+        ]
+        self.destination.replace(declared, self._port.now)
+        stay = set(self.destination.endpoints)
+        for endpoint, place in self.places.items():
+            if endpoint not in stay:
+                place.retire()
+                self._leaving.append(place)
+        known, now = self.places, self.destination.endpoints
+        self.places = {endpoint: known.get(endpoint) or self._place(endpoint) for endpoint in now}
+        if self._gate is not None:
+            for endpoint, place in self.places.items():
+                if endpoint not in known:
+                    place.renew(self._gate.generation)
 
     def _place(self, endpoint: Endpoint) -> Place:
         meshed, limits, timeouts = self.meshed, self._limits, self._timeouts
@@ -217,17 +245,18 @@ class Upstream:
     @property
     def roads(self) -> list[Pool | Trunks]:
         """All connections that we keep, by endpoint and version of HTTP."""
-        return [road for place in self.places.values() for road in (place.pool, place.trunks)]
+        return [road for place in (*self.places.values(), *self._leaving) for road in (place.pool, place.trunks)]
 
     def renew(self, generation: int) -> None:
         """Connections of earlier generations of the gate end (decision D17)."""
-        for road in self.roads:
-            road.renew(generation)
+        for place in self.places.values():
+            place.renew(generation)
 
     def sweep(self) -> None:
         """Close what has been idle for too long, and compare the endpoints."""
         for road in self.roads:
             road.sweep()
+        self._leaving = [place for place in self._leaving if place.open]
         self.destination.sweep(self._port.now)
 
     @property

@@ -122,7 +122,8 @@ class Proxy:
         return self._generation.outbound
 
     @property
-    def _upstreams(self) -> list[Upstream]:
+    def upstreams(self) -> list[Upstream]:
+        """Everybody who is asked, the applications behind us included."""
         return self._generation.all_upstreams()
 
     def reload(self, service: Service) -> None:
@@ -374,7 +375,7 @@ class Proxy:
 
     def endpoints(self) -> list[dict[str, Any]]:
         """What the balancers see, for `mesh endpoints`."""
-        return [row for upstream in self._upstreams for row in upstream.to_json()]
+        return [row for upstream in self.upstreams for row in upstream.to_json()]
 
     def sweep(self) -> None:
         """Close what has been idle or left over for too long; look whether there is memory for newcomers."""
@@ -383,7 +384,7 @@ class Proxy:
         if self._memory_limit is not None:
             self.admission.short_of_memory = memory_used() > self._memory_limit * SHARE
         gauge = self._recorder.metrics.counter("mesh_endpoints")
-        for upstream in self._upstreams:
+        for upstream in self.upstreams:
             upstream.sweep()
             for state, count in upstream.states().items():
                 gauge.set(count, (upstream.name, state))
@@ -415,7 +416,7 @@ class Proxy:
 
     def renew(self) -> None:
         """Our identity or our bundle has changed: connections to peers are replaced (decision D17)."""
-        for upstream in self._upstreams:
+        for upstream in self.upstreams:
             if upstream.meshed:
                 upstream.renew(self._gate.generation)
         self.judge_again()

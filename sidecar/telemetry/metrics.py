@@ -158,8 +158,8 @@ DEFINITIONS: tuple[Definition, ...] = (
     Definition(
         "mesh_retries_total",
         "counter",
-        "Requests that were sent again (`sent`; `renewed` where only their connection had ended), and those that were "
-        "not, by the reason.",
+        "Requests that were sent again (`sent`; `renewed` where only a connection had ended, or none could be made), "
+        "and those that were not, by the reason.",
         ("listener", "what"),
     ),
     Definition("mesh_endpoints", "gauge", "Endpoints of an upstream, by state.", ("listener", "state")),

@@ -33,7 +33,9 @@ class Spent:
         self._retries: deque[tuple[float, bytes]] = deque(maxlen=MOST)
 
     def add(self, trace: bytes, now: float) -> None:
-        """A retry is sent, or was due and the budget was spent; `trace` is of the request that the application sent, empty where it has none."""
+        """A retry is sent, or was due and the budget was spent; `trace` is of the request that the application sent,
+        empty where it has none.
+        """
         self._retries.append((now, trace))
 
     def during(self, trace: bytes, began: float, now: float) -> bool:

@@ -171,7 +171,7 @@ class MemoryProxy(Proxy):
         books = self.books
         assert books.opened == len(books.hops), f"{books.opened} hops were opened, {len(books.hops)} recorded"
         assert self.connections == 0, f"{self.connections} connections are still open"
-        for upstream in self._upstreams:
+        for upstream in self.upstreams:
             for endpoint, place in upstream.places.items():
                 pool, trunks = place.pool, place.trunks
                 assert pool.open == len(pool._idle), f"{upstream.name}: {pool.open} open, {len(pool._idle)} idle"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from sidecar.config.schema import Address
 from sidecar.errors import ConnectFailed
 from tests.kit import apps
 from tests.kit.h1_line import Line, Request
@@ -44,13 +45,11 @@ async def test_who_cannot_be_reached_is_nobodys_loss(stage: Stage, request_: byt
     assert {hop.endpoint for hop in hops} == {LIVE}
 
 
-@scene(to=TWO + ", retries: {resends: 0}")
+@scene(to=f', endpoints: ["{DEAD}"], retries: {{resends: 0}}')
 async def test_retries_can_be_turned_off(stage: Stage) -> None:
-    stage.app(apps.always(apps.OK))
-    statuses = {(await stage.ask(GET)).status for _ in range(40)}
-    assert statuses == {200, 503}
-    assert {hop.attempts for hop in stage.web.books.hops} == {1}
-    assert any(isinstance(hop.error, ConnectFailed) for hop in stage.web.books.hops)
+    assert (await stage.ask(GET)).status == 503
+    assert stage.web.books.hop.attempts == 1
+    assert isinstance(stage.web.books.hop.error, ConnectFailed)
 
 
 @scene(to=f', endpoints: ["{DEAD}"]')
@@ -231,6 +230,54 @@ async def test_an_answer_that_lasts_is_no_request_under_way(stage: Stage, framin
     await stage.sleep(2.0)
     assert (await stage.ask(GET)).status == 200
     web.wire.abort()
+
+
+# ---- endpoints by name -----------------------------------------------------------------------------------------------
+
+NAME = Address("orders.test", 17443)
+
+
+@scene(to=', endpoints: ["orders.test:17443"]')
+async def test_a_name_stands_for_its_addresses_of_today(stage: Stage) -> None:
+    seen: list[Request] = []
+    stage.app(apps.keeping(seen))
+    upstream = stage.web.upstreams[0]
+    assert upstream.names == (NAME,)
+    upstream.found(NAME, ("10.0.0.2",))
+    web = await stage.call()
+    for _ in range(3):
+        await web.say(GET)
+        assert (await web.answer()).status == 200
+    assert {hop.endpoint for hop in stage.web.books.hops} == {LIVE}
+    upstream.found(NAME, ("10.0.0.7", "10.0.0.2"))
+    for _ in range(20):
+        await web.say(GET)
+        assert (await web.answer()).status == 200
+    assert len(stage.apps) == 1  # who stays keeps its connections, and what is known of it
+    upstream.found(NAME, ())
+    await web.say(GET)
+    assert (await web.answer()).status == 503
+    assert stage.web.books.hops[-1].flag == "UH"
+    assert "has no endpoint" in str(stage.web.books.hops[-1].error)
+
+
+@scene(to=', endpoints: ["orders.test:17443"]')
+async def test_what_is_under_way_to_an_endpoint_that_is_gone_comes_to_its_end(stage: Stage) -> None:
+    async def slow(line: Line) -> None:
+        await line.request()
+        await stage.sleep(1.0)
+        await line.say(apps.OK)
+
+    stage.app(slow)
+    upstream = stage.web.upstreams[0]
+    upstream.found(NAME, ("10.0.0.2",))
+    web = await stage.call()
+    await web.say(GET)
+    await stage.sleep(0.5)
+    upstream.found(NAME, ("10.0.0.9",))
+    assert (await web.answer()).status == 200
+    await stage.quiet()
+    assert not any(road.open for road in upstream.roads)
 
 
 # ---- only the hop nearest the failure --------------------------------------------------------------------------------
