@@ -27,6 +27,7 @@ from ca.cli_common import (
     print_result,
     read_passphrase,
     table,
+    to_paste,
 )
 from ca.cli_entries import entry, key, token
 from ca.cli_external import csr, import_
@@ -99,7 +100,7 @@ def init(
         from ca.external import begin
 
         begin(directory, CaSettings(trust_domain, address, key_kind=key_kind))
-        lines = [f"began the CA of {trust_domain} in {directory}", "next: mesh ca csr, then mesh ca import"]
+        lines = [f"began the CA of {trust_domain} in {directory}", f"next: {to_paste('csr', directory)}"]
         print_result(output, {"trust_domain": trust_domain.name, "directory": str(directory)}, lines)
         return
     passphrase = read_passphrase(passphrase_file, new=True)
@@ -118,7 +119,8 @@ def init(
         f"made the CA of {trust_domain} in {directory}",
         f"root {bundle.root_hashes()[0]}",
         f"root until {moment(_end(bundle.roots[0]))}, issuing CA until {moment(_end(issuer))}",
-        "next: mesh ca entry add NAME, then mesh ca serve",
+        f"next: {to_paste('entry add NAME', directory)}",
+        f"then: {to_paste('serve', directory)}",
     ]
     print_result(output, document, lines)
 

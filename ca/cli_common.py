@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -109,6 +110,12 @@ def default_directory() -> Path:
     return (Path(state) if state else Path.home() / ".local" / "state" / "mesh") / "ca"
 
 
+def to_paste(verb: str, directory: Path) -> str:
+    """`mesh ca VERB`, as it can be pasted: with `--dir` where this is not the usual directory."""
+    where = "" if directory.absolute() == default_directory().absolute() else f" --dir {shlex.quote(str(directory))}"
+    return f"mesh ca {verb}{where}"
+
+
 def dir_option(command: F) -> F:
     """`--dir`: which CA."""
     path = click.Path(path_type=Path, file_okay=False)
@@ -118,8 +125,9 @@ def dir_option(command: F) -> F:
 
 def output_option(command: F) -> F:
     """`-o json`."""
-    kinds = click.Choice(["table", "json"])
-    return click.option("-o", "--output", type=kinds, default="table", help="How to print the result.")(command)
+    kinds = click.Choice(["text", "json"])
+    text = "text for people, json for programs."
+    return click.option("-o", "--output", type=kinds, default="text", help=text)(command)
 
 
 def passphrase_option(command: F) -> F:

@@ -8,14 +8,25 @@ from typing import Any
 
 import click
 
-from ca.cli_common import CaCommand, Duration, HostPort, dir_option, moment, opened, output_option, print_result, table
+from ca.cli_common import (
+    CaCommand,
+    Duration,
+    HostPort,
+    dir_option,
+    moment,
+    opened,
+    output_option,
+    print_result,
+    table,
+    to_paste,
+)
 from ca.config import ENROLMENT_DIR, CaSettings
 from ca.durations import format_duration
-from ca.enrolling import file_name, grant_key, grant_token, register
+from ca.enrolling import file_name, grant_key, grant_token, key_id, register
 from ca.entries import DEFAULT_TTL, JOIN_TOKEN_TTL, EnrolmentKeyRecord, Entry, NewEntry, find_entry, parse_identity
 from ca.errors import CaError, UnknownEntry
 from ca.store.base import Store
-from certs.enrolment import Enrolment
+from certs.enrolment import Enrolment, EnrolmentKey
 from certs.store import ensure_private_dir
 
 _OUT = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
@@ -44,8 +55,12 @@ def add(service: str, dns_names: tuple[str, ...], ttl: float, directory: Path, o
     with opened(directory) as (settings, store):
         identity = parse_identity(service, settings.trust_domain)
         added = register(store, settings.trust_domain, NewEntry(identity, dns_names, ttl), time.time())
-        next_step = f"next: mesh ca token {added.id}   (or: mesh ca key {added.id})"
-        print_result(output, _document(added, ()), [f"added {added.id}  {added.spiffe_id}", next_step])
+    lines = [
+        f"added {added.id}  {added.spiffe_id}",
+        f"next: {to_paste(f'key {added.id}', directory)}     (a reusable key)",
+        f"or:   {to_paste(f'token {added.id}', directory)}   (good for one sidecar, once)",
+    ]
+    print_result(output, _document(added, ()), lines)
 
 
 @entry.command("list", cls=CaCommand)
@@ -185,7 +200,9 @@ def key(name: str, ca_address: str | None, out: Path | None, force: bool, direct
         target = out or directory / ENROLMENT_DIR / file_name(found.spiffe_id)
         _refuse_overwriting(target, force)
         enrolment = grant_key(store, found, ca_address or settings.address, time.time())
-    _hand_over(enrolment, target, output, f"reusable; revoke it with `mesh ca entry revoke-key {found.id} KEY`")
+    assert isinstance(enrolment.proof, EnrolmentKey)
+    revoke = to_paste(f"entry revoke-key {found.id} {key_id(enrolment.proof)[:16]}", directory)
+    _hand_over(enrolment, target, output, f"reusable; `{revoke}` ends it")
 
 
 def _find(store: Store, settings: CaSettings, name: str) -> Entry:

@@ -16,6 +16,7 @@ from ca.cli_common import (
     passphrase_option,
     print_result,
     read_passphrase,
+    to_paste,
 )
 from ca.config import KEYS_DIR
 from ca.errors import ImportRefused
@@ -44,7 +45,8 @@ def csr(out: Path | None, passphrase_file: Path | None, directory: Path) -> None
         click.echo(request.decode(), nl=False)
         return
     out.write_bytes(request)
-    click.echo(f"wrote {out}; next: let your PKI sign it, then mesh ca import CERTIFICATE --root ROOT")
+    click.echo(f"wrote {out}; next: let your PKI sign it")
+    click.echo(f"then: {to_paste('import CERTIFICATE --root ROOT', directory)}")
 
 
 @click.command("import", cls=CaCommand)

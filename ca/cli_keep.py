@@ -21,6 +21,7 @@ from ca.cli_common import (
     print_result,
     read_passphrase,
     table,
+    to_paste,
 )
 from ca.entries import find_entry
 from ca.errors import BadRequest
@@ -73,7 +74,7 @@ def restore(file: Path, directory: Path, output: str) -> None:
     lines = [
         f"restored the CA of {facts.trust_domain} in {directory}, as it was at {moment(facts.taken_at)}",
         f"{facts.tokens_ended} join tokens are void now; what was revoked since then has to be revoked again",
-        "make sure that the old machine never serves again, then: mesh ca serve",
+        f"make sure that the old machine never serves again, then: {to_paste('serve', directory)}",
     ]
     print_result(output, document, lines)
 

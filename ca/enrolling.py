@@ -31,8 +31,13 @@ def grant_token(store: Store, entry: Entry, ca_address: str, now: float, ttl: fl
 def grant_key(store: Store, entry: Entry, ca_address: str, now: float) -> Enrolment:
     """A file with a fresh enrolment key, whose public half is registered. Raises UnknownEntry."""
     key = EnrolmentKey.generate()
-    store.add_key(EnrolmentKeyRecord(hashlib.sha256(key.public_bytes).hexdigest(), entry.id, key.public_bytes, now))
+    store.add_key(EnrolmentKeyRecord(key_id(key), entry.id, key.public_bytes, now))
     return _enrolment(store, entry, ca_address, key)
+
+
+def key_id(key: EnrolmentKey) -> str:
+    """By what the CA knows this key: the SHA-256 of its public half, in hex."""
+    return hashlib.sha256(key.public_bytes).hexdigest()
 
 
 def _enrolment(store: Store, entry: Entry, ca_address: str, proof: Proof) -> Enrolment:

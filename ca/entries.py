@@ -6,6 +6,7 @@ belonged to a removed entry is worth nothing to a later one with the same SPIFFE
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Iterable
@@ -130,4 +131,6 @@ def find_entry(name: str, entries: Iterable[Entry], trust_domain: TrustDomain) -
     for entry in known:
         if entry.spiffe_id == wanted:
             return entry
-    raise UnknownEntry(f"no entry {name!r}; add one with `mesh ca entry add {name}` or see `mesh ca entry list`")
+    near = difflib.get_close_matches(name, [entry.spiffe_id.short for entry in known], n=1)
+    meant = f"did you mean {near[0]}? " if near else ""
+    raise UnknownEntry(f"no entry {name!r}; {meant}add one with `mesh ca entry add {name}` or see `mesh ca entry list`")

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 from ca.cli import before_serving, ca
+from sidecar.cli.console import list_whole
 
 __all__ = ["ca"]
 
@@ -24,3 +25,4 @@ def confine(directory: Path) -> None:
 
 if confine not in before_serving:
     before_serving.append(confine)
+list_whole(ca)

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sidecar.cli.certs_revoke import revoke, unrevoke
-from sidecar.cli.console import Code, Failure, output_option, print_facts, print_json, print_table, remaining
+from sidecar.cli.console import (
+    Code,
+    Failure,
+    list_whole,
+    output_option,
+    print_facts,
+    print_json,
+    print_table,
+    remaining,
+)
 from sidecar.cli.sidecars import Sidecar, moment, one, run_dir_option, some
 
 if TYPE_CHECKING:
@@ -54,7 +63,7 @@ def _row(service: str, identity: dict[str, Any], now: float) -> tuple[str, ...]:
     return (
         service,
         str(identity.get("spiffe_id", "-")),
-        str(identity.get("serial") or "-")[:16],
+        str(identity.get("serial") or "-"),  # whole, so that `mesh certs revoke` knows it when pasted
         remaining(moment(identity.get("not_after")), now),
         remaining(moment(identity.get("next_renewal_at")), now),
         str(identity.get("bundle_sequence") if identity.get("bundle_sequence") is not None else "-"),
@@ -85,14 +94,16 @@ def show(target: str, run_dir: Path | None, output: str) -> int:
         return Code.OK
     for number, facts in enumerate(described):
         click.secho(("leaf" if number == 0 else f"issuer {number}") if len(described) > 1 else "certificate", bold=True)
-        print_facts([(f"  {name}", _text(value)) for name, value in facts.items() if name not in _NUMBERS])
+        print_facts([(f"  {name}", _text(name, value)) for name, value in facts.items()])
     return Code.OK
 
 
-_NUMBERS = ("not_before", "not_after")  # `time` says it in words
+_MOMENTS = ("not_before", "not_after")
 
 
-def _text(value: object) -> str:
+def _text(name: str, value: object) -> str:
+    if name in _MOMENTS and isinstance(value, float):
+        return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(value))
     if isinstance(value, bool):
         return "yes" if value else ""
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
@@ -147,6 +158,7 @@ def rotate(service: str, run_dir: Path | None, output: str) -> int:
 
 certs.add_command(revoke)
 certs.add_command(unrevoke)
+list_whole(certs)
 
 
 # ---- where certificates come from ----------------------------------------------------------------------------------

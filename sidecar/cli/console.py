@@ -1,11 +1,12 @@
 """How verbs speak: exit codes, one-line errors with advice, tables, JSON, durations.
 
-Light on purpose: click and the standard library. rich is imported only to draw a table on a terminal.
+Light on purpose: click and the standard library. Only the live table of `mesh up` is drawn by rich.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from enum import IntEnum
@@ -55,6 +56,14 @@ def output_option(command: F) -> F:
     return option(command)
 
 
+def list_whole(group: click.Group) -> None:
+    """Let `--help` of this group say of each command its whole first sentence; click would cut it to fit one line."""
+    for command in group.commands.values():
+        command.short_help = command.get_short_help_str(limit=1000)
+        if isinstance(command, click.Group):
+            list_whole(command)
+
+
 def print_json(value: object) -> None:
     """Print one JSON document on standard output."""
     click.echo(json.dumps(value, indent=2 if sys.stdout.isatty() else None, ensure_ascii=False))
@@ -63,20 +72,21 @@ def print_json(value: object) -> None:
 def print_table(
     columns: Sequence[str], rows: Sequence[Sequence[str]], *, colour: Callable[[int], str] | None = None
 ) -> None:
-    """Print rows under headings: by rich on a terminal, plainly aligned elsewhere. `colour` names a row's style."""
-    if not sys.stdout.isatty():
-        for line in plain_table(columns, rows):
-            click.echo(line)
-        return
-    from rich.console import Console
-    from rich.table import Table
+    """Print rows under headings; `colour` names a row's colour, for a terminal.
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for number, row in enumerate(rows):
-        table.add_row(*(cell.replace("[", r"\[") for cell in row), style=colour(number) if colour else None)
-    Console().print(table)
+    On a terminal that is too narrow for the table each row becomes a block of `name  value` lines: an address or a
+    serial that is broken in two can neither be read nor pasted.
+    """
+    heading, *lines = plain_table(columns, rows)
+    colours = [colour(number) if colour else None for number in range(len(rows))]
+    if sys.stdout.isatty() and max(map(len, (heading, *lines))) > shutil.get_terminal_size().columns:
+        for row, shade in zip(rows, colours, strict=True):
+            click.secho(row[0], bold=True, fg=shade or None)
+            print_facts([(f"  {name}", cell) for name, cell in zip(columns[1:], row[1:], strict=True)])
+        return
+    click.secho(heading, bold=True)
+    for line, shade in zip(lines, colours, strict=True):
+        click.secho(line, fg=shade or None)
 
 
 def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -13,7 +13,7 @@ from sidecar.cli.console import Code, Failure, output_option, print_facts, print
 from sidecar.cli.sidecars import one, run_dir_option, short, some
 
 if TYPE_CHECKING:
-    from sidecar.config.schema import Service
+    from sidecar.config.schema import MeshConfig, Service
 
 EXAMPLES = """\b
 Examples:
@@ -106,7 +106,7 @@ def _from_file(file: Path, called: str, question: dict[str, Any]) -> dict[str, A
     service, asking = choose(config, called, file), config.services.get(str(question["from"]))
     if asking is not None:
         question = {**question, "from": str(asking.identity)}
-    document = _judge(service, question)
+    document = _judge(config, service, question)
     notes = [str(document["note"])] if "note" in document else []
     if asking is not None and all(upstream.to != called for upstream in asking.outbound):
         note = f"{asking.name} declares no upstream {called!r}, so its own sidecar would refuse already"
@@ -114,11 +114,11 @@ def _from_file(file: Path, called: str, question: dict[str, Any]) -> dict[str, A
     return document | ({"note": "; ".join(notes)} if notes else {})
 
 
-def _judge(service: Service, question: dict[str, Any]) -> dict[str, Any]:
+def _judge(config: MeshConfig, service: Service, question: dict[str, Any]) -> dict[str, Any]:
     from sidecar.errors import HopError
     from sidecar.policy.authz import RuleSet
     from sidecar.policy.explain import explain as explain_hop
-    from sidecar.policy.question import BadQuestion, hop_of
+    from sidecar.policy.question import BadQuestion, hop_of, unknown_caller
     from sidecar.policy.reasons import reason_of
     from sidecar.policy.waived import observed
 
@@ -130,7 +130,9 @@ def _judge(service: Service, question: dict[str, Any]) -> dict[str, Any]:
         return {"verdict": "deny", "error": error.name, "detail": error.detail, "explained": reason_of(error).to_json()}
     now = time.time()
     explanation = explain_hop(RuleSet.compile(service.allow, service.deny), hop, now)
-    note = observed(service, hop.listener, now) if explanation.verdict == "deny" else ""
+    refused = explanation.verdict == "deny"
+    notes = (observed(service, hop.listener, now) if refused else "", unknown_caller(hop, config))
+    note = "; ".join(filter(None, notes))
     return explanation.to_json() | {"text": explanation.render()} | ({"note": note} if note else {})
 
 

@@ -71,8 +71,8 @@ class Fleet:
         adopt_orphans(False)
 
     def start(self, name: str, command: Sequence[str], env: Mapping[str, str] | None = None) -> Member:
-        """Start a member, its output going to `<logs>/<name>.log`."""
-        log = self.logs / f"{name}.log"
+        """Start a member, its output going to `<logs>/<name>.log`, without blanks (`the-ca.log`)."""
+        log = self.logs / f"{name.replace(' ', '-').lower()}.log"
         with log.open("ab") as output:
             process = subprocess.Popen(
                 guarded(command),

@@ -26,13 +26,13 @@ class Wanted:
 
     host: str
     port: int
-    what: str  # "orders, for its peers"
-    where: str  # the config's place, "mesh.yaml:12", or empty
+    what: str  # "orders, for its peers": who, and what for
+    where: str  # the config's place: "mesh.yaml:12", or a key
 
 
 def wanted_ports(config: MeshConfig, ca: Address) -> list[Wanted]:
     """Every listener of the CA, the sidecars and their applications, in the order of the file."""
-    wanted = [Wanted(ca.host, ca.port, "the CA", "")]
+    wanted = [Wanted(ca.host, ca.port, "the CA", "ca.address")]
     for service in config.services.values():
         wanted += _of_service(service)
     return wanted
@@ -94,14 +94,15 @@ def check_ports(wanted: Sequence[Wanted], *, demo_base: int | None) -> None:
 
 def _sentence(want: Wanted, error: OSError) -> str:
     place = f"{want.host or '*'}:{want.port}"
+    who = f"{want.what}," if "," in want.what else want.what
     if error.errno == errno.EADDRINUSE:
         holder = holder_of(want.port)
-        return f"port {want.port} is taken{f' by {holder}' if holder else ''}; {want.what}, wants {place}."
+        return f"port {want.port} is taken{f' by {holder}' if holder else ''}; {who} wants {place}."
     if error.errno == errno.EACCES:
-        return f"port {want.port} may not be bound by this user; {want.what}, wants {place}."
+        return f"port {want.port} may not be bound by this user; {who} wants {place}."
     if error.errno == errno.EADDRNOTAVAIL:
-        return f"{want.host} is no address of this machine; {want.what}, wants {place}."
-    return f"{place} cannot be bound ({error.strerror or error}); {want.what}, wants it."
+        return f"{want.host} is no address of this machine; {who} wants {place}."
+    return f"{place} cannot be bound ({error.strerror or error}); {who} wants it."
 
 
 def _free_base(wanted: Sequence[Wanted], base: int) -> int:

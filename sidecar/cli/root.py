@@ -132,8 +132,8 @@ def run_command(args: list[str] | None = None) -> int:
     except Failure as failure:
         failure.show()
         return failure.code
-    except click.ClickException as failure:
-        failure.show()
+    except click.ClickException as failure:  # of `mesh ca`, which knows nothing of Failure
+        Failure(failure.format_message()).show()
         return failure.exit_code
     except (KeyboardInterrupt, click.Abort):
         return Code.INTERRUPTED
@@ -158,7 +158,7 @@ def _show(error: MeshError) -> int:
     if mistakes:
         for mistake in mistakes:
             click.echo(str(mistake), err=True)
-        Failure(f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''} in the config; nothing was started.").show()
+        Failure(f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''} in the config; nothing was done.").show()
         return Code.USAGE
     Failure(str(error), getattr(error, "advice", "")).show()
     return Code.NEGATIVE

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sidecar.cli.console import Code, Failure
-from sidecar.cli.sidecars import run_dir_option
+from sidecar.cli.sidecars import named_instead, run_dir_option
 
 if TYPE_CHECKING:
     from sidecar.config.schema import MeshConfig, Service
@@ -80,13 +80,15 @@ def run(
 
 def choose(config: MeshConfig, name: str | None, file: Path) -> Service:
     """The service of this name, or the only one. Raises Failure."""
-    names = ", ".join(config.services) or "none"
+    names = list(config.services)
+    if not names:
+        raise Failure(f"{file} has no services.", "Name at least one under `services:`.", Code.USAGE)
     if name is None:
-        if len(config.services) == 1:
-            return next(iter(config.services.values()))
-        raise Failure(f"{file} has {len(config.services)} services; which one?", f"--service: {names}.", Code.USAGE)
+        if len(names) == 1:
+            return config.services[names[0]]
+        raise Failure(f"{file} has {len(names)} services; which one?", f"--service: {', '.join(names)}.", Code.USAGE)
     if name not in config.services:
-        raise Failure(f"{file} has no service {name!r}.", f"It has: {names}.", Code.USAGE)
+        raise Failure(f"{file} has no service {name!r}.", named_instead(name, "It has", names), Code.USAGE)
     return config.services[name]
 
 
@@ -139,9 +141,10 @@ def _run(
 ) -> int:
     import trio
 
+    from certs.enrolment import InvalidEnrolment
     from sidecar.cli.supervise import supervise
     from sidecar.runtime import heap
-    from sidecar.runtime.worker import run_sidecar
+    from sidecar.runtime.worker import WrongEnrolment, run_sidecar
 
     async def serve(ready: Callable[[], None], orders: Orders) -> None:
         heap.set_aside()
@@ -157,4 +160,10 @@ def _run(
         )
 
     env: Mapping[str, str] = {**os.environ, **service.env}
-    return trio.run(partial(supervise, serve, command, env, confine))
+    try:
+        return trio.run(partial(supervise, serve, command, env, confine))
+    except WrongEnrolment as error:
+        advice = f"`mesh ca key {service.name} --out FILE` makes one, where the CA is."
+        raise Failure(f"{error}.", advice, Code.USAGE) from None
+    except InvalidEnrolment as error:
+        raise Failure(f"{error}.", "", Code.USAGE) from None

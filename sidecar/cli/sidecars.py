@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -69,8 +69,8 @@ def some(run_dir: Path | None, service: str | None = None) -> list[Sidecar]:
     if service is not None:
         named = [sidecar for sidecar in found if sidecar.service == service]
         if not named:
-            names = ", ".join(sidecar.service for sidecar in found)
-            advice = f"Running here: {names}." if names else f"None is running here (looked in {folder})."
+            names = [sidecar.service for sidecar in found]
+            advice = named_instead(service, "Running here", names) or f"None is running here (looked in {folder})."
             raise Failure(f"no sidecar of {service!r} is running.", advice, Code.UNREACHABLE)
         return named
     if not found:
@@ -80,6 +80,15 @@ def some(run_dir: Path | None, service: str | None = None) -> list[Sidecar]:
             Code.UNREACHABLE,
         )
     return found
+
+
+def named_instead(word: str, where: str, names: Sequence[str]) -> str:
+    """The hint for a name that is not one of these: all of them, and the one that was probably meant; empty of none."""
+    from sidecar.config.mistakes import nearest
+
+    near = nearest(word, names)
+    meant = f"Did you mean {near}? " if near else ""
+    return f"{meant}{where}: {', '.join(names)}." if names else ""
 
 
 def one(run_dir: Path | None, service: str) -> Sidecar:

@@ -7,6 +7,7 @@ CA is not there yet. A sidecar is ready when its own admin socket says so; whoev
 from __future__ import annotations
 
 import secrets
+import shlex
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -57,9 +58,12 @@ def nobody_there(plan: Plan, run_dir: Path) -> None:
                 probe.connect(str(path))
             except OSError:
                 continue
+        apart = "mesh up --run-dir /tmp/other --port-base 27000"
+        if plan.demo_base is None:  # its ports are the file's own
+            apart = f"mesh up -f {shlex.quote(str(plan.file))} --run-dir /tmp/other"
         raise Failure(
             f"a sidecar of {service} is running already ({path}).",
-            "End that one first, or keep this mesh apart from it: mesh up --run-dir /tmp/other --port-base 27000",
+            f"End that one first, or keep this mesh apart from it: {apart}",
             Code.UNREACHABLE,
         )
 

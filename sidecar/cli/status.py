@@ -81,10 +81,12 @@ def _notes(answer: dict[str, Any], identity: dict[str, Any]) -> str:
     notes += _reload_note((answer.get("config") or {}).get("last_reload") or {})
     if answer["state"] == "ready":
         notes += [f"not ready: {reason}" for reason in answer.get("not_ready") or []]
-    if identity and not identity.get("ca_connected", True):
+    held = bool(identity.get("serial"))  # the watch begins with the first certificate
+    if held and not identity.get("ca_connected", True):
         notes.append("CA out of reach")
     if failures := identity.get("consecutive_failures"):
-        notes.append(f"{failures} failed renewals: {identity.get('last_error') or 'unknown'}")
+        what = "renewals" if held else "tries for a first certificate"
+        notes.append(f"{failures} failed {what}: {identity.get('last_error') or 'unknown'}")
     warning = str(identity.get("clock_warning") or "")
     if warning and not any(warning in note for note in notes):
         notes.append(warning)

@@ -8,6 +8,7 @@ blocks of `_up`, which end the processes first and remove the folders after them
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import signal
 import sys
@@ -98,7 +99,7 @@ def _up(
             echo = _LogTail(fleet) if logs else None
             watcher = Watcher([Sidecar(name, run_dir / f"{name}.sock") for name in plan.config.services])
             if start(plan, space, fleet, stop):
-                _try_next(plan, run_dir)
+                _try_next(plan, run_dir, fleet.logs)
             rows = _watch(watcher, fleet, stop, seconds, echo, draw=not as_json)
             if as_json:
                 print_json(_document(plan, rows, stop))
@@ -169,10 +170,10 @@ def _document(plan: Plan, rows: list[HopRow], stop: Stop) -> dict[str, object]:
 # ---- what to try next ----------------------------------------------------------------------------------------------
 
 
-def _try_next(plan: Plan, run_dir: Path) -> None:
+def _try_next(plan: Plan, run_dir: Path, logs: Path) -> None:
     """Print what to try in another terminal; for the demo with calls that are let through and one that is not."""
     mesh = _our_name()
-    where = "" if run_dir == client.run_folder() else f" --run-dir {run_dir}"
+    where = "" if run_dir == client.run_folder() else f" --run-dir {shlex.quote(str(run_dir.absolute()))}"
     lines: list[tuple[str, str]] = []
     if plan.demo_base is not None:
         ports = DemoPorts(plan.demo_base)
@@ -190,7 +191,7 @@ def _try_next(plan: Plan, run_dir: Path) -> None:
     say("\nTry in another terminal:")
     for command, meaning in lines:
         say(f"  {command:<{width}}  {meaning}")
-    say(f"  config: {plan.file}    logs: {plan.file.parent / 'logs' if plan.demo_base is not None else '--logs'}\n")
+    say(f"  config: {plan.file}    logs: {logs}\n")
 
 
 def _our_name() -> str:

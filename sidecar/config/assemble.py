@@ -249,8 +249,8 @@ def _chosen(draft: Draft, target: View, path: str, book: Book) -> Inbound | None
             f"{path}.to", f"{target.name} has no inbound listener that could be called", f"see {target.draft.where}"
         )
     elif listeners and not book.has(f"{path}.port"):
-        names = ", ".join(each.name for each in listeners)
-        book.at(f"{path}.to", f"{target.name} has several listeners", f"say which one with port: {names}")
+        names = " or ".join(f"port: {each.name}" for each in listeners)
+        book.at(f"{path}.to", f"{target.name} has several listeners", f"say which one with {names}")
     return None
 
 

@@ -23,6 +23,7 @@ from sidecar.config.reader import Draft, read_record
 from sidecar.config.schema import MeshConfig, Where
 
 MAX_FILES: Final = 256
+NO_FILE: Final = "name another with -f, or begin with the demo's: mesh up --show-config > mesh.yaml"
 _INCLUDED: Final = ("services", "include")  # what an included file may say
 
 
@@ -148,7 +149,8 @@ class _Collector:
             data = self.shelf.read(path)
         except (OSError, ValueError) as error:  # ValueError: a NUL in the name
             reason = getattr(error, "strerror", None) or str(error)
-            self.book.add(asked, key, f"cannot read {path}: {reason}" if key else f"cannot read: {reason}")
+            hint = NO_FILE if isinstance(error, FileNotFoundError) and not key else ""
+            self.book.add(asked, key, f"cannot read {path}: {reason}" if key else f"cannot read: {reason}", hint)
             return None
         name = path.encode("utf-8", "surrogatepass")
         self.hash.update(b"%d %d\0%s%s" % (len(name), len(data), name, data))

@@ -379,8 +379,8 @@ class Outbound:
         filled="that of the service's listener; `http` for one outside this file",
     )
     upgrade: Literal["none", "h2"] = described(
-        "`h2` asks by HTTP/2 also for what the application asked by HTTP/1.1: many requests share a connection. `none` "
-        "keeps the application's version. WebSockets and other upgrades always go by HTTP/1.1.",
+        "`h2` asks by HTTP/2 also for what the application asked by HTTP/1.1: many requests share a connection, and "
+        "so do WebSockets where the other side takes them there. `none` keeps the application's version.",
         "none",
     )
     host: HostName = described("The host that requests carry.", "", filled="the service's name")

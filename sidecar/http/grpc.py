@@ -94,7 +94,13 @@ OF_HTTP: Final[dict[int, Status]] = {
     504: Status.UNAVAILABLE,
 }
 STATUS_FIELD: Final = b"grpc-status"
+TIMEOUT_FIELD: Final = b"grpc-timeout"
+LEAST_SECONDS: Final = 1e-9  # that grpc-timeout can say
 NAMES: Final = (*(status.name for status in Status), "other")  # all that a log or a counter ever says
+# What HTTP tells by 5xx: no fault of the caller's. Clients take a number that they do not know for UNKNOWN.
+FAILURES: Final = frozenset(
+    ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "other")
+)
 _NAME_OF: Final = {b"%d" % status: status.name for status in Status}
 
 
@@ -143,7 +149,7 @@ def message(text: str) -> bytes:
 
 def timeout_of(headers: Headers) -> float | None:
     """The seconds that a caller gives its request; None where it sets no deadline. Raises ProtocolViolation."""
-    value = first(headers, b"grpc-timeout")
+    value = first(headers, TIMEOUT_FIELD)
     if value is None:
         return None
     digits, unit = value[:-1], _UNITS.get(value[-1:])

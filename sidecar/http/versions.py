@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from http import HTTPStatus
 from typing import Final
 
@@ -25,6 +26,7 @@ TRAILERS: Final = (b"te", b"trailers")  # the one thing that TE says in HTTP/2 (
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 KEY_BYTES: Final = 16  # RFC 6455 section 4.1
 _KEY, _ACCEPT = b"sec-websocket-key", b"sec-websocket-accept"
+_KEY_GRAMMAR = re.compile(rb"[A-Za-z0-9+/]{21}[AQgw]==\Z")  # 16 bytes in base64
 _NOT_IN_H2 = HOP_BY_HOP | {b"host"}
 _EXPECT_CONTENT = frozenset((b"POST", b"PUT", b"PATCH"))  # RFC 9110 section 8.6: their empty body says so
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
@@ -59,7 +61,8 @@ def response_fields(head: ResponseHead) -> Headers:
 def agreed(head: ResponseHead) -> ResponseHead:
     """The 2xx that answers an extended CONNECT, as the 101 that it is in our tongue."""
     upgrade: Headers = [(b"connection", b"upgrade"), (b"upgrade", b"websocket")]
-    return ResponseHead(101, head.headers + upgrade, b"", head.version)
+    headers = [field for field in head.headers if field[0] != _ACCEPT]  # there is no key to be answered
+    return ResponseHead(101, headers + upgrade, b"", head.version)
 
 
 def _plain(headers: Headers) -> Headers:
@@ -102,6 +105,25 @@ def is_websocket(head: RequestHead) -> bool:
         and tokens(head.headers, b"upgrade") == [b"websocket"]
         and b"upgrade" in tokens(head.headers, b"connection")
     )
+
+
+def fits_extended_connect(head: RequestHead) -> bool:
+    """Whether this request for a WebSocket can be asked in HTTP/2's way, and its caller be answered in its own: it is
+    for nothing else, and has no content, and by HTTP/1 there is a key that can be answered (RFC 6455 section 4.2.1).
+    """
+    if head.protocol:
+        return is_websocket(head)
+    keys = [value for name, value in head.headers if name == _KEY]
+    return (
+        head.version == b"1.1" and not head.body and head.length is None and is_websocket(head)
+        and len(keys) == 1 and _KEY_GRAMMAR.match(keys[0]) is not None
+    )  # fmt: skip
+
+
+def answer_to_key(request: RequestHead) -> Headers:
+    """What an HTTP/1 caller is to see in the 101 of an upstream that was asked by HTTP/2."""
+    key = first(request.headers, _KEY)
+    return [(_ACCEPT, accept_of(key))] if key is not None else []
 
 
 def accept_of(key: bytes) -> bytes:

@@ -79,7 +79,10 @@ async def _by_token(
 
 
 async def _exchange(session: CaSession, enrolment: Enrolment, token: JoinToken, kept: EnrolmentKey) -> Issued:
-    """Spend the token; where it turns out to be spent, the key that we may have registered with it is the proof."""
+    """Spend the token; where it turns out to be spent, the key that we may have registered with it is the proof.
+
+    Where that key is unknown, somebody else has spent the token, and what the CA said of that is what to tell.
+    """
     key = new_key()
     shown = {"type": "join_token", "token": token.token, "enrolment_public_key": _b64(kept.public_bytes)}
     try:
@@ -87,7 +90,13 @@ async def _exchange(session: CaSession, enrolment: Enrolment, token: JoinToken, 
     except CaRefused as refused:
         if refused.status != 409:
             raise
-    return await _by_key(session, enrolment, kept)
+        spent = refused
+    try:
+        return await _by_key(session, enrolment, kept)
+    except CaRefused as refused:
+        if refused.status == 401:
+            raise spent from None
+        raise
 
 
 def _b64(data: bytes) -> str:

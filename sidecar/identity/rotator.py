@@ -148,7 +148,7 @@ class Rotator:
         now = self._clock.wall()
         wait = retry_wait(failures - 1, self._dice(), now, None if svid is None else svid.not_after)
         self._held.say(consecutive_failures=failures, last_error=describe(error), next_renewal_at=now + wait)
-        _log.warning("no certificate, try %d: %s", failures, describe(error), exc_info=surprise(error))
+        _log.warning("no certificate: %s (try %d)", describe(error), failures, exc_info=surprise(error))
         await self._pause(wait)
 
     async def _rest_until_due(self, issued: Issued) -> None:

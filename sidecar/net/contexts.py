@@ -32,6 +32,7 @@ Verify = Literal["require", "optional", "none"]
 TLS12_SUITES = b"ECDHE+AESGCM:ECDHE+CHACHA20"  # AEAD with forward secrecy only; RFC 9325 section 4.2
 NO_AUTO_CHAIN = 0x8  # SSL_MODE_NO_AUTO_CHAIN: send exactly what we were given, never a root found in the store
 MAX_CHAIN = 5  # leaf, at most three intermediates, root; ours are two long
+MOST_NAMES_BYTES = 4096  # of roots, in a request for a certificate: the flight must fit into TCP's first ten segments
 
 _MODES = {
     "require": SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT,
@@ -89,6 +90,8 @@ def make_context(
     context.set_verify(_MODES[verify], _note_verify_failure)
     context.set_verify_depth(MAX_CHAIN)
     _trust(context, roots, now)
+    if server and verify == "require":
+        _name_authorities(context, roots)
     if svid is not None:
         _show(context, svid, extra_chain)
     if alpn:
@@ -115,6 +118,20 @@ def _trust(context: SSL.Context, roots: Sequence[x509.Certificate], now: float |
         store.add_cert(crypto.X509.from_cryptography(root))
     if now is not None:
         store.set_time(datetime.fromtimestamp(now, UTC))
+
+
+def _name_authorities(context: SSL.Context, roots: Sequence[x509.Certificate]) -> None:
+    """Tell clients by name whose certificates count here (RFC 8446 section 4.2.4). Our sidecars have one certificate
+    and send it anyway; browsers, Go and GnuTLS pick theirs by it, and a browser sends intermediates only if told.
+
+    Roots that have no name, or too many names for a first flight, are left out altogether: to name some of them would
+    turn away clients of the others.
+    """
+    names = {root.subject.public_bytes(): root for root in roots}
+    if not all(root.subject.rdns for root in roots) or sum(map(len, names)) > MOST_NAMES_BYTES:
+        return
+    for root in names.values():
+        context.add_client_ca(root)
 
 
 def _show(context: SSL.Context, svid: X509Svid, extra_chain: tuple[x509.Certificate, ...]) -> None:

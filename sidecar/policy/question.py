@@ -5,19 +5,21 @@ It is read as strictly as one from the wire, by the same functions, so that the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from certs.errors import InvalidSpiffeId, MeshError
-from certs.spiffe import SpiffeId, workload_id
+from certs.spiffe import SpiffeId, TrustDomain, workload_id
+from sidecar.config.mistakes import nearest
+from sidecar.errors import IdentityRefused
 from sidecar.hop import Hop
 from sidecar.http.h1 import H1Server
 from sidecar.http.message import RequestHead
 from sidecar.policy.reading import Reading
 
 if TYPE_CHECKING:
-    from sidecar.config.schema import Inbound, Service
+    from sidecar.config.schema import Inbound, MeshConfig, Service
     from sidecar.hop import HopProtocol
 
 
@@ -48,6 +50,25 @@ def hop_of(question: Mapping[str, Any], service: Service) -> Hop:
     if listener.protocol != "tcp":
         _read_http(hop, question, service, listener)
     return hop
+
+
+def check_vouched(hop: Hop, trusted: Collection[TrustDomain]) -> None:
+    """Refuse, as the handshake would, a caller of a domain whose roots we do not have. Raises IdentityRefused."""
+    if hop.peer is not None and hop.peer.trust_domain not in trusted:
+        known = ", ".join(str(domain) for domain in trusted)
+        detail = f"{hop.peer} is of {hop.peer.trust_domain}, and we have roots of {known} only"
+        raise IdentityRefused("no_bundle", detail)
+
+
+def unknown_caller(hop: Hop, config: MeshConfig) -> str:
+    """What to say of a caller that is no service of this config, and may be a slip; empty where it is one."""
+    known = {service.identity: name for name, service in config.services.items()}
+    if hop.peer is None or hop.peer in known:
+        return ""
+    if hop.peer.trust_domain != config.trust_domain:
+        return f"{hop.peer} gets as far as the rules only where the sidecar has roots of {hop.peer.trust_domain}"
+    near = nearest(hop.peer.short.rpartition("/")[2], list(known.values()))
+    return f"{hop.peer.short} is no service of the config{f'; did you mean {near}?' if near else ''}"
 
 
 def _read_http(hop: Hop, question: Mapping[str, Any], service: Service, listener: Inbound) -> None:

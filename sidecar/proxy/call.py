@@ -41,6 +41,7 @@ class Call(Exchange):
     ) -> None:
         super().__init__(port, side, hop, head, plan, end, end, caller)
         self.takes_trailers = False  # an answer has begun, and its caller looks for its status behind it
+        self._ends_at: float | None = None  # monotonic: its deadline, where it has one
         self._asked = grpc.Messages()
         self._told = grpc.Messages()
 
@@ -61,17 +62,32 @@ class Call(Exchange):
             return None
         if given == 0:
             raise DeadlinePast("the deadline of the call has passed (grpc-timeout)")
-        return self._port.spawn(self._end_in_time(given))
+        self._ends_at = self._attempts.until = self.began + given
+        return self._port.spawn(self._end_in_time(given, self._ends_at))
 
-    async def _end_in_time(self, given: float) -> None:
+    async def _end_in_time(self, given: float, at: float) -> None:
         """A child's error is raised in its parent, whatever that waits for."""
-        self._port.deadline(self.began + given)
+        self._port.deadline(at)
         try:
             while True:
                 await park()
         except Expired:
             upstream = self._plan.upstream.name
             raise DeadlinePast(f"{upstream} was not done within {given:g} s (grpc-timeout)") from None
+
+    def _headers_for_upstream(self) -> Headers:
+        """The deadline goes on as what is left of it: what was spent here, on connecting say, is not given twice.
+
+        Raises DeadlinePast where nothing is left; then nobody is asked.
+        """
+        headers, ends_at = self._plan.headers, self._ends_at
+        if ends_at is None:
+            return headers
+        left = ends_at - self._port.now
+        if left < grpc.LEAST_SECONDS:
+            raise DeadlinePast("the deadline of the call passed before the upstream was asked (grpc-timeout)")
+        value = grpc.timeout(left)
+        return [(name, value if name == grpc.TIMEOUT_FIELD else its) for name, its in headers]
 
     def _patience(self) -> float:
         """A server sends its head with its first message, whenever that is."""

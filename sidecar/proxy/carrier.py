@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sidecar.http.grpc import is_grpc
 from sidecar.http.h2 import Code, Failed, Stirred
 from sidecar.http.message import Data, End, ResponseHead
-from sidecar.http.versions import TRAILERS, reason_of
+from sidecar.http.versions import TRAILERS, is_websocket, reason_of
 from sidecar.net.port import NEVER, PIECE, Expired, PeerGone, WireBroken, park
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class StreamEnd:
     """Our end of one stream."""
 
     __slots__ = (
-        "_handed", "carrier", "closed", "half_closed", "reader", "reset", "stream", "watcher", "writer",
+        "_handed", "carrier", "closed", "half_closed", "is_tunnel", "reader", "reset", "stream", "watcher", "writer",
     )  # fmt: skip
 
     def __init__(self, carrier: Carrier, stream: H2Stream | None) -> None:
@@ -120,6 +120,7 @@ class StreamEnd:
         self.watcher: Task | None = None  # who wants to know when the other side gives up
         self.half_closed = self.reset = False  # it has
         self.closed = False
+        self.is_tunnel = False  # its end is no end of a message, but the other side's FIN
         self.stream: Any = stream  # None before a request has begun; whoever asks then is in error
         if stream is not None:
             stream.tag = self
@@ -129,12 +130,18 @@ class StreamEnd:
     def stirred(self) -> None:
         """Something has happened on the stream."""
         if not self.reset and self.gone:
-            self.half_closed = self.reset = True
-            if self.watcher is not None:
-                self.watcher.wake()
+            self.reset = True
+            self._hang_up()
+        elif self.is_tunnel and self.stream.they_are_done:
+            self._hang_up()
         for task in (self.reader, self.writer):
             if task is not None:
                 task.wake()
+
+    def _hang_up(self) -> None:
+        self.half_closed = True
+        if self.watcher is not None:
+            self.watcher.wake()
 
     @property
     def gone(self) -> bool:
@@ -234,9 +241,13 @@ class StreamEnd:
         """Streams are not kept for later."""
         raise AssertionError
 
-    def raw(self) -> RawStream:
-        """The same stream, once a tunnel has been agreed on, as a wire of plain bytes."""
-        return RawStream(self)
+    def raw(self, failure: Code = Code.CANCEL) -> RawStream:
+        """The same stream, once a tunnel has been agreed on, as a wire of plain bytes. `failure` is what a reset of TCP
+        is in it: CANCEL in a WebSocket (RFC 8441 section 5), CONNECT_ERROR in a plain CONNECT (RFC 9113 section 8.5).
+        """
+        self.is_tunnel = True
+        self.half_closed = self.half_closed or self.they_are_done
+        return RawStream(self, failure)
 
     # ---- as a codec --------------------------------------------------------------------------------------------------
 
@@ -322,8 +333,8 @@ class AskedStream(StreamEnd):
         return b""
 
     def send_end(self, trailers: Headers | tuple[()] = ()) -> bytes:
-        """The end of our request, which may have been in its head."""
-        if not self.stream.end_queued:
+        """The end of our request, which may have been in its head; a tunnel has only just begun by then."""
+        if not self.stream.end_queued and not is_websocket(self.stream.head):
             self.stream.send_end(trailers)
         return b""
 
@@ -341,10 +352,11 @@ class AskedStream(StreamEnd):
 class RawStream:
     """The bytes of a stream that has become a tunnel, as a wire."""
 
-    __slots__ = ("_end",)
+    __slots__ = ("_end", "_failure")
 
-    def __init__(self, end: StreamEnd) -> None:
+    def __init__(self, end: StreamEnd, failure: Code) -> None:
         self._end = end
+        self._failure = failure
 
     @property
     def received(self) -> int:
@@ -365,6 +377,25 @@ class RawStream:
     def writer(self) -> Task | None:
         """Who waits for the other side to take what is written."""
         return self._end.writer
+
+    @property
+    def half_closed(self) -> bool:
+        """Whether the other side has ended its direction."""
+        return self._end.half_closed
+
+    @property
+    def reset(self) -> bool:
+        """Whether it has reset the stream."""
+        return self._end.reset
+
+    @property
+    def watcher(self) -> Task | None:
+        """Who wants to know of either."""
+        return self._end.watcher
+
+    @watcher.setter
+    def watcher(self, task: Task | None) -> None:
+        self._end.watcher = task
 
     async def read(self, beside: Wire | None = None) -> bytes:
         """The next bytes; `b""` at their end. Raises WireBroken."""
@@ -388,16 +419,26 @@ class RawStream:
         await self._end.write(data)
 
     async def finish(self) -> None:
-        """End our direction."""
-        await self._end.finish()
+        """End our direction, and wait until that is on its way: whoever has both ends may give the stream up then."""
+        end, stream = self._end, self._end.stream
+        await end.finish()
+        while stream.on_books and not stream.we_are_done:
+            end.writer = end.carrier.port.current
+            try:
+                await park()
+            finally:
+                end.writer = None
 
     def close(self) -> None:
-        """End both."""
-        self._end.close()
+        """End both, behind what has been written."""
+        end = self._end
+        if not end.closed:
+            end.stream.send_end()
+        end.close()
 
     def abort(self) -> None:
         """Reset the stream."""
-        self._end.abort()
+        self._end.abort(self._failure)
 
     def rest(self, on_stir: Callable[[], None] | None) -> None:
         """Tunnels are not kept for later."""

@@ -34,7 +34,7 @@ from sidecar.errors import (
 )
 from sidecar.http.headers import first, tokens, without_reserved
 from sidecar.http.message import NEED_DATA, Data, End, RequestHead, ResponseHead
-from sidecar.http.versions import check_accept
+from sidecar.http.versions import answer_to_key, check_accept
 from sidecar.net.pool import FRESH, YOUNG
 from sidecar.net.port import NEVER, Expired, PeerGone, Task, WireBroken
 from sidecar.net.tls import AlertReceived
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from sidecar.proxy.carrier import ServedStream
     from sidecar.proxy.express import Handover
     from sidecar.proxy.side import Caller, HttpSide, Plan
+    from sidecar.proxy.sockets import SocketRoad
     from sidecar.proxy.trunks import Trunks
 
 REPLAY_BYTES = 64 * 1024  # Linkerd's limit for the same purpose
@@ -71,9 +72,10 @@ class Exchange(Flow):
         self._head = head
         self._plan = plan
         self._codec = codec
-        self._h2 = plan.upstream.speaks_h2(head)
+        self._way = plan.upstream.way(head)
+        self._h2 = self._way == "trunks"
         self._attempts = Attempts(port, hop, head, plan.upstream)
-        self._road: Pool | Trunks | None = None  # where the connection of the attempt under way belongs
+        self._road: Pool | Trunks | SocketRoad | None = None  # where the connection of the attempt under way belongs
         self._pump: Task | None = None
         self._replay: list[bytes] | None = None
         self._request_ended = not head.body
@@ -160,7 +162,7 @@ class Exchange(Flow):
         """A connection for the next attempt. Raises HopError."""
         self._wrote = False
         place = self._attempts.begin()
-        self._road = road = place.trunks if self._h2 else place.pool
+        self._road = road = place.road(self._way)
         connection = await road.take(self._attempts.max_idle)
         self._hop.endpoint = connection.endpoint
         if connection.peer is not None:
@@ -197,7 +199,8 @@ class Exchange(Flow):
         port, codec, wire = self._port, connection.codec, connection.wire
         plan = self._plan
         head = self._head
-        asked = RequestHead(head.method, plan.target, plan.headers, body=head.body, protocol=head.protocol)
+        headers = self._headers_for_upstream()
+        asked = RequestHead(head.method, plan.target, headers, body=head.body, protocol=head.protocol)
         data = codec.begin(asked)
         if not head.body and not head.protocol:
             data += codec.send_end()
@@ -220,6 +223,10 @@ class Exchange(Flow):
         else:
             port.deadline(port.now + self._patience())
         return await self._head_in_time(connection, wire.received)
+
+    def _headers_for_upstream(self) -> Headers:
+        """The fields of the request at this attempt. Raises HopError where it has become pointless."""
+        return self._plan.headers
 
     def _patience(self) -> float:
         """Seconds for the response head."""
@@ -430,6 +437,8 @@ class Exchange(Flow):
 
     async def _relay(self, connection: Connection, response: ResponseHead) -> None:
         port, side, hop, codec = self._port, self._side, self._hop, connection.codec
+        if self._head.protocol and response.status < 300:  # by HTTP/2 any 2xx would say that the tunnel stands
+            raise UpstreamProtocolViolation(f"the upstream answers {response.status} to a WebSocket, and no 101")
         headers = self._headers_for_downstream(response)
         if side.draining:
             headers.append((b"connection", b"close"))
@@ -495,7 +504,7 @@ class Exchange(Flow):
         given = tokens(response.headers, b"upgrade")
         if not asked or not given or not set(given) <= set(asked):
             raise UpstreamProtocolViolation("the upstream switches to a protocol that nobody asked for")
-        if self._head.protocol:  # the key was ours
+        if self._head.protocol and response.version != b"2":  # the key was ours
             check_accept(RequestHead(b"GET", b"", self._plan.headers), response)
 
     async def _switch(self, connection: Connection, response: ResponseHead) -> None:
@@ -504,15 +513,20 @@ class Exchange(Flow):
         headers = self._headers_for_downstream(response)
         upgrade = first(response.headers, b"upgrade") or b""
         headers += [(b"connection", b"upgrade"), (b"upgrade", upgrade)]
+        if response.version == b"2":
+            headers += answer_to_key(self._head)
         self._hop.status = 101
         self._hop.first_byte = self._port.now
         self.answered = True
-        head = self._codec.send_head(ResponseHead(101, headers, response.reason))
-        await self._send([head + connection.codec.trailing()])
+        head, said = self._codec.send_head(ResponseHead(101, headers, response.reason)), connection.codec.trailing()
+        self._hop.sent_bytes = len(said)
+        await self._send([head + said])
         port, hop, side, wire, early = self._port, self._hop, self._side, self._wire, self._codec.trailing()
-        upstream, whole = self._plan.upstream, wire
+        upstream, whole, other = self._plan.upstream, wire, connection.wire
         if isinstance(wire, StreamEnd):
             whole, wire = wire.carrier.wire, wire.raw()
+        if isinstance(other, StreamEnd):
+            other = other.raw()
 
         def judge() -> None:
             side.door.side.judge_again(port, hop, self._caller, whole, upstream, connection)
@@ -520,7 +534,7 @@ class Exchange(Flow):
         self.switched = True
         self._attempts.answered(response)  # a tunnel is no request under way (decision D25)
         with side.tunnels.open(port.current, judge):
-            await tunnel(port, wire, connection.wire, hop, idle=NEVER, lease=lease_of(hop, port), early=early)
+            await tunnel(port, wire, other, hop, idle=NEVER, lease=lease_of(hop, port), early=early)
 
 
 def _was_stale(connection: Connection) -> bool:

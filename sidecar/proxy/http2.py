@@ -21,11 +21,10 @@ from sidecar.errors import (
     IdentityRefused,
     InternalError,
     ProtocolViolation,
-    UnsupportedFeature,
 )
 from sidecar.http import grpc
-from sidecar.http.h2 import Abuse, Code, Failed, H2Server, Opened
-from sidecar.http.message import Data, RequestHead
+from sidecar.http.h2 import Abuse, Code, Dismissed, Failed, H2Server, Opened
+from sidecar.http.message import Data, RequestHead, ResponseHead
 from sidecar.net.port import NEVER, Cancelled, Expired, WireBroken
 from sidecar.proxy.call import Call
 from sidecar.proxy.carrier import Carrier, ServedStream
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
     from sidecar.hop import Hop
     from sidecar.http.h2 import H2Event, H2Stream
     from sidecar.net.port import Port, Task, Wire
-    from sidecar.proxy.side import Caller, Door, HttpSide
+    from sidecar.proxy.side import Caller, Door, HttpSide, Plan
 
 
 class _Over(Exception):
@@ -52,12 +51,13 @@ class _Over(Exception):
 class _Serving:
     """A request under way."""
 
-    __slots__ = ("exchange", "pace", "recorded", "task")
+    __slots__ = ("connected", "exchange", "pace", "recorded", "task")
 
     def __init__(self, task: Task) -> None:
         self.task = task
         self.exchange: Exchange | None = None
         self.pace: Pace | None = None
+        self.connected = False  # a CONNECT has become a tunnel
         self.recorded = False
 
 
@@ -75,7 +75,7 @@ class Http2Connection:
         self.direction = side.direction
         limits = h2_limits(side.limits, side.timeouts)
         self._who = caller.peer.id.text if caller.peer is not None else ""  # those without identity share one's room
-        self._wide = side.door.rooms.enter(self._who)
+        self._wide = side.door.rooms.enter(self._who, port.now)
         self.codec = H2Server(limits if self._wide else narrow(limits), port.now)
         self._carrier = Carrier(port, wire, self.codec, idle=side.timeouts.idle, on_event=self._on_event)
         self._serving: dict[H2Stream, _Serving] = {}
@@ -177,6 +177,7 @@ class Http2Connection:
             serving.exchange is None
             or (not serving.exchange.switched and now - serving.exchange.began <= STREAM_SECONDS)
             for serving in self._serving.values()
+            if not serving.connected
         )
 
     def is_old(self, now: float) -> int:
@@ -221,6 +222,9 @@ class Http2Connection:
             self._serving[event.stream] = _Serving(task)
         elif isinstance(event, Failed):
             self._fail(event.error)
+        elif isinstance(event, Dismissed):
+            self._count_failure(event.error)
+            self._door.rooms.confine(self._who, self._port.now)
 
     def _fail(self, error: HopError) -> None:
         """Count what ended the connection, and record it where no request is about to be recorded with it."""
@@ -259,10 +263,11 @@ class Http2Connection:
             hop = side.open_hop(caller, head, port.now)
             side.check_peer(caller, self._wire, port.wall())
             plan = side.admit(hop, caller, head, port.wall())
-            if plan.connect is not None:
-                raise UnsupportedFeature("CONNECT over HTTP/2; ask for it over HTTP/1.1")
             if side.tunnels.full and plan.lasts:
                 side.tunnels.check_place()
+            if plan.connect is not None:
+                await self._connect(serving, plan, hop, end)
+                return
             if grpc.is_grpc(head.headers):
                 serving.exchange = Call(port, side, hop, head, plan, end, caller)
             else:
@@ -274,11 +279,26 @@ class Http2Connection:
             hop = hop or self._headless(side, stream.head)
             await self._refuse(side, hop, self._why(stream, error), head, end)
         except Cancelled:
-            self._ended(side, hop or self._headless(side, head), Draining("the sidecar has ended"))
+            if not serving.connected:
+                self._ended(side, hop or self._headless(side, head), Draining("the sidecar has ended"))
             raise
         except Exception as error:  # noqa: BLE001 - a fault of ours ends this request, not the sidecar
             fault = InternalError(f"{type(error).__name__}: {error}")
             await self._refuse(side, hop or self._headless(side, head), fault, head, end)
+
+    async def _connect(self, serving: _Serving, plan: Plan, hop: Hop, end: ServedStream) -> None:
+        """CONNECT: the stream is the tunnel (RFC 9113 section 8.5), and belongs to that upstream from here on.
+
+        What then crosses is recorded, as the hops of that upstream's protocol; the CONNECT itself only where it fails.
+        """
+        end.send_head(ResponseHead(200, []))
+        try:
+            await end.write(b"")
+        except WireBroken:
+            raise DownstreamGone from None
+        serving.connected = serving.recorded = True
+        assert plan.connect is not None
+        await plan.connect(self._port, end.raw(Code.CONNECT_ERROR), self._caller, hop, b"")
 
     def _headless(self, side: HttpSide, head: RequestHead | None) -> Hop:
         """A hop for what could not be read as a request."""
@@ -316,7 +336,7 @@ class Http2Connection:
         """Answer with an error, or reset the stream where an answer has begun, or none can be made."""
         serving = self._serving[end.stream]
         exchange, status = serving.exchange, status_of(error)
-        answered = exchange is not None and exchange.answered
+        answered = serving.connected or (exchange is not None and exchange.answered)
         call = head is not None and grpc.is_grpc(head.headers)
         if not answered:
             hop.status = 200 if call and status else status
@@ -333,7 +353,8 @@ class Http2Connection:
                 pass
             except Exception:  # noqa: BLE001, S110 - no answer can be made any more, and the hop has been recorded
                 pass
-        end.abort(Code.CANCEL if error.fault is Fault.DOWNSTREAM else Code.INTERNAL_ERROR)
+        tunnel = exchange is not None and exchange.switched  # a reset in it is CANCEL (RFC 8441 section 5)
+        end.abort(Code.CANCEL if tunnel or error.fault is Fault.DOWNSTREAM else Code.INTERNAL_ERROR)
 
     async def _answer(
         self, side: HttpSide, hop: Hop, error: HopError, end: ServedStream, *, call: bool, answered: bool

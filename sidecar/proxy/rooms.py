@@ -7,6 +7,9 @@ may hold. A caller with many instances is not turned away; its later connections
 
     bytes of bodies that wait ≤ wide × 4 MiB + (limits.connections_per_peer - wide) × 64 KiB
     requests under way        ≤ wide × 100   + (limits.connections_per_peer - wide) × 16
+
+A caller whose connection was dismissed, since it cancels so much of what it asks, gets only narrow ones for a minute:
+what it can cancel in a second is what it can ask at once, and a new connection must not give it back the whole of that.
 """
 
 from __future__ import annotations
@@ -23,21 +26,28 @@ if TYPE_CHECKING:
 WIDE = {"inbound": 8, "outbound": 64}  # a peer's identity; our own application, whose processes share one
 NARROW_STREAMS = 16
 NARROW_UNREAD_BYTES = 256 * 1024
+CONFINED_SECONDS = 60.0
 
 
 class Rooms:
     """The wide connections of one listener, by caller."""
 
-    __slots__ = ("_most", "_taken")
+    __slots__ = ("_confined", "_most", "_taken")
 
     def __init__(self, direction: Direction) -> None:
         self._most = WIDE[direction]
         self._taken: dict[str, int] = {}
+        self._confined: dict[str, float] = {}  # until when; monotonic
 
-    def enter(self, caller: str) -> bool:
+    def confine(self, caller: str, now: float) -> None:
+        """Let it have no wide connection for a while."""
+        self._confined = {who: until for who, until in self._confined.items() if until > now}
+        self._confined[caller] = now + CONFINED_SECONDS
+
+    def enter(self, caller: str, now: float) -> bool:
         """Count a connection in; whether it is a wide one, which `leave` gives back."""
         count = self._taken.get(caller, 0)
-        if count >= self._most:
+        if count >= self._most or self._confined.get(caller, now) > now:
             return False
         self._taken[caller] = count + 1
         return True

@@ -43,7 +43,8 @@ class _Trunk:
     """One connection, and who has a place on it."""
 
     __slots__ = (
-        "_asked_at", "_heard", "_heard_at", "base", "carrier", "codec", "idle_since", "promised", "task", "used",
+        "_asked_at", "_heard", "_heard_at", "base", "carrier", "codec", "greeted", "idle_since", "left_as", "promised",
+        "task", "used",
     )  # fmt: skip
 
     def __init__(self, port: Port, base: Connection, limits: H2Limits, idle: float) -> None:
@@ -53,6 +54,8 @@ class _Trunk:
         self.promised = 0  # places that were given and not used yet
         self.used = 0  # places given in all
         self.idle_since = port.now
+        self.greeted = Signal()  # their SETTINGS have come, or never will
+        self.left_as = ""  # why we have left it: a reason of mesh_trunks_ended_total
         self.task: Task | None = None
         self._heard, self._heard_at = 0, port.now  # bytes, and when there was the last of them
         self._asked_at = NEVER  # when we have sent a PING into the silence
@@ -70,8 +73,9 @@ class _Trunk:
         """Whether nobody uses it."""
         return not self.codec.streams and not self.promised
 
-    def leave(self) -> None:
+    def leave(self, reason: str) -> None:
         """Take no more requests, and end with those that it has."""
+        self.left_as = self.left_as or reason
         self.codec.leave()
         self.carrier.kick()
 
@@ -92,8 +96,6 @@ class _Trunk:
 class Trunks:
     """The HTTP/2 connections to one upstream, in the place of a `sidecar.net.pool.Pool`."""
 
-    shared = True  # so they are read all the time, and none is stale without our knowing
-
     def __init__(
         self,
         port: Port,
@@ -106,6 +108,7 @@ class Trunks:
         stall: float,
         most: int,
         pending: float,
+        on_end: Callable[[str], None],
     ) -> None:
         self._port = port
         self._connect = connect
@@ -116,6 +119,7 @@ class Trunks:
         self._stall = stall
         self._most = most
         self._pending = pending
+        self._on_end = on_end  # hears why a connection has ended
         self._trunks: list[_Trunk] = []
         self._calls: dict[AskedStream, _Trunk] = {}
         self._waiting: deque[Signal] = deque()  # one for each request that waits for a place
@@ -143,12 +147,33 @@ class Trunks:
             port.deadline(NEVER if self._connecting else give_up)  # connecting has deadlines of its own
             await self._wait()
 
+    async def take_tunnel(self) -> Connection | None:
+        """A place for a WebSocket, where the other side has said that it takes them by HTTP/2 (RFC 8441 section 3);
+        None where it has not, or left without a word. Raises as `take` does.
+        """
+        connection = await self.take(NEVER)
+        assert isinstance(connection.wire, _Call)
+        trunk = self._calls[connection.wire]
+        try:
+            if not trunk.greeted.happened:
+                self._port.deadline(NEVER)  # of its own: `limits.head_seconds`
+                await self._port.wait(trunk.greeted)
+        except BaseException:
+            self.discard(connection)
+            raise
+        if trunk.codec.speaks_connect:
+            return connection
+        self.discard(connection)
+        return None
+
     @property
     def _may_connect(self) -> bool:
-        """One at a time, and none while another has not said yet how many it takes."""
+        """One at a time, and none while another has not said yet how many it takes. Those that only end what they have
+        are not counted: after a renewal, requests that last would keep all others waiting.
+        """
         return (
             not self._connecting
-            and len(self._trunks) < self._most
+            and sum(not trunk.codec.going_away for trunk in self._trunks) < self._most
             and not any(trunk.codec.room and not trunk.codec.greeted for trunk in self._trunks)
         )
 
@@ -183,7 +208,7 @@ class Trunks:
         for trunk in self._trunks:
             peer = trunk.base.peer
             if peer is not None and wall >= peer.tls.not_after:
-                trunk.leave()  # no request rests on a certificate that has ended
+                trunk.leave("expired")  # no request rests on a certificate that has ended
             elif trunk.room > 0:
                 return trunk
         return None
@@ -218,11 +243,12 @@ class Trunks:
         trunk = _Trunk(port, base, self._limits, self._stall)
         trunk.task = port.current
         if self.generation not in (base.generation, RETIRED):  # who still waits at a retired one needs it all the same
-            trunk.leave()
+            trunk.leave("renewed")
         self._trunks.append(trunk)
         try:
             await self._drive(trunk)
         finally:
+            trunk.greeted.fire()
             self._trunks.remove(trunk)
             base.wire.close()
             self._call_all()
@@ -238,10 +264,13 @@ class Trunks:
                 before, more = room, await carrier.read()
                 room = trunk.room
                 self._call(room - before if room > before else 0)
+                if trunk.codec.greeted and not trunk.greeted.happened:
+                    trunk.greeted.fire()
         except (WireBroken, _Done, _Silent) as problem:
             error = problem
         except Exception as problem:  # noqa: BLE001 - a fault of ours ends this connection, not the sidecar
             error = InternalError(f"{type(problem).__name__}: {problem}")
+        self._on_end(_why_ended(trunk, error))
         trunk.codec.lose(self._meaning(trunk, error), port.now)
         carrier.tell()
 
@@ -280,7 +309,7 @@ class Trunks:
         if trunk.idle:
             trunk.idle_since = self._port.now
             if self.generation == RETIRED:
-                trunk.leave()
+                trunk.leave("retired")
         if trunk.codec.going_away:
             trunk.carrier.kick()
         self._call(1)
@@ -291,7 +320,7 @@ class Trunks:
         for trunk in list(self._trunks):
             trunk.codec.check_time(now)
             if trunk.idle and now - trunk.idle_since >= self._idle:
-                trunk.codec.leave()
+                trunk.leave("idle")
             if trunk.is_dead(now) and trunk.task is not None:
                 trunk.task.throw(_Silent())
             trunk.carrier.tell()
@@ -301,7 +330,7 @@ class Trunks:
         self.generation = generation
         for trunk in self._trunks:
             if trunk.base.generation != generation:
-                trunk.leave()
+                trunk.leave("retired" if generation == RETIRED else "renewed")
         self._call_all()
 
     def retire(self) -> None:
@@ -333,14 +362,15 @@ class _Call(AskedStream):
 
     def begin(self, head: RequestHead) -> bytes:
         """Begin the exchange. Raises UpstreamRefused where the connection has begun to leave meanwhile."""
+        trunk = self._trunk
         self.begun()
         codec = self.carrier.codec
         assert isinstance(codec, H2Client)
         if codec.room <= 0:
             raise UpstreamRefused("the connection takes no more requests")
         super().begin(head)
-        if codec.spent:
-            codec.leave()
+        if codec.spent and trunk is not None:
+            trunk.leave("full")
         return b""
 
     def begun(self) -> None:
@@ -348,6 +378,23 @@ class _Call(AskedStream):
         trunk, self._trunk = self._trunk, None
         if trunk is not None:
             trunk.promised -= 1
+
+
+def _why_ended(trunk: _Trunk, error: Exception | None) -> str:
+    """In a word: what went wrong, or else why either side had left it. A reason of mesh_trunks_ended_total."""
+    if isinstance(error, _Silent):
+        return "silent"
+    if isinstance(error, InternalError):
+        return "fault"
+    if trunk.codec.error is not None:
+        return "protocol"
+    if trunk.left_as:
+        return trunk.left_as
+    if trunk.codec.going_away:
+        return "goaway"
+    if isinstance(error, AlertReceived):
+        return "alert"
+    return "broken" if isinstance(error, WireBroken) else "closed"
 
 
 def h2_limits(limits: Limits, timeouts: Timeouts) -> H2Limits:

@@ -22,9 +22,12 @@ from sidecar.http.grpc import is_grpc
 from sidecar.http.h1 import H1Client
 from sidecar.http.headers import first
 from sidecar.http.plain_answers import AnswerReader
+from sidecar.http.versions import fits_extended_connect
 from sidecar.net.pool import Connection, Pool
 from sidecar.net.port import NEVER, Expired, Port, Unreachable
-from sidecar.proxy.places import Place
+from sidecar.proxy.carrier import StreamEnd
+from sidecar.proxy.places import Place, Way
+from sidecar.proxy.sockets import SocketRoad
 from sidecar.proxy.trunks import Trunks, h2_limits
 from sidecar.telemetry.record import Handshake
 from sidecar.traffic.destination import Destination, DestinationRules
@@ -64,6 +67,7 @@ class Upstream:
         limits: Limits,
         on_handshake: Callable[[Handshake], str],
         on_retry: Callable[[str, str], None],
+        on_trunk_end: Callable[[str], None],
         spent: Spent,
         http: HttpVersion = "auto",
         rules: DestinationRules | None = None,
@@ -80,6 +84,7 @@ class Upstream:
         self._timeouts = timeouts
         self._limits = limits
         self._on_handshake = on_handshake
+        self._on_trunk_end = on_trunk_end
         self.spent = spent  # the retries of this sidecar, to all of its upstreams
         self.on_retry = on_retry  # called with our name, and what became of a retry
         self.answers = AnswerReader(limits.head_bytes, limits.head_lines)
@@ -138,8 +143,22 @@ class Upstream:
             stall=timeouts.idle,
             most=limits.pool,
             pending=limits.pending,
+            on_end=self._on_trunk_end,
         )
-        return Place(endpoint, pool, trunks)
+        sockets = SocketRoad(
+            pool,
+            self._port,
+            partial(self._connect, endpoint.address, h2=True),
+            name=self.name,
+            limits=h2_limits(limits, timeouts),
+            scheme=b"https" if meshed else b"http",
+            idle=idle,
+            stall=timeouts.idle,
+            most=limits.pool,
+            pending=limits.pending,
+            on_end=self._on_trunk_end,
+        )
+        return Place(endpoint, pool, trunks, sockets)
 
     # ---- where to --------------------------------------------------------------------------------------------------
 
@@ -223,29 +242,34 @@ class Upstream:
                 "latency_ms": round(each.latency * 1e3, 3),
                 "active": each.active,
                 "back_in_s": round(each.until - now, 1) if each.until > now else None,
-                "connections": place.pool.open + place.trunks.open,
+                "connections": place.open,
                 "retries_left": budget.left(now),
             }
             for each, place in zip(self.destination.seen(now), self.places.values(), strict=True)
         ]
 
-    def speaks_h2(self, head: RequestHead) -> bool:
-        """Whether this request goes by HTTP/2.
+    def way(self, head: RequestHead) -> Way:
+        """By which connections this request goes: of HTTP/2 or HTTP/1.
 
         Between sidecars it is the version that the request came by. An application is asked by the version that the
         configuration says; where that says nothing, by HTTP/2 for gRPC, which needs it, and else by HTTP/1.1, which
-        every server speaks. Upgrades go by HTTP/1.1, as a WebSocket over HTTP/2 is a rare thing to be spoken.
+        every server speaks. A WebSocket that would go by HTTP/2 does so where the other side takes it; whatever else is
+        an upgrade goes by HTTP/1.1, as only that has upgrades.
         """
-        if head.protocol or (head.version != b"2" and first(head.headers, b"upgrade") is not None):
-            return False
         if self.http == "auto":
-            return head.version == b"2" and (self.meshed or is_grpc(head.headers))
-        return self.http == "http2"
+            h2 = head.version == b"2" and (self.meshed or is_grpc(head.headers))
+        else:
+            h2 = self.http == "http2"
+        if not h2:
+            return "pool"
+        if not head.protocol and (head.version == b"2" or first(head.headers, b"upgrade") is None):
+            return "trunks"
+        return "sockets" if fits_extended_connect(head) else "pool"
 
     @property
     def roads(self) -> list[Pool | Trunks]:
         """All connections that we keep, by endpoint and version of HTTP."""
-        return [road for place in (*self.places.values(), *self._leaving) for road in (place.pool, place.trunks)]
+        return [road for place in (*self.places.values(), *self._leaving) for road in place.roads]
 
     def renew(self, generation: int) -> None:
         """Connections of earlier generations of the gate end (decision D17)."""
@@ -308,8 +332,9 @@ class Upstream:
             )
         if self._gate is None or connection.peer is None or connection.trust == self._gate.trust:
             return
+        wire = connection.wire.carrier.wire if isinstance(connection.wire, StreamEnd) else connection.wire
         try:
-            self._gate.judge_again(connection.wire, connection.peer, self._port.wall())
+            self._gate.judge_again(wire, connection.peer, self._port.wall())
         except IdentityRefused as error:
             raise PeerIdentityMismatch(error.reason, str(error), error.presented) from None
         connection.trust = self._gate.trust

@@ -8,6 +8,7 @@ that are pooled for them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sidecar.config.sentences import needs_http
@@ -193,6 +194,7 @@ class Maker:
             limits=limits,
             on_handshake=self._recorder.handshake,
             on_retry=self._recorder.retry,
+            on_trunk_end=partial(self._recorder.trunk_ended, "inbound" if place[0] == "app" else "outbound", name),
             spent=self._spent,
             http=http,
             rules=rules,

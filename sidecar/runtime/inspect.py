@@ -13,7 +13,7 @@ from certs.errors import MeshError
 from certs.svid import check_leaf
 from sidecar.errors import HopError
 from sidecar.policy.explain import explain
-from sidecar.policy.question import hop_of
+from sidecar.policy.question import check_vouched, hop_of, unknown_caller
 from sidecar.policy.reasons import reason_for, reason_of
 from sidecar.policy.strangers import for_strangers
 from sidecar.policy.waived import observed, reason_of_waived, strict_says
@@ -118,6 +118,7 @@ class Inspector:
             raise MeshError("this sidecar has no policy yet; it is still waiting for its identity")
         try:
             hop = hop_of(query, worker.service)
+            check_vouched(hop, [bundle.trust_domain for bundle in worker.bundles.current])
         except HopError as error:
             return {
                 "verdict": "deny",
@@ -127,8 +128,9 @@ class Inspector:
             }
         explanation = explain(worker.proxy.rules, hop, worker.clock.wall())
         answer = explanation.to_json() | {"text": explanation.render()}
-        if explanation.verdict == "deny" and (note := observed(worker.service, hop.listener, worker.clock.wall())):
-            answer["note"] = note
+        passes = explanation.verdict == "deny" and observed(worker.service, hop.listener, worker.clock.wall())
+        if notes := [note for note in (passes, unknown_caller(hop, worker.config)) if note]:
+            answer["note"] = "; ".join(notes)
         return answer
 
     def drain(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from sidecar.config.schema import AccessLog as AccessLogConfig
 from sidecar.hop import Hop
-from sidecar.telemetry import redact
+from sidecar.telemetry import outcome, redact
 from sidecar.telemetry.clock import rfc3339
 from sidecar.telemetry.lines import json_line
 from sidecar.telemetry.plain_lines import PlainLines, peer_address
@@ -50,7 +50,7 @@ class AccessLog:
 
     def wants(self, hop: Hop) -> bool:
         """Whether this hop is to be logged. Rolls the dice of a sample, so ask once."""
-        if self._errors and (hop.error is not None or hop.status >= 500 or hop.waived is not None):
+        if self._errors and (outcome.failed(hop) or hop.waived is not None):
             return True
         return self._all or (self._share > 0.0 and self._dice() < self._share)
 

@@ -162,10 +162,16 @@ class _Handler(logging.Handler):
         fields: dict[str, object] = {"logger": record.name}
         if record.args:
             fields["detail"] = record.getMessage()
+        message = _constant(str(record.msg)) if record.args else str(record.msg)
         if record.exc_info and record.exc_info[1] is not None:
-            self._log.fault(str(record.msg), record.exc_info[1], **fields)
+            self._log.fault(message, record.exc_info[1], **fields)
         else:
-            self._log.write(level, str(record.msg), fields)
+            self._log.write(level, message, fields)
+
+
+def _constant(template: str) -> str:
+    """What a message of the standard library says before its first placeholder: the same text each time."""
+    return template.partition("%")[0].rstrip(" :,(") or template
 
 
 def _value(name: str, value: object) -> Any:

@@ -57,7 +57,9 @@ LABELS: dict[str, tuple[Literal["closed", "open"], str]] = {
         "short, stable reason why a handshake failed; or of an early end: `certificate_end`, `certificate_quiet`, "
         "`policy`, `identity`, `removed`, `slow_body`, `slow_reader`; or of a refused connection: `connections`, "
         "`memory`, `peer`, `half_open`, `handshakes`; or of HTTP/2 that failed: `protocol`, or the name of a flood "
-        "(docs/protocols.md)",
+        "(docs/protocols.md); or of an HTTP/2 connection to an upstream: left by us as `full`, `idle`, `renewed`, "
+        "`expired` or `retired`, by the other side as `goaway` or `closed`, or failed as `broken`, `alert`, `silent`, "
+        "`protocol` or `fault`",
     ),
     "grpc_status": ("closed", "name of the status that the call ended with; `other` for one that gRPC does not know"),
     "protocol": ("closed", "what a connection was found to speak: `http1`, `http2` or `opaque`"),
@@ -197,6 +199,12 @@ DEFINITIONS: tuple[Definition, ...] = (
         "HTTP/2 connections of callers (for `zero_window`, single streams) that we ended because "
         "they broke the rules of the protocol, or wasted our time within them.",
         ("direction", "listener", "reason"),
+    ),
+    Definition(
+        "mesh_trunks_ended_total",
+        "counter",
+        "HTTP/2 connections to an upstream (`inbound`: to the application) that ended, failed or replaced.",
+        (*_LISTENER, "reason"),
     ),
     Definition("mesh_drain_phase_seconds", "gauge", "Time that each phase of the drain has taken so far.", ("phase",)),
     Definition("mesh_config_reloads_total", "counter", "Reloads of the configuration.", ("result",)),

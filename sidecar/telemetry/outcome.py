@@ -12,6 +12,7 @@ from typing import Literal
 
 from sidecar import errors
 from sidecar.hop import Hop
+from sidecar.http.grpc import FAILURES
 
 VerdictWord = Literal["permit", "deny"]
 
@@ -59,5 +60,7 @@ def verdict(hop: Hop) -> VerdictWord:
 
 
 def failed(hop: Hop) -> bool:
-    """Whether the caller did not get what it asked for through a fault or refusal: any error, or a status of 5xx."""
-    return hop.error is not None or hop.status >= 500
+    """Whether the caller did not get what it asked for through a fault or refusal: any error, a status of 5xx, or what
+    gRPC says in its place.
+    """
+    return hop.error is not None or hop.status >= 500 or hop.grpc_status in FAILURES

@@ -312,6 +312,10 @@ class Recorder:
         if self.log is not None:
             self.log.warning("a connection is refused", direction=direction, listener=listener, reason=why, flag="OM")
 
+    def trunk_ended(self, direction: Direction, listener: str, reason: str) -> None:
+        """Count a shared HTTP/2 connection of ours to an upstream that ended; `reason`: see `sidecar.proxy.trunks`."""
+        self.metrics.counter("mesh_trunks_ended_total").add((direction, listener, reason))
+
     def audit_accepts(self) -> bool:
         """Whether the audit can take one more line; False only with `audit.on_full: refuse`."""
         return self.audit is None or self.audit.accepting()

@@ -13,6 +13,7 @@ from math import exp, log
 from typing import Any
 
 from sidecar.hop import Hop, TlsInfo
+from sidecar.http.grpc import FAILURES
 from sidecar.telemetry import outcome
 from sidecar.telemetry.clock import rfc3339
 from sidecar.telemetry.series import IDLE_SECONDS, OTHER
@@ -46,7 +47,7 @@ class Row:
     def add(self, hop: Hop, seconds: float, now: float) -> None:
         """Count a hop that took this long and ended at `now` (seconds since the epoch)."""
         self.requests += 1
-        if hop.error is not None or hop.status >= 500:
+        if hop.error is not None or hop.status >= 500 or hop.grpc_status in FAILURES:  # as outcome.failed, in place
             self.failures += 1
         bucket = int(log(seconds * _MICRO) * _PER_E) if seconds > FLOOR else 0
         try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import stat
 import subprocess
@@ -151,6 +153,31 @@ def test_a_wrong_passphrase_is_one_clear_line(ready: Shell) -> None:
 @pytest.mark.parametrize("verb", ["serve", "status", "log", "entry list", "entry add x", "token x", "key x"])
 def test_without_a_ca_every_verb_says_how_to_make_one(shell: Shell, verb: str) -> None:
     assert "mesh ca init" in shell.refused(*verb.split())
+
+
+def said_commands(text: str) -> list[list[str]]:
+    """What the output says to do next: the words after `mesh ca`."""
+    return [shlex.split(found)[2:] for found in re.findall(r"mesh ca [^`(\n]*", text)]
+
+
+@pytest.mark.parametrize("folder", ["the usual one", "a folder of my own"])
+def test_what_is_said_to_do_next_works_when_pasted(shell: Shell, folder: str) -> None:
+    where = [] if folder == "the usual one" else ["--dir", str(shell.folder / folder)]
+    made = shell.ok("init", "--trust-domain", "demo.mesh", "--passphrase-file", shell.passphrase, *where)
+    add, serve = said_commands(made)
+    assert serve == ["serve", *where]
+    added = shell.ok(*(word.replace("NAME", "orders") for word in add))
+    key, token = said_commands(added)
+    assert "join_token" in shell.ok(*token)
+    (revoke,) = said_commands(shell.ok(*key))
+    assert "revoked key" in shell.ok(*revoke)
+
+
+def test_a_slip_in_the_name_of_an_entry_is_answered_with_the_nearest(ready: Shell) -> None:
+    ready.ok("entry", "add", "shop/orders")
+    ready.ok("entry", "add", "web")
+    assert "no entry 'shop/ordres'; did you mean shop/orders?" in ready.refused("entry", "show", "shop/ordres")
+    assert "did you mean" not in ready.refused("key", "payments")
 
 
 def test_entries_come_and_go(ready: Shell) -> None:

@@ -38,6 +38,7 @@ def total(results: list[Result]) -> str:
         "POST": sum(result.tally.posts for result in results),
         "ok": sum(len(result.ok) for result in results),
         "refused": sum(len(result.refused) for result in results),
+        "cancelled": sum(len(result.tally.cancelled) for result in results),
         "lost": sum(len(result.lost) for result in results),
         "crossed": sum(len(result.tally.crossed) for result in results),
         "torn": sum(len(result.tally.torn) for result in results),

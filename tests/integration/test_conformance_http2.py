@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.conformance import report
+from sidecar.conformance import h2case, report, runner
+from sidecar.conformance.corpus import h2_protocol
 from sidecar.conformance.judge import Outcome
 from sidecar.conformance.origin import Origin
 from tests.kit.doors import Doors
@@ -33,8 +34,22 @@ def test_every_case_over_http_2_is_refused_or_leaves_by_http_1_in_its_one_readin
     verdicts = battery.through(door, *ours, http2=True)
     assert report.findings(verdicts) == []
     assert {one.case.name for one in verdicts if one.outcome is Outcome.HELD} == battery.UNFINISHED_H2
-    assert not [verdict for verdict in verdicts if verdict.outcome is Outcome.ANSWERED]
+    assert {one.case.name for one in verdicts if one.outcome is Outcome.ANSWERED} == battery.tunnels(door)
     ours[0].assert_well()
+
+
+@pytest.mark.parametrize("case", [case for case in h2_protocol.CASES if case.name in h2_protocol.DEMANDS],
+                         ids=lambda case: case.name)  # fmt: skip
+def test_each_error_has_the_code_and_the_scope_that_the_rfc_demands(
+    ours: tuple[Doors, Origin], case: h2case.H2Case
+) -> None:
+    ends, codes = h2_protocol.DEMANDS[case.name]
+    heard, closed = runner.converse(ours[0].over_http2("inbound"), case, battery.LONG_PATIENCE)
+    if ends == "stream":
+        assert (heard.reset in {code.name for code in codes}, heard.goaway) == (True, "")
+    else:
+        assert heard.goaway in {code.name for code in codes}
+        assert closed
 
 
 @pytest.fixture(scope="module")

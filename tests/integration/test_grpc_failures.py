@@ -9,6 +9,8 @@ from pathlib import Path
 import grpc
 import pytest
 
+from tests.kit.doors import Doors
+from tests.kit.free_ports import free_port
 from tests.kit.grpc_calls import Calls, failure, grpc_pair
 from tests.kit.meshes import Pair
 from tests.kit.processes import eventually
@@ -143,6 +145,23 @@ def logged(mesh: Pair, service: str, path: str) -> set[tuple[int, str]]:
     return {(line["status"], line["grpc_status"]) for line in mesh[service].access_log() if line["uri"] == path}
 
 
+def test_failures_of_the_application_are_logged_as_those_of_http_are(tmp_path: Path) -> None:
+    """The default mode, `errors`: what gRPC tells with a 200 and HTTP by 5xx, and nothing else."""
+    port = free_port()
+    with echo_app(tmp_path, port, "grpc_server.py"), Doors(tmp_path, port) as doors, Calls(doors.ports.door) as calls:
+        calls.echo(b"well", timeout=30)
+        for code in range(1, 17):
+            calls.fail(code, "so it is")
+        failures = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
+        for sidecar in (doors.web, doors.app):
+            eventually("logged", lambda: len(sidecar.access_log()) >= len(failures))  # noqa: B023
+            lines = sidecar.access_log()
+            assert {line["grpc_status"] for line in lines} == failures
+            assert {(line["status"], line["error"], line["uri"]) for line in lines} == {(200, "", "/kit.Echo/Fail")}
+            (row,) = [row for row in sidecar.admin("GET", "/hops")[1]["hops"] if row["flag"] == "-"]
+            assert (row["requests"], row["failures"]) == (17, len(failures))
+
+
 # ---- what dies -------------------------------------------------------------------------------------------------------
 
 
@@ -173,6 +192,8 @@ def test_an_application_that_dies_in_the_middle_of_a_stream(tmp_path: Path) -> N
                 assert "mesh-decision-id" in trailers(error)
             with echo_app(tmp_path, pair.ports.app, "grpc_server.py"):
                 assert calls.echo(b"again", timeout=30) == b"again"
+            trunks = pair["app"].metrics().total("mesh_trunks_ended_total", direction="inbound", listener="main")
+            assert trunks >= 1
         pair.assert_well()
 
 

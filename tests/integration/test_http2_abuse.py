@@ -31,24 +31,28 @@ PATIENT = "{timeouts: {request_head: 1s, idle: 3s, slow: 500ms}, limits: {connec
 SHARE = 0.99
 GROWTH = 64 * MIB
 SETTLE = 0.1  # seconds: whatever an attacker left behind has been recorded by then
-PROTOCOL, FLOW, CLOSED, CANCEL, CALM = "1", "3", "5", "8", "11"
+NO_ERROR, PROTOCOL, FLOW, CLOSED, CANCEL, CALM = "0", "1", "3", "5", "8", "11"
 
 pytestmark = pytest.mark.alone
 
 
 @dataclass
 class Attack:
-    """What an attack must come to: a GOAWAY, or resets of its streams; and the reason that it is counted by."""
+    """What an attack must come to, as the attacker sees it: a GOAWAY, resets of its streams, or answers; and the reason
+    that it is counted by. All of them read what we say; who does not is in tests/memory/test_http2_abuse.py.
+    """
 
     kind: str
     goaway: str = ""
     reset: str = ""
     reason: str = ""
+    status: str = ""
     longer: float = 0.5  # than the callers whom it is to disturb
 
 
 ATTACKS = [
     Attack("rapid_reset", CALM, reason="rapid_reset"),
+    Attack("late_reset", CALM, "7", "reset_flood", longer=5.0),
     Attack("made_you_reset", CALM, PROTOCOL, "rapid_reset"),
     Attack("continuation", CALM, reason="continuation_flood"),
     Attack("ping", CALM, reason="ping_flood"),
@@ -66,9 +70,9 @@ ATTACKS = [
     Attack("window_overflow", FLOW, reason="protocol"),
     Attack("zero_window", reset=CANCEL, reason="zero_window", longer=2.5),
     Attack("slow_read", reset=CANCEL, longer=1.5),
-    Attack("slow_body", longer=1.5),
-    Attack("many_headers"),
-    Attack("large_head"),
+    Attack("slow_body", reset=NO_ERROR, status="408", longer=1.5),
+    Attack("many_headers", status="431"),
+    Attack("large_head", status="431"),
 ]
 AT_OUR_DOOR = [each for each in ATTACKS if each.kind in ("rapid_reset", "continuation", "ping", "hpack_bomb")]
 
@@ -127,13 +131,14 @@ class Siege:
         flagged = [each.total("mesh_requests_total", flag=self._flag(attack)) for each in (before, after)]
         assert flagged[1] > flagged[0], after.series("mesh_requests_total")
         assert (attack.goaway in saw["goaways"]) if attack.goaway else (not saw["goaways"]), saw
-        assert not attack.reset or attack.reset in saw["resets"], saw
+        assert (attack.reset in saw["resets"]) if attack.reset else (not saw["resets"]), saw
+        assert not attack.status or set(saw["statuses"]) == {attack.status}, saw
         eventually("nothing of it is left", lambda: victim.status()["in_flight"] == 0)
         self.fleet.assert_well()
 
     @staticmethod
     def _flag(attack: Attack) -> str:
-        return "DT" if attack.kind in ("slow_read", "slow_body") else "DPE"
+        return {"slow_read": "DT", "slow_body": "DT", "late_reset": "DC"}.get(attack.kind, "DPE")
 
 
 def share_in_time(tally: Tally) -> float:

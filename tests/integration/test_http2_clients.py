@@ -15,9 +15,8 @@ from websockets.sync.server import serve
 
 from tests.integration.test_http2_websockets import answer
 from tests.kit.chromium import chromium, need_chromium
-from tests.kit.doors import Doors, save
+from tests.kit.doors import Doors
 from tests.kit.free_ports import free_port
-from tests.kit.identities import an_svid
 from tests.kit.programs import Done, curl, echo_app, run
 from tests.kit.tools import need
 
@@ -129,6 +128,29 @@ def test_h2load_counts_only_successes(doors: Doors) -> None:
     assert "status codes: 1000 2xx" in done.text
 
 
+# ---- node: CONNECT ---------------------------------------------------------------------------------------------------
+
+
+def node_connect(doors: Doors, authority: str, count: int = 1, size: int = 0) -> Any:
+    """What node is told inside so many tunnels of one connection to web's forward proxy."""
+    proxy = f"http://127.0.0.1:{doors.ports.proxy}"
+    script = Path(__file__).parents[1] / "kit" / "h2_connect.js"
+    done = run(need("node"), str(script), proxy, authority, "app", str(count), str(size))
+    assert done.code == 0, done.err
+    return json.loads(done.text)
+
+
+def test_node_tunnels_through_the_forward_proxy(doors: Doors) -> None:
+    opened = doors.web.total("mesh_connections_opened_total", listener="forward_proxy")
+    told = node_connect(doors, "app:80", count=20, size=300_000)
+    assert [(each["target"], each["length"]) for each in told] == [(f"/n/{n}", 300_000) for n in range(20)]
+    assert doors.web.total("mesh_connections_opened_total", listener="forward_proxy") == opened + 1
+
+
+def test_node_may_not_connect_to_what_is_not_declared(doors: Doors) -> None:
+    assert node_connect(doors, "elsewhere:80") == {"status": 403}
+
+
 # ---- Chromium --------------------------------------------------------------------------------------------------------
 
 SOCKET = """new Promise((done, fail) => {
@@ -143,12 +165,11 @@ PROTOCOL = "performance.getEntriesByType('%s').pop().nextHopProtocol"
 
 
 def test_chromium_over_http_2_with_a_client_certificate(doors: Doors, tmp_path: Path) -> None:
+    """Its leaf is of the issuing CA, as every leaf is. What is between leaf and root a browser sends only to servers
+    that name the roots they know.
+    """
     need_chromium()
-    # A browser sends what is between its leaf and the root only to servers that name the CAs they know; SPIFFE's
-    # servers, and we, name none. So its leaf is signed by the root itself.
-    certificate, key = tmp_path / "browser.crt", tmp_path / "browser.key"
-    save(an_svid(doors.root, "web"), certificate, key)
-    with chromium(tmp_path, certificate, key) as page:
+    with chromium(tmp_path, doors.certificate, doors.key) as page:
         page.visit(f"https://127.0.0.1:{doors.ports.app_in}/page?a=b")
         assert page.run(PROTOCOL % "navigation") == "h2"
         app = json.loads(page.run("document.body.innerText"))

@@ -9,10 +9,14 @@ import queue
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from socket import create_connection
 from typing import Any
 
 import pytest
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
+from websockets.sync.client import connect
 from websockets.sync.server import serve
 
 from tests.kit.doors import Doors
@@ -93,16 +97,19 @@ def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
         thread.join()
 
 
-@pytest.fixture(params=["one sidecar", "two sidecars"])
+@pytest.fixture(params=["one sidecar", "two sidecars", "forward proxy"])
 def way(request: pytest.FixtureRequest, doors: Doors) -> tuple[str, ...]:
-    """mTLS by ALPN straight into app's sidecar, or prior knowledge into web's and on from there."""
+    """mTLS by ALPN straight into app's sidecar, or prior knowledge into web's and on from there; there by its listener
+    for app or by its forward proxy, which knows app by `:authority`.
+    """
     return way_of(doors, request.param)
 
 
 def way_of(doors: Doors, name: str, path: str = "/chat") -> tuple[str, ...]:
     if name == "one sidecar":
         return (f"https://127.0.0.1:{doors.ports.app_in}", path, str(doors.certificate), str(doors.key))
-    return (f"http://127.0.0.1:{doors.ports.door}", path)
+    port = doors.ports.proxy if name == "forward proxy" else doors.ports.door
+    return (f"http://127.0.0.1:{port}", path)
 
 
 def test_messages_small_empty_and_large(way: tuple[str, ...]) -> None:
@@ -205,6 +212,95 @@ def test_a_draining_sidecar_lets_the_socket_come_to_its_end(tmp_path: Path) -> N
             assert node.next() == {"stream": "ended"}
         server.shutdown()
         thread.join()
+
+
+# ---- between the sidecars --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
+    """web's upstream says `upgrade: h2`; beside app's server of RFC 6455 there is one that speaks HTTP/2 only."""
+    folder, port, by_h2 = tmp_path_factory.mktemp("shared"), free_port(), free_port()
+    node = subprocess.Popen(
+        [need("node"), str(SCRIPT.with_name("h2_echo_socket.js")), str(by_h2)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert node.stdout is not None
+        assert node.stdout.readline() == "ready\n"
+        with serve(answer, "127.0.0.1", port, max_size=4 * MIB, compression=None) as server:
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            more, http2 = {"by_h2": by_h2}, {"by_h2"}
+            with Doors(folder, port, allow=ALLOW, upgrade="h2", more=more, http2=http2) as both:
+                yield both
+                both.assert_well()
+            server.shutdown()
+            thread.join()
+    finally:
+        node.kill()
+        node.communicate()
+
+
+def taken(doors: Doors) -> float:
+    """How many connections of peers app's sidecar has taken so far."""
+    return doors.app.total("mesh_connections_opened_total", listener="main")
+
+
+def test_http_1_clients_share_a_connection_of_http_2_between_sidecars(shared: Doors) -> None:
+    before = taken(shared)
+    message = hashlib.shake_256(b"ws").digest(3 * MIB)
+    with ExitStack() as stack:
+        url = f"ws://127.0.0.1:{shared.ports.door}/chat"
+        sockets = [stack.enter_context(connect(url, proxy=None, max_size=4 * MIB)) for _ in range(20)]
+        assert taken(shared) == before + 1
+        for number, socket in enumerate(sockets):
+            socket.send(f"number {number}")
+        assert [socket.recv(20) for socket in sockets] == [f"number {number}" for number in range(20)]
+        sockets[7].send(message)
+        assert sockets[7].recv(20) == message
+        assert streams(shared) == (20, 20)
+        sockets[3].send("close 4321 our own reasons")
+        with pytest.raises(ConnectionClosedError):
+            sockets[3].recv(20)
+        assert (sockets[3].close_code, sockets[3].close_reason) == (4321, "our own reasons")
+        sockets[4].send("the others go on")
+        assert sockets[4].recv(20) == "the others go on"
+    eventually("the streams have ended", lambda: streams(shared) == (0, 0))
+    with pytest.raises(InvalidStatus) as refused, connect(url.replace("/chat", "/admin"), proxy=None):
+        pass
+    assert refused.value.response.status_code == 403
+
+
+def test_http_1_and_http_2_callers_share_it_too(shared: Doors) -> None:
+    before = taken(shared)
+    with Node(*way_of(shared, "two sidecars")) as node, Node(*way_of(shared, "forward proxy")) as other:
+        for each in (node, other):
+            each.opened()
+            each.send(b"hello", TEXT)
+            each.takes(b"hello", TEXT)
+        with connect(f"ws://127.0.0.1:{shared.ports.door}/greet", proxy=None) as socket:
+            assert socket.recv(20) == "the server speaks first"
+        assert taken(shared) <= before + 1
+    eventually("the streams have ended", lambda: streams(shared) == (0, 0))
+
+
+def test_an_application_that_takes_them_by_http_2_is_asked_so(shared: Doors) -> None:
+    """It speaks nothing else. The key of RFC 6455 section 1.3, and its answer, are between caller and sidecar."""
+    target = shared.into("by_h2")
+    assert target.tls is not None
+    ask = b"GET /chat HTTP/1.1\r\nHost: app\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    ask += b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    address = ("127.0.0.1", shared.ports.by_h2)
+    with create_connection(address, timeout=20) as plain, target.tls.wrap_socket(plain) as sock:
+        sock.sendall(ask + b"at once")
+        heard = b""
+        while not heard.endswith(b"at once"):
+            piece = sock.recv(4096)
+            assert piece, heard
+            heard += piece
+    assert heard.startswith(b"HTTP/1.1 101 ")
+    assert b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in heard
+    assert b"sec-websocket-protocol: chat" in heard.lower()
 
 
 def streams(doors: Doors) -> tuple[int, int]:

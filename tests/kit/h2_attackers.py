@@ -2,8 +2,9 @@
 
 Each kind is a script for one connection; a handful of connections play it side by side, and begin again whenever they
 are shown the door. With an identity they speak TLS and agree on h2; without, they begin with the preface. At the end it
-prints what it saw as one line of JSON: codes of GOAWAY and of RST_STREAM, how connections ended. Bounded in connections
-and in time, and only ever against loopback. It shares no code with the sidecar: sockets, ssl and struct.
+prints what it saw as one line of JSON: codes of GOAWAY and of RST_STREAM, status codes, how connections ended. Bounded
+in connections and in time, and only ever against loopback. It shares no code with the sidecar: sockets, ssl, struct,
+and hpack for what is answered.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
+
+import hpack
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, _, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
@@ -77,6 +80,16 @@ def rapid_reset() -> Script:
     yield HELLO
     for stream in streams():
         yield ask(stream) + frame(RST_STREAM, 0, stream, word(8))
+
+
+def late_reset() -> Script:
+    """Each at an age at which it is no rapid one."""
+    yield HELLO
+    for first in range(1, ENDLESS, 180):
+        mine = range(first, first + 180, 2)
+        yield b"".join(ask(stream, POST, end=False) for stream in mine)
+        yield from [PAUSE] * 4
+        yield b"".join(frame(RST_STREAM, 0, stream, word(8)) for stream in mine)
 
 
 def made_you_reset() -> Script:
@@ -185,6 +198,7 @@ def closed_stream() -> Script:
 
 KINDS: dict[str, Callable[[], Script]] = {
     "rapid_reset": rapid_reset,
+    "late_reset": late_reset,
     "made_you_reset": made_you_reset,
     "continuation": continuation,
     "ping": repeated(frame(PING, 0, 0, bytes(8))),
@@ -219,6 +233,7 @@ class Crew:
         self.opened = 0
         self.goaways: Counter[str] = Counter()
         self.resets: Counter[str] = Counter()
+        self.statuses: Counter[str] = Counter()
         self.ends: Counter[str] = Counter()
 
     def run(self) -> None:
@@ -235,7 +250,7 @@ class Crew:
         sock = self._context.wrap_socket(plain) if self._context is not None else plain
         self.opened += 1
         sock.settimeout(2)
-        have = b""
+        have, decoder = b"", hpack.Decoder()
         try:
             for piece in self._script():
                 if piece:
@@ -246,7 +261,7 @@ class Crew:
                     data = sock.recv(65_536)
                     if not data:
                         return "closed"
-                    have = self._note(have + data)
+                    have = self._note(have + data, decoder)
         except TimeoutError:
             return "stuck"
         except (ConnectionError, ssl.SSLError):
@@ -257,7 +272,7 @@ class Crew:
                     return "reset"
                 if not data:
                     return "reset"
-                have = self._note(have + data)
+                have = self._note(have + data, decoder)
         finally:
             sock.close()
         return "done"
@@ -267,7 +282,7 @@ class Crew:
             return True
         return bool(select.select([sock], [], [], seconds)[0])
 
-    def _note(self, have: bytes) -> bytes:
+    def _note(self, have: bytes, decoder: hpack.Decoder) -> bytes:
         while len(have) >= 9 and len(have) >= 9 + (size := int.from_bytes(have[:3], "big")):
             kind, payload, have = have[3], have[9 : 9 + size], have[9 + size :]
             with self._lock:
@@ -275,6 +290,9 @@ class Crew:
                     self.goaways[str(int.from_bytes(payload[4:8], "big"))] += 1
                 elif kind == RST_STREAM:
                     self.resets[str(int.from_bytes(payload, "big"))] += 1
+                elif kind == HEADERS:
+                    status = dict(decoder.decode(payload)).get(":status")
+                    self.statuses.update([status] if status else [])
         return have
 
 
@@ -308,6 +326,7 @@ def main() -> int:
     for thread in threads:
         thread.join()
     print(json.dumps({"kind": chosen.kind, "opened": crew.opened, "goaways": crew.goaways, "resets": crew.resets,
+                      "statuses": crew.statuses,
                       "ends": crew.ends, "seconds": chosen.seconds}))  # fmt: skip
     return 0
 

@@ -13,7 +13,7 @@ from typing import Any
 import hpack
 from hyperframe.frame import Frame, GoAwayFrame, HeadersFrame, RstStreamFrame, SettingsFrame
 
-from sidecar.http.h2 import Abuse, H2Client, H2Limits, H2Server, H2Stream, Opened, Stirred
+from sidecar.http.h2 import Abuse, H2Client, H2Event, H2Limits, H2Server, H2Stream, Opened, Stirred
 from sidecar.http.message import CLOSED, NEED_DATA, Data, End, RequestHead, ResponseHead
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -117,6 +117,7 @@ class Bench:
         self.codec = codec
         self.now = 0.0
         self.decoder = hpack.Decoder()
+        self.events: list[H2Event] = []  # all but those of streams
         self.greeting = self.codec.to_send(self.now)
         if greet:
             self.say(HELLO if isinstance(codec, H2Server) else GREETING)
@@ -133,6 +134,8 @@ class Bench:
         while (event := self.codec.next_event()) is not None:
             if isinstance(event, Opened):
                 seen.opened.append(event.stream)
+            elif not isinstance(event, Stirred):
+                self.events.append(event)
         sent = b""
         while piece := self.codec.to_send(self.now):
             sent += piece

@@ -24,12 +24,13 @@ from typing import Any, cast
 
 from certs.spiffe import SpiffeId
 from sidecar.config.load import load_text
-from sidecar.config.schema import Address, MeshConfig
+from sidecar.config.schema import Address, MeshConfig, Service
 from sidecar.hop import Hop
 from sidecar.net.memory import MemoryPort, MemoryWire, where
 from sidecar.net.memory_gate import DAY, MemoryGate
 from sidecar.net.port import Task, WireBroken
 from sidecar.net.reactor import Reactor
+from sidecar.proxy.upstream import Upstream
 from sidecar.runtime.build import Proxy, _inbound_handler, _outbound_handler
 from sidecar.runtime.worker import SWEEP_SECONDS
 from sidecar.telemetry.record import Handshake, Recorder, Tally
@@ -54,7 +55,7 @@ services:
   web:
     address: 10.0.0.1
     outbound:
-      - {to: orders, port: http, listen: "%(local)s"%(to)s}
+      - {to: orders, port: http, listen: "%(local)s"%(upstream)s}
       - {to: orders, port: raw, listen: "127.0.0.1:9002", host: orders-db}
     forward_proxy: "127.0.0.1:9000"
     limits: {pool: 4%(web_limits)s}
@@ -118,6 +119,7 @@ class MemoryProxy(Proxy):
         self.port = port
         self.books = Books(name.encode().hex()[:8].zfill(8), port.clock)
         self.tasks: list[Task] = []  # of downstream connections, in the order they came
+        self.left: list[Upstream] = []  # that a reload has taken the place of
         service = config.services[name]
         super().__init__(
             service, reactor=cast(Reactor, port), gate=gate, recorder=self.books, instance=self.books.instance
@@ -166,18 +168,34 @@ class MemoryProxy(Proxy):
         if inner is not None:
             side.inner = counted_inner
 
+    def reload(self, service: Service) -> None:
+        """Put another configuration with the same listeners in force."""
+        before, after = self._generation, self._maker.generation(service, self._generation)
+        self._generation = after
+        for (_, inbound), (_, old_inbound) in zip(after.inbound, before.inbound, strict=True):
+            inbound.take_over(old_inbound)
+            self._count_hops(inbound)
+        for (*_, outbound), (*_, old_outbound) in zip(after.outbound, before.outbound, strict=True):
+            outbound.take_over(old_outbound)
+            self._count_hops(outbound)
+        for left, heir in before.left_for(after):
+            self.left.append(left)
+            left.retire(heir, self.port.now + service.timeouts.drain)
+        self.judge_again()
+
     def check_books(self) -> None:
         """Every hop was recorded once, nothing is open, and the pools count right."""
         books = self.books
         assert books.opened == len(books.hops), f"{books.opened} hops were opened, {len(books.hops)} recorded"
         assert self.connections == 0, f"{self.connections} connections are still open"
-        for upstream in self.upstreams:
+        for upstream in [*self.upstreams, *self.left]:
             for endpoint, place in upstream.places.items():
-                pool, trunks = place.pool, place.trunks
+                pool = place.pool
                 assert pool.open == len(pool._idle), f"{upstream.name}: {pool.open} open, {len(pool._idle)} idle"
                 assert not pool._waiting
-                left = (trunks.open, trunks._connecting, len(trunks._calls), len(trunks._waiting))
-                assert left == (0, 0, 0, 0), f"{upstream.name}: {left}"
+                for trunks in (place.trunks, place.sockets.trunks):
+                    left = (trunks.open, trunks._connecting, len(trunks._calls), len(trunks._waiting))
+                    assert left == (0, 0, 0, 0), f"{upstream.name}: {left}"
                 assert endpoint.active == 0, f"{upstream.name}: {endpoint.active} attempts under way"
             assert upstream.destination.ceilings.requests.count == 0
         for door in {side.door for _, side in self._inbound} | {side.door for *_, side in self._outbound}:
@@ -189,15 +207,17 @@ class Stage:
 
     def __init__(
         self, *, orders: str = "", web: str = "", http: str = "", raw: str = "", orders_limits: str = "",
-        web_limits: str = "", app: str = APP, protocol: str = "http", local: str = "127.0.0.1:9001", to: str = "",
+        web_limits: str = "", app: str = APP, protocol: str = "http", local: str = "127.0.0.1:9001",
+        upstream: str = "",
     ) -> None:  # fmt: skip
         random.seed(0)  # whom a balancer picks, and how long a retry waits
         self.port = MemoryPort()
         wall = self.port.wall()
         more = {"orders": orders, "web": web, "http": http, "raw": raw}
-        more |= {"app": app, "protocol": protocol, "local": local, "to": to}
-        limits = {"orders_limits": orders_limits, "web_limits": web_limits}
-        self.config = load_text(MESH % (more | limits), now=wall)
+        more |= {"app": app, "protocol": protocol, "local": local, "upstream": upstream}
+        more |= {"orders_limits": orders_limits, "web_limits": web_limits}
+        self._words = more
+        self.config = load_text(MESH % more, now=wall)
         self.gates = {who: MemoryGate(who, not_after=wall + DAY) for who in (WEB, ORDERS, MALLORY)}
         self.web = MemoryProxy(self.port, self.config, "web", self.gates[WEB])
         self.orders = MemoryProxy(self.port, self.config, "orders", self.gates[ORDERS])
@@ -205,6 +225,12 @@ class Stage:
         self.orders.listen()
         self.apps: list[Line] = []  # connections to the application, in the order they came
         self._callers: list[Line] = []
+
+    def reload(self, **changes: str) -> None:
+        """Put a configuration in force, in both sidecars, that differs from the first one in these additions."""
+        self.config = load_text(MESH % (self._words | changes), now=self.port.wall())
+        for proxy, name in ((self.web, "web"), (self.orders, "orders")):
+            proxy.reload(self.config.services[name])
 
     @property
     def now(self) -> float:
@@ -269,15 +295,19 @@ class Stage:
         """Play, then see to it that the books balance."""
         try:
             self.port.run(script)
-            for line in self._callers:
-                line.close()
-            self.port.run(self._clear())
-            self.web.check_books()
-            self.orders.check_books()
-            assert not [wire for wire in self.port.wires if not wire.closed], "wires are left open"
-            assert not self.port.tasks, f"tasks are left: {[where(task) for task in self.port.tasks]}"
+            self.end()
         finally:
             self.port.close()
+
+    def end(self) -> None:
+        """Let everybody leave, and see to it that the books balance."""
+        for line in self._callers:
+            line.close()
+        self.port.run(self._clear())
+        self.web.check_books()
+        self.orders.check_books()
+        assert not [wire for wire in self.port.wires if not wire.closed], "wires are left open"
+        assert not self.port.tasks, f"tasks are left: {[where(task) for task in self.port.tasks]}"
 
     async def _clear(self) -> None:
         """Let everybody come to an end; lingering closes and pools take their time."""

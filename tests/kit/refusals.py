@@ -83,7 +83,7 @@ class Scene:
     """Two sidecars, the caller's and the called one's, that remember what they decided."""
 
     def __init__(self) -> None:
-        config = _config()
+        self.config = config = _config()
         self.recorders: dict[str, Recorder] = {}
         self.sidecars: dict[str, Admission] = {}
         for name, instance in (("orders", "0d0e0f01"), ("web", "0a0b0c02")):

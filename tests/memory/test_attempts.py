@@ -31,7 +31,7 @@ def failing_first(times: int, seen: list[Request], answer: bytes = BUSY) -> apps
 
 
 @pytest.mark.parametrize("request_", [GET, POST])
-@scene(to=TWO)
+@scene(upstream=TWO)
 async def test_who_cannot_be_reached_is_nobodys_loss(stage: Stage, request_: bytes) -> None:
     """Nothing was sent, so any method may go elsewhere; after a few of them the dead one is left alone."""
     seen: list[Request] = []
@@ -45,14 +45,14 @@ async def test_who_cannot_be_reached_is_nobodys_loss(stage: Stage, request_: byt
     assert {hop.endpoint for hop in hops} == {LIVE}
 
 
-@scene(to=f', endpoints: ["{DEAD}"], retries: {{resends: 0}}')
+@scene(upstream=f', endpoints: ["{DEAD}"], retries: {{resends: 0}}')
 async def test_retries_can_be_turned_off(stage: Stage) -> None:
     assert (await stage.ask(GET)).status == 503
     assert stage.web.books.hop.attempts == 1
     assert isinstance(stage.web.books.hop.error, ConnectFailed)
 
 
-@scene(to=f', endpoints: ["{DEAD}"]')
+@scene(upstream=f', endpoints: ["{DEAD}"]')
 async def test_a_destination_that_is_down_is_not_asked_for_a_while(stage: Stage) -> None:
     """Five failures and nothing else open the breaker: an immediate 503 that says when to come again."""
     first = await stage.ask(GET)
@@ -91,7 +91,7 @@ async def test_an_application_that_fails_is_let_breathe_and_asked_again(stage: S
     assert len(seen) == 9
 
 
-@scene(to=", breaker: off")
+@scene(upstream=", breaker: off")
 async def test_without_a_breaker_everything_is_asked(stage: Stage) -> None:
     seen: list[Request] = []
     stage.app(failing_first(20, seen))
@@ -116,7 +116,7 @@ async def test_refusals_are_no_failures_of_an_endpoint(stage: Stage) -> None:
 @pytest.mark.parametrize(("request_", "times", "status"), [
     (GET, 1, 200), (GET, 2, 200), (GET, 3, 503), (KEYED, 2, 200), (POST, 1, 503),
 ])  # fmt: skip
-@scene(to=AGAIN)
+@scene(upstream=AGAIN)
 async def test_a_status_is_tried_again_where_that_is_wanted_and_harmless(
     stage: Stage, request_: bytes, times: int, status: int
 ) -> None:
@@ -137,7 +137,7 @@ async def test_a_status_is_an_answer_unless_somebody_wants_it_otherwise(stage: S
     assert len(seen) == 1
 
 
-@scene(to=AGAIN)
+@scene(upstream=AGAIN)
 async def test_who_asks_to_be_left_alone_is(stage: Stage) -> None:
     """A Retry-After of more than five seconds is passed on, and so is the answer."""
     seen: list[Request] = []
@@ -147,7 +147,7 @@ async def test_who_asks_to_be_left_alone_is(stage: Stage) -> None:
     assert len(seen) == 1
 
 
-@scene(to=AGAIN)
+@scene(upstream=AGAIN)
 async def test_the_wait_that_is_asked_for_is_kept(stage: Stage) -> None:
     seen: list[Request] = []
     stage.app(failing_first(1, seen, BUSY.replace(b"\r\n\r\n", b"\r\nRetry-After: 2\r\n\r\n")))
@@ -155,7 +155,7 @@ async def test_the_wait_that_is_asked_for_is_kept(stage: Stage) -> None:
     assert 2.0 <= stage.now <= 3.1  # and up to half of it on top
 
 
-@scene(to=AGAIN)
+@scene(upstream=AGAIN)
 async def test_a_caller_who_leaves_is_not_asked_for_again(stage: Stage) -> None:
     seen: list[Request] = []
     stage.app(failing_first(1, seen, BUSY.replace(b"\r\n\r\n", b"\r\nRetry-After: 2\r\n\r\n")))
@@ -168,7 +168,7 @@ async def test_a_caller_who_leaves_is_not_asked_for_again(stage: Stage) -> None:
     assert stage.web.books.hop.flag == "DC"
 
 
-@scene(to=AGAIN + ", breaker: off")
+@scene(upstream=AGAIN + ", breaker: off")
 async def test_the_budget_holds_whatever_happens(stage: Stage) -> None:
     """Ten a second, or a fifth of the requests: here ten seconds' worth are spent at once."""
     seen: list[Request] = []
@@ -237,7 +237,7 @@ async def test_an_answer_that_lasts_is_no_request_under_way(stage: Stage, framin
 NAME = Address("orders.test", 17443)
 
 
-@scene(to=', endpoints: ["orders.test:17443"]')
+@scene(upstream=', endpoints: ["orders.test:17443"]')
 async def test_a_name_stands_for_its_addresses_of_today(stage: Stage) -> None:
     seen: list[Request] = []
     stage.app(apps.keeping(seen))
@@ -261,7 +261,7 @@ async def test_a_name_stands_for_its_addresses_of_today(stage: Stage) -> None:
     assert "has no endpoint" in str(stage.web.books.hops[-1].error)
 
 
-@scene(to=', endpoints: ["orders.test:17443"]')
+@scene(upstream=', endpoints: ["orders.test:17443"]')
 async def test_what_is_under_way_to_an_endpoint_that_is_gone_comes_to_its_end(stage: Stage) -> None:
     async def slow(line: Line) -> None:
         await line.request()
@@ -328,7 +328,7 @@ async def test_who_has_tried_again_says_so_with_its_failure(
     assert (answer.get("mesh-retried") == b"1") is marked
 
 
-@scene(orders=DEAD_LEAF, to=AGAIN)
+@scene(orders=DEAD_LEAF, upstream=AGAIN)
 async def test_what_was_tried_again_nearer_to_the_failure_is_not_tried_here(stage: Stage) -> None:
     """And the mark goes no further than our own sidecar."""
     seen: list[Request] = []

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from sidecar.proxy.rooms import NARROW_STREAMS, WIDE
+from sidecar.proxy.rooms import CONFINED_SECONDS, NARROW_STREAMS, WIDE
 from tests.kit import apps
 from tests.kit.h1_line import Line
 from tests.kit.h2_line import ORDERS_GET, ORDERS_POST, H2Line, h2_call, h2_peer
@@ -71,6 +71,49 @@ async def test_a_flood_is_recorded_once_by_name_and_the_next_caller_is_served(st
     assert (await other.answer(1)).status == 200
 
 
+@scene()
+async def test_who_cancels_by_the_hundred_is_sent_away_with_what_is_under_way_answered(stage: Stage) -> None:
+    """The resets come at an age at which none of them is a rapid one."""
+    waiting: list[Line] = []
+
+    async def held(line: Line) -> None:
+        waiting.append(line)
+        await line.request()
+        await line.hear_all()
+
+    stage.app(held)
+    foe = await h2_peer(stage, headers(1, ORDERS_GET))
+    await stage.quiet()
+    for first in range(3, 5000, 120):
+        streams = range(first, first + 120, 2)
+        await foe.say(*[headers(number, ORDERS_GET) for number in streams])
+        await stage.sleep(0.3)
+        await foe.say(*[frame(RST_STREAM, 0, number, word(8)) for number in streams])
+        await stage.quiet()
+        if failures(stage, "reset_flood"):
+            break
+    assert 1.5 < stage.now < 6
+    await foe.until(lambda: foe.goaways)
+    assert foe.goaways[0].error_code == CALM
+    await waiting[0].say(apps.OK)
+    assert (await foe.answer(1)).status == 200
+    await foe.last_word()
+    await stage.quiet()
+    books = stage.orders.books
+    assert {hop.flag for hop in books.hops} == {"-", "DC"}
+    assert failures(stage, "reset_flood") == 1
+    stage.app(apps.always(apps.OK))
+    for seconds, streams in ((5.0, NARROW_STREAMS), (CONFINED_SECONDS, 100)):
+        await stage.sleep(seconds)
+        stage.sweep()
+        other = await h2_peer(stage, headers(1, ORDERS_GET))
+        assert (await other.answer(1)).status == 200
+        assert other.settings[3] == streams
+    innocent = await h2_peer(stage, who=MALLORY)
+    await innocent.next()
+    assert innocent.settings[3] == 100
+
+
 def failures(stage: Stage, reason: str) -> float:
     """What the counter says."""
     return stage.orders.books.metrics.cell("mesh_protocol_failures_total", ("inbound", "http", reason)).value
@@ -126,6 +169,8 @@ async def _ask_on_without_reading(stage: Stage) -> None:
         asked += 1
         assert asked < 400
     assert asked > 20
+    # As long as it reads nothing it can see nothing; once it does, the GOAWAY follows what was on its way.
+    assert (await foe.last_word()).error_code == CALM
 
 
 @scene()

@@ -215,6 +215,8 @@ async def test_after_a_renewal_requests_take_a_new_trunk_and_the_old_one_ends_wi
     assert (await web.answer(1)).status == 200
     await stage.sleep(3)
     assert stage.orders.inbound_connections == 1
+    ends = stage.web.books.metrics.cell("mesh_trunks_ended_total", ("outbound", "orders.http", "renewed"))
+    assert ends.value == 1
 
 
 @scene(http=", posture: permissive, until: 2023-11-14T22:14:20Z")

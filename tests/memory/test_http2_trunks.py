@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,14 +11,14 @@ import pytest
 from sidecar.errors import ConnectFailed, HopError, InternalError, Overflow, UpstreamClosed, UpstreamIdle
 from sidecar.http.h2 import H2Limits
 from sidecar.http.message import NEED_DATA, Data, End, RequestHead, ResponseHead
-from sidecar.net.memory import MemoryPort
+from sidecar.net.memory import EPOCH, MemoryPort
 from sidecar.net.mtls import Peer
 from sidecar.net.pool import Connection
 from sidecar.net.port import NEVER, Task, WireBroken
 from sidecar.proxy.trunks import Trunks
 from tests.kit.h1_line import HungUp, Line
-from tests.kit.h2_line import H2Line, answer_ok, h2_app
-from tests.kit.h2_wire import GOAWAY, frame, settings, word
+from tests.kit.h2_line import H2Line, Requests, answer_ok, h2_app
+from tests.kit.h2_wire import GOAWAY, SETTINGS, frame, settings, word
 from tests.kit.hops import A_TLS, ORDERS
 from tests.kit.play import Serve
 
@@ -36,11 +37,12 @@ class Scene:
         self.failure: Exception | None = None
         self.delay = 0.0
         self.generation = 0
+        self.ends: list[str] = []  # why connections have ended
         self._serve = serve
         port.listen("up", 1, self._accept)
         self.trunks = Trunks(
             port, self._connect, name="up", limits=H2Limits(**limits), scheme=b"http", idle=60.0, stall=300.0,
-            most=most, pending=1.0,
+            most=most, pending=1.0, on_end=self.ends.append,
         )  # fmt: skip
 
     async def _accept(self, wire: Any) -> None:
@@ -335,3 +337,137 @@ def test_a_peer_that_has_died_in_silence_is_found_out(answers_pings: bool) -> No
             assert scene.trunks.open == 0
 
     play(script, silent, peer=PEER)
+
+
+# ---- places for tunnels ----------------------------------------------------------------------------------------------
+
+TAKES_TUNNELS = settings((8, 1))  # SETTINGS_ENABLE_CONNECT_PROTOCOL, RFC 8441 section 3
+
+
+@pytest.mark.parametrize(("greeting", "takes"), [(settings(), False), (TAKES_TUNNELS, True), (settings((8, 0)), False)])
+def test_a_tunnel_has_a_place_only_where_the_other_side_takes_them(greeting: bytes, takes: bool) -> None:
+    async def script(scene: Scene) -> None:
+        scene.delay = 0.5
+        for _ in range(2):
+            connection = await scene.trunks.take_tunnel()
+            assert (connection is not None) is takes
+            if connection is not None:
+                scene.trunks.discard(connection)
+        assert len(scene.lines) == 1
+
+    play(script, h2_app(answer_ok, greeting=greeting))
+
+
+def test_who_never_says_whether_it_takes_tunnels_does_not() -> None:
+    async def script(scene: Scene) -> None:
+        async def sweep() -> None:
+            while True:
+                await scene.port.sleep(0.5)
+                scene.trunks.sweep()
+
+        sweeping = scene.port.spawn(sweep())
+        assert await scene.trunks.take_tunnel() is None
+        assert scene.port.now == pytest.approx(10.0, abs=1.0)  # limits.head_seconds
+        sweeping.cancel()
+        assert scene.ends == ["protocol"]
+
+    async def mute(raw: Line) -> None:
+        await raw.hear_all()
+
+    play(script, mute)
+
+
+def test_who_gives_up_waiting_for_that_word_leaves_its_place() -> None:
+    async def script(scene: Scene) -> None:
+        waiting = scene.port.spawn(scene.trunks.take_tunnel())
+        await scene.port.sleep(1)
+        waiting.cancel()
+        await scene.port.settled()
+        assert not scene.trunks._calls
+        scene.lines[0].close()
+
+    async def mute(raw: Line) -> None:
+        await raw.hear_all()
+
+    play(script, mute)
+
+
+# ---- why they end ----------------------------------------------------------------------------------------------------
+
+
+async def broken(line: H2Line, stream: int) -> None:
+    line.line.abort()
+
+
+async def closing(line: H2Line, stream: int) -> None:
+    await line.line.finish()
+
+
+async def lawless(line: H2Line, stream: int) -> None:
+    await line.say(frame(SETTINGS, 0, stream))  # on a stream, where it has no place
+
+
+async def going(line: H2Line, stream: int) -> None:
+    await answer_ok(line, stream)
+    await line.say(frame(GOAWAY, 0, 0, word(stream) + word(0)))
+
+
+ENDS: list[tuple[str, Requests, dict[str, int]]] = [
+    ("broken", broken, {}),
+    ("closed", closing, {}),
+    ("protocol", lawless, {}),
+    ("goaway", going, {}),
+    ("full", answer_ok, {"streams_per_connection": 1}),
+]
+
+
+@pytest.mark.parametrize(("why", "serve", "limits"), ENDS, ids=[why for why, *_ in ENDS])
+def test_a_connection_that_ends_is_counted_by_its_reason(
+    why: str, serve: Requests, limits: dict[str, int]
+) -> None:
+    async def script(scene: Scene) -> None:
+        await scene.all(1)
+        await scene.port.settled()
+        assert scene.ends == [why]
+
+    play(script, h2_app(serve), **limits)
+
+
+@pytest.mark.parametrize("why", ["idle", "renewed", "retired", "expired"])
+def test_a_connection_that_we_leave_is_counted_by_our_reason(why: str) -> None:
+    async def script(scene: Scene) -> None:
+        assert await scene.ask() == b"ok"
+        if why == "renewed":
+            scene.generation = 1
+            scene.trunks.renew(1)
+        elif why == "retired":
+            scene.trunks.retire()
+        elif why == "idle":
+            await scene.port.sleep(61)
+            scene.trunks.sweep()
+        else:
+            await scene.port.sleep(10)
+            scene.peer = PEER
+            assert await scene.ask() == b"ok"
+            assert len(scene.lines) == 2
+        await scene.port.settled()
+        assert scene.ends == [why]
+
+    tls = replace(A_TLS, not_after=EPOCH + (5 if why == "expired" else 1e9))
+    play(script, h2_app(answer_ok), peer=Peer(ORDERS, tls, "ab"))
+
+
+def test_a_connection_whose_peer_fell_silent_is_counted_as_such() -> None:
+    async def script(scene: Scene) -> None:
+        scene.many(1)
+        for _ in range(40):
+            await scene.port.sleep(0.5)
+            scene.trunks.sweep()
+        assert scene.ends == ["silent"]
+
+    async def mute(raw: Line) -> None:
+        await raw.hear(24)
+        await raw.say(settings())
+        await raw.hear_all()
+
+    play(script, mute, peer=PEER)

@@ -35,7 +35,7 @@ async def test_bytes_flow_both_ways_after_an_upgrade_and_none_is_lost(stage: Sta
     assert await web.is_closed()
     await stage.quiet()
     hop = stage.orders.books.hop
-    assert (hop.status, hop.received_bytes, hop.sent_bytes, hop.flag) == (101, 5, 5, "-")
+    assert (hop.status, hop.received_bytes, hop.sent_bytes, hop.flag) == (101, 5, 12, "-")
 
 
 @scene()

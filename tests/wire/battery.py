@@ -37,6 +37,7 @@ UNFINISHED = {
     "lines/unfinished",
 }  # fmt: skip
 UNFINISHED_H2 = {"h2-frames/half-a-body"}
+_CONNECT = "h2-tunnels/connect"
 _PREFACE = "request-line/h2-preface"
 
 
@@ -45,6 +46,13 @@ def unfinished(door: str) -> set[str]:
     due. On mTLS a caller that has not agreed on h2 (ALPN) is refused.
     """
     return UNFINISHED if door == "inbound" else UNFINISHED | {_PREFACE}
+
+
+def tunnels(door: str) -> set[str]:
+    """The cases of HTTP/2 that we answer ourselves: a CONNECT for the upstream of a local listener opens a tunnel to
+    it, whose contents are judged as if they had come without one (decision D5).
+    """
+    return {_CONNECT} if door == "outbound" else set()
 
 
 @contextmanager

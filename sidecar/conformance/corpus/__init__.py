@@ -15,6 +15,7 @@ from sidecar.conformance.corpus import (
     h2_bodies,
     h2_connections,
     h2_heads,
+    h2_protocol,
     hosts,
     lines,
     paths,
@@ -26,7 +27,7 @@ CASES: tuple[Case, ...] = (
     *control.CASES, *framing.CASES, *chunks.CASES, *lines.CASES, *request_line.CASES, *paths.CASES, *hosts.CASES,
     *fields.CASES, *exchange.CASES,
 )  # fmt: skip
-H2_CASES: tuple[H2Case, ...] = (*h2_connections.CASES, *h2_heads.CASES, *h2_bodies.CASES)
+H2_CASES: tuple[H2Case, ...] = (*h2_connections.CASES, *h2_heads.CASES, *h2_bodies.CASES, *h2_protocol.CASES)
 
 
 def digest(cases: Sequence[Case] = CASES) -> str:

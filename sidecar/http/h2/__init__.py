@@ -9,12 +9,12 @@ nothing else knows that library, so another engine can take its place.
 
 from sidecar.http.h2.client import H2Client
 from sidecar.http.h2.codes import Abuse, Code
-from sidecar.http.h2.events import Ended, Failed, H2Event, Leaving, Opened, Pong, Stirred
+from sidecar.http.h2.events import Dismissed, Ended, Failed, H2Event, Leaving, Opened, Pong, Stirred
 from sidecar.http.h2.limits import H2Limits
 from sidecar.http.h2.server import H2Server
 from sidecar.http.h2.stream import H2Stream
 
 __all__ = [
-    "Abuse", "Code", "Ended", "Failed", "H2Client", "H2Event", "H2Limits", "H2Server", "H2Stream", "Leaving", "Opened",
-    "Pong", "Stirred",
+    "Abuse", "Code", "Dismissed", "Ended", "Failed", "H2Client", "H2Event", "H2Limits", "H2Server", "H2Stream",
+    "Leaving", "Opened", "Pong", "Stirred",
 ]  # fmt: skip

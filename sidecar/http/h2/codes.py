@@ -83,6 +83,7 @@ class Abuse(Enum):
     """Ways to waste our time or memory within the letter of the protocol: what a counter and an operator call them."""
 
     RAPID_RESET = "rapid_reset"  # requests begun only to be cancelled (CVE-2023-44487), or made to be reset by us
+    RESET_FLOOD = "reset_flood"  # requests cancelled by the hundred and for long, at whatever age
     EXCESS_STREAMS = "excess_streams"  # far more streams than MAX_CONCURRENT_STREAMS allows
     CONTINUATION_FLOOD = "continuation_flood"  # a header block that does not end (CVE-2024-27316)
     HPACK_BOMB = "hpack_bomb"  # a small header block that means a huge list (CVE-2016-6581)

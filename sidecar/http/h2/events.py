@@ -33,6 +33,13 @@ class Leaving:
 
 
 @dataclass(frozen=True, slots=True)
+class Dismissed:
+    """We take no new streams of the other side, for something that it did too often; those under way go on."""
+
+    error: HopError
+
+
+@dataclass(frozen=True, slots=True)
 class Pong:
     """A PING of ours has come back."""
 
@@ -51,4 +58,4 @@ class Ended:
     """The other side has closed the connection; streams that were not whole have failed."""
 
 
-H2Event = Opened | Stirred | Leaving | Pong | Failed | Ended
+H2Event = Opened | Stirred | Leaving | Dismissed | Pong | Failed | Ended

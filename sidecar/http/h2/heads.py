@@ -38,6 +38,7 @@ CONNECTION_FIELDS: Final = frozenset(
 _CAREFUL = CONNECTION_FIELDS | SINGLETONS | LOOKALIKES | {b"te", b"cookie"}
 _REQUEST_PSEUDO = frozenset((b":method", b":scheme", b":authority", b":path", b":protocol"))
 _SCHEMES = (b"https", b"http")
+_SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*\Z")  # RFC 3986 section 3.1
 WEBSOCKET: Final = b"websocket"
 
 _MOST_KNOWN, _LONGEST_KNOWN = 2048, 256  # fields; bytes of a value
@@ -220,8 +221,11 @@ def _connect_target(pseudo: dict[bytes, bytes]) -> bytes:
 
 
 def _path_target(pseudo: dict[bytes, bytes], method: bytes) -> bytes:
-    if pseudo.get(b":scheme", b"") not in _SCHEMES:
-        raise _malformed("no :scheme, or another one than http and https")
+    scheme = pseudo.get(b":scheme", b"")
+    if scheme not in _SCHEMES:
+        if _SCHEME.match(scheme):
+            raise _answered(UnsupportedFeature(f"the :scheme {_shown(scheme)}; only http and https are served"))
+        raise _malformed("no :scheme, or one that is none")
     path = pseudo.get(b":path", b"")
     if not _TARGET.match(path):
         raise _malformed("no :path, or one with bytes that are not visible ASCII")

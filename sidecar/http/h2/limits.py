@@ -30,6 +30,7 @@ class Rate:
 RATES: Final[Mapping[Abuse, Rate]] = MappingProxyType(
     {
         Abuse.RAPID_RESET: Rate(200, 20),  # and one for each stream that came to its end
+        Abuse.RESET_FLOOD: Rate(500, 100),  # the same; as many each second as there can be streams at once
         Abuse.EXCESS_STREAMS: Rate(1000, 20),  # a client may send before it has read our SETTINGS
         Abuse.PING_FLOOD: Rate(100, 10),  # and one for each frame of DATA that we send: gRPC measures the path by them
         Abuse.SETTINGS_FLOOD: Rate(50, 1),
@@ -42,14 +43,18 @@ RATES: Final[Mapping[Abuse, Rate]] = MappingProxyType(
 EARNED_BY_STREAM: Final[Mapping[Abuse, float]] = MappingProxyType(
     {
         Abuse.RAPID_RESET: 1,
+        Abuse.RESET_FLOOD: 1,
         Abuse.PRIORITY_FLOOD: 2,
         Abuse.WINDOW_UPDATE_FLOOD: 4,
         Abuse.EMPTY_FRAME_FLOOD: 1,
         Abuse.UNKNOWN_FRAME_FLOOD: 1,
     }
 )
-# A cancelled request that has lived this long is no rapid reset: with 100 streams there can be 400 such a second, and
-# deadlines that pass by the dozen, since an application has stopped, are what honest callers do. Envoy's figure is 1 s.
+# A cancelled request that has lived this long is no rapid reset: deadlines that pass by the dozen, since an application
+# has stopped, are what honest callers do, and 100 streams can be 400 of those a second. They only count as RESET_FLOOD,
+# whose bucket refills as fast as 100 calls with a deadline of 1 s can empty it, and holds what 400 callers with one
+# deadline cancel at once; and all it costs to empty that one is to come back on another connection. Envoy looks after
+# 500 streams at those that were cancelled in their first second, and never at later ones; nghttp2 asks for no age.
 RAPID_SECONDS: Final = 0.25
 BYTES_FOR_A_WINDOW_UPDATE: Final = 512
 WINDOW_UPDATES_FOR_A_FRAME: Final = 4  # gRPC gives room back message by message, on stream and connection

@@ -85,7 +85,11 @@ class H2Connection(Control):
 
     def deadline(self) -> float | None:
         """When `check_time` may have something to do; monotonic."""
-        found = [stream.blocked_since for stream in self._blocked.values() if stream.blocked_since is not None]
+        found = [
+            stream.blocked_since
+            for stream in self._blocked.values()
+            if stream.blocked_since is not None and not stream.is_tunnel
+        ]
         soonest = min(found) + self.limits.stall_seconds if found else None
         if self._waiting_since is not None and self.error is None:
             head = self._waiting_since + self.limits.head_seconds
@@ -103,7 +107,8 @@ class H2Connection(Control):
             self._fail(ConnectionFault(Code.ENHANCE_YOUR_CALM, detail, Abuse.SLOW_HEAD))
             return
         for stream in list(self._blocked.values()):
-            if stream.blocked_since is not None and now - stream.blocked_since >= self.limits.stall_seconds:
+            since = stream.blocked_since
+            if since is not None and now - since >= self.limits.stall_seconds and not stream.is_tunnel:
                 detail = f"{stream.unsent} bytes not taken within {self.limits.stall_seconds:g} s, for lack of window"
                 self.reset(stream, Code.CANCEL, self._abuse(detail, Abuse.ZERO_WINDOW))
 

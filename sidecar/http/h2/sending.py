@@ -182,15 +182,15 @@ class Sending(ABC):
             self._drop(stream, error or InternalError("the stream was given up"), spoilt=spoilt)
 
     def finish(self, stream: H2Stream) -> None:
-        """Whoever served it is done with it. What it has still to send is sent first."""
+        """Whoever served it is done with it, and reads no more. What it has still to send is sent first."""
+        stream.left = True
+        self.give_back(stream, stream.forget())
         if not stream.on_books:
             return
         if self.is_client or not stream.end_queued:
             self.reset(stream, Code.CANCEL)
         elif stream.we_are_done:
             self._stop_request(stream)
-        else:
-            stream.left = True
 
     def _stop_request(self, stream: H2Stream) -> None:
         """It has its answer, and nobody reads the rest of it; where all of it is here, its end is on the way."""
@@ -232,6 +232,8 @@ class Sending(ABC):
         stream.on_books = False
         self.streams.pop(stream.id, None)
         self._budgets.streams += 1
+        if stream.left:
+            self.give_back(stream, stream.forget())
         self._stir(stream)
 
     def _drop(self, stream: H2Stream, error: HopError, *, spoilt: bool = False) -> None:
@@ -258,7 +260,7 @@ class Sending(ABC):
         """End the connection: GOAWAY, and every stream learns why."""
         self.abuse = fault.abuse
         self.error = error = self._error_of(fault)
-        self._emit(frames.goaway(0 if self.is_client else self.highest, fault.code))
+        self._emit(frames.goaway(self._last_served, fault.code))
         self._end_all(error)
         self._events.append(Failed(error))
 
@@ -276,6 +278,11 @@ class Sending(ABC):
     def _abuse(self, detail: str, abuse: Abuse) -> HopError:
         """The error of an other side that wastes our time within the letter of the protocol."""
         return AbusivePeer(detail, reason=abuse.value)
+
+    @property
+    def _last_served(self) -> int:
+        """The last stream of theirs that we have begun with, for GOAWAY; a client allows no streams of theirs."""
+        return 0
 
     @abstractmethod
     def _violation(self, detail: str) -> HopError:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 from sidecar.errors import DownstreamGone, HopError, ProtocolViolation
 from sidecar.http.h2 import frames
 from sidecar.http.h2.codes import LAST_STREAM, Abuse, Code, ConnectionFault, StreamFault, code_name
-from sidecar.http.h2.events import Leaving, Opened
+from sidecar.http.h2.events import Dismissed, Leaving, Opened
 from sidecar.http.h2.heads import read_request, read_trailers
 from sidecar.http.h2.limits import RAPID_SECONDS
 from sidecar.http.h2.reading import H2Connection
@@ -16,9 +17,11 @@ from sidecar.http.message import End
 
 if TYPE_CHECKING:
     from sidecar.hop import Headers
+    from sidecar.http.h2.limits import H2Limits
 
 _FAREWELL = b"farewell"  # the PING behind our first GOAWAY: when it is back, no request can be on its way unseen
 _GRACE_STREAMS = 1000  # that are still taken after the first GOAWAY for too many streams
+_GAPS = 16  # in the numbers of streams, that are remembered: nobody who means well leaves any
 
 
 class H2Server(H2Connection):
@@ -27,6 +30,10 @@ class H2Server(H2Connection):
     is_client = False
     _leaving = False  # the first GOAWAY has been sent
     _last: int | None = None  # and the second one: the last stream that we serve
+
+    def __init__(self, limits: H2Limits | None = None, now: float = 0.0) -> None:
+        super().__init__(limits, now)
+        self._skipped: deque[range] = deque(maxlen=_GAPS)  # streams that can be opened no more
 
     # ---- leaving -----------------------------------------------------------------------------------------------------
 
@@ -41,12 +48,18 @@ class H2Server(H2Connection):
             self._emit(frames.goaway(LAST_STREAM, Code.NO_ERROR))
             self._emit(frames.ping(_FAREWELL, ack=False))
 
-    def finish_shutdown(self) -> None:
+    def finish_shutdown(self, code: Code = Code.NO_ERROR) -> None:
         """Take no stream any more: those after the last one were provably not served."""
         if self._last is None and self.error is None:
             self._leaving = True
             self._last = self.highest
-            self._emit(frames.goaway(self.highest, Code.NO_ERROR))
+            self._emit(frames.goaway(self.highest, code))
+
+    def _dismiss(self, detail: str, abuse: Abuse) -> None:
+        """The same, for what honest callers may do as well: what is under way may go on, and costs them nothing."""
+        if self._last is None:
+            self.finish_shutdown(Code.ENHANCE_YOUR_CALM)
+            self._events.append(Dismissed(self._abuse(detail, abuse)))
 
     @property
     def leaving(self) -> bool:
@@ -67,6 +80,8 @@ class H2Server(H2Connection):
         elif stream_id % 2 == 0:
             raise ConnectionFault(Code.PROTOCOL_ERROR, f"a request on stream {stream_id}, which is not a client's")
         elif stream_id <= self.highest:
+            if any(stream_id in gap for gap in self._skipped):  # RFC 9113 section 5.1.1: not closed, but never opened
+                raise ConnectionFault(Code.PROTOCOL_ERROR, f"a request on stream {stream_id}, which was skipped")
             self._late_head(stream_id)
         elif self._last is not None:  # after our last word: they know that it is not served
             self._forget(stream_id)
@@ -75,8 +90,13 @@ class H2Server(H2Connection):
         else:
             self._open(stream_id, fields, end=end)
 
-    def _forget(self, stream_id: int) -> None:
+    def _advance(self, stream_id: int) -> None:
+        if stream_id - self.highest > 2:
+            self._skipped.append(range(self.highest + 1, stream_id))
         self.highest = stream_id
+
+    def _forget(self, stream_id: int) -> None:
+        self._advance(stream_id)
         self._remember(stream_id)
         self._take(Abuse.EXCESS_STREAMS)
 
@@ -86,7 +106,7 @@ class H2Server(H2Connection):
         self._emit(frames.rst_stream(stream_id, Code.REFUSED_STREAM))
 
     def _open(self, stream_id: int, fields: Headers, *, end: bool) -> None:
-        self.highest = stream_id
+        self._advance(stream_id)
         self.opened += 1
         stream = self.streams[stream_id] = H2Stream(self, stream_id)
         stream.since = self.now
@@ -138,10 +158,13 @@ class H2Server(H2Connection):
     # ---- the other side ----------------------------------------------------------------------------------------------
 
     def _on_reset(self, stream: H2Stream, code: int) -> None:
-        rapid = not stream.we_are_done and self.now - stream.since < RAPID_SECONDS
         self._drop(stream, DownstreamGone(f"the caller cancelled the request ({code_name(code)})"))
-        if rapid:
+        if stream.we_are_done:
+            return
+        if self.now - stream.since < RAPID_SECONDS:
             self._take(Abuse.RAPID_RESET)
+        if not self._budgets.take(Abuse.RESET_FLOOD, self.now):
+            self._dismiss("too many requests cancelled, and too few that came to their end", Abuse.RESET_FLOOD)
 
     def _on_pong(self, payload: bytes) -> None:
         if payload == _FAREWELL and self._leaving:
@@ -152,6 +175,11 @@ class H2Server(H2Connection):
     def _on_leaving(self, last_stream: int, code: int) -> None:
         """A client that leaves has nothing more to ask; what it has asked is answered."""
         self._events.append(Leaving(last_stream, code))
+
+    @property
+    def _last_served(self) -> int:
+        """Never more than we have said before (RFC 9113 section 6.8): they may have asked elsewhere since."""
+        return self.highest if self._last is None else self._last
 
     def _violation(self, detail: str) -> HopError:
         return ProtocolViolation(detail)

@@ -125,6 +125,12 @@ class H2Stream:
         """Whether the downstream still waits for our 100 before it sends its body."""
         return self.asked_continue and not self.answered and not self.received and not self.they_are_done
 
+    @property
+    def is_tunnel(self) -> bool:
+        """Whether a downstream's tunnel has been answered: a reader that pauses has as much time there as by HTTP/1."""
+        head = self.head
+        return self.answered and head is not None and (bool(head.protocol) or head.method == b"CONNECT")
+
     def put(self, event: HttpEvent) -> None:
         """The connection has something for us."""
         if isinstance(event, Data):
@@ -140,6 +146,10 @@ class H2Stream:
         if self.error is None:
             self.error = error
         self.stop_sending()
+        return self.forget()
+
+    def forget(self) -> int:
+        """Nobody reads what waits; returns the bytes of window that it has held."""
         self._inbox.clear()
         held, self._flow = self._flow, 0
         return held
@@ -154,7 +164,7 @@ class H2Stream:
     def send_head(self, head: ResponseHead, *, end: bool = False) -> None:
         """Our response head, final or 1xx; `end`: nothing follows. Dropped where the stream has ended."""
         if self.on_books and not self.answered:
-            self.answered = head.status >= 200
+            self.answered = head.status >= 200 or head.status == 101  # which is the 200 that a tunnel begins with
             self._connection.send_response(self, head, end=end)
 
     def send_data(self, data: bytes) -> None:

@@ -94,7 +94,7 @@ def test_check_says_what_was_meant_and_nothing_starts(
             code, out, err = world.mesh(*command)
             assert (code, out) == (2, ""), command
             assert [line for line in err.splitlines() if line.startswith("mesh.yaml:")] == places
-            assert "nothing was started" in err
+            assert "nothing was done" in err
         assert sorted(world.run_dir.iterdir()) == before
         assert sorted(path.name for path in folder.iterdir()) == ["enrolment.json", "mesh.yaml"]
         assert_still_serving(world, app, web)

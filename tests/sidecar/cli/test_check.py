@@ -122,7 +122,10 @@ def test_all_codes_are_printed_for_people_and_for_programs() -> None:
 def test_a_missing_file_is_one_mistake(folder: Path) -> None:
     result = run()
     assert result.return_value == 1
-    assert result.output == "mesh.yaml: cannot read: No such file or directory [MESH001]\n1 mistake\n"
+    assert result.output == (
+        "mesh.yaml: cannot read: No such file or directory; name another with -f, or begin with the demo's: "
+        "mesh up --show-config > mesh.yaml [MESH001]\n1 mistake\n"
+    )
 
 
 def test_lines_of_included_files_are_quoted_from_them(folder: Path) -> None:

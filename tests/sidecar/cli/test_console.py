@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 import pytest
 
-from sidecar.cli.console import Failure, parse_duration, plain_table, remaining, span
+from sidecar.cli.console import Failure, parse_duration, plain_table, print_table, remaining, span
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,23 @@ def test_what_remains_of_a_certificate(not_after: float | None, text: str) -> No
 
 def test_columns_are_aligned_without_trailing_blanks() -> None:
     assert plain_table(("a", "long"), [("xyz", "1"), ("", "22")]) == ["a    long", "xyz  1", "     22"]
+
+
+@pytest.mark.parametrize(
+    ("terminal", "columns", "shown"),
+    [
+        (True, 20, "name   serial\nweb    0a1b2c3d4e5f"),
+        (True, 12, "web\n  serial  0a1b2c3d4e5f"),  # a line of a block may be longer still, but breaks where it likes
+        (False, 12, "name   serial\nweb    0a1b2c3d4e5f"),
+    ],
+)
+def test_no_cell_is_broken_in_two_on_a_narrow_terminal(
+    terminal: bool, columns: int, shown: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    print_table(("name ", "serial"), [("web", "0a1b2c3d4e5f")], colour=lambda _: "red")
+    assert click.unstyle(capsys.readouterr().out) == shown + "\n"
 
 
 def test_a_failure_says_what_and_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:

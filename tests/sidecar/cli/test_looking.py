@@ -66,7 +66,9 @@ def test_a_service_that_does_not_run_is_named_with_those_that_do(mesh: Mesh, sta
     start("web")
     assert mesh("status", "--service", "wbe") == 3
     assert "no sidecar of 'wbe'" in mesh.err
-    assert "Running here: web." in mesh.err
+    assert "Did you mean web? Running here: web." in mesh.err
+    assert mesh("status", "--service", "payments") == 3
+    assert "      Running here: web." in mesh.err
 
 
 def test_ready_is_said_in_a_word_and_a_code(mesh: Mesh, start: Start) -> None:
@@ -97,6 +99,13 @@ def test_status_tells_identity_listeners_and_what_deserves_an_eye(mesh: Mesh, st
         assert words in mesh.out
     assert mesh("status", "-o", "json") == 0
     assert mesh.json["services"][0]["policy"]["rules"] == 3
+
+
+def test_who_has_no_certificate_yet_is_not_said_to_have_lost_the_ca(mesh: Mesh, start: Start) -> None:
+    start("web").identity |= {"serial": "", "ca_connected": False, "consecutive_failures": 2, "last_error": "used"}
+    assert mesh("status") == 0
+    assert "2 failed tries for a first certificate: used" in " ".join(mesh.out.split())
+    assert "out of reach" not in mesh.out
 
 
 POSTURES = [

@@ -73,7 +73,7 @@ def test_all_ports_in_the_way_are_named_at_once(taken: int) -> None:
 
 
 def test_an_address_of_another_machine_is_called_that() -> None:
-    with pytest.raises(Failure, match=r"192\.0\.2\.1 is no address of this machine"):
+    with pytest.raises(Failure, match=r"192\.0\.2\.1 is no address of this machine; the CA wants 192\.0\.2\.1:17999\."):
         check_ports([Wanted("192.0.2.1", 17999, "the CA", "")], demo_base=None)
 
 

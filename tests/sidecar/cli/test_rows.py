@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from sidecar.cli.live import cells, print_rows, style
+from sidecar.cli.live import COLUMNS, cells, drawn, fitted, print_rows, style
 from sidecar.cli.rows import JSON_FIELDS, HopRow, Watcher, shown
 from sidecar.cli.sidecars import Sidecar, moment
 from tests.sidecar.cli.conftest import Start
@@ -67,6 +68,46 @@ def test_a_refusal_says_that_no_rule_allows_it_and_a_failure_its_flag(capsys: py
     assert (style(refused), style(failed), style(HopRow(a_row(), None))) == ("red", "yellow", "green")
     print_rows([refused, failed], 100.0)
     assert capsys.readouterr().out.splitlines()[1].startswith("web   orders  -")
+
+
+THE_DEMO = [
+    ("web", "orders", "/orders/{id}", "permit", "shop-reads", "15.0", "0.54", "112.40", "X25519MLKEM768", "23 h 59 m"),
+    ("orders", "payments", "/charges", "permit", "orders-charge", "5.1", "3.72", "9.1", "X25519MLKEM768", "23 h 59 m"),
+    ("web", "payments", "-", "deny", "(none allows it)", "1.0", "0.2", "0.3", "X25519MLKEM768", "23 h 59 m"),
+]
+TWO_ENDS = [*THE_DEMO[:2], (*THE_DEMO[2][:-1], "expired 5 m 0 s ago")]
+
+
+@pytest.mark.parametrize(
+    ("lines", "width", "gone", "below"),
+    [
+        (THE_DEMO, 120, set(), ""),
+        (THE_DEMO, 80, {"TLS group", "certificate"}, "every hop: TLS group X25519MLKEM768, certificate 23 h 59 m; "),
+        (
+            TWO_ENDS, 100, {"TLS group", "certificate"},
+            "every hop: TLS group X25519MLKEM768; no room for: certificate; ",
+        ),
+        (
+            TWO_ENDS, 60, {"TLS group", "certificate", "rule", "per s"},
+            "every hop: TLS group X25519MLKEM768; no room for: certificate, rule, per s; ",
+        ),
+    ],
+)  # fmt: skip
+def test_on_a_narrow_terminal_columns_give_way_whole(
+    lines: list[tuple[str, ...]], width: int, gone: set[str], below: str
+) -> None:
+    table = fitted(lines, width)
+    assert set(COLUMNS) - set(table.columns) == gone
+    assert table.below == f"{below}Ctrl-C ends it"
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120])
+def test_no_name_and_no_number_is_cut_on_a_terminal(width: int, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [HopRow(a_row(rule="a-rule-of-some-length"), 15.0), HopRow(a_row(verdict="deny", rule="", route=""), 1.0)]
+    Console(width=width).print(drawn(rows, 100.0, width))
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    assert all(word in shown for word in ("web", "orders", "/orders/{id}", "permit", "deny", "9.50", "p99 ms"))
 
 
 @pytest.mark.parametrize(

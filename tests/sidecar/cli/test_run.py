@@ -13,7 +13,8 @@ import pytest
 
 from ca.bootstrap import enrolment_file, prepare
 from ca.entries import NewEntry
-from certs.spiffe import TrustDomain, workload_id
+from certs.enrolment import Enrolment, EnrolmentKey
+from certs.spiffe import SpiffeId, TrustDomain, workload_id
 from sidecar.cli.preflight import why_not
 from sidecar.cli.root import run_command
 from sidecar.cli.run import default_state_dir
@@ -32,6 +33,7 @@ services:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "two.yaml").write_text(TWO)
+    (tmp_path / "none.yaml").write_text("trust_domain: demo.mesh\nservices: {}\n")
     (tmp_path / "one.yaml").write_text(ONE)
     return tmp_path
 
@@ -41,7 +43,11 @@ def folder(tmp_path: Path) -> Path:
     [
         (["-f", "missing.yaml"], "missing.yaml"),
         (["-f", "two.yaml"], "two.yaml has 2 services; which one?"),
-        (["-f", "two.yaml", "--service", "wbe"], "two.yaml has no service 'wbe'.\n      It has: web, orders."),
+        (
+            ["-f", "two.yaml", "--service", "wbe"],
+            "two.yaml has no service 'wbe'.\n      Did you mean web? It has: web, orders.",
+        ),
+        (["-f", "none.yaml"], "none.yaml has no services."),
         (["-f", "one.yaml"], "no enrolment file"),
         (["-f", "one.yaml", "--enrolment", "none.json"], "there is no enrolment file none.json"),
         (["-f", "one.yaml", "--with-app", "--", "true"], "exclude each other"),
@@ -53,6 +59,27 @@ def test_what_is_wrong_is_said_before_anything_starts(
     monkeypatch.chdir(folder)
     assert run_command(["run", *arguments]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_an_enrolment_file_of_somebody_else_or_of_nobody_starts_nothing(folder: Path) -> None:
+    web = SpiffeId.parse("spiffe://demo.mesh/ns/default/sa/web")
+    Enrolment(web.trust_domain, "127.0.0.1:17012", ("0" * 64,), "web-1", web, EnrolmentKey.generate()).save(
+        folder / "web.json"
+    )
+    (folder / "broken.json").write_text("trust_domain: demo.mesh")
+    (folder / "broken.json").chmod(0o600)
+    for name, words in (
+        ("web.json", "web.json is for spiffe://demo.mesh/ns/default/sa/web, but orders is spiffe://"),
+        ("broken.json", "broken.json: this is not a JSON document."),
+    ):
+        arguments = ["-f", "two.yaml", "--service", "orders", "--enrolment", name, "--state", "s", "--run-dir", "r"]
+        env = {**os.environ, "PYTHONPATH": str(HERE)}
+        done = subprocess.run(
+            [*MESH, "run", *arguments], capture_output=True, text=True, cwd=folder, env=env, timeout=60, check=False
+        )
+        assert (done.returncode, done.stdout) == (2, "")
+        assert words in done.stderr
+        assert ("`mesh ca key orders --out FILE` makes one" in done.stderr) is (name == "web.json")
 
 
 def test_state_is_kept_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -203,6 +203,11 @@ def test_a_second_mesh_in_the_same_place_is_turned_away(place: Place) -> None:
         second = place.mesh("up", "--port-base", str(place.base + 1000), "--for", "1s")
         assert second.returncode == 3
         assert "is running already" in second.stderr
+        assert "mesh up --run-dir /tmp/other --port-base 27000" in second.stderr
+        (place.folder / "mesh.yaml").write_text(demo_yaml(place.base + 1000))
+        mine = place.mesh("up", "-f", "mesh.yaml", "--for", "1s")
+        assert mine.returncode == 3
+        assert f"apart from it: mesh up -f {place.folder / 'mesh.yaml'} --run-dir /tmp/other" in mine.stderr
         assert place.mesh("status", "--ready").returncode == 0
     finally:
         stop(process)

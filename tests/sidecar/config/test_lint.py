@@ -63,7 +63,7 @@ def test_an_upstream_leads_somewhere_or_says_why_not(upstream: str, path: str, m
 def test_of_several_listeners_one_has_to_be_named() -> None:
     (mistake,) = found(TWO + "  web: {outbound: [{to: orders}]}\n")
     assert "has several listeners" in mistake.message
-    assert mistake.hint == "say which one with port: http, admin"
+    assert mistake.hint == "say which one with port: http or port: admin"
     assert found(TWO + "  web: {outbound: [{to: orders, port: admin}]}\n") == []
 
 

@@ -14,6 +14,7 @@ import pytest
 from certs.spiffe import SpiffeId
 from sidecar.config import files
 from sidecar.config.fields import fields_of, records
+from sidecar.config.files import NO_FILE
 from sidecar.config.load import load, load_bytes, load_config, load_text
 from sidecar.config.mistakes import ConfigErrors
 from sidecar.config.schema import Address, MeshConfig, Where
@@ -336,7 +337,8 @@ def test_a_file_that_vanishes_meanwhile_is_not_believed(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_read_is_a_mistake_not_a_traceback(tmp_path: Path) -> None:
-    assert failing(str(tmp_path / "mesh.yaml")) == ["mesh.yaml: cannot read: No such file or directory [MESH001]"]
+    said = f"mesh.yaml: cannot read: No such file or directory; {NO_FILE} [MESH001]"
+    assert failing(str(tmp_path / "mesh.yaml")) == [said]
     said = f"{tmp_path}: cannot read: Is a directory [MESH001]"
     assert failing(str(tmp_path)) == [said.replace(f"{tmp_path.parent}/", "")]
 

@@ -25,7 +25,7 @@ from tests.kit.h2_wire import ACK, END_HEADERS, OK, PING, data, frame, frames_of
 
 SUBJECTS = {
     "h2-control", "h2-tunnels", "h2-frames", "h2-pseudo", "h2-hidden", "h2-names", "h2-values", "h2-hosts", "h2-paths",
-    "h2-fields", "h2-lengths", "h2-chunks", "h2-trailers",
+    "h2-fields", "h2-lengths", "h2-chunks", "h2-trailers", "h2-protocol",
 }  # fmt: skip
 
 
@@ -38,6 +38,22 @@ def test_every_case_has_its_own_name_a_subject_a_section_and_one_sentence_why() 
         assert one.why[-1] in ".?", one.name
         assert len(one.why) <= 130, one.name
         assert one.accept or not one.must_pass, one.name
+
+
+# What h2spec goes through: its generic part (1 to 5), HTTP/2 (3 to 8) by the sections of RFC 9113, and HPACK (2 to 6).
+SECTIONS = {
+    "RFC 9113": (
+        "3.4 4.1 4.2 4.3 5.1 5.1.1 5.1.2 5.3 5.4.1 5.5 6.1 6.2 6.3 6.4 6.5 6.5.2 6.5.3 6.6 6.7 6.8 6.9 6.9.1 6.9.2 "
+        "6.10 7 8.1 8.1.1 8.2.1 8.2.2 8.3 8.3.1 8.4 8.5"
+    ),
+    "RFC 7541": "2.3.3 4.2 5.1 5.2 6.1 6.2 6.3",
+}
+
+
+@pytest.mark.parametrize("rfc", SECTIONS)
+def test_every_section_of_the_usual_suite_has_a_case(rfc: str) -> None:
+    found = {one.section for one in H2_CASES}
+    assert [section for section in SECTIONS[rfc].split() if f"{rfc} {section}" not in found] == []
 
 
 def test_the_two_corpora_are_chosen_and_named_apart() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sidecar import errors
 from sidecar.errors import HopError, ProtocolViolation
 from sidecar.http.grpc import (
+    FAILURES,
     NAMES,
     Messages,
     Status,
@@ -24,6 +25,8 @@ from sidecar.http.grpc import (
     timeout_of,
     without_status,
 )
+from sidecar.telemetry import outcome
+from tests.kit.hops import a_hop
 
 KINDS = [
     ("application/grpc", True),
@@ -97,6 +100,14 @@ def test_the_name_of_a_status_is_one_of_a_few(value: bytes, name: str) -> None:
 @pytest.mark.parametrize(("status", "name"), [(200, "UNKNOWN"), (403, "PERMISSION_DENIED"), (503, "UNAVAILABLE")])
 def test_an_answer_without_a_status(status: int, name: str) -> None:
     assert without_status(status) == name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_a_failure_is_what_http_tells_by_5xx(name: str) -> None:
+    """And no error that says what is wrong with the request."""
+    failures = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "other"}
+    assert (name in FAILURES) is (name in failures)
+    assert outcome.failed(a_hop(grpc_status=name)) is (name in failures)
 
 
 def test_last_words_are_a_refusal_behind_an_answer() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -21,7 +22,9 @@ from sidecar.http.message import NEED_DATA, Data, End, RequestHead, ResponseHead
 from sidecar.http.versions import (
     accept_of,
     agreed,
+    answer_to_key,
     check_accept,
+    fits_extended_connect,
     h1_request,
     is_websocket,
     reason_of,
@@ -285,3 +288,39 @@ def test_an_answer_leaves_by_http_1_in_one_reading(more: Headers, status: int, b
     while isinstance(event := client.next_event(), Data):
         pass
     assert event is not NEED_DATA
+
+
+# ---- which WebSockets travel by HTTP/2 -------------------------------------------------------------------------------
+
+ASKED: Headers = [(b"host", b"orders"), (b"connection", b"upgrade"), (b"upgrade", b"websocket")]
+GOOD_KEY: Headers = [(b"sec-websocket-key", KEY)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "headers", "fits"),
+    [
+        ({}, GOOD_KEY, True),
+        ({}, [], False),
+        ({}, GOOD_KEY * 2, False),
+        ({}, [(b"sec-websocket-key", b"k")], False),
+        ({}, [(b"sec-websocket-key", KEY[:-3] + b"x==")], False),  # bits behind the 16 bytes
+        ({}, [*GOOD_KEY, (b"upgrade", b"other")], False),
+        ({"method": b"POST"}, GOOD_KEY, False),
+        ({"version": b"1.0"}, GOOD_KEY, False),
+        ({"body": True, "length": 2}, GOOD_KEY, False),
+        ({"length": 0}, GOOD_KEY, False),
+        ({"version": b"2", "protocol": b"websocket"}, [], True),
+    ],
+)
+def test_what_extended_connect_can_say_as_it_came(changes: dict[str, Any], headers: Headers, fits: bool) -> None:
+    head = RequestHead(**({"method": b"GET", "target": b"/", "headers": ASKED + headers} | changes))
+    assert fits_extended_connect(head) is fits
+
+
+def test_the_key_of_an_http_1_caller_is_answered_here() -> None:
+    """By HTTP/2 nobody does; what an upstream says there by mistake is left out."""
+    assert answer_to_key(RequestHead(b"GET", b"/", ASKED + GOOD_KEY)) == [(b"sec-websocket-accept", accept_of(KEY))]
+    assert answer_to_key(RequestHead(b"GET", b"/", ASKED)) == []
+    told = agreed(ResponseHead(200, [(b"sec-websocket-accept", b"x"), (b"sec-websocket-protocol", b"chat")]))
+    assert told.status == 101
+    assert [name for name, _ in told.headers] == [b"sec-websocket-protocol", b"connection", b"upgrade"]

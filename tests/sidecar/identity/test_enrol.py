@@ -87,10 +87,12 @@ def test_a_lost_answer_costs_nothing_for_the_key_was_on_disk_first(
     with_ca(story)
 
 
-def test_a_token_that_somebody_else_has_spent_buys_nothing(with_ca: Callable[[Story], None]) -> None:
+def test_a_token_that_somebody_else_has_spent_buys_nothing_and_that_is_what_is_said(
+    with_ca: Callable[[Story], None]
+) -> None:
     async def story(ca: FakeCa, folder: Path) -> None:
         await enrolled(ca, ca.enrolment(), folder / "thief")
-        with pytest.raises(CaRefused, match="401 proof_refused"):
+        with pytest.raises(CaRefused, match="409 token_used"):
             await enrolled(ca, ca.enrolment(), folder / "owner")
 
     with_ca(story)

@@ -131,6 +131,40 @@ def test_a_time_that_is_passed_in_decides() -> None:
     assert "expired" in {error.reason for error in shake(client(then, root), server(then, root)).values()}
 
 
+def named(*roots: Authority, **options: Any) -> list[str]:
+    """The authorities that a server with these roots names to whoever it asks for a certificate."""
+    one, two = client(WEB, *roots), server(ORDERS, *roots, **options)
+    shake(one, two)
+    return [name.CN for name in one.get_client_ca_list()]
+
+
+def test_a_server_names_the_roots_whose_certificates_it_takes() -> None:
+    other = a_root("demo.mesh", name="next")
+    assert named(ROOT) == ["demo.mesh root"]
+    assert named(ROOT, ROOT, other) == ["demo.mesh root", "demo.mesh next"]
+    assert named(ROOT, tls12=True) == ["demo.mesh root"]
+
+
+def test_a_server_that_can_do_without_a_certificate_names_nobody() -> None:
+    """Who picks its certificate by name would come without one, and be let in as nobody."""
+    assert named(ROOT, verify="optional") == []
+
+
+def test_roots_are_named_all_or_not_at_all() -> None:
+    many = [a_root("demo.mesh", name=f"{number:03} {'x' * 40}") for number in range(70)]
+    assert len(named(ROOT, *many[:40])) == 41
+    assert named(ROOT, *many) == []
+    assert named(ROOT, a_root("demo.mesh", subject="")) == []
+
+
+@pytest.mark.parametrize("tls12", [False, True])
+def test_a_client_of_another_issuer_is_refused_as_ever(tls12: bool) -> None:
+    """Ours sends what it has, named or not, so that the refusal can say why."""
+    stranger = an_svid(an_issuer(OTHER_ROOT), "web")
+    one, two = client(stranger, ROOT, tls12=tls12), server(ORDERS, ROOT, tls12=tls12)
+    assert shake(one, two)[two].reason == "unknown_ca"
+
+
 def test_no_root_trusts_nobody() -> None:
     context = make_context(ORDERS, (), server=True, verify="require")
     b = SSL.Connection(context, None)

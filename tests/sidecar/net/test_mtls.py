@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from OpenSSL import SSL
 
 from certs.source import Source
 from certs.svid import X509Svid
 from sidecar.errors import HandshakeFailed, HopError, IdentityRefused, NoIdentity, PeerIdentityMismatch
-from sidecar.net.mtls import MtlsGate, Peer
+from sidecar.net.mtls import ALPN_SERVED, MtlsGate, Peer
 from sidecar.net.port import WireBroken
 from sidecar.net.reactor import Reactor
 from sidecar.net.tls import AlertReceived
@@ -157,6 +158,26 @@ def test_each_new_svid_or_bundle_is_a_generation_and_is_told() -> None:
     svids.publish(an_svid(ISSUER, "web"))
     bundles.publish(a_bundle_set(ROOT, FOREIGN_ROOT))
     assert heard == [1, 2, 3]
+
+
+def test_the_roots_that_a_server_names_are_those_of_its_generation() -> None:
+    bundles: Source[Any] = Source("bundle")
+    svids: Source[X509Svid] = Source("SVID")
+    made = MtlsGate(svids, bundles)
+    svids.publish(WEB)
+
+    def named() -> list[str]:
+        assert made._current is not None
+        context = made._current.context(server=True, alpn=ALPN_SERVED)
+        return [name.CN for name in SSL.Connection(context, None).get_client_ca_list()]
+
+    bundles.publish(a_bundle_set(ROOT))
+    assert named() == ["demo.mesh root"]
+    following = a_root(name="next")
+    bundles.publish(a_bundle_set(ROOT, following))
+    assert named() == ["demo.mesh root", "demo.mesh next"]
+    bundles.publish(a_bundle_set(following))
+    assert named() == ["demo.mesh next"]
 
 
 def test_with_two_trust_domains_each_root_vouches_only_for_its_own() -> None:

@@ -25,6 +25,7 @@ from sidecar.errors import HopError
 from sidecar.policy.identities import IDENTITY, PROFILE, SAME
 from sidecar.runtime.inspect import Inspector
 from sidecar.telemetry.decisions import Decision
+from tests.kit.identities import a_bundle_set, a_root
 from tests.kit.refusals import TABLES, Scene
 
 ROOT = Path(__file__).parents[3]
@@ -40,7 +41,7 @@ class Asked:
         sidecar, recorder = scene.sidecars[name], scene.recorders[name]
         worker = SimpleNamespace(
             recorder=recorder, service=sidecar.service, instance=recorder.instance, proxy=sidecar.proxy,
-            clock=recorder.clock,
+            clock=recorder.clock, config=scene.config, bundles=SimpleNamespace(current=a_bundle_set(a_root())),
         )  # fmt: skip
         self.service = name
         self._inspector = Inspector(cast(Any, worker))
@@ -102,6 +103,25 @@ def test_of_a_question_ahead_both_answers_are_given_while_the_listener_observes(
         answer = asked.ahead({"from": "mallory", "method": "GET", "path": "/x", "port": listener})
         assert answer["verdict"] == "deny"
         assert str(answer.get("note")).startswith(str(note))
+
+
+def test_ahead_a_caller_that_no_root_vouches_for_is_refused_as_the_handshake_would() -> None:
+    answer = Asked(Scene(), "orders").ahead({"from": "spiffe://other.mesh/ns/default/sa/web", "path": "/x"})
+    assert (answer["verdict"], answer["error"]) == ("deny", "identity_refused")
+    assert answer["explained"]["happened"] == (
+        "The certificate is of a trust domain whose roots we do not have: spiffe://other.mesh/ns/default/sa/web is of "
+        "other.mesh, and we have roots of demo.mesh only."
+    )
+
+
+def test_ahead_a_caller_that_nobody_declares_may_be_a_slip() -> None:
+    asked = Asked(Scene(), "orders")
+    for caller, note in (
+        ("wbe", "wbe is no service of the config; did you mean web?"),
+        ("shop/wbe", "shop/wbe is no service of the config; did you mean web?"),
+        ("stranger", "stranger is no service of the config"),
+    ):
+        assert asked.ahead({"from": caller, "path": "/x"})["note"] == note
 
 
 def test_no_snapshot_is_left_over() -> None:

@@ -40,6 +40,8 @@ def test_what_is_logged(tmp_path, mode, sample, good, refused, failed, broken):
     assert log.wants(a_hop(error=PolicyDenied(), status=403)) is refused
     assert log.wants(a_hop(error=ConnectFailed(), status=503)) is failed
     assert log.wants(a_hop(status=500)) is broken
+    assert log.wants(a_hop(status=200, grpc_status="NOT_FOUND")) is good
+    assert log.wants(a_hop(status=200, grpc_status="UNAVAILABLE")) is broken
 
 
 def test_a_line(tmp_path):

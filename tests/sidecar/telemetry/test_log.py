@@ -132,7 +132,7 @@ def test_the_standard_logger_of_our_rooms_is_taken_in():
         logger.exception("a handler failed")
     first, second = stage.lines()
     assert (logger.handlers, logger.propagate) == ([], True), "given back"
-    assert (first["message"], first["detail"]) == ("refused: %s", "refused: Bearer [redacted]")
+    assert (first["message"], first["detail"]) == ("refused", "refused: Bearer [redacted]")
     assert (second["level"], second["error"]) == ("error", "RuntimeError: oh")
 
 

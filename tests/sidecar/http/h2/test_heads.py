@@ -72,7 +72,8 @@ MALFORMED = [
     ("a line feed in :path", changed(b":path", b"/ HTTP/1.1\r\nhost: evil\r\n\r\n")),
     ("a :method that is no token", changed(b":method", b"GET /x")),
     ("an empty :method", changed(b":method", b"")),
-    ("another :scheme", changed(b":scheme", b"file")),
+    ("a :scheme that is none", changed(b":scheme", b"http ")),
+    ("a URL in :scheme", changed(b":scheme", b"http://evil/?")),
     (":method twice", with_((b":method", b"GET"))),
     (":path twice", with_((b":path", b"/y"))),
     (":authority twice", with_((b":authority", b"orders"))),
@@ -109,6 +110,7 @@ ANSWERED: list[tuple[str, Fields, type[HopError]]] = [
     ("101 fields", with_(*[(b"a%d" % i, b"") for i in range(101)]), HeadTooLarge),
     ("more than 32 KiB", with_((b"a", LONG), (b"b", LONG)), HeadTooLarge),
     ("an expectation that nobody knows", with_((b"expect", b"magic"), fields=POST), UnsupportedFeature),
+    ("another :scheme", changed(b":scheme", b"file"), UnsupportedFeature),
     ("another protocol over CONNECT", changed(b":protocol", b"connect-udp", WEBSOCKET), UnsupportedFeature),
 ]
 

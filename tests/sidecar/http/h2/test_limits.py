@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from itertools import count
 
 import pytest
+from hyperframe.frame import GoAwayFrame
 
 from sidecar.errors import AbusivePeer, DownstreamGone
-from sidecar.http.h2 import Abuse, Code, H2Limits, H2Server
+from sidecar.http.h2 import Abuse, Code, Dismissed, H2Limits, H2Server
 from sidecar.http.h2.limits import RATES, Budgets, Rate
 from sidecar.http.message import Data, ResponseHead
 from tests.kit.h2_wire import (
@@ -150,15 +151,69 @@ def test_half_of_all_requests_may_be_cancelled_for_ever() -> None:
         assert isinstance(seen.opened[0].error, DownstreamGone)
 
 
-def test_requests_that_are_cancelled_at_their_deadline_are_no_rapid_resets() -> None:
-    """An application that has stopped, and a caller with 80 calls at a time, each of which it gives 300 ms."""
-    bench, now = a_server(streams_per_connection=1 << 30), 0.0
-    for first in range(1, 20_000, 160):
-        streams = range(first, first + 160, 2)
-        bench.codec.receive(b"".join(headers(stream, GET) for stream in streams), now)
-        now += 0.3
-        bench.codec.receive(b"".join(frame(RST_STREAM, 0, stream, word(8)) for stream in streams), now)
-        assert bench.codec.error is None
+def cancel_all(bench: Bench, *, calls: int, age: float, seconds: float) -> float:
+    """So many calls at a time, all of which are cancelled at that age, again and again; when we had enough of it."""
+    first = bench.codec.highest + 2 if bench.codec.highest else 1
+    began = bench.now
+    while bench.now - began < seconds:
+        streams = range(first, first + 2 * calls, 2)
+        bench.say(b"".join(headers(stream, GET) for stream in streams))
+        bench.now += age
+        seen = bench.say(b"".join(frame(RST_STREAM, 0, stream, word(8)) for stream in streams))
+        if seen.goaway is not None:
+            break
+        first += 2 * calls
+    return bench.now - began
+
+
+@pytest.mark.parametrize(
+    ("calls", "age", "seconds"),
+    [(100, 1.0, 60), (80, 5.0, 300), (100, 0.3, 1.8), (16, 0.25, 60)],
+    ids=["a second, for ever", "five seconds, for ever", "300 ms, a while", "narrow, for ever"],
+)
+def test_deadlines_that_pass_while_an_application_has_stopped_are_no_flood(
+    calls: int, age: float, seconds: float
+) -> None:
+    bench = a_server(streams_per_connection=1 << 30)
+    assert cancel_all(bench, calls=calls, age=age, seconds=seconds) >= seconds
+    assert bench.codec.error is None
+
+
+def test_four_hundred_calls_with_one_deadline_may_be_cancelled_at_once() -> None:
+    bench = a_server(streams=400, streams_per_connection=1 << 30)
+    assert cancel_all(bench, calls=400, age=0.25, seconds=0.5) >= 0.5
+    assert bench.codec.error is None
+
+
+@pytest.mark.parametrize("age", [0.25, 0.26, 0.5])
+def test_who_cancels_a_little_later_is_sent_away_and_what_is_under_way_goes_on(age: float) -> None:
+    bench = a_server(streams_per_connection=1 << 30)
+    (served,) = bench.say(headers(1, GET)).opened
+    took = cancel_all(bench, calls=99, age=age, seconds=60)
+    assert 1.5 <= took < 8
+    assert (bench.codec.error, bench.codec.finished) == (None, False)
+    (told,) = [event for event in bench.events if isinstance(event, Dismissed)]
+    assert isinstance(told.error, AbusivePeer)
+    assert told.error.reason == "reset_flood"
+    late = bench.codec.highest + 2
+    assert bench.say(headers(late, GET)).opened == []  # they know that it is not served
+    served.send_head(ResponseHead(204, []), end=True)
+    assert [stream for stream, _ in bench.answers(bench.look())] == [1]
+    assert bench.codec.finished
+
+
+def test_who_is_sent_away_for_it_is_told_so_once_and_by_its_code() -> None:
+    bench = a_server(streams_per_connection=1 << 30)
+    goaways = []
+    for first in range(1, 3000, 200):
+        streams = range(first, first + 200, 2)
+        bench.say(b"".join(headers(stream, GET) for stream in streams))
+        bench.now += 0.26
+        seen = bench.say(b"".join(frame(RST_STREAM, 0, stream, word(8)) for stream in streams))
+        goaways += [(found.error_code, found.last_stream_id) for found in seen.frames if type(found) is GoAwayFrame]
+    assert goaways[0][0] == Code.ENHANCE_YOUR_CALM
+    assert goaways[0][1] < 3000
+    assert [code for code, _ in goaways] in ([Code.ENHANCE_YOUR_CALM], [Code.ENHANCE_YOUR_CALM] * 2)  # going on: excess
 
 
 def test_a_long_answer_read_in_small_bites_is_no_flood() -> None:

@@ -151,6 +151,17 @@ def test_a_failed_connection_says_which_requests_it_had_begun() -> None:
     assert seen.goaway.additional_data == b""  # reasons never leave
 
 
+def test_what_we_have_said_we_do_not_serve_stays_unserved_when_the_connection_fails() -> None:
+    """RFC 9113 section 6.8: it may have been asked elsewhere since."""
+    bench = a_server()
+    bench.say(headers(1, GET))
+    bench.codec.finish_shutdown()
+    bench.say(headers(3, GET), headers(5, GET))
+    seen = bench.say(frame(PING, 0, 0, b"short"))
+    assert seen.goaway is not None
+    assert (seen.goaway.error_code, seen.goaway.last_stream_id) == (Code.FRAME_SIZE_ERROR, 1)
+
+
 def test_nothing_is_sent_on_a_connection_that_has_failed() -> None:
     bench = a_server()
     (stream,) = bench.say(headers(1, GET)).opened

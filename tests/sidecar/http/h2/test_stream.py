@@ -149,6 +149,49 @@ def test_what_nobody_reads_any_more_gives_its_room_back(how: str) -> None:
     assert (client.error, server.error) == (None, None)
 
 
+@pytest.mark.parametrize("slow", [False, True], ids=["answered at once", "answer held up"])
+def test_a_whole_request_that_nobody_has_read_gives_its_room_back(slow: bool) -> None:
+    """As one that is refused by its head; its answer may have to wait for room."""
+    client, server = a_pair()
+    for _ in range(10):
+        mine, theirs = asked(client, server, POST_HEAD)
+        mine.send_data(bytes(WINDOW))
+        mine.send_end()
+        if not slow:
+            exchange(client, server)
+        theirs.send_head(ResponseHead(403, []))
+        theirs.send_data(bytes(WINDOW if slow else 3))
+        theirs.send_end()
+        theirs.finish()
+        exchange(client, server)
+        assert not theirs.buffered
+        while not mine.clean:
+            mine.next_event()
+            exchange(client, server)
+        mine.finish()
+        exchange(client, server)
+    assert (client.streams, server.streams) == ({}, {})
+    assert server._windows.room > 3 * WINDOW
+    assert client._windows.room > 3 * WINDOW
+
+
+def test_a_whole_answer_that_nobody_has_read_gives_its_room_back() -> None:
+    """Its caller has left meanwhile; others share the connection."""
+    client, server = a_pair()
+    for _ in range(10):
+        mine, theirs = asked(client, server)
+        theirs.send_head(ResponseHead(200, []))
+        theirs.send_data(bytes(WINDOW))
+        theirs.send_end()
+        exchange(client, server)
+        assert mine.clean
+        assert mine.buffered == WINDOW
+        mine.finish()
+        exchange(client, server)
+    assert (client.streams, server.streams) == ({}, {})
+    assert client._windows.room > 3 * WINDOW
+
+
 def test_data_on_its_way_to_a_stream_that_we_have_reset_gives_its_room_back() -> None:
     bench = a_server()
     (stream,) = bench.say(headers(1, POST, end=False)).opened
