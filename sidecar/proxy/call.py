@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from sidecar.hop import Headers, Hop
     from sidecar.http.message import RequestHead, ResponseHead
     from sidecar.net.port import Port, Task
-    from sidecar.proxy.carrier import ServedStream
     from sidecar.proxy.express import Handover
     from sidecar.proxy.side import Caller, HttpSide, Plan
+    from sidecar.proxy.streams import ServedStream
 
 
 class Call(Exchange):

@@ -20,9 +20,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sidecar.errors import (
-    BodyTooLarge,
     DownstreamGone,
-    DownstreamIdle,
     HopError,
     PeerIdentityMismatch,
     ProtocolViolation,
@@ -36,12 +34,12 @@ from sidecar.http.headers import first, tokens, without_reserved
 from sidecar.http.message import NEED_DATA, Data, End, RequestHead, ResponseHead
 from sidecar.http.versions import answer_to_key, check_accept
 from sidecar.net.pool import FRESH, YOUNG
-from sidecar.net.port import NEVER, Expired, PeerGone, Task, WireBroken
+from sidecar.net.port import NEVER, Expired, PeerGone, WireBroken
 from sidecar.net.tls import AlertReceived
 from sidecar.proxy.attempts import Attempts
-from sidecar.proxy.carrier import StreamEnd
-from sidecar.proxy.flow import Flow
+from sidecar.proxy.streams import StreamEnd
 from sidecar.proxy.tcp import lease_of, tunnel
+from sidecar.proxy.upload import FLUSH_BYTES, REPLAY_BYTES, Upload
 from sidecar.traffic.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -49,38 +47,28 @@ if TYPE_CHECKING:
     from sidecar.http.h1 import H1Server
     from sidecar.net.pool import Connection, Pool
     from sidecar.net.port import Port, Wire
-    from sidecar.proxy.carrier import ServedStream
     from sidecar.proxy.express import Handover
     from sidecar.proxy.side import Caller, HttpSide, Plan
     from sidecar.proxy.sockets import SocketRoad
+    from sidecar.proxy.streams import ServedStream
     from sidecar.proxy.trunks import Trunks
 
-REPLAY_BYTES = 64 * 1024  # Linkerd's limit for the same purpose
-FLUSH_BYTES = 64 * 1024
 INFORMATIONAL_LIMIT = 32  # 1xx responses to one request; Go's client stops at 5, nobody is known to send more than 2
 
 
-class Exchange(Flow):
+class Exchange(Upload):
     """The state of one request on its way."""
 
     def __init__(
         self, port: Port, side: HttpSide, hop: Hop, head: RequestHead, plan: Plan, wire: Wire,
         codec: H1Server | ServedStream, caller: Caller,
     ) -> None:  # fmt: skip
-        super().__init__(port, side, hop, wire)
+        super().__init__(port, side, hop, head, plan, wire, codec)
         self._caller = caller
-        self._head = head
-        self._plan = plan
-        self._codec = codec
         self._way = plan.upstream.way(head)
         self._h2 = self._way == "trunks"
         self._attempts = Attempts(port, hop, head, plan.upstream)
         self._road: Pool | Trunks | SocketRoad | None = None  # where the connection of the attempt under way belongs
-        self._pump: Task | None = None
-        self._replay: list[bytes] | None = None
-        self._request_ended = not head.body
-        self._trailers: Headers = []
-        self._upload_failed = False
         self._wrote = False  # whether any byte of the request may have reached the upstream
 
     async def run(self, handover: Handover | None = None) -> bool:
@@ -114,10 +102,6 @@ class Exchange(Flow):
         """An answer that lasts is no request under way."""
         if self.answered:
             self._attempts.end(Outcome.GOOD)
-
-    def owed_by(self, wire: Wire) -> bool:
-        """Whether we wait for bytes of its body that the downstream has promised and may send (sidecar.proxy.pace)."""
-        return wire.reader is not None and not self._request_ended and self._codec.owed
 
     # ---- asking ----------------------------------------------------------------------------------------------------
 
@@ -190,11 +174,6 @@ class Exchange(Flow):
             return FRESH  # perhaps it could not be replayed whole
         return NEVER
 
-    @property
-    def _replayable(self) -> bool:
-        """Whether all that was read of the request body is still here."""
-        return not self._head.body or self._replay is not None or not self._hop.received_bytes
-
     async def _ask_once(self, connection: Connection) -> ResponseHead:
         port, codec, wire = self._port, connection.codec, connection.wire
         plan = self._plan
@@ -227,10 +206,6 @@ class Exchange(Flow):
     def _headers_for_upstream(self) -> Headers:
         """The fields of the request at this attempt. Raises HopError where it has become pointless."""
         return self._plan.headers
-
-    def _patience(self) -> float:
-        """Seconds for the response head."""
-        return self._side.timeouts.response_head
 
     async def _go_on(self, handover: Handover) -> ResponseHead:
         """Wait for the answer to a request that the express has sent whole, or has failed to send."""
@@ -322,116 +297,12 @@ class Exchange(Flow):
             return UpstreamReset(f"{name} ended the connection: {error.detail}", reused=True)
         return UpstreamReset(f"{name}: {error}", reused=connection.reused)
 
-    # ---- the request body ------------------------------------------------------------------------------------------
-
-    def _send_at_hand(self, connection: Connection) -> bool:
-        """By HTTP/2, where sending waits for nobody, what has come of the body goes with the head. Whether that is all
-        of it, and needs nobody to look after it.
-        """
-        stream = connection.wire
-        assert isinstance(stream, StreamEnd)
-        self._send_again(connection)
-        if not self._request_ended:
-            self._take_at_hand(connection)
-        return self._request_ended and stream.keeps_up
-
-    def _send_again(self, connection: Connection) -> list[bytes]:
-        """What an earlier connection was sent in vain, as bytes for this one."""
-        codec = connection.codec
-        pieces = [codec.send_data(piece) for piece in self._replay or ()]
-        if self._request_ended:
-            pieces.append(codec.send_end(self._trailers))
-        return pieces
-
-    def _take_at_hand(self, connection: Connection) -> list[bytes]:
-        """What has come of the body, as bytes for the upstream; not much more than FLUSH_BYTES of it."""
-        codec, failed = connection.codec, self._upload_failed
-        pieces: list[bytes] = []
-        size = 0
-        while size < FLUSH_BYTES:
-            event = self._codec.next_event()
-            if isinstance(event, Data):
-                self._count(event.data)
-                size += len(event.data)
-                self._keep(event.data)
-                pieces.append(b"" if failed else codec.send_data(event.data))
-            elif isinstance(event, End):
-                self._check_whole()
-                self._request_ended = True
-                self._trailers = without_reserved(event.trailers)
-                pieces.append(b"" if failed else codec.send_end(self._trailers))
-                break
-            else:
-                break
-        return pieces
-
-    async def _pump_request(self, connection: Connection, waiting: Task, *, begun: bool) -> None:
-        """Move the request body upstream, or what is left of it where that has `begun`; then the clock for the response
-        head starts.
-        """
-        await self._upload(connection, [] if begun else self._send_again(connection))
-        while not self._request_ended:
-            pieces = self._take_at_hand(connection)
-            if pieces:
-                await self._upload(connection, pieces)
-            else:
-                await self._receive()
-        if not self.answered:
-            waiting.deadline = self._port.now + self._patience()
-
-    async def _receive(self) -> None:
-        port, lease = self._port, self._rests_on()
-        idle = NEVER if self.may_be_quiet else self._side.timeouts.idle
-        port.deadline(min(port.now + idle, lease.end))
-        try:
-            self._codec.receive(await self._wire.read())
-        except WireBroken:
-            raise DownstreamGone("the downstream reset the connection in the middle of its request body") from None
-        except Expired:
-            lease.check(port.now, port.now)
-            raise DownstreamIdle("no byte of the request body within the idle time (timeouts.idle)") from None
-
-    async def _upload(self, connection: Connection, pieces: list[bytes]) -> None:
-        """Write upstream. An upstream that no longer reads may still have answered: a failure here is not yet one."""
-        if self._upload_failed:
-            return
-        self._port.deadline(self._port.now + self._side.timeouts.idle)
-        try:
-            await connection.wire.write(b"".join(pieces))
-        except WireBroken:
-            self._upload_failed = True
-        except Expired:
-            raise UpstreamIdle("the upstream does not read the request body (timeouts.idle)") from None
-
-    def _count(self, data: bytes) -> None:
-        """A piece of the request body has come."""
-        hop = self._hop
-        hop.received_bytes += len(data)
-        limit = self._plan.max_body
-        if limit is not None and hop.received_bytes > limit:
-            raise BodyTooLarge(f"the request body is over {limit} bytes (max_body)")
-
-    def _check_whole(self) -> None:
-        """The request body has ended."""
-
-    def _keep(self, data: bytes) -> None:
-        if self._replay is not None:
-            if self._hop.received_bytes > REPLAY_BYTES:
-                self._replay = None
-            else:
-                self._replay.append(data)
-
     def _give_up(self, connection: Connection) -> None:
         """End an exchange half-way: the upstream must not take what it has for the whole, and can stop working now."""
         self._stop_pump()
         connection.wire.abort()
         assert self._road is not None
         self._road.discard(connection)
-
-    def _stop_pump(self) -> None:
-        if self._pump is not None:
-            self._pump.cancel()
-            self._pump = None
 
     # ---- the answer ------------------------------------------------------------------------------------------------
 

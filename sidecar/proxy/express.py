@@ -24,9 +24,9 @@ from sidecar.http.plain_answers import PlainResponse
 from sidecar.net.pool import YOUNG
 from sidecar.net.port import NEVER, Cancelled, Expired, PeerGone, WireBroken
 from sidecar.proxy.attempts import IDEMPOTENT
-from sidecar.proxy.exchange import REPLAY_BYTES
 from sidecar.proxy.flow import PlainAnswer, close_in_stages
 from sidecar.proxy.side import DRAIN_GRACE
+from sidecar.proxy.upload import REPLAY_BYTES
 from sidecar.traffic.outcome import Outcome, of_error
 
 if TYPE_CHECKING:

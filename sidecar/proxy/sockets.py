@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sidecar.errors import HandshakeFailed
 from sidecar.http.h2.codes import DEFAULT_WINDOW
 from sidecar.net.port import NEVER
-from sidecar.proxy.carrier import StreamEnd
+from sidecar.proxy.streams import StreamEnd
 from sidecar.proxy.trunks import Trunks
 
 if TYPE_CHECKING:

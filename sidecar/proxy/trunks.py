@@ -24,7 +24,8 @@ from sidecar.http.h2 import H2Client, H2Limits
 from sidecar.net.pool import RETIRED, Connection
 from sidecar.net.port import NEVER, Expired, Signal, WireBroken
 from sidecar.net.tls import AlertReceived
-from sidecar.proxy.carrier import AskedStream, Carrier
+from sidecar.proxy.carrier import Carrier
+from sidecar.proxy.streams import AskedStream
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -25,9 +25,9 @@ from sidecar.http.plain_answers import AnswerReader
 from sidecar.http.versions import fits_extended_connect
 from sidecar.net.pool import Connection, Pool
 from sidecar.net.port import NEVER, Expired, Port, Unreachable
-from sidecar.proxy.carrier import StreamEnd
 from sidecar.proxy.places import Place, Way
 from sidecar.proxy.sockets import SocketRoad
+from sidecar.proxy.streams import StreamEnd
 from sidecar.proxy.trunks import Trunks, h2_limits
 from sidecar.telemetry.record import Handshake
 from sidecar.traffic.destination import Destination, DestinationRules
