@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sidecar.errors import ConnectFailed, HopError, NoHealthyUpstream, UpstreamClosed, UpstreamRefused
+from sidecar.errors import ConnectFailed, HandshakeFailed, HopError, NoHealthyUpstream, UpstreamClosed, UpstreamRefused
 from sidecar.http.grpc import Status
 from sidecar.http.headers import first
 from sidecar.net.pool import FRESH
@@ -124,7 +124,9 @@ class Attempts:
             if stale:
                 self.max_idle = FRESH
             return 0.0
-        if isinstance(error, NoHealthyUpstream) or not (self._upstream.guarded or isinstance(error, UpstreamRefused)):
+        if isinstance(error, NoHealthyUpstream | HandshakeFailed):
+            return None  # who speaks no TLS, or another one, does not a moment later
+        if not self._upstream.guarded and not isinstance(error, UpstreamRefused):
             return None
         if self._port.now - self._began > LONG and len(self._upstream.places) == 1:
             return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Callable
 
 from tests.kit.h1_line import Line, Request
@@ -76,3 +78,11 @@ async def _has_more(line: Line) -> bool:
     data = await line.wire.read()
     line._have += data
     return bool(data)
+
+
+def agreed(request: Request) -> bytes:
+    """The 101 to a WebSocket, with the answer to its key (RFC 6455 section 4.2.2)."""
+    key = (request.get("sec-websocket-key") or b"") + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+    accept = base64.b64encode(hashlib.sha1(key, usedforsecurity=False).digest())
+    head = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
+    return head + b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"

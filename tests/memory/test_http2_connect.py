@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-
 import pytest
 
 from tests.kit import apps
@@ -262,13 +259,7 @@ async def test_a_connection_that_fails_takes_its_tunnels_along(stage: Stage) -> 
 
 async def chat(line: Line) -> None:
     """Agrees to a WebSocket, then echoes."""
-    request = await line.request_head()
-    key = (request.get("sec-websocket-key") or b"") + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-    accept = base64.b64encode(hashlib.sha1(key, usedforsecurity=False).digest())
-    await line.say(
-        b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
-        b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
-    )
+    await line.say(apps.agreed(await line.request_head()))
     while heard := await line.wire.read():
         await line.say(heard)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from typing import Any
 
 import pytest
@@ -337,13 +335,7 @@ async def test_cancelled_requests_are_recorded_once_and_stop_the_upstream(stage:
 @scene(web_limits=", connections: 2, streams: 0.25")
 async def test_tunnels_over_http_2_count_as_lasting(stage: Stage) -> None:
     async def agreeing(line: Line) -> None:
-        request = await line.request_head()
-        key = (request.get("sec-websocket-key") or b"") + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-        accept = base64.b64encode(hashlib.sha1(key, usedforsecurity=False).digest())
-        await line.say(
-            b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
-            b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
-        )
+        await line.say(apps.agreed(await line.request_head()))
         await line.hear_all()
 
     stage.app(agreeing)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from typing import Any
 
 import pytest
@@ -35,12 +33,7 @@ async def chat(line: Line) -> None:
     """Agrees to a WebSocket, speaks first, then echoes."""
     request = await line.request_head()
     assert (request.get("upgrade"), request.get("connection")) == (b"websocket", b"upgrade")
-    key = (request.get("sec-websocket-key") or b"") + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-    accept = base64.b64encode(hashlib.sha1(key, usedforsecurity=False).digest())
-    await line.say(
-        b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
-        b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\nwelcome"
-    )
+    await line.say(apps.agreed(request) + b"welcome")
     while heard := await line.wire.read():
         await line.say(heard)
 
@@ -328,10 +321,7 @@ async def test_what_was_said_last_arrives_although_the_other_side_has_ended_alre
 
     async def talks_and_listens(line: Line) -> None:
         request = await line.request_head()
-        key = (request.get("sec-websocket-key") or b"") + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-        accept = base64.b64encode(hashlib.sha1(key, usedforsecurity=False).digest())
-        agreed = b"HTTP/1.1 101 Yes\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: "
-        await line.say(agreed + accept + b"\r\n\r\nwelcome")
+        await line.say(apps.agreed(request) + b"welcome")
         await line.finish()
         heard.append(await line.hear_all())
 
@@ -351,16 +341,12 @@ async def test_slow_readers_slow_only_themselves(stage: Stage) -> None:
 
     async def flood(line: Line) -> None:
         request = await line.request_head()
-        if request.target == b"/chat":
-            key = (request.get("sec-websocket-key") or b"") + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-            accept = base64.b64encode(hashlib.sha1(key, usedforsecurity=False).digest())
-            agreed = b"HTTP/1.1 101 Yes\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: "
-            await line.say(agreed + accept + b"\r\n\r\nwelcome")
-            if len(stage.apps) <= 70:
-                while True:
-                    await line.say(bytes(65_536))
-            while heard := await line.wire.read():
-                await line.say(heard)
+        floods = len(stage.apps) <= 70
+        await line.say(apps.agreed(request) + b"welcome")
+        while floods:
+            await line.say(bytes(65_536))
+        while heard := await line.wire.read():
+            await line.say(heard)
 
     stage.app(flood)
     slow = [await opened(stage) for _ in range(70)]

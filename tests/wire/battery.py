@@ -49,8 +49,8 @@ def unfinished(door: str) -> set[str]:
 
 
 def tunnels(door: str) -> set[str]:
-    """The cases of HTTP/2 that we answer ourselves: a CONNECT for the upstream of a local listener opens a tunnel to
-    it, whose contents are judged as if they had come without one (decision D5).
+    """The cases of HTTP/2 that we answer ourselves: CONNECT for the upstream of a local listener opens a tunnel to it,
+    whose contents are judged as if they had come without one (decision D5).
     """
     return {_CONNECT} if door == "outbound" else set()
 
