@@ -20,6 +20,7 @@ from sidecar.http.grpc import Status
 from sidecar.http.headers import first
 from sidecar.net.pool import FRESH
 from sidecar.net.port import NEVER
+from sidecar.telemetry import redact
 from sidecar.traffic.hints import push_back, retry_after
 from sidecar.traffic.outcome import Outcome, of_error, of_grpc, of_status
 from sidecar.traffic.retry import Again, Kind, kind_of
@@ -111,7 +112,7 @@ class Attempts:
         place = self._place
         if stale and isinstance(error, UpstreamClosed):
             error.reused = True
-        self._note(error.name)
+        self._note(error.detail, error.name)
         self.end(of_error(error))
         if isinstance(error, ConnectFailed) and place is not None and self._goes_elsewhere(place):
             return 0.0
@@ -139,7 +140,7 @@ class Attempts:
         if kind != Kind.STATUS or not self._upstream.guarded:
             return None
         place, hint = self._place, self._hint(response)
-        self._note(f"answered {response.status}")
+        self._note(f"answered {response.status}", "status")
         wait = self._judge(kind, place, replayable=replayable, hint=hint, elsewhere=self._tried_elsewhere(response))
         if wait is not None:
             self.end(of_status(response.status), hint)
@@ -181,9 +182,10 @@ class Attempts:
         if self._upstream.guarded:
             self._upstream.spent.add(trace_of(self._head.headers), self._port.now)
 
-    def _note(self, what: str) -> None:
-        where = self._place.endpoint.name if self._place is not None else "nowhere"
-        self._hop.tried += (f"{where}: {what} after {(self._port.now - self._began) * 1e3:.0f} ms",)
+    def _note(self, what: str, name: str) -> None:
+        where = f"{self._place.endpoint.name}: " if self._place is not None else ""
+        took = (self._port.now - self._began) * 1e3
+        self._hop.tried += (f"{where}{redact.text(what.removeprefix(where))} ({name}, {took:.0f} ms)",)
 
     def _tried_elsewhere(self, response: ResponseHead) -> bool:
         """Whether a sidecar nearer to the failure says that it has spent retries on it."""
