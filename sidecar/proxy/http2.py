@@ -225,7 +225,8 @@ class Http2Connection:
             self._fail(event.error)
         elif isinstance(event, Dismissed):
             self._count_failure(event.error)
-            self._door.rooms.confine(self._who, self._port.now)
+            if self.direction == "inbound":  # a channel of our own application would stay narrow for its whole life
+                self._door.rooms.confine(self._who, self._port.now)
 
     def _fail(self, error: HopError) -> None:
         """Count what ended the connection, and record it where no request is about to be recorded with it."""

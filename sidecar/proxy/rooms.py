@@ -8,7 +8,7 @@ may hold. A caller with many instances is not turned away; its later connections
     bytes of bodies that wait ≤ wide × 4 MiB + (limits.connections_per_peer - wide) × 64 KiB
     requests under way        ≤ wide × 100   + (limits.connections_per_peer - wide) × 16
 
-A caller whose connection was dismissed, since it cancels so much of what it asks, gets only narrow ones for a minute:
+A peer whose connection was dismissed, since it cancels so much of what it asks, gets only narrow ones for a minute:
 what it can cancel in a second is what it can ask at once, and a new connection must not give it back the whole of that.
 """
 

@@ -241,6 +241,11 @@ class Trunks:
         finally:
             self._connecting -= 1
             self._call_all()
+        if base.peer is not None and port.wall() >= base.peer.tls.not_after:  # as it was made: nothing may rest on it
+            base.wire.close()
+            detail = f"the certificate of {base.peer.id} ends at this moment"
+            self._failure = PeerIdentityMismatch("expired", detail, base.peer.id)
+            return
         trunk = _Trunk(port, base, self._limits, self._stall)
         trunk.task = port.current
         if self.generation not in (base.generation, RETIRED):  # who still waits at a retired one needs it all the same

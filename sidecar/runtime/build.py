@@ -86,6 +86,7 @@ class Proxy:
         self._http: set[HttpConnection | Http2Connection] = set()
         self._tasks: dict[Task, Direction] = {}
         self._retired: list[Door] = []  # of listeners that are gone, while something may be open behind them
+        self._left: list[tuple[float, Upstream]] = []  # retired, and until when they may begin something at least
         self._ends: list[float] = []  # monotonic: when time is up for something that a reload has taken away
         self._generation = self._maker.generation(service, None)
         self._postures = PostureWatch(recorder)
@@ -149,11 +150,16 @@ class Proxy:
             self._retire(ear.door, ends_at)
         for door in self._retired:
             self._maker.bring_up_to_date(door, after)
-        for old, heir in before.left_for(after):
-            old.retire(heir, ends_at)
+        self._leave_behind(before, after, ends_at)
         self._ends.append(ends_at)
         self._postures.declare(service.inbound)
         self.judge_again()
+
+    def _leave_behind(self, before: Generation, after: Generation, ends_at: float) -> None:
+        """Let upstreams that have no place any more end with what is open to them; somebody must look at that."""
+        for old, heir in before.left_for(after):
+            old.retire(heir, ends_at)
+            self._left.append((ends_at, old))
 
     def judge_again(self) -> None:
         """Policy or roots have become others: every tunnel is judged by those of now (decision D17)."""
@@ -383,6 +389,10 @@ class Proxy:
         self._look_at_requests()
         if self._memory_limit is not None:
             self.admission.short_of_memory = memory_used() > self._memory_limit * SHARE
+        now = self._reactor.now
+        self._left = [(at, old) for at, old in self._left if at > now or any(road.open for road in old.roads)]
+        for _, old in self._left:
+            old.sweep()
         gauge = self._recorder.metrics.counter("mesh_endpoints")
         for upstream in self.upstreams:
             upstream.sweep()

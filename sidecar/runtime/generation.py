@@ -175,7 +175,7 @@ class Maker:
         times, limits = service.timeouts, service.limits
         facts = (
             name, host, protocol, endpoints, identity, gate, http, rules,
-            times.connect, times.handshake, times.pool_idle_app, times.pool_idle_peer,
+            times.connect, times.handshake, times.pool_idle_app, times.pool_idle_peer, times.idle, times.request_head,
             limits.pool, limits.pending, limits.head_bytes, limits.head_lines,
         )  # fmt: skip
         known = before.upstreams.get(place) if before is not None else None

@@ -178,9 +178,8 @@ class MemoryProxy(Proxy):
         for (*_, outbound), (*_, old_outbound) in zip(after.outbound, before.outbound, strict=True):
             outbound.take_over(old_outbound)
             self._count_hops(outbound)
-        for left, heir in before.left_for(after):
-            self.left.append(left)
-            left.retire(heir, self.port.now + service.timeouts.drain)
+        self.left += [left for left, _ in before.left_for(after)]
+        self._leave_behind(before, after, self.port.now + service.timeouts.drain)
         self.judge_again()
 
     def check_books(self) -> None:

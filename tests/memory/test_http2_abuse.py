@@ -236,3 +236,24 @@ async def test_an_answer_that_nobody_makes_room_for_ends_its_stream(stage: Stage
     assert stage.orders.books.hop.flag == "DPE"
     await foe.say(settings((4, 65_535)), headers(3, ORDERS_GET))
     await foe.until(lambda: len(foe.answers[3].body) == 65_535 if 3 in foe.answers else False)
+
+
+@scene()
+async def test_our_own_application_is_sent_away_too_but_its_next_connection_is_a_wide_one(stage: Stage) -> None:
+    """It has one connection and keeps it for hours: made narrow, it would stay so."""
+    stage.app(apps.silent)
+    web = await h2_call(stage)
+    for first in range(1, 3000, 120):
+        streams = range(first, first + 120, 2)
+        await web.say(*[headers(number, ORDERS_GET) for number in streams])
+        await stage.sleep(0.3)
+        await web.say(*[frame(RST_STREAM, 0, number, word(8)) for number in streams])
+        await stage.quiet()
+        while web.line.wire.unread:
+            await web.next()
+        if web.goaways:
+            break
+    assert web.goaways[0].error_code == CALM
+    again = await h2_call(stage)
+    await again.next()
+    assert again.settings[3] == 100

@@ -13,6 +13,7 @@ from tests.kit.h1_line import Line
 from tests.kit.h2_line import ORDERS_GET, ORDERS_POST, H2Line, answer_ok, h2_app, h2_call, h2_peer
 from tests.kit.h2_wire import (
     GOAWAY,
+    GREETING,
     HELLO,
     OK,
     RST_STREAM,
@@ -228,6 +229,38 @@ async def test_plaintext_http_2_is_let_in_while_the_posture_says_so_and_no_longe
     assert (await web.answer(3)).status == 403
     assert (await web.last_word()).last_stream_id == 3
     assert stage.orders.books.flags == ["-", "ID"]
+
+
+@pytest.mark.parametrize("reloaded", [False, True])
+def test_a_peer_that_fell_silent_is_found_out(reloaded: bool) -> None:
+    _fall_silent(reloaded)
+
+
+@scene()
+async def _fall_silent(stage: Stage, reloaded: bool) -> None:
+    """By PING, since a call may be quiet for ever; also where a reload has put another upstream in its place."""
+
+    async def dead(wire: Any) -> None:
+        secure, _ = await stage.gates[ORDERS].accept(stage.port, wire, http=True, within=5.0)
+        stage.port.deadline(float("inf"))
+        await secure.write(GREETING)
+        try:
+            await stage.sleep(DAY)
+        finally:
+            secure.close()
+
+    stage.port.listen("10.0.0.2", 17443, dead)
+    grpc = (*ORDERS_POST, (b"content-type", b"application/grpc"), (b"te", b"trailers"))
+    web = await h2_call(stage, headers(1, grpc, end=False))
+    await stage.quiet()
+    if reloaded:
+        before = stage.web.upstreams
+        stage.reload(web="    timeouts: {idle: 299s}")
+        assert not set(before) & set(stage.web.upstreams)
+    stage.attend()
+    assert (await web.answer(1)).headers[b"grpc-status"] == b"4"
+    assert 15 <= stage.now < 17
+    assert stage.web.books.hop.flag == "SI"
 
 
 # ---- an upstream that has not begun ----------------------------------------------------------------------------------

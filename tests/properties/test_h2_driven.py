@@ -10,13 +10,7 @@ answered whole.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
-from functools import partial
-from typing import Any
-from unittest.mock import patch
-
 import pytest
-from hyperframe.frame import Frame, HeadersFrame
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -29,126 +23,31 @@ from hypothesis.stateful import (
 )
 
 from sidecar.errors import AbusivePeer, InternalError, ProtocolViolation, UpstreamProtocolViolation
-from sidecar.http.h2 import Code, H2Client, H2Limits, H2Server
+from sidecar.http.h2 import Code
 from sidecar.net.memory_gate import DAY
 from sidecar.proxy.http2 import Http2Connection
-from tests.kit.h1_line import Line
-from tests.kit.h2_ends import Asked, Call, End
-from tests.kit.h2_wire import GOAWAY, PREFACE, Fields, frame, headers, word
+from tests.kit.h2_mesh import CONNECTION_WINDOW, PATIENT, PROMPT, World
+from tests.kit.h2_wire import Fields
 from tests.kit.hops import ORDERS, WEB
-from tests.kit.play import MemoryProxy, Stage
 
-PATIENT = "    timeouts: {idle: 20s, response_head: 10s, drain: 30s}"
 BOUND = 60.0  # seconds within which every request has come to an end: three times the longest of these but drain
-PROMPT = 9.0  # seconds that a request may take without any time-out
-MAX_STREAMS = 3  # of SETTINGS
-REPLAY = 64 * 1024  # bytes of a body that are kept to be sent again
-STREAM_WINDOW, CONNECTION_WINDOW = 30_000, 100_000  # of the sidecars: small, so that it shows
 UNSENT = 256 * 1024  # bytes of one body that wait for a window: what was read at once, and what may wait beside it
 CODES = [Code.CANCEL, Code.INTERNAL_ERROR, Code.REFUSED_STREAM, Code.NO_ERROR]
 WINDOWS = st.sampled_from([0, 10, 65_535, 1 << 20])  # that callers announce
 SIZES = st.sampled_from([0, 1, 700, 16_384, 50_000, 200_000])
 PICK = st.integers(0, 99)
-INBOUND = ("10.0.0.2", 17443)
 MISHAPS = [
     "caller finish", "caller close", "caller abort", "caller goaway", "app goaway", "app goaway", "app polite",
     "app finish", "app close", "app abort", "silence", "a long time", "drain", "drain",
 ]  # fmt: skip
 
 
-class Mesh(RuleBasedStateMachine):
-    """Two sidecars, their callers and an application."""
+class Mesh(RuleBasedStateMachine, World):
+    """What happens to a mesh, at random."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.small = patch("sidecar.proxy.trunks.H2Limits", partial(H2Limits, stream_window=STREAM_WINDOW,
-                                                                    connection_window=CONNECTION_WINDOW))  # fmt: skip
-        self.small.start()
-        self.stage = Stage(http=", app_http: http2", orders=PATIENT, web=PATIENT)
-        self.lines: list[End] = []  # of callers
-        self.calls: list[Call] = []
-        self.of_stream: dict[tuple[int, int], Call | Asked] = {}  # (id of an End, stream) -> what is on it
-        self.asked: dict[int, list[Asked]] = {}  # by number of the call
-        self.apps: list[End] = []
-        self.window = 65_535  # that new connections of the application announce,
-        self.most = 100  # and how many streams they take at once
-        self.drained = False
-        self.silent = False  # nobody answers any more, not even in the end
-        self.reloads = 0
-        self.stage.app(self.serve)
-
-    def do(self, action: Coroutine[Any, Any, object], *, settle: bool = True) -> None:
-        """Do something, and let everybody come to rest, or not yet."""
-
-        async def both() -> None:
-            await action
-            if settle:
-                await self.stage.quiet()
-
-        self.stage.port.run(both())
-
-    # ---- the two ends ------------------------------------------------------------------------------------------------
-
-    async def serve(self, line: Line) -> None:
-        assert await line.hear(len(PREFACE)) == PREFACE
-        end = End(line, self.on_app_frame)
-        self.apps.append(end)
-        await end.announce(self.window, (MAX_STREAMS, self.most))
-        await end.read_on()
-        for found in self.pending(end):
-            found.over = True
-
-    def on_app_frame(self, end: End, found: Frame) -> None:
-        if not found.stream_id:
-            return
-        asked = self.of_stream.get((id(end), found.stream_id))
-        if asked is None:
-            if not isinstance(found, HeadersFrame):
-                return
-            head = end.head_of(found)
-            if found.stream_id > end.last:
-                return  # we have said that we do not begin with it
-            end.open(found.stream_id)
-            number = int(head[b"x-number"])
-            attempts = self.asked.setdefault(number, [])
-            asked = Asked(number, len(attempts), end, found.stream_id, self.calls[number])
-            attempts.append(asked)
-            self.of_stream[id(end), found.stream_id] = asked
-            assert len(self.pending(end)) <= self.most, "more streams than may be"
-        elif isinstance(found, HeadersFrame):
-            end.head_of(found)
-        assert isinstance(asked, Asked)
-        asked.on_frame(found)
-
-    def on_caller_frame(self, end: End, found: Frame) -> None:
-        if not found.stream_id:
-            for call in self.live():
-                if call.end is end and end.goaways and call.stream > end.goaways[-1][0]:
-                    call.outcome = "gone"
-            return
-        call = self.of_stream[id(end), found.stream_id]
-        assert isinstance(call, Call)
-        call.on_frame(found, self.asked)
-
-    async def read_on(self, end: End) -> None:
-        await end.read_on()
-        for call in self.live():
-            if call.end is end:
-                call.outcome = "gone"
-
-    def live(self) -> list[Call]:
-        """Calls without an outcome."""
-        return [call for call in self.calls if not call.outcome]
-
-    def pending(self, end: End | None = None) -> list[Asked]:
-        """What the application may still say something to."""
-        return [
-            asked for attempts in self.asked.values() for asked in attempts
-            if not asked.over and not asked.end.gone and end in (None, asked.end)
-        ]  # fmt: skip
-
-    def usable(self) -> list[End]:
-        return [end for end in self.lines if not (end.gone or end.goaways or end.leaving)]
+        RuleBasedStateMachine.__init__(self)
+        World.__init__(self)
 
     # ---- callers -----------------------------------------------------------------------------------------------------
 
@@ -162,20 +61,6 @@ class Mesh(RuleBasedStateMachine):
     def connect(self, peer: bool, window: int) -> None:
         self.connect_one(peer, window)
 
-    def connect_one(self, peer: bool, window: int) -> None:
-        if peer and self.drained:
-            return
-
-        async def connecting() -> None:
-            line = await (self.stage.peer(WEB, h2=True) if peer else self.stage.call())
-            end = End(line, self.on_caller_frame)
-            self.lines.append(end)
-            await end.say(PREFACE)
-            await end.announce(window)
-            self.stage.port.start(self.read_on(end))
-
-        self.do(connecting())
-
     @precondition(lambda self: self.usable())
     @rule(pick=PICK, post=st.booleans(), size=SIZES, end=st.booleans(), settle=st.booleans(), many=st.integers(1, 8))
     def ask(self, pick: int, post: bool, size: int, end: bool, settle: bool, many: int) -> None:
@@ -186,37 +71,6 @@ class Mesh(RuleBasedStateMachine):
                 await self.open(line, post=post, size=size, end=end)
 
         self.do(asking(), settle=settle)
-
-    async def open(self, line: End, *, post: bool, size: int, end: bool) -> None:
-        mine = [call for call in self.calls if call.end is line]
-        if sum(not call.outcome for call in mine) >= line.most:
-            return
-        number, stream = len(self.calls), 2 * len(mine) + 1
-        call = Call(number, line, stream, self.stage.now)
-        if self.drained:
-            call.spoiled = "it was asked of a sidecar that drains"
-        self.calls.append(call)
-        self.of_stream[id(line), stream] = call
-        line.open(stream)
-        method = b"POST" if post else b"GET"
-        fields: Fields = (
-            (b":method", method), (b":scheme", b"http"), (b":authority", b"orders"), (b":path", b"/%d" % number),
-            (b"x-number", b"%d" % number),
-        )  # fmt: skip
-        call.request_ended = not post
-        await line.say(headers(stream, fields, end=not post))
-        if post:
-            await self.send_body(call, size, end=end)
-
-    async def send_body(self, call: Call, size: int, *, end: bool) -> None:
-        size = min(size, call.end.room(call.stream))
-        payload = (b"<%d:%d>" % (call.number, len(call.sent)) * (size // 4 + 1))[:size]
-        call.sent += payload
-        call.request_ended = end
-        await call.end.send(call.stream, payload, end=end)
-
-    def unfinished(self) -> list[Call]:
-        return [call for call in self.live() if not call.request_ended and not call.end.gone]
 
     @precondition(lambda self: self.unfinished())
     @rule(pick=PICK, size=SIZES, end=st.booleans(), settle=st.booleans())
@@ -244,30 +98,6 @@ class Mesh(RuleBasedStateMachine):
         else:
             self.do(line.give(mine[pick % len(mine)].stream, size))
 
-    def leave(self, pick: int, how: str) -> None:
-        """A caller half-closes, or goes altogether, or says that it will ask no more."""
-        if not self.usable():
-            return
-        line = self.usable()[pick % len(self.usable())]
-
-        async def leaving() -> None:
-            if how == "goaway":
-                line.leaving = True
-                await line.say(frame(GOAWAY, 0, 0, word(0) + word(0)))
-                return
-            line.leaving = True
-            for call in self.live():
-                if call.end is line:
-                    call.spoiled = f"its caller left: {how}"
-            if how == "finish":
-                await line.line.finish()
-            elif how == "close":
-                line.line.close()
-            else:
-                line.line.wire.abort()
-
-        self.do(leaving())
-
     # ---- the application ---------------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.pending())
@@ -279,18 +109,6 @@ class Mesh(RuleBasedStateMachine):
         """A piece of an answer, or the rest of one; perhaps before its request has come whole."""
         asked = self.pending()[pick % len(self.pending())]
         self.do(self.tell(asked, size, inform=inform, finish=finish, trailers=trailers), settle=settle)
-
-    async def tell(
-        self, asked: Asked, size: int, *, inform: bool = False, finish: bool = True, trailers: Fields = ()
-    ) -> None:
-        if not asked.answering:
-            if inform:
-                await asked.head(103)
-            await asked.head(200, end=finish and not size and not trailers)
-        if not asked.over and size:
-            await asked.body(size)
-        if not asked.over and finish:
-            await asked.finish(trailers)
 
     @precondition(lambda self: len(self.pending()) > 1)
     @rule(pick=PICK, code=st.sampled_from(CODES))
@@ -316,36 +134,6 @@ class Mesh(RuleBasedStateMachine):
         else:
             self.do(end.give(asked[pick % len(asked)].stream, size))
 
-    def go_away(self, pick: int, how: str, settle: bool) -> None:
-        """The application leaves: with a word about what it has not begun, or without one."""
-        ends = [end for end in self.apps if not end.gone]
-        if not ends:
-            return
-        end = ends[pick % len(ends)]
-        mine = sorted(self.pending(end), key=lambda asked: asked.stream)
-        kept = mine[: pick % (len(mine) + 1)] if how == "goaway" else mine if how == "polite" else []
-
-        async def leaving() -> None:
-            if how in ("goaway", "polite"):
-                end.last = (kept[-1].stream if kept else 0) if how == "goaway" else end.last
-                await end.say(frame(GOAWAY, 0, 0, word(end.last) + word(0)))
-            elif how == "finish":
-                await end.line.finish()
-            elif how == "close":
-                end.line.close()
-            else:
-                end.line.wire.abort()
-
-        stay = {asked.number for asked in kept}
-        for call in self.live():  # those that it has not seen yet may be among them
-            if call.number not in stay:
-                call.left += 1  # three times is too often
-                if how != "goaway" or call.left > 1 or len(call.sent) > REPLAY or self.most < 100:
-                    call.spoiled = call.spoiled or f"the application left: {how}"
-        for asked in mine:
-            asked.over = asked.over or asked not in kept
-        self.do(leaving(), settle=settle)
-
     # ---- the mesh ----------------------------------------------------------------------------------------------------
 
     @precondition(lambda self: len(self.calls) > 3)
@@ -365,29 +153,6 @@ class Mesh(RuleBasedStateMachine):
             self.come_back()
         else:
             self.drain()
-
-    def drain(self) -> None:
-        """What has reached the application comes to its end."""
-        self.drained = True
-        begun = {asked.number for asked in self.pending()}
-        for call in self.live():
-            if call.number not in begun:
-                call.spoiled = call.spoiled or "a drain came before it was begun"
-        self.listening = self.stage.port._listening.pop(INBOUND)
-        self.do(self._draining(True))
-
-    def come_back(self) -> None:
-        """As another process would, at the same address."""
-        self.drained = False
-        self.stage.port._listening[INBOUND] = self.listening
-        self.do(self._draining(False))
-
-    async def _draining(self, draining: bool) -> None:
-        if draining:
-            self.stage.orders.drain()
-        for _, side in self.stage.orders._inbound:
-            side.door.draining = draining
-        self.stage.orders.draining = draining
 
     @precondition(lambda self: self.reloads < 4 and self.calls)
     @rule(upstreams=st.booleans(), settle=st.booleans())
@@ -421,25 +186,7 @@ class Mesh(RuleBasedStateMachine):
                 call.spoiled = call.spoiled or "it took too long"
         self.do(self.pass_time(seconds))
 
-    async def pass_time(self, seconds: float) -> None:
-        """As a worker sees it pass."""
-        until = self.stage.now + seconds
-        while (left := until - self.stage.now) > 0:
-            await self.stage.sleep(min(left, 0.5))
-            self.stage.sweep()
-
     # ---- what must hold ----------------------------------------------------------------------------------------------
-
-    def proxies(self) -> tuple[MemoryProxy, MemoryProxy]:
-        return self.stage.web, self.stage.orders
-
-    def codecs(self) -> list[H2Client | H2Server]:
-        found: list[H2Client | H2Server] = []
-        for proxy in self.proxies():
-            found += [connection.codec for connection in proxy._http if isinstance(connection, Http2Connection)]
-            upstreams = [*proxy._upstreams, *proxy.left]
-            found += [trunk.codec for upstream in upstreams for trunk in upstream.trunks._trunks]
-        return found
 
     @invariant()
     def nothing_piles_up(self) -> None:
@@ -487,23 +234,6 @@ class Mesh(RuleBasedStateMachine):
         finally:
             self.stage.port.close()
             self.small.stop()
-
-    async def finish_all(self) -> None:
-        """Everybody has room for everything, and says what is still to be said."""
-        for end in (*self.lines, *self.apps):
-            if not end.gone and not end.line.wire.finished:
-                await end.announce(1 << 24, *([(MAX_STREAMS, 100)] if end in self.apps else []))
-                await end.give(0, 1 << 24)
-        self.window, self.most = 1 << 24, 100
-        for _ in range(20):
-            await self.stage.quiet()
-            for end in self.apps:
-                await end.give(0, 1 << 20)  # of those that have come meanwhile
-            for call in self.unfinished():
-                await self.send_body(call, 0, end=True)
-            for asked in self.pending():
-                await self.tell(asked, 100)
-        await self.stage.quiet()
 
 
 DEPTHS = [pytest.param(100, 40, id="brief"), pytest.param(3000, 80, id="long", marks=pytest.mark.deep)]
