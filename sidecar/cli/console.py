@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from enum import IntEnum
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import click
@@ -124,6 +125,17 @@ def remaining(not_after: float | None, now: float) -> str:
     if not not_after:
         return "-"
     return span(not_after - now) if not_after > now else f"expired {span(now - not_after)} ago"
+
+
+def our_name() -> str:
+    """How this very command can be called again from here: `mesh`, or where that is not on the PATH its place."""
+    called = Path(sys.argv[0])
+    if shutil.which("mesh") == str(called.absolute()) or called.name != "mesh":
+        return "mesh"
+    try:
+        return str(called.absolute().relative_to(Path.cwd()))
+    except ValueError:
+        return str(called)
 
 
 def parse_duration(text: str) -> float:

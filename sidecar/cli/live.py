@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("from", "to", "route", "verdict", "rule", "per s", "p50 ms", "p99 ms", "TLS group", "certificate")
 NUMBERS = frozenset(("per s", "p50 ms", "p99 ms"))
-NO_RULE = "(none allows it)"
+NO_RULE = "(none allows it)"  # a caller's own sidecar refuses for other reasons: nothing declares that host, say
 ALIKE = ("TLS group", "certificate")  # told once below the table where it is too narrow for them
 GIVE_WAY = ("certificate", "TLS group", "rule", "per s", "p50 ms")  # what it does without then, first to last
 GAP = 2  # blanks between two columns
@@ -39,7 +39,7 @@ def cells(row: HopRow, now: float) -> tuple[str, ...]:
         short(str(data["to"])),
         str(data["route"]) or "-",
         verdict,
-        str(data["rule"]) or (NO_RULE if data["verdict"] == "deny" else "-"),
+        str(data["rule"]) or (NO_RULE if data["verdict"] == "deny" and data["direction"] == "inbound" else "-"),
         "-" if row.rate is None else f"{row.rate:.1f}",
         f"{float(data['p50_ms']):.2f}",
         f"{float(data['p99_ms']):.2f}",

@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from itertools import chain
 from pathlib import Path
 
-from sidecar.cli.console import Code, Failure
+from sidecar.cli.console import Code, Failure, our_name
 from sidecar.config.schema import Address, MeshConfig, Service
 from sidecar.demo.config import DEFAULT_BASE
 
@@ -85,7 +85,8 @@ def check_ports(wanted: Sequence[Wanted], *, demo_base: int | None) -> None:
     lines = [_sentence(want, error) for want, error in trouble]
     if demo_base is not None:
         free = _free_base(wanted, demo_base)
-        lines.append(f"Move the whole demo:  mesh up --port-base {free}    (or: make demo ARGS='--port-base {free}')")
+        lines += [f"Move the whole demo:  {our_name()} up --port-base {free}"]
+        lines += [f"or:                   make demo ARGS='--port-base {free}'"]
     else:
         places = ", ".join(dict.fromkeys(want.where for want, _ in trouble if want.where))
         lines.append(f"Choose other ports in {places or 'the config'}, or stop what holds these.")

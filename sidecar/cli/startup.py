@@ -16,7 +16,7 @@ from pathlib import Path
 
 import click
 
-from sidecar.cli.console import Code, Failure
+from sidecar.cli.console import Code, Failure, our_name
 from sidecar.cli.fleet import Fleet, Member, fallen_words
 from sidecar.cli.plan import Plan
 from sidecar.cli.sidecars import Sidecar
@@ -58,9 +58,9 @@ def nobody_there(plan: Plan, run_dir: Path) -> None:
                 probe.connect(str(path))
             except OSError:
                 continue
-        apart = "mesh up --run-dir /tmp/other --port-base 27000"
+        apart = f"{our_name()} up --run-dir /tmp/other --port-base 27000"
         if plan.demo_base is None:  # its ports are the file's own
-            apart = f"mesh up -f {shlex.quote(str(plan.file))} --run-dir /tmp/other"
+            apart = f"{our_name()} up -f {shlex.quote(str(plan.file))} --run-dir /tmp/other"
         raise Failure(
             f"a sidecar of {service} is running already ({path}).",
             f"End that one first, or keep this mesh apart from it: {apart}",

@@ -9,7 +9,6 @@ blocks of `_up`, which end the processes first and remove the folders after them
 from __future__ import annotations
 
 import shlex
-import shutil
 import signal
 import sys
 import time
@@ -20,7 +19,7 @@ from pathlib import Path
 import click
 
 from sidecar.admin import client
-from sidecar.cli.console import Code, Duration, Failure, output_option, print_json
+from sidecar.cli.console import Code, Duration, Failure, our_name, output_option, print_json
 from sidecar.cli.fleet import Fleet
 from sidecar.cli.live import LiveTable, print_rows
 from sidecar.cli.plan import Plan, demo_plan, file_plan
@@ -172,7 +171,7 @@ def _document(plan: Plan, rows: list[HopRow], stop: Stop) -> dict[str, object]:
 
 def _try_next(plan: Plan, run_dir: Path, logs: Path) -> None:
     """Print what to try in another terminal; for the demo with calls that are let through and one that is not."""
-    mesh = _our_name()
+    mesh = our_name()
     where = "" if run_dir == client.run_folder() else f" --run-dir {shlex.quote(str(run_dir.absolute()))}"
     lines: list[tuple[str, str]] = []
     if plan.demo_base is not None:
@@ -192,14 +191,3 @@ def _try_next(plan: Plan, run_dir: Path, logs: Path) -> None:
     for command, meaning in lines:
         say(f"  {command:<{width}}  {meaning}")
     say(f"  config: {plan.file}    logs: {logs}\n")
-
-
-def _our_name() -> str:
-    """How this very command can be called again from here."""
-    called = Path(sys.argv[0])
-    if shutil.which("mesh") == str(called.absolute()) or called.name != "mesh":
-        return "mesh"
-    try:
-        return str(called.absolute().relative_to(Path.cwd()))
-    except ValueError:
-        return str(called)

@@ -120,8 +120,8 @@ HAPPENED: Final[dict[str, Reason]] = {
     ),
     "undeclared_upstream": Reason(
         "The application asked for {host}, which none of its upstreams declares: {detail}.",
-        "If it should be reached, add `- to: {host}` to `outbound` of the calling service, and outside the mesh also "
-        "`unmeshed: passthrough` and `endpoints`.",
+        "If it should be reached, declare it in `outbound` of the calling service: `- to: NAME` for a service of the "
+        "mesh, `- {{to: NAME, host: {host}, unmeshed: passthrough, endpoints: HOST:PORT}}` for a host outside.",
     ),
     "cross_site": Reason(
         "A web page of another site asked a browser on this machine to send it: {detail}.",

@@ -34,6 +34,7 @@ from sidecar.http.message import RequestHead, ResponseHead
 from sidecar.http.plain import OpaqueReader
 from sidecar.http.plain_stencil import StencilReader
 from sidecar.net.port import Cancelled
+from sidecar.policy.declare import declaration
 from sidecar.proxy.detection import spoken_on
 from sidecar.proxy.http import HttpConnection
 from sidecar.proxy.inbound import MAX_VIA, VIA, _via, finish_tcp, outgoing_headers
@@ -229,7 +230,8 @@ class OutboundSide:
             )
         upstream = self._by_host.get(host)
         if upstream is None:
-            raise UndeclaredUpstream(f"no upstream declares the host {host!r}", f"outbound: [{{to: {host}}}]")
+            hint = f"outbound: [{declaration(host, port)}]"
+            raise UndeclaredUpstream(f"no upstream declares the host {host!r}", hint)
         return upstream
 
     def response_headers(self, hop: Hop, head: ResponseHead, upstream: Upstream) -> Headers:

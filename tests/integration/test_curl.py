@@ -136,7 +136,10 @@ def test_forward_proxy_by_connect(pair: Pair) -> None:
 def test_forward_proxy_refuses_what_no_upstream_declares_and_says_what_would_allow_it(pair: Pair) -> None:
     done = curl("-i", "-x", pair.proxy, "http://elsewhere.example/")
     assert heads(done.text)[0][0].startswith("http/1.1 403")
-    assert seen(done.text)["hint"] == "outbound: [{to: elsewhere.example}]"
+    assert seen(done.text)["hint"] == (
+        "outbound: [{to: elsewhere-example, host: 'elsewhere.example', unmeshed: passthrough, "
+        "endpoints: 'elsewhere.example:80'}]"
+    )
     explained = pair.explain(seen(done.text)["decision"])
     assert "elsewhere.example" in explained
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 import pytest
 
-from sidecar.cli.console import Failure, parse_duration, plain_table, print_table, remaining, span
+from sidecar.cli.console import Failure, our_name, parse_duration, plain_table, print_table, remaining, span
 
 
 @pytest.mark.parametrize(
@@ -58,3 +60,20 @@ def test_no_cell_is_broken_in_two_on_a_narrow_terminal(
 def test_a_failure_says_what_and_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     Failure("port 1 is taken.", "take another\nor wait").show()
     assert capsys.readouterr().err == "mesh: port 1 is taken.\n      take another\n      or wait\n"
+
+
+def test_a_command_to_paste_names_the_program_as_it_can_be_called_from_here(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = tmp_path / ".venv" / "bin" / "mesh"
+    program.parent.mkdir(parents=True)
+    program.touch(mode=0o755)
+    monkeypatch.setattr("sys.argv", [str(program), "up"])
+    monkeypatch.setenv("PATH", "/usr/bin")
+    monkeypatch.chdir(tmp_path)
+    assert our_name() == ".venv/bin/mesh"
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert our_name() == str(program)
+    monkeypatch.setenv("PATH", f"/usr/bin:{program.parent}")
+    assert our_name() == "mesh"

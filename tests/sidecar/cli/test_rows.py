@@ -63,6 +63,8 @@ def test_a_refusal_says_that_no_rule_allows_it_and_a_failure_its_flag(capsys: py
     refused = HopRow(a_row(verdict="deny", rule="", route="", flag="PD"), None)
     failed = HopRow(a_row(flag="UC", tls_group=""), None)
     assert cells(refused, 100.0)[2:5] == ("-", "deny", "(none allows it)")
+    at_home = HopRow(a_row(verdict="deny", rule="", route="", flag="PD", direction="outbound"), None)
+    assert cells(at_home, 100.0)[2:5] == ("-", "deny", "-")  # no rule was asked
     assert cells(failed, 300.0)[3] == "permit (UC)"
     assert cells(failed, 300.0)[-2:] == ("-", "expired 1 m 40 s ago")
     assert (style(refused), style(failed), style(HopRow(a_row(), None))) == ("red", "yellow", "green")
