@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.traffic.throttle import Stage
+from tests.sim import throttling
 from tests.sim.plot import draw
 from tests.sim.scenarios import BARE, GUARDED, SCENARIOS, fleet, storm
 from tests.sim.world import Books
@@ -88,7 +90,18 @@ def test_an_hour_of_a_thousand_endpoints():
     assert books.amplification(0, 3590) < 1.02
 
 
+def test_who_asks_for_too_much_waits_and_the_other_does_not():
+    """The sentence of issue 6: an abusive caller's p50 grows while another's p99 stays flat."""
+    waits, without = throttling.play(throttled=True), throttling.play(throttled=False)
+    assert [round(waits["abusive"].percentile(at, 0.5), -2) for at in (0, 24, 30, 60)] == [0.0, 300.0, 1700.0, 2000.0]
+    assert max(waits["good"].percentile(at, 0.99) for at in range(0, 120, 3)) < 150.0
+    assert without["good"].percentile(60, 0.99) > 2000.0
+    assert [waits["abusive"].share(at, Stage.BLOCKED) for at in (90, 105)] == [0.0, 1.0]
+    assert waits["good"].share(60, Stage.FREE) == 1.0
+
+
 def test_each_run_is_the_same_and_the_drawing_is_of_today():
     found = [(scenario, dict(zip(("guarded", "bare"), played(number), strict=True))) for number, scenario in
              enumerate(SCENARIOS)]  # fmt: skip
-    assert draw(found) == (DOCS / "traffic.svg").read_text(), "run `python -m tests.sim`"
+    throttled = {"guarded": throttling.play(throttled=True), "bare": throttling.play(throttled=False)}
+    assert draw(found, throttled) == (DOCS / "traffic.svg").read_text(), "run `python -m tests.sim`"
