@@ -85,7 +85,7 @@ class Endpoint:
     def share(self, now: float, ramp: float) -> float:
         """How much of its share it is given: grows from a tenth to all of it within `ramp` seconds of slow start."""
         since = now - self.ramp_from
-        if since >= ramp:
+        if since >= ramp or ramp <= 0.0:
             return 1.0
         return max(RAMP_FLOOR, since / ramp)
 

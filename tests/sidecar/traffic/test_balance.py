@@ -97,6 +97,15 @@ def test_fast_refusals_attract_no_traffic():
     assert sent["10.0.0.1:80"] < 0.01 * 60_000
 
 
+@kinds
+def test_slow_start_may_be_off_also_in_panic(kind):
+    endpoints = a_set(5)
+    balancer = a_balancer(kind, endpoints, ramp=0.0)
+    for endpoint in endpoints:
+        endpoint.eject(99.0)
+    assert {balancer.pick(1.0 + step) for step in range(100)} == set(endpoints)
+
+
 def test_turns_follow_each_other():
     endpoints = a_set(3)
     balancer = a_balancer(RoundRobin, endpoints)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.traffic.fields import rate_limit, retry_after
-from sidecar.traffic.gcra import OTHERS, Levels, Rate
+from sidecar.traffic.gcra import OTHERS, Levels, Rate, key_of
 
 
 def taken(rate: Rate, now: float, key: str = "", tries: int = 1000) -> int:
@@ -168,6 +168,14 @@ def test_a_flood_of_keys_shares_one_allowance_and_touches_nobody_who_is_known():
     assert rate.take(10.0, "known") > 0.0
     assert taken(rate, 12.0, "known") == 2
     assert rate.take(10.0, OTHERS) > 0.0
+
+
+def test_long_values_are_kept_by_their_hash():
+    values = [b"", b"web", b"x" * 64, b"x" * 65, b"x" * 66, b"y" * 32_000]
+    keys = [key_of(value) for value in values]
+    assert len(set(keys)) == len(values)
+    assert max(map(len, keys)) == 64
+    assert keys[1] == "web"
 
 
 def test_when_the_flood_is_over_there_is_room_again():
