@@ -34,7 +34,7 @@ def p99(books: Books) -> float:
 def test_overload_ends_with_its_cause_and_without_a_budget_it_does_not():
     guarded, bare = played(METASTABLE)
     assert guarded.rate(5, 60) > 0.99
-    assert guarded.rate(200, 297) > 0.995
+    assert guarded.rate(140, 297) > 0.999  # a minute after
     assert bare.rate(200, 297) < 0.01
     assert guarded.amplification(60, 200) <= 1.2 < 2.9 < bare.amplification(60, 200)
 
