@@ -96,6 +96,8 @@ class Endpoint:
         age = now - self.latency_at
         if seconds > old:
             self.latency = seconds
+        elif seconds < 0.0:  # a clock that went back; it tells nothing
+            return
         elif age > 0.0:
             weight = exp(-age / DECAY)
             self.latency = old * weight + seconds * (1.0 - weight)

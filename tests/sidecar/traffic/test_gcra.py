@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from time import perf_counter
+from time import process_time
 
 import pytest
 from hypothesis import given, settings
@@ -210,13 +210,13 @@ def test_bytes_are_paced():
 
 
 def test_a_million_decisions_a_second():
-    """The bar of the issue, with room: a machine that is busy makes half of what it can."""
+    """The bar of the issue; of our own processor time, so that others do not count."""
     rate = Rate("r", 1e9, 1000)
     best = 0.0
     for _ in range(5):
-        began, now, take = perf_counter(), 1000.0, rate.take
+        began, now, take = process_time(), 1000.0, rate.take
         for _ in range(50_000):
             now += 1e-6
             take(now, "web")
-        best = max(best, 50_000 / (perf_counter() - began))
+        best = max(best, 50_000 / (process_time() - began))
     assert best > 1_000_000
