@@ -179,6 +179,15 @@ def test_when_most_are_out_all_are_in_again_unless_there_are_few(kind, count, ou
     assert picked == ({None} if out == count < 5 else set(endpoints.all if panic else endpoints.all[out:]))
 
 
+def test_in_panic_zones_do_not_count():
+    """Else all would go to the unhealthy ones of our own zone, past the healthy ones of another."""
+    endpoints = a_set(6, zones="aaabbb")
+    for endpoint in endpoints.all[:4]:
+        endpoint.mark(0.0, healthy=False)
+    found = shares(a_balancer(LeastLoaded, endpoints, zone="a"), 3000)
+    assert len(found) == 6
+
+
 # ---- against a naive model -------------------------------------------------------------------------------------------
 
 
