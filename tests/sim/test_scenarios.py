@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 from sidecar.traffic.throttle import Stage
 from tests.sim import throttling
 from tests.sim.plot import draw
-from tests.sim.scenarios import BARE, GUARDED, SCENARIOS, fleet, storm
+from tests.sim.scenarios import BARE, GUARDED, SCENARIOS, fleet, metastable, storm
 from tests.sim.world import Books
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -37,6 +38,12 @@ def test_overload_ends_with_its_cause_and_without_a_budget_it_does_not():
     assert guarded.rate(140, 297) > 0.999  # a minute after
     assert bare.rate(200, 297) < 0.01
     assert guarded.amplification(60, 200) <= 1.2 < 2.9 < bare.amplification(60, 200)
+
+
+def test_a_floor_of_ten_a_second_bounds_nothing_for_those_who_send_seven():
+    """Why the budget's floor is not Linkerd's."""
+    habits = replace(GUARDED, rules=replace(GUARDED.rules, budget_floor=10.0))
+    assert metastable(habits).rate(200, 297) < 0.01
 
 
 def test_a_herd_is_not_multiplied():
