@@ -32,7 +32,7 @@ _SCHEMA: Final = """
 
 
 class QuotaFile:
-    """A store in one file, made where there is none, readable by its owner only."""
+    """A store in one file, made where there is none, readable by its owner only. For one thread at a time."""
 
     def __init__(self, path: Path) -> None:
         """Raises QuotaStoreFailed where the file cannot be used, or was written by a later version."""

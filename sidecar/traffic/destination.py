@@ -10,6 +10,9 @@
 
 and `sweep` every second or so, `replace` when the list of endpoints has changed. Every `begin` has one `end`, with
 `Outcome.NEUTRAL` where the caller left. Nothing here waits, and nothing is allocated where all goes well.
+
+This is for what we call. Toward the application behind us `watch` is to be off: it is one endpoint for all callers, and
+a breaker there would let one of them, with a request that makes the application fail, shut out all the others.
 """
 
 from __future__ import annotations

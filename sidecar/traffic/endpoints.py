@@ -85,7 +85,7 @@ class Endpoint:
     def share(self, now: float, ramp: float) -> float:
         """How much of its share it is given: grows from a tenth to all of it within `ramp` seconds of slow start."""
         since = now - self.ramp_from
-        if since >= ramp:
+        if since >= ramp or ramp <= 0.0:
             return 1.0
         return max(RAMP_FLOOR, since / ramp)
 
@@ -96,6 +96,8 @@ class Endpoint:
         age = now - self.latency_at
         if seconds > old:
             self.latency = seconds
+        elif seconds < 0.0:  # a clock that went back; it tells nothing
+            return
         elif age > 0.0:
             weight = exp(-age / DECAY)
             self.latency = old * weight + seconds * (1.0 - weight)

@@ -23,6 +23,7 @@ forgives the rounding of floats.
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -30,7 +31,17 @@ if TYPE_CHECKING:
 
 MOST_KEYS: Final = 65_536  # of one level; about 150 bytes each
 OTHERS: Final = "(others)"  # the key of all who came when there was no room; who is really called so shares with them
+LONGEST_KEY: Final = 64  # bytes of a value that is kept as it is
 _ROUNDING: Final = 1e-3
+
+
+def key_of(value: bytes) -> str:
+    """The key of a header's or claim's value: itself, or its hash where it is long, so that 65,536 of them are not
+    2 GiB.
+    """
+    if len(value) <= LONGEST_KEY:
+        return value.decode("latin-1")
+    return "blake2b:" + blake2b(value, digest_size=24).hexdigest()
 
 
 class Standing(NamedTuple):

@@ -51,9 +51,11 @@ def of_status(status: int, *, by_mesh: bool = False) -> Outcome:
     return Outcome.GATEWAY if status in _GATEWAY else Outcome.FAILED
 
 
-def of_grpc(status: int, *, by_mesh: bool = False) -> Outcome:
-    """Of a gRPC answer, by its `grpc-status`."""
-    if by_mesh and status != Status.OK:
+def of_grpc(status: int, *, by_mesh: bool = False, late: bool = False) -> Outcome:
+    """Of a gRPC answer, by its `grpc-status`; `late` where the deadline that the caller itself has set had passed: then
+    the server tells of that, and not of itself.
+    """
+    if (by_mesh and status != Status.OK) or (late and status == Status.DEADLINE_EXCEEDED):
         return Outcome.NEUTRAL
     return _GRPC.get(status, Outcome.GOOD)
 

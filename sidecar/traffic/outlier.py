@@ -78,14 +78,14 @@ class OutlierDetection:
         return bool(over) and self._eject(endpoints, endpoint, now)
 
     def _eject(self, endpoints: EndpointSet, endpoint: Endpoint, now: float) -> bool:
-        """Eject it, unless it is already, or too many are."""
+        """Eject it, unless it is already, or too many are; then it is asked again after as many failures more."""
+        endpoint.failures = endpoint.gateway_failures = endpoint.local_failures = 0
         if endpoint.ejected_until > now:
             return False
         out = sum(not each.healthy or each.ejected_until > now for each in endpoints.all if each is not endpoint)
         if out + 1 > max(1, int(self.rules.most * len(endpoints))) or out + 1 >= len(endpoints):
             return False
         endpoint.times_ejected += 1
-        endpoint.failures = endpoint.gateway_failures = endpoint.local_failures = 0
         endpoint.eject(now + min(LONGEST, self.rules.ejection * endpoint.times_ejected))
         return True
 

@@ -65,13 +65,14 @@ class ThrottleRules:
 class Throttle:
     """The lines of all identities of one listener."""
 
-    __slots__ = ("_blocked", "_pace", "_strikes", "_waiting", "rules", "waiting")
+    __slots__ = ("_blocked", "_most", "_pace", "_strikes", "_waiting", "rules", "waiting")
 
     def __init__(self, rules: ThrottleRules, *, most_keys: int = MOST_KEYS) -> None:
         """Raises ValueError for what is no rate."""
         self.rules = rules
         self._pace = Line("throttle", rules.rate, rules.burst, rules.longest, most_keys)
         self._strikes = Rate("throttle.strikes", rules.strikes / rules.block, rules.strikes, most_keys=most_keys)
+        self._most = most_keys
         self._blocked: dict[str, float] = {}  # identity → until when
         self._waiting: dict[str, int] = {}  # identity → how many of its requests
         self.waiting = 0
@@ -106,9 +107,10 @@ class Throttle:
         if self._strikes.take(now, identity) == 0.0:
             return Ruling(Stage.REFUSED, wait)
         self._forget(now)
-        if len(self._blocked) < MOST_KEYS:  # else it is refused as before
-            self._blocked[identity] = now + self.rules.block
-            self._strikes.reset(identity)
+        if len(self._blocked) >= self._most:
+            return Ruling(Stage.REFUSED, wait)  # as before, and no better
+        self._blocked[identity] = now + self.rules.block
+        self._strikes.reset(identity)
         return Ruling(Stage.BLOCKED, self.rules.block)
 
     def _forget(self, now: float) -> None:

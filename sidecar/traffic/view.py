@@ -3,9 +3,9 @@
 Four things narrow the endpoints of a destination, in this order:
 
 - *Health.* An unhealthy, ejected or open one is left out.
-- *Panic* (S16, decision D24). With five endpoints or more, when fewer than half may be picked, all are: health checks
-  that fail everywhere tell more of the checks than of the endpoints, and the rest would drown. With fewer, nothing is
-  ever forced on an open breaker.
+- *Panic* (S16, decision D24). With five endpoints or more, when fewer than half may be picked, all are, of every zone:
+  health checks that fail everywhere tell more of the checks than of the endpoints, and the rest would drown. With
+  fewer, nothing is ever forced on an open breaker.
 - *Probes.* A breaker whose back-off is over lets one request through to see; the next one is it.
 - *Zone.* Our own zone is preferred as long as it has room: of what we send, as large a share stays as it has endpoints
   to pick, times 1.4, and the rest spills over into all other zones. So with five of seven standing, everything stays;
@@ -38,6 +38,7 @@ class View:
         self.panic = len(every) >= SMALL and len(self.available) < panic * len(every)
         if self.panic:
             self.available = every
+            zone = ""  # else all would go to the unhealthy ones of ours, past the healthy ones of others
         self.local, self.remote, self.stays = self._by_zone(every, zone) if zone else (self.available, (), 1.0)
 
     def _may(self, endpoint: Endpoint, now: float) -> bool:

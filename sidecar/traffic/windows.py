@@ -23,11 +23,7 @@ def window_of(span: Span, zone: tzinfo, wall: float) -> tuple[int, int]:
         return _hour_of(zone, second)
     here = datetime.fromtimestamp(second, zone)
     first = datetime(here.year, here.month, here.day if span == "day" else 1, tzinfo=zone)
-    start, end = _epoch(first), _epoch(_after(first, span))
-    while end <= second:  # a day that is left out whole (Samoa, 30 December 2011) has no end of its own
-        first = _after(first, span)
-        start, end = end, _epoch(_after(first, span))
-    return start, end
+    return _epoch(first), _epoch(_after(first, span))
 
 
 def _after(first: datetime, span: Span) -> datetime:
@@ -39,6 +35,7 @@ def _after(first: datetime, span: Span) -> datetime:
 
 
 def _epoch(moment: datetime) -> int:
+    """A midnight that is left out, or a whole day (Samoa, 30 December 2011), is the moment at which it is left out."""
     return int(moment.timestamp())
 
 

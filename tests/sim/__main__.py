@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from time import perf_counter
 
+from tests.sim import throttling
 from tests.sim.plot import draw
 from tests.sim.scenarios import BARE, GUARDED, SCENARIOS, Scenario, fleet
 from tests.sim.world import Books
@@ -40,7 +41,8 @@ def main() -> None:
     for scenario, books in played:
         print(row(scenario, "without", books["bare"]))
         print(row(scenario, "**with**", books["guarded"]))
-    DRAWING.write_text(draw(played))
+    throttled = {"guarded": throttling.play(throttled=True), "bare": throttling.play(throttled=False)}
+    DRAWING.write_text(draw(played, throttled))
 
 
 if __name__ == "__main__":

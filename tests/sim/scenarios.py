@@ -130,9 +130,9 @@ def partition(habits: Habits) -> Books:
 
 
 def storm(habits: Habits, alone: bool = False) -> Books:
-    """Three hops, 200 requests a second, and six leaves behind the last that all answer 503 for 30 s. What is
-    counted is what the first is asked for, and what arrives at the leaves. `alone`: each hop for itself, with its
-    budget but not knowing what the others have tried.
+    """Three hops, 200 requests a second, and six leaves behind the last that all answer 503 for 30 s. What is counted
+    is what the first is asked for, and what arrives at the leaves. No application passes on any header. `alone`: each
+    hop for itself, with its budget but not knowing what the others have tried.
     """
     engine, dice, books = Engine(), Random(6), Books()
     if alone:

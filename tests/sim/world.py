@@ -15,6 +15,7 @@ from typing import Literal
 from sidecar.config.schema import Address
 from sidecar.traffic.destination import Destination, DestinationRules
 from sidecar.traffic.endpoints import Declared, Endpoint
+from sidecar.traffic.marks import Marks
 from sidecar.traffic.outcome import Outcome
 from sidecar.traffic.retry import Again, Kind
 from tests.sim.engine import Engine
@@ -111,13 +112,14 @@ class Sidecar:
         self.habits = habits
         self.books = books
         self.reach = reach
+        self.marks = Marks()
         declared = [Declared(Address(name, 80)) for name in servers]
         self.destination = Destination(declared, dice.random, engine.now, habits.rules)
         self.unbounded = Destination(declared, dice.random, engine.now, DestinationRules(budget_floor=1e9)).budget
         engine.every(1.0, lambda: self.destination.sweep(engine.now) and None)
 
-    def request(self, told: Callable[[bool, bool], None] | None = None) -> None:
-        """One request; `told` hears whether it went well, and whether somebody on its way has had to judge a retry."""
+    def request(self, told: Callable[[bool], None] | None = None) -> None:
+        """One request; `told` hears whether it went well."""
         Request(self, told).begin()
 
     def send(self, endpoint: Endpoint, answer: Callable[[Outcome, bool], None]) -> None:
@@ -130,9 +132,9 @@ class Sidecar:
 class Request:
     """One request on its way, through all its attempts."""
 
-    __slots__ = ("began", "endpoint", "excluded", "sent", "settled", "sidecar", "told", "tries")
+    __slots__ = ("began", "endpoint", "excluded", "sent", "sidecar", "told", "tries")
 
-    def __init__(self, sidecar: Sidecar, told: Callable[[bool, bool], None] | None) -> None:
+    def __init__(self, sidecar: Sidecar, told: Callable[[bool], None] | None) -> None:
         self.sidecar = sidecar
         self.told = told
         self.tries = 0
@@ -140,7 +142,6 @@ class Request:
         self.endpoint: Endpoint | None = None
         self.began = sidecar.engine.now
         self.sent = 0.0
-        self.settled = False
 
     def begin(self) -> None:
         """It comes from the application."""
@@ -179,7 +180,8 @@ class Request:
             Kind.STATUS, self.tries, now, sidecar.dice.random(), budget, repeatable=True, replayable=True,
             deadline=float("inf"), elsewhere=further and sidecar.habits.nearest,
         )  # fmt: skip
-        self.settled = isinstance(said, Again) or said.settled
+        if isinstance(said, Again) or said.settled:
+            sidecar.marks.settled("", now)
         if isinstance(said, Again):
             sidecar.engine.after(said.wait, self._try)
         else:
@@ -192,20 +194,26 @@ class Request:
             books.good[second] = books.good.get(second, 0) + 1
             books.latencies.append(self.sidecar.engine.now - self.began)
         if self.told is not None:
-            self.told(good, self.settled)
+            self.told(good)
 
 
 class Relay(Sidecar):
-    """A sidecar whose upstream is another service, which asks further on for every request that it gets."""
+    """A sidecar whose upstream is another service, which asks further on for every request that it gets. The service
+    passes on no header: its sidecar knows by the time only which of its failing answers to mark.
+    """
 
     next: Sidecar | None = None
 
     def send(self, endpoint: Endpoint, answer: Callable[[Outcome, bool], None]) -> None:
         """Ask the service, which asks its own upstream."""
-        if self.next is None:
+        service, began = self.next, self.engine.now
+        if service is None:
             super().send(endpoint, answer)
         else:
-            self.next.request(lambda good, tried: answer(Outcome.GOOD if good else Outcome.GATEWAY, tried))
+            service.request(
+                lambda good: answer(Outcome.GOOD, False) if good
+                else answer(Outcome.GATEWAY, service.marks.marks("", began))
+            )  # fmt: skip
 
 
 def open_loop(engine: Engine, dice: Random, rate: Callable[[float], float], ask: Callable[[], None]) -> None:

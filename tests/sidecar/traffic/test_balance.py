@@ -97,6 +97,15 @@ def test_fast_refusals_attract_no_traffic():
     assert sent["10.0.0.1:80"] < 0.01 * 60_000
 
 
+@kinds
+def test_slow_start_may_be_off_also_in_panic(kind):
+    endpoints = a_set(5)
+    balancer = a_balancer(kind, endpoints, ramp=0.0)
+    for endpoint in endpoints:
+        endpoint.eject(99.0)
+    assert {balancer.pick(1.0 + step) for step in range(100)} == set(endpoints)
+
+
 def test_turns_follow_each_other():
     endpoints = a_set(3)
     balancer = a_balancer(RoundRobin, endpoints)
@@ -168,6 +177,15 @@ def test_when_most_are_out_all_are_in_again_unless_there_are_few(kind, count, ou
     assert balancer.view.panic == panic
     picked = {balancer.pick(1.0, key=b"%d" % number) for number in range(300)}
     assert picked == ({None} if out == count < 5 else set(endpoints.all if panic else endpoints.all[out:]))
+
+
+def test_in_panic_zones_do_not_count():
+    """Else all would go to the unhealthy ones of our own zone, past the healthy ones of another."""
+    endpoints = a_set(6, zones="aaabbb")
+    for endpoint in endpoints.all[:4]:
+        endpoint.mark(0.0, healthy=False)
+    found = shares(a_balancer(LeastLoaded, endpoints, zone="a"), 3000)
+    assert len(found) == 6
 
 
 # ---- against a naive model -------------------------------------------------------------------------------------------

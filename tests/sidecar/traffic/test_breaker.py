@@ -163,6 +163,15 @@ def test_all_of_four_may_be_open_and_a_fifth_endpoint_brings_outlier_detection()
     assert all(each.breaker is not None and not each.breaker.open for each in back)
 
 
+def test_a_breaker_outlives_a_new_list():
+    endpoints, watch = a_watch(2)
+    for _ in range(5):
+        ask(watch, endpoints.all[0], F, 100.0)
+    after = endpoints.replaced_by(declared(3), 100.1)
+    watch.replace(after)
+    assert [each.state(100.5) for each in after] == ["open", "available", "available"]
+
+
 class Breaking(RuleBasedStateMachine):
     """A breaker against a naive one that keeps every answer with its time."""
 

@@ -90,6 +90,16 @@ def test_a_caller_who_leaves_does_an_endpoint_no_harm_but_its_patience_counts():
     assert (seen.state, seen.latency, seen.active) == ("available", 2.0, 0)
 
 
+def test_a_refusal_for_number_is_as_slow_as_it_asks_to_be():
+    destination = a_destination(2)
+    endpoint = destination.begin(1.0)
+    assert endpoint is not None
+    destination.end(endpoint, Outcome.LIMITED, 1.0, 1.001, 60.0)
+    assert (endpoint.latency, endpoint.state(1.0)) == (60.0, "available")
+    other = destination.begin(2.0)
+    assert other is not endpoint
+
+
 def test_a_new_list_takes_effect_at_once_and_a_bad_one_not_at_all():
     destination = a_destination(2)
     destination.replace(declared(7)[5:], 1.0)

@@ -18,6 +18,7 @@ def test_a_slower_answer_counts_at_once_and_faster_ones_win_it_back_by_and_by():
         (11.0, 0.1, 0.5 * exp(-1) + 0.1 * (1 - exp(-1))),
         (11.0, 0.05, 0.5 * exp(-1) + 0.1 * (1 - exp(-1))),  # no time has passed: nothing is forgotten
         (5.0, 0.01, 0.5 * exp(-1) + 0.1 * (1 - exp(-1))),  # the clock has gone back
+        (30.0, -3.0, 0.5 * exp(-1) + 0.1 * (1 - exp(-1))),  # since the request began
     ]:
         endpoint.active += 1
         endpoint.end(at, seconds)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from time import perf_counter
+from time import process_time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.traffic.fields import rate_limit, retry_after
-from sidecar.traffic.gcra import OTHERS, Levels, Rate
+from sidecar.traffic.gcra import OTHERS, Levels, Rate, key_of
 
 
 def taken(rate: Rate, now: float, key: str = "", tries: int = 1000) -> int:
@@ -170,6 +170,14 @@ def test_a_flood_of_keys_shares_one_allowance_and_touches_nobody_who_is_known():
     assert rate.take(10.0, OTHERS) > 0.0
 
 
+def test_long_values_are_kept_by_their_hash():
+    values = [b"", b"web", b"x" * 64, b"x" * 65, b"x" * 66, b"y" * 32_000]
+    keys = [key_of(value) for value in values]
+    assert len(set(keys)) == len(values)
+    assert max(map(len, keys)) == 64
+    assert keys[1] == "web"
+
+
 def test_when_the_flood_is_over_there_is_room_again():
     rate = Rate("r", 1.0, 5, most_keys=100)
     for number in range(1000):
@@ -202,13 +210,13 @@ def test_bytes_are_paced():
 
 
 def test_a_million_decisions_a_second():
-    """The bar of the issue, with room: a machine that is busy makes half of what it can."""
+    """The bar of the issue; of our own processor time, so that others do not count."""
     rate = Rate("r", 1e9, 1000)
     best = 0.0
     for _ in range(5):
-        began, now, take = perf_counter(), 1000.0, rate.take
+        began, now, take = process_time(), 1000.0, rate.take
         for _ in range(50_000):
             now += 1e-6
             take(now, "web")
-        best = max(best, 50_000 / (perf_counter() - began))
+        best = max(best, 50_000 / (process_time() - began))
     assert best > 1_000_000

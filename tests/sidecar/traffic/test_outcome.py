@@ -44,6 +44,11 @@ def test_the_same_for_grpc(status):
     assert of_grpc(status, by_mesh=True) == (Outcome.NEUTRAL if status else Outcome.GOOD)
 
 
+def test_a_caller_whose_deadline_was_too_short_takes_no_endpoint_from_others():
+    assert of_grpc(Status.DEADLINE_EXCEEDED, late=True) == Outcome.NEUTRAL
+    assert of_grpc(Status.INTERNAL, late=True) == Outcome.FAILED
+
+
 @pytest.mark.parametrize(
     ("error", "outcome"),
     [

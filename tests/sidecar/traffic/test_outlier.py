@@ -52,6 +52,16 @@ def test_a_tenth_but_always_one_and_never_the_last(count, most, may):
     assert sum(observe(endpoints, number, [F] * 5, most=most) for number in range(count)) == may
 
 
+def test_who_could_not_be_ejected_is_asked_again_after_as_many_failures_more():
+    endpoints = a_set(10)
+    detection = OutlierDetection(OutlierRules(), 0.0)
+    first, second = endpoints.all[:2]
+    assert [detection.observe(endpoints, first, F, 1.0) for _ in range(5)] == [False] * 4 + [True]
+    assert not any(detection.observe(endpoints, second, F, 2.0) for _ in range(8))
+    first.readmit(3.0)
+    assert [detection.observe(endpoints, second, F, 4.0) for _ in range(2)] == [False, True]
+
+
 def test_who_is_unhealthy_already_counts_in_the_cap():
     endpoints = a_set(10)
     endpoints.all[9].mark(0.0, healthy=False)

@@ -109,6 +109,16 @@ def test_a_file_whose_lock_another_holds_fails_after_a_moment_and_has_done_nothi
         store.uses("q")
 
 
+def test_a_file_that_somebody_has_emptied_fails_and_leaves_no_lock_behind(tmp_path):
+    store = QuotaFile(tmp_path / "q.db")
+    other = sqlite3.connect(tmp_path / "q.db", isolation_level=None)
+    other.execute("DROP TABLE quota")
+    with pytest.raises(QuotaStoreFailed, match="no such table"):
+        store.reserve("q", "web", (0, 1), 1, 1)
+    other.execute("CREATE TABLE t (x)")  # nobody holds the lock
+    other.close()
+
+
 # ---- quotas ----------------------------------------------------------------------------------------------------------
 
 

@@ -36,6 +36,17 @@ def test_a_block_ends_though_requests_go_on():
     assert throttle.check(80.0, "web").stage == Stage.FREE
 
 
+def test_who_is_blocked_is_remembered_until_it_ends_and_so_many_at_once():
+    throttle = Throttle(RULES, most_keys=2)
+    for who in ("a", "b", "c"):
+        said = [throttle.check(50.0, who) for _ in range(60)]
+        assert said[-1].stage == (Stage.REFUSED if who == "c" else Stage.BLOCKED)
+    assert len(throttle._blocked) == 2
+    for _ in range(60):
+        throttle.check(100.0, "c")
+    assert set(throttle._blocked) == {"c"}  # the others' time is over
+
+
 def test_who_stays_within_its_rate_never_waits_whoever_else_does_what():
     throttle = Throttle(RULES)
     for step in range(10_000):

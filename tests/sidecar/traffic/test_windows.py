@@ -14,6 +14,7 @@ from sidecar.traffic.windows import Span, window_of
 ZONES = (
     "UTC", "Europe/Berlin", "America/New_York", "America/Havana", "America/Sao_Paulo", "Asia/Kolkata", "Asia/Beirut",
     "Asia/Kathmandu", "Australia/Lord_Howe", "Pacific/Apia", "Pacific/Chatham", "Africa/Casablanca", "Asia/Tehran",
+    "Asia/Pyongyang",
 )  # fmt: skip
 
 
@@ -46,6 +47,10 @@ def utc(second: int) -> str:
         # By half an hour, at 2:00: the hours there are short.
         ("hour", "Australia/Lord_Howe", "2026-04-04T15:10:00", "2026-04-04T15:00:00", "2026-04-04T15:30:00"),
         ("hour", "Australia/Lord_Howe", "2026-04-04T14:50:00", "2026-04-04T14:00:00", "2026-04-04T15:00:00"),
+        # In the middle of an hour: Pyongyang, from 23:30 to midnight.
+        ("hour", "Asia/Pyongyang", "2018-05-04T14:40:00", "2018-05-04T14:30:00", "2018-05-04T15:00:00"),
+        ("hour", "Asia/Pyongyang", "2018-05-04T15:10:00", "2018-05-04T15:00:00", "2018-05-04T16:00:00"),
+        ("day", "Asia/Pyongyang", "2018-05-04T14:40:00", "2018-05-03T15:30:00", "2018-05-04T15:00:00"),
         # At midnight: a day that begins at one o'clock, and one whose last hour is struck twice.
         ("day", "America/Sao_Paulo", "2018-11-04T12:00:00", "2018-11-04T03:00:00", "2018-11-05T02:00:00"),
         ("day", "America/Sao_Paulo", "2018-02-18T02:30:00", "2018-02-17T02:00:00", "2018-02-18T03:00:00"),
@@ -62,6 +67,7 @@ def test_windows(span: Span, zone: str, moment: str, start: str, end: str) -> No
 @given(st.sampled_from(["hour", "day", "month"]), st.sampled_from(ZONES), st.integers(0, 2_000_000_000))
 @example("day", "Pacific/Apia", 1325239200)
 @example("hour", "Australia/Lord_Howe", 1775316600)
+@example("hour", "Asia/Pyongyang", 1525444800)
 def test_they_part_time(span: Span, zone: str, moment: int) -> None:
     here = ZoneInfo(zone)
     start, end = window_of(span, here, moment)
