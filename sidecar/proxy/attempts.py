@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Final
 from sidecar.errors import ConnectFailed, HandshakeFailed, HopError, NoHealthyUpstream, UpstreamClosed, UpstreamRefused
 from sidecar.http.grpc import Status
 from sidecar.http.headers import first
+from sidecar.http.trace import trace_of
 from sidecar.net.pool import FRESH
 from sidecar.net.port import NEVER
 from sidecar.telemetry import redact
 from sidecar.traffic.hints import push_back, retry_after
 from sidecar.traffic.outcome import Outcome, of_error, of_grpc, of_status
 from sidecar.traffic.retry import Again, Kind, kind_of
-from sidecar.traffic.spent import RETRIED, trace_of
 
 if TYPE_CHECKING:
     from sidecar.hop import Hop
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"))  # RFC 9110 section 9.2.2
 LONG: Final = 1.0  # seconds: what took longer and brought nothing is tried again at another endpoint, or not at all
+RETRIED: Final = (b"mesh-retried", b"1")  # on a failing answer that had retries spent on it (D21: a hop header)
 RENEWALS: Final = 2  # other connections for a request whose connections end under it
 WORDS: Final[dict[str, str]] = {  # why there is no further attempt, in a log and in `mesh explain`
     "elsewhere": "not tried again: a sidecar nearer to the failure has tried already",
@@ -180,7 +181,7 @@ class Attempts:
     def _mark(self) -> None:
         """It was ours to try again: nobody farther from the failure should."""
         if self._upstream.guarded:
-            self._upstream.spent.add(trace_of(self._head.headers), self._port.now)
+            self._upstream.marks.settled(trace_of(self._head.headers), self._port.now)
 
     def _note(self, what: str, name: str) -> None:
         where = f"{self._place.endpoint.name}: " if self._place is not None else ""

@@ -39,14 +39,15 @@ from sidecar.http.message import RequestHead, ResponseHead
 from sidecar.http.plain import JudgedReader
 from sidecar.http.plain_stencil import StencilReader
 from sidecar.http.proxy_header import write
+from sidecar.http.trace import trace_of
 from sidecar.http.versions import KEY_BYTES, h1_request
 from sidecar.http.xfcc import appended, element
 from sidecar.net.port import Cancelled, Expired, WireBroken
 from sidecar.policy.strangers import for_strangers
+from sidecar.proxy.attempts import RETRIED
 from sidecar.proxy.lane import ENABLED, MAX_LANES, Lane
 from sidecar.proxy.side import Caller, Door, Plan, with_head
 from sidecar.proxy.tcp import Tunnels, lease_of, tunnel
-from sidecar.traffic.spent import RETRIED, trace_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
     from sidecar.policy.reading import Reading
     from sidecar.proxy.upstream import Upstream
     from sidecar.telemetry.record import Recorder
-    from sidecar.traffic.spent import Spent
+    from sidecar.traffic.marks import Marks
 
 VIA = b"mesh-via"  # instance ids of the sidecars that a request has passed, oldest first (decision D21)
 MAX_VIA = 32
@@ -91,7 +92,7 @@ class InboundSide:
         limits: Limits,
         recorder: Recorder,
         tunnels: Tunnels,
-        spent: Spent,
+        marks: Marks,
         audit_accepts: Callable[[], bool],
         reading: Reading,
         only_http: bool = False,
@@ -102,7 +103,7 @@ class InboundSide:
         self.limits = limits
         self.recorder = recorder
         self.tunnels = tunnels
-        self._spent = spent
+        self._marks = marks
         self.door = Door(self)
         self._identity = identity
         self._instance = instance.encode()
@@ -311,7 +312,7 @@ class InboundSide:
         """
         headers = without_reserved(end_to_end(head.headers))
         failed = head.status >= FAILED or UNAVAILABLE in headers
-        if failed and hop.peer is not None and self._spent.during(trace_of(hop.headers), hop.started, self.app.now):
+        if failed and hop.peer is not None and self._marks.marks(trace_of(hop.headers), hop.started):
             headers.append(RETRIED)
         return headers
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from sidecar.net.mtls import Gate, Peer
     from sidecar.net.port import Wire
     from sidecar.traffic.endpoints import Endpoint
-    from sidecar.traffic.spent import Spent
+    from sidecar.traffic.marks import Marks
 
 STATES: Final = ("available", "unhealthy", "ejected", "open", "half-open")
 FAILURES: Final = frozenset(range(500, 600))
@@ -68,7 +68,7 @@ class Upstream:
         on_handshake: Callable[[Handshake], str],
         on_retry: Callable[[str, str], None],
         on_trunk_end: Callable[[str], None],
-        spent: Spent,
+        marks: Marks,
         http: HttpVersion = "auto",
         rules: DestinationRules | None = None,
         dice: Callable[[], float] = random.random,  # no secret: who waits how long, and who goes where
@@ -85,7 +85,7 @@ class Upstream:
         self._limits = limits
         self._on_handshake = on_handshake
         self._on_trunk_end = on_trunk_end
-        self.spent = spent  # the retries of this sidecar, to all of its upstreams
+        self.marks = marks  # of the retries of this sidecar, to all of its upstreams
         self.on_retry = on_retry  # called with our name, and what became of a retry
         self.answers = AnswerReader(limits.head_bytes, limits.head_lines)
         self.heir: Upstream | None = None  # who stands in our place since a reload
@@ -213,11 +213,6 @@ class Upstream:
         error = NoHealthyUpstream(f"no endpoint of {self.name} may be asked for the next {wait:.1f} s: {states}")
         error.retry_after = wait
         return error
-
-    @property
-    def now(self) -> float:
-        """Monotonic seconds."""
-        return self._port.now
 
     # ---- what it looks like ----------------------------------------------------------------------------------------
 

@@ -19,8 +19,8 @@ from sidecar.proxy.outbound import OutboundSide
 from sidecar.proxy.upstream import Upstream
 from sidecar.traffic.ceilings import CeilingRules
 from sidecar.traffic.destination import DestinationRules
+from sidecar.traffic.marks import Marks
 from sidecar.traffic.retry import RetryRules
-from sidecar.traffic.spent import Spent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -74,7 +74,7 @@ class Maker:
         self._recorder = recorder
         self._instance = instance
         self._tunnels = tunnels
-        self._spent = Spent()
+        self._marks = Marks()
 
     def generation(self, service: Service, before: Generation | None) -> Generation:
         """The generation of this configuration; `before` is the one in force."""
@@ -117,7 +117,7 @@ class Maker:
             limits=service.limits,
             recorder=self._recorder,
             tunnels=self._tunnels,
-            spent=self._spent,
+            marks=self._marks,
             audit_accepts=self._recorder.audit_accepts,
             reading=Reading.of(service, spec),
             only_http=needs_http(service, spec),
@@ -195,7 +195,7 @@ class Maker:
             on_handshake=self._recorder.handshake,
             on_retry=self._recorder.retry,
             on_trunk_end=partial(self._recorder.trunk_ended, "inbound" if place[0] == "app" else "outbound", name),
-            spent=self._spent,
+            marks=self._marks,
             http=http,
             rules=rules,
         )

@@ -36,7 +36,8 @@ class World:
         self.small = patch("sidecar.proxy.trunks.H2Limits", partial(H2Limits, stream_window=STREAM_WINDOW,
                                                                     connection_window=CONNECTION_WINDOW))  # fmt: skip
         self.small.start()
-        self.stage = Stage(http=", app_http: http2", orders=PATIENT, web=PATIENT)
+        # No breaker: whoever asks after a minute of time-outs would be refused for a second.
+        self.stage = Stage(http=", app_http: http2", orders=PATIENT, web=PATIENT, upstream=", breaker: off")
         self.lines: list[End] = []  # of callers
         self.calls: list[Call] = []
         self.of_stream: dict[tuple[int, int], Call | Asked] = {}  # (id of an End, stream) -> what is on it
