@@ -339,6 +339,7 @@ class NoHealthyUpstream(HopError):
     fault = Fault.UPSTREAM
     retry = Retry.YES
     flag = "UH"
+    retry_after = 1.0  # seconds until one of them may be asked again
 
 
 class NoRoute(HopError):

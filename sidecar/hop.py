@@ -65,6 +65,7 @@ class Hop:
     grpc_status: str = ""  # name of the status that a gRPC call ended with; empty for whatever is no call
     attempts: int = 0
     endpoint: str = ""  # "host:port" of the last attempt
+    tried: tuple[str, ...] = ()  # what came of each attempt that was not the last word, and why there is no other
     tls: TlsInfo | None = None  # the mesh side of this hop: downstream's inbound, upstream's outbound
     trace_id: str = ""
 

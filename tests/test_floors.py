@@ -9,14 +9,17 @@ ROOT = Path(__file__).parent.parent
 FLOORS = (
     ("certs",),
     ("sidecar.hop", "sidecar.errors", "sidecar.patterns", "sidecar.http", "sidecar.config"),
-    ("sidecar.policy",),
-    ("sidecar.net", "sidecar.identity", "sidecar.telemetry"),
+    ("sidecar.policy", "sidecar.traffic"),
+    ("sidecar.net", "sidecar.identity", "sidecar.telemetry", "sidecar.answer"),
     ("sidecar.proxy",),
     ("sidecar.runtime", "sidecar.admin", "sidecar.demo", "sidecar.conformance"),
     ("sidecar.cli",),
 )
-PURE = ("sidecar.hop", "sidecar.errors", "sidecar.patterns", "sidecar.http", "sidecar.config", "sidecar.policy")
-IMPURE = {"trio", "time", "random", "asyncio", "socket", "ssl", "threading", "secrets"}
+PURE = (
+    "sidecar.hop", "sidecar.errors", "sidecar.patterns", "sidecar.http", "sidecar.config", "sidecar.policy",
+    "sidecar.traffic",
+)  # fmt: skip
+IMPURE = {"trio", "time", "random", "asyncio", "socket", "ssl", "threading", "secrets", "sqlite3"}
 
 
 def floor(module: str) -> int | None:

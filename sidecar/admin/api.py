@@ -40,6 +40,10 @@ class Inspect(Protocol):
         """`Table.read`: sequence, interval_seconds, hops."""
         ...
 
+    def endpoints(self) -> dict[str, Any]:
+        """What the balancers see: service, endpoints."""
+        ...
+
     def decision(self, decision_id: str) -> dict[str, Any] | None:
         """The decision and its explanation; None where it is not, or no longer, known."""
         ...
@@ -78,7 +82,7 @@ class AdminApi:
             if request.method != method:
                 return Response.error(405, "method_not_allowed", f"use {method}", ((b"allow", method.encode()),))
             return await handle(self._inspect, request, *match.groups())
-        known = "GET /status /hops /decisions/<id> /certs, POST /explain /drain /certs/rotate"
+        known = "GET /status /hops /endpoints /decisions/<id> /certs, POST /explain /drain /certs/rotate"
         return Response.error(404, "not_found", known)
 
 
@@ -136,6 +140,10 @@ async def _hops(inspect: Inspect, request: Request) -> Response:
     return Response.of_json(200, inspect.hops(int(since) if since else None))
 
 
+async def _endpoints(inspect: Inspect, request: Request) -> Response:
+    return Response.of_json(200, inspect.endpoints())
+
+
 async def _decision(inspect: Inspect, request: Request, decision_id: str) -> Response:
     if not is_decision_id(decision_id):
         return Response.error(400, "bad_decision_id", "an id looks like 1f0c9a3b-2s")
@@ -171,6 +179,7 @@ _Handle = Callable[..., Awaitable[Response]]
 _ROUTES: tuple[tuple[str, re.Pattern[str], _Handle], ...] = (
     ("GET", re.compile(r"/status"), _status),
     ("GET", re.compile(r"/hops"), _hops),
+    ("GET", re.compile(r"/endpoints"), _endpoints),
     ("GET", re.compile(r"/decisions/([^/]+)"), _decision),
     ("POST", re.compile(r"/explain"), _explain),
     ("POST", re.compile(r"/drain"), _drain),

@@ -226,8 +226,15 @@ def _show_facts(hop: dict[str, Any]) -> None:
         ("shown", _safe(hop.get("presented"))),
         ("request", _safe(request)),
         ("outcome", f"{hop.get('status') or 'closed'}, {outcome}"),
+        *[("tried", _safe(each)) for each in _tried(hop)],
         ("posture", _safe(hop.get("strict"))),
     ])  # fmt: skip
+
+
+def _tried(hop: dict[str, Any]) -> list[str]:
+    """What was tried, where that was more than the one attempt that all the rest speaks of."""
+    tried = list(hop.get("tried") or ())
+    return tried if len(tried) > 1 else []
 
 
 def _who(identity: str, other: str) -> str:

@@ -124,6 +124,10 @@ KINDS: Final[Mapping[str, Kind]] = {
     "path": Kind("a file path", _text),
     "boolean": Kind("true or false", read_boolean, {"type": "boolean"}, lambda value: str(value).lower()),
     "count": Kind("a whole number from 1", between(1, 10**9, "a count"), {"type": "integer", "minimum": 1}),
+    "few": Kind("a whole number from 0 to 10", between(0, 10, "it"), {"type": "integer", "minimum": 0, "maximum": 10}),
+    "status": Kind(
+        "an HTTP status from 400", between(400, 599, "a status"), {"type": "integer", "minimum": 400, "maximum": 599}
+    ),
     "port": Kind("a port", between(1, 65535, "a port"), {"type": "integer", "minimum": 1, "maximum": 65535}),
     "share": Kind(
         "a number from 0 to 1", read_share, {"type": "number", "minimum": 0, "maximum": 1}, lambda v: f"{v:g}"

@@ -28,6 +28,8 @@ Seconds = Annotated[float, "seconds"]  # more than none
 Delay = Annotated[float, "delay"]  # none is allowed
 Bytes = Annotated[int, "size"]
 Count = Annotated[int, "count"]  # at least 1
+Few = Annotated[int, "few"]  # 0 to 10
+ErrorStatus = Annotated[int, "status"]  # 400 to 599
 Share = Annotated[float, "share"]  # 0 to 1
 Moment = Annotated[float, "moment"]  # seconds since the epoch
 PortNumber = Annotated[int, "port"]
@@ -94,6 +96,11 @@ class Address:
         return self.host.startswith(UNIX)
 
     @property
+    def named(self) -> bool:
+        """Whether the host is a DNS name that somebody has to be asked for; `localhost` is not (RFC 6761)."""
+        return not self.unix and ":" not in self.host and not self.host[-1:].isdigit() and self.host != "localhost"
+
+    @property
     def path(self) -> str:
         """Where that socket is; empty for any other address."""
         return self.host[len(UNIX) :] if self.unix else ""
@@ -149,7 +156,8 @@ class Limits:
         "take its answer; `off` for none.",
         500,
     )
-    pool: Count = described("Open connections to one upstream.", 1024)
+    pool: Count = described("Open connections to one endpoint of an upstream.", 1024)
+    requests: Count = described("Requests under way to one upstream; over it they are refused at once.", 512)
     pending: Delay = described("How long a request waits for a place in a full pool.", 1.0)
 
 
@@ -334,6 +342,19 @@ class Inbound:
 
 
 @dataclass(frozen=True, slots=True)
+class Retries:
+    """When a request that failed is sent again; see docs/traffic.md. By itself only where the upstream provably has not
+    begun with it.
+    """
+
+    resends: Few = described("How often a request may be sent again; 0 for never.", 2)
+    statuses: tuple[ErrorStatus, ...] = described(
+        "HTTP statuses after which it is sent again too, where it is idempotent or has an `Idempotency-Key`.", ()
+    )
+    budget: Share = described("Retries as a share of the requests of ten seconds; one a second is always let.", 0.2)
+
+
+@dataclass(frozen=True, slots=True)
 class Outbound:
     """An upstream that the application may call. What is not declared is refused (decision D5)."""
 
@@ -372,6 +393,17 @@ class Outbound:
         (),
         filled="address and port of the service in this file",
         some=True,
+    )
+    balance: Literal["least_loaded", "round_robin"] = described(
+        "Which endpoint a request goes to: of two taken by chance the one with less load (latency times requests under "
+        "way), or one after the other.",
+        "least_loaded",
+    )
+    retries: Retries = described("When a request that failed is sent again.", factory=Retries)
+    breaker: Literal["on", "off"] = described(
+        "Whether endpoints that fail are left alone for a while: by a breaker of their own where there are fewer than "
+        "five, else by comparing them.",
+        "on",
     )
     unmeshed: Literal["refuse", "passthrough"] = described(
         "`passthrough` sends plaintext to a host outside the mesh.", "refuse"

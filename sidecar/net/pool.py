@@ -80,8 +80,6 @@ class Connection:
 class Pool:
     """The connections to one upstream: at most `limit` open, kept idle for at most `idle` seconds."""
 
-    shared = False  # each connection is one caller's at a time
-
     def __init__(
         self, port: Port, connect: Callable[[], Awaitable[Connection]], *, idle: float, limit: int, pending: float
     ) -> None:

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from sidecar.hop import Headers, Hop
     from sidecar.http.message import RequestHead, ResponseHead
     from sidecar.net.port import Port, Task
-    from sidecar.proxy.carrier import ServedStream
     from sidecar.proxy.express import Handover
     from sidecar.proxy.side import Caller, HttpSide, Plan
+    from sidecar.proxy.streams import ServedStream
 
 
 class Call(Exchange):
@@ -62,7 +62,7 @@ class Call(Exchange):
             return None
         if given == 0:
             raise DeadlinePast("the deadline of the call has passed (grpc-timeout)")
-        self._ends_at = self.began + given
+        self._ends_at = self._attempts.until = self.began + given
         return self._port.spawn(self._end_in_time(given, self._ends_at))
 
     async def _end_in_time(self, given: float, at: float) -> None:

@@ -17,12 +17,10 @@ after the handshake: flag ID, and nothing is sent again (decision D18).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sidecar.errors import (
-    BodyTooLarge,
     DownstreamGone,
-    DownstreamIdle,
     HopError,
     PeerIdentityMismatch,
     ProtocolViolation,
@@ -30,53 +28,47 @@ from sidecar.errors import (
     UpstreamClosed,
     UpstreamIdle,
     UpstreamProtocolViolation,
-    UpstreamRefused,
     UpstreamReset,
 )
 from sidecar.http.headers import first, tokens, without_reserved
 from sidecar.http.message import NEED_DATA, Data, End, RequestHead, ResponseHead
 from sidecar.http.versions import answer_to_key, check_accept
 from sidecar.net.pool import FRESH, YOUNG
-from sidecar.net.port import NEVER, Expired, PeerGone, Task, WireBroken
+from sidecar.net.port import NEVER, Expired, PeerGone, WireBroken
 from sidecar.net.tls import AlertReceived
-from sidecar.proxy.carrier import StreamEnd
-from sidecar.proxy.flow import Flow
+from sidecar.proxy.attempts import Attempts
+from sidecar.proxy.streams import StreamEnd
 from sidecar.proxy.tcp import lease_of, tunnel
+from sidecar.proxy.upload import FLUSH_BYTES, REPLAY_BYTES, Upload
+from sidecar.traffic.outcome import Outcome
 
 if TYPE_CHECKING:
     from sidecar.hop import Headers, Hop
     from sidecar.http.h1 import H1Server
-    from sidecar.net.pool import Connection
+    from sidecar.net.pool import Connection, Pool
     from sidecar.net.port import Port, Wire
-    from sidecar.proxy.carrier import ServedStream
     from sidecar.proxy.express import Handover
     from sidecar.proxy.side import Caller, HttpSide, Plan
+    from sidecar.proxy.sockets import SocketRoad
+    from sidecar.proxy.streams import ServedStream
+    from sidecar.proxy.trunks import Trunks
 
-IDEMPOTENT = frozenset((b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"))  # RFC 9110 section 9.2.2
-REPLAY_BYTES = 64 * 1024  # Linkerd's limit for the same purpose
-FLUSH_BYTES = 64 * 1024
-ATTEMPTS = 3  # of a request that upstreams say they have not begun with
 INFORMATIONAL_LIMIT = 32  # 1xx responses to one request; Go's client stops at 5, nobody is known to send more than 2
 
 
-class Exchange(Flow):
+class Exchange(Upload):
     """The state of one request on its way."""
 
     def __init__(
         self, port: Port, side: HttpSide, hop: Hop, head: RequestHead, plan: Plan, wire: Wire,
         codec: H1Server | ServedStream, caller: Caller,
     ) -> None:  # fmt: skip
-        super().__init__(port, side, hop, wire)
+        super().__init__(port, side, hop, head, plan, wire, codec)
         self._caller = caller
-        self._head = head
-        self._plan = plan
-        self._codec = codec
-        self._road = plan.upstream.road(head)  # the connections that take a request of this kind
-        self._pump: Task | None = None
-        self._replay: list[bytes] | None = None
-        self._request_ended = not head.body
-        self._trailers: Headers = []
-        self._upload_failed = False
+        self._way = plan.upstream.way(head)
+        self._h2 = self._way == "trunks"
+        self._attempts = Attempts(port, hop, head, plan.upstream)
+        self._road: Pool | Trunks | SocketRoad | None = None  # where the connection of the attempt under way belongs
         self._wrote = False  # whether any byte of the request may have reached the upstream
 
     async def run(self, handover: Handover | None = None) -> bool:
@@ -85,15 +77,18 @@ class Exchange(Flow):
         """
         connection, response = await self._ask(handover)
         pool = self._road
+        assert pool is not None
         try:
             if response.status == 101:
                 await self._switch(connection, response)
                 pool.discard(connection)
                 return False
             await self._relay(connection, response)
-        except BaseException:
+        except BaseException as error:
             self._give_up(connection)
+            self._attempts.failed(error)
             raise
+        self._attempts.answered(response)
         early = not self._request_ended
         whole = not early and not self._upload_failed and (self._pump is None or self._pump.happened)
         self._stop_pump()
@@ -103,63 +98,81 @@ class Exchange(Flow):
             pool.discard(connection)
         return self._codec.reusable and not early
 
-    def owed_by(self, wire: Wire) -> bool:
-        """Whether we wait for bytes of its body that the downstream has promised and may send (sidecar.proxy.pace)."""
-        return wire.reader is not None and not self._request_ended and self._codec.owed
+    def become_stream(self) -> None:
+        """An answer that lasts is no request under way."""
+        if self.answered:
+            self._attempts.end(Outcome.GOOD)
 
     # ---- asking ----------------------------------------------------------------------------------------------------
 
     async def _ask(self, handover: Handover | None) -> tuple[Connection, ResponseHead]:
-        """Send the request and wait for the final response head, twice where that is harmless."""
-        pool = self._road
-        max_idle = NEVER if pool.shared else self._choose_age()
-        if self._head.body and (pool.shared or self._resendable):
+        """Send the request and wait for the final response head, more than once where that may be. Raises HopError."""
+        attempts = self._attempts
+        resendable = attempts.resendable if self._head.body or not self._h2 else False
+        attempts.max_idle = self._choose_age(resendable=resendable)
+        if self._head.body and (self._h2 or resendable):
             self._replay = []
         while True:
-            if handover is not None:
-                connection = handover.connection
-            else:
-                self._hop.attempts += 1
-                connection = await pool.take(max_idle)
-                self._hop.endpoint = connection.endpoint
-                if connection.peer is not None:
-                    self._hop.tls = connection.peer.tls
+            connection = None
             try:
                 if handover is not None:
-                    return connection, await self._go_on(handover)
-                return connection, await self._ask_once(connection)
-            except BaseException as error:
-                handover = None
+                    connection = self._take_over(handover)
+                    response = await self._go_on(handover)
+                else:
+                    connection = await self._take()
+                    response = await self._ask_once(connection)
+                wait = attempts.after_answer(response, replayable=self._replayable)
+                if wait is None:
+                    return connection, response
                 self._give_up(connection)
-                if isinstance(error, UpstreamRefused):  # it has not begun with it, and says so
-                    if self._hop.attempts >= ATTEMPTS or (self._head.body and self._wrote and self._replay is None):
-                        raise
-                    continue
-                if not isinstance(error, UpstreamClosed) or not _was_stale(connection):
+            except HopError as error:
+                stale = connection is not None and isinstance(error, UpstreamClosed) and _was_stale(connection)
+                if connection is not None:
+                    self._give_up(connection)
+                again = attempts.after(error, stale=stale, wrote=self._wrote, replayable=self._replayable)
+                if again is None:
                     raise
-                error.reused = True
-                if not self._may_send_again():
-                    raise
-                max_idle = FRESH
+                wait = again
+            except BaseException as error:
+                if connection is not None:
+                    self._give_up(connection)
+                attempts.failed(error)
+                raise
+            handover = None
+            if wait:
+                await self._pause(wait)
 
-    @property
-    def _resendable(self) -> bool:
-        """Whether the request may be sent again although the upstream may have seen it."""
-        return self._head.method in IDEMPOTENT or first(self._head.headers, b"idempotency-key") is not None
+    async def _take(self) -> Connection:
+        """A connection for the next attempt. Raises HopError."""
+        self._wrote = False
+        place = self._attempts.begin()
+        self._road = road = place.road(self._way)
+        connection = await road.take(self._attempts.max_idle)
+        self._hop.endpoint = connection.endpoint
+        if connection.peer is not None:
+            self._hop.tls = connection.peer.tls
+        return connection
 
-    def _choose_age(self) -> float:
-        if not self._resendable:
+    def _take_over(self, handover: Handover) -> Connection:
+        self._attempts.adopt(handover.place, self._hop.started)
+        self._road = handover.place.pool
+        return handover.connection
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait before another attempt, for as long as there is somebody to wait for. Raises DownstreamGone."""
+        await self._port.sleep(seconds)
+        downstream: Any = self._wire  # a wire of the driver, or a stream on one
+        if downstream.reset:
+            raise DownstreamGone
+
+    def _choose_age(self, *, resendable: bool) -> float:
+        if self._h2:
+            return NEVER
+        if not resendable:
             return YOUNG
         if self._head.body and (self._head.length is None or self._head.length > REPLAY_BYTES):
             return FRESH  # perhaps it could not be replayed whole
         return NEVER
-
-    def _may_send_again(self) -> bool:
-        if self._hop.attempts > 1:
-            return False
-        if not self._wrote:
-            return True
-        return self._resendable and (not self._head.body or self._replay is not None)
 
     async def _ask_once(self, connection: Connection) -> ResponseHead:
         port, codec, wire = self._port, connection.codec, connection.wire
@@ -181,12 +194,11 @@ class Exchange(Flow):
         except Expired:
             raise UpstreamIdle(f"{plan.upstream.name} does not read the request") from None
         self._wrote = True
-        shared = self._road.shared
-        if head.body and not (shared and self._send_at_hand(connection)):
+        if head.body and not (self._h2 and self._send_at_hand(connection)):
             port.deadline(NEVER)  # the pump has a deadline of its own, and sets ours when the request has ended
             waiting = port.current
             assert waiting is not None
-            self._pump = port.spawn(self._pump_request(connection, waiting, begun=shared))
+            self._pump = port.spawn(self._pump_request(connection, waiting, begun=self._h2))
         else:
             port.deadline(port.now + self._patience())
         return await self._head_in_time(connection, wire.received)
@@ -194,10 +206,6 @@ class Exchange(Flow):
     def _headers_for_upstream(self) -> Headers:
         """The fields of the request at this attempt. Raises HopError where it has become pointless."""
         return self._plan.headers
-
-    def _patience(self) -> float:
-        """Seconds for the response head."""
-        return self._side.timeouts.response_head
 
     async def _go_on(self, handover: Handover) -> ResponseHead:
         """Wait for the answer to a request that the express has sent whole, or has failed to send."""
@@ -289,115 +297,12 @@ class Exchange(Flow):
             return UpstreamReset(f"{name} ended the connection: {error.detail}", reused=True)
         return UpstreamReset(f"{name}: {error}", reused=connection.reused)
 
-    # ---- the request body ------------------------------------------------------------------------------------------
-
-    def _send_at_hand(self, connection: Connection) -> bool:
-        """By HTTP/2, where sending waits for nobody, what has come of the body goes with the head. Whether that is all
-        of it, and needs nobody to look after it.
-        """
-        stream = connection.wire
-        assert isinstance(stream, StreamEnd)
-        self._send_again(connection)
-        if not self._request_ended:
-            self._take_at_hand(connection)
-        return self._request_ended and stream.keeps_up
-
-    def _send_again(self, connection: Connection) -> list[bytes]:
-        """What an earlier connection was sent in vain, as bytes for this one."""
-        codec = connection.codec
-        pieces = [codec.send_data(piece) for piece in self._replay or ()]
-        if self._request_ended:
-            pieces.append(codec.send_end(self._trailers))
-        return pieces
-
-    def _take_at_hand(self, connection: Connection) -> list[bytes]:
-        """What has come of the body, as bytes for the upstream; not much more than FLUSH_BYTES of it."""
-        codec, failed = connection.codec, self._upload_failed
-        pieces: list[bytes] = []
-        size = 0
-        while size < FLUSH_BYTES:
-            event = self._codec.next_event()
-            if isinstance(event, Data):
-                self._count(event.data)
-                size += len(event.data)
-                self._keep(event.data)
-                pieces.append(b"" if failed else codec.send_data(event.data))
-            elif isinstance(event, End):
-                self._check_whole()
-                self._request_ended = True
-                self._trailers = without_reserved(event.trailers)
-                pieces.append(b"" if failed else codec.send_end(self._trailers))
-                break
-            else:
-                break
-        return pieces
-
-    async def _pump_request(self, connection: Connection, waiting: Task, *, begun: bool) -> None:
-        """Move the request body upstream, or what is left of it where that has `begun`; then the clock for the response
-        head starts.
-        """
-        await self._upload(connection, [] if begun else self._send_again(connection))
-        while not self._request_ended:
-            pieces = self._take_at_hand(connection)
-            if pieces:
-                await self._upload(connection, pieces)
-            else:
-                await self._receive()
-        if not self.answered:
-            waiting.deadline = self._port.now + self._patience()
-
-    async def _receive(self) -> None:
-        port, lease = self._port, self._rests_on()
-        idle = NEVER if self.may_be_quiet else self._side.timeouts.idle
-        port.deadline(min(port.now + idle, lease.end))
-        try:
-            self._codec.receive(await self._wire.read())
-        except WireBroken:
-            raise DownstreamGone("the downstream reset the connection in the middle of its request body") from None
-        except Expired:
-            lease.check(port.now, port.now)
-            raise DownstreamIdle("no byte of the request body within the idle time (timeouts.idle)") from None
-
-    async def _upload(self, connection: Connection, pieces: list[bytes]) -> None:
-        """Write upstream. An upstream that no longer reads may still have answered: a failure here is not yet one."""
-        if self._upload_failed:
-            return
-        self._port.deadline(self._port.now + self._side.timeouts.idle)
-        try:
-            await connection.wire.write(b"".join(pieces))
-        except WireBroken:
-            self._upload_failed = True
-        except Expired:
-            raise UpstreamIdle("the upstream does not read the request body (timeouts.idle)") from None
-
-    def _count(self, data: bytes) -> None:
-        """A piece of the request body has come."""
-        hop = self._hop
-        hop.received_bytes += len(data)
-        limit = self._plan.max_body
-        if limit is not None and hop.received_bytes > limit:
-            raise BodyTooLarge(f"the request body is over {limit} bytes (max_body)")
-
-    def _check_whole(self) -> None:
-        """The request body has ended."""
-
-    def _keep(self, data: bytes) -> None:
-        if self._replay is not None:
-            if self._hop.received_bytes > REPLAY_BYTES:
-                self._replay = None
-            else:
-                self._replay.append(data)
-
     def _give_up(self, connection: Connection) -> None:
         """End an exchange half-way: the upstream must not take what it has for the whole, and can stop working now."""
         self._stop_pump()
         connection.wire.abort()
+        assert self._road is not None
         self._road.discard(connection)
-
-    def _stop_pump(self) -> None:
-        if self._pump is not None:
-            self._pump.cancel()
-            self._pump = None
 
     # ---- the answer ------------------------------------------------------------------------------------------------
 
@@ -498,6 +403,7 @@ class Exchange(Flow):
             side.door.side.judge_again(port, hop, self._caller, whole, upstream, connection)
 
         self.switched = True
+        self._attempts.answered(response)  # a tunnel is no request under way (decision D25)
         with side.tunnels.open(port.current, judge):
             await tunnel(port, wire, other, hop, idle=NEVER, lease=lease_of(hop, port), early=early)
 

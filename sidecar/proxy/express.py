@@ -23,9 +23,11 @@ from sidecar.http.plain import CHUNKED, OTHER, PlainRequest, headers_of
 from sidecar.http.plain_answers import PlainResponse
 from sidecar.net.pool import YOUNG
 from sidecar.net.port import NEVER, Cancelled, Expired, PeerGone, WireBroken
-from sidecar.proxy.exchange import IDEMPOTENT, REPLAY_BYTES
+from sidecar.proxy.attempts import IDEMPOTENT
 from sidecar.proxy.flow import PlainAnswer, close_in_stages
 from sidecar.proxy.side import DRAIN_GRACE
+from sidecar.proxy.upload import REPLAY_BYTES
+from sidecar.traffic.outcome import Outcome, of_error
 
 if TYPE_CHECKING:
     from sidecar.hop import Hop
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from sidecar.net.port import Port, Wire
     from sidecar.proxy.http import HttpConnection
     from sidecar.proxy.lane import Lane
+    from sidecar.proxy.places import Place
     from sidecar.proxy.side import Caller, HttpSide
     from sidecar.proxy.upstream import Upstream
 
@@ -50,15 +53,16 @@ class Way(Enum):
 class Handover:
     """An exchange whose request has been sent, wholly or in part, and whose answer is for the general way."""
 
-    __slots__ = ("connection", "deadline", "hop", "problem", "received", "sent", "side", "upstream", "wrote")
+    __slots__ = ("connection", "deadline", "hop", "place", "problem", "received", "sent", "side", "upstream", "wrote")
 
     def __init__(
-        self, hop: Hop, side: HttpSide, upstream: Upstream, connection: Connection, received: bytes,
+        self, hop: Hop, side: HttpSide, upstream: Upstream, place: Place, connection: Connection, received: bytes,
         problem: Exception | None, deadline: float, *, wrote: bool, sent: bool,
     ) -> None:  # fmt: skip
         self.hop = hop
         self.side = side
         self.upstream = upstream
+        self.place = place
         self.connection = connection
         self.received = received  # of the answer; empty without a problem: the upstream has closed
         self.problem = problem  # WireBroken, PeerGone or Expired: what ended the writing, or the wait for an answer
@@ -69,13 +73,17 @@ class Handover:
     def give_up(self) -> None:
         """Nobody wants the answer any more."""
         self.connection.wire.abort()
-        self.upstream.pool.discard(self.connection)
+        self.place.pool.discard(self.connection)
+        self.upstream.end(self.place, Outcome.NEUTRAL, self.hop.started, self.hop.started)
 
 
 class Express:
     """The plain requests of one downstream connection."""
 
-    __slots__ = ("_caller", "_connection", "_hop", "_lane", "_owner", "_pool", "_port", "_side", "_wire", "handover")
+    __slots__ = (
+        "_caller", "_connection", "_hop", "_lane", "_owner", "_place", "_pool", "_port", "_side", "_upstream", "_wire",
+        "handover",
+    )  # fmt: skip
 
     def __init__(self, owner: HttpConnection, port: Port, wire: Wire, caller: Caller) -> None:
         self._owner = owner
@@ -87,6 +95,8 @@ class Express:
         self._hop: Hop | None = None  # used again for each request: nobody keeps the hop of one that ended well
         self._connection: Connection | None = None  # taken, while a request is under way
         self._pool: Pool | None = None  # where that belongs
+        self._place: Place | None = None  # of the attempt under way
+        self._upstream: Upstream | None = None
         self.handover: Handover | None = None  # for the general way
 
     async def run(self, first: bool) -> Way:
@@ -152,13 +162,18 @@ class Express:
                 return self._general(data[at:])
             via = request.via
             tail = ticket.tail if via == ticket.via else lane.direct(ticket, via)
-            pool = ticket.pool
-            connection = pool.reuse(NEVER if request.keyed or method in REPEATABLE else YOUNG) if tail else None
-            if connection is None or tail is None:
+            whom = ticket.upstream
+            place = whom.pick(port.now) if tail else None
+            if place is None or tail is None:
+                return self._general(data[at:])
+            pool = place.pool
+            connection = pool.reuse(NEVER if request.keyed or method in REPEATABLE else YOUNG)
+            if connection is None:
+                whom.end(place, Outcome.NEUTRAL, port.now, port.now)
                 return self._general(data[at:])
 
             # ask
-            self._connection, self._pool = connection, pool
+            self._connection, self._pool, self._place, self._upstream = connection, pool, place, whom
             hop.rule, hop.route = ticket.permit.rule, ticket.permit.route
             hop.endpoint = connection.endpoint
             if side.direction == "outbound":
@@ -175,13 +190,13 @@ class Express:
                 answer = bytes(await upstream.read_shared(wire))
             except (WireBroken, PeerGone, Expired) as error:
                 problem = error
-            response = ticket.upstream.answers.read(answer, to_head=method == "HEAD")
-            if not isinstance(response, PlainResponse):
+            response = whom.answers.read(answer, to_head=method == "HEAD")
+            if not isinstance(response, PlainResponse) or response.status in whom.telling:
                 self.handover = Handover(
-                    hop, side, ticket.upstream, connection, answer, problem, task.deadline,
+                    hop, side, whom, place, connection, answer, problem, task.deadline,
                     wrote=upstream.sent > already, sent=sent,
                 )  # fmt: skip
-                self._connection = None
+                self._connection = self._place = None
                 return self._general(data[at:])
 
             # answer
@@ -213,6 +228,8 @@ class Express:
                     raise DownstreamGone from None
                 except Expired:
                     raise DownstreamIdle("the downstream does not read its answer (timeouts.idle)") from None
+            if whom.guarded:
+                self._let_go()
             hop.ended = port.read_clock()
             tallies, kind = ticket.tallies, status // 100
             tallies[kind] = side.recorder.observe_plain(hop, tallies.get(kind))
@@ -220,6 +237,12 @@ class Express:
                 await close_in_stages(port, wire)
                 return Way.END
             at = end
+
+    def _let_go(self) -> None:
+        """The attempt has brought its answer; what is left of that is no request under way."""
+        place, self._place, hop = self._place, None, self._hop
+        if place is not None and self._upstream is not None and hop is not None:
+            self._upstream.end(place, Outcome.GOOD, hop.started, hop.first_byte)
 
     def _general(self, data: bytes) -> Way:
         """Leave the request that begins here, and all that follows, to the general way."""
@@ -234,7 +257,7 @@ class Express:
         owner, side, hop = self._owner, self._side, self._hop
         assert side is not None
         assert hop is not None
-        owner.exchange = flow = PlainAnswer(self._port, side, hop, self._wire)
+        owner.exchange = flow = PlainAnswer(self._port, side, hop, self._wire, self._let_go)
         end = CLOSE if close else b"\r\n"
         body = answer[response.size :]
         answer = b""
@@ -254,13 +277,15 @@ class Express:
 
     async def _fail(self, error: HopError, *, cancelled: bool = False) -> Way:
         """The end of a request that was under way, and of its connections."""
-        owner, side, hop, connection, pool = self._owner, self._side, self._hop, self._connection, self._pool
-        self._hop = self._connection = None
+        owner, side, hop, connection, place = self._owner, self._side, self._hop, self._connection, self._place
+        self._hop = self._connection = self._place = None
         if owner.idle:
             return Way.END
-        if connection is not None and pool is not None:
+        if connection is not None and self._pool is not None:
             connection.wire.abort()
-            pool.discard(connection)
+            self._pool.discard(connection)
+        if place is not None and self._upstream is not None:
+            self._upstream.end(place, of_error(error), hop.started if hop else 0.0, self._port.now)
         if side is None or hop is None:
             side = owner.door.side
             hop = side.open_hop(self._caller, None, self._port.now)

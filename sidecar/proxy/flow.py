@@ -24,6 +24,8 @@ from sidecar.proxy.lease import lease_of_answer
 from sidecar.proxy.tcp import Lease
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sidecar.hop import Hop
     from sidecar.net.port import Port, Wire
     from sidecar.proxy.side import HttpSide
@@ -56,6 +58,9 @@ class Flow:
     def owed_by(self, wire: Wire) -> bool:
         """Whether we wait for bytes of the request body that the downstream has promised (sidecar.proxy.pace)."""
         return False
+
+    def become_stream(self) -> None:
+        """It is older than a request in flight may be (decision D25): it stops to count as one."""
 
     async def _read_answer(self, upstream: Wire, limit: int = PIECE) -> memoryview:
         """More from the upstream, with the downstream in view: nobody works for a caller who has left.
@@ -130,6 +135,10 @@ async def close_in_stages(port: Port, wire: Wire) -> None:
 
 class PlainAnswer(Flow):
     """An answer whose head the express has read."""
+
+    def __init__(self, port: Port, side: HttpSide, hop: Hop, wire: Wire, let_go: Callable[[], None]) -> None:
+        super().__init__(port, side, hop, wire)
+        self.become_stream = let_go  # type: ignore[method-assign]
 
     async def counted(self, upstream: Wire, begun: bytes, size: int, length: int) -> bool:
         """`begun` is what goes out first, `size` bytes of the body among it. The rest is moved as it comes, in large

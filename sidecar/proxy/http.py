@@ -136,7 +136,11 @@ class HttpConnection:
     def look(self, now: float) -> None:
         """End the request under way where its caller, a peer, is too slow (sidecar.proxy.pace)."""
         exchange = self.exchange
-        if exchange is None or exchange.switched or self.direction == "outbound":
+        if exchange is None or exchange.switched:
+            return
+        if now - exchange.began > STREAM_SECONDS:
+            exchange.become_stream()
+        if self.direction == "outbound":
             return
         pace = self._pace
         if pace is None or pace.exchange is not exchange:

@@ -27,7 +27,7 @@ from sidecar.http.h2 import Abuse, Code, Dismissed, Failed, H2Server, Opened
 from sidecar.http.message import Data, RequestHead, ResponseHead
 from sidecar.net.port import NEVER, Cancelled, Expired, WireBroken
 from sidecar.proxy.call import Call
-from sidecar.proxy.carrier import Carrier, ServedStream
+from sidecar.proxy.carrier import Carrier
 from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.flow import close_in_stages
 from sidecar.proxy.http import DRAIN_BYTES, STREAM_SECONDS
@@ -35,6 +35,7 @@ from sidecar.proxy.pace import Pace
 from sidecar.proxy.respond import refusal, status_of
 from sidecar.proxy.rooms import narrow
 from sidecar.proxy.side import DRAIN_GRACE
+from sidecar.proxy.streams import ServedStream
 from sidecar.proxy.trunks import h2_limits
 
 if TYPE_CHECKING:
@@ -192,6 +193,9 @@ class Http2Connection:
     def look(self, now: float) -> None:
         """End what waits too long for the other side, and requests whose caller, a peer, is too slow."""
         self.codec.check_time(now)
+        for serving in self._serving.values():
+            if serving.exchange is not None and now - serving.exchange.began > STREAM_SECONDS:
+                serving.exchange.become_stream()
         if self.direction == "inbound":
             for stream, serving in list(self._serving.items()):
                 self._look_at(stream.tag, serving, now)

@@ -39,10 +39,12 @@ from sidecar.http.message import RequestHead, ResponseHead
 from sidecar.http.plain import JudgedReader
 from sidecar.http.plain_stencil import StencilReader
 from sidecar.http.proxy_header import write
+from sidecar.http.trace import trace_of
 from sidecar.http.versions import KEY_BYTES, h1_request
 from sidecar.http.xfcc import appended, element
 from sidecar.net.port import Cancelled, Expired, WireBroken
 from sidecar.policy.strangers import for_strangers
+from sidecar.proxy.attempts import RETRIED
 from sidecar.proxy.lane import ENABLED, MAX_LANES, Lane
 from sidecar.proxy.side import Caller, Door, Plan, with_head
 from sidecar.proxy.tcp import Tunnels, lease_of, tunnel
@@ -62,9 +64,11 @@ if TYPE_CHECKING:
     from sidecar.policy.reading import Reading
     from sidecar.proxy.upstream import Upstream
     from sidecar.telemetry.record import Recorder
+    from sidecar.traffic.marks import Marks
 
 VIA = b"mesh-via"  # instance ids of the sidecars that a request has passed, oldest first (decision D21)
 MAX_VIA = 32
+FAILED, UNAVAILABLE = 500, (b"grpc-status", b"14")  # answers after which somebody may want to try again
 PLAINTEXT = "the caller speaks no TLS, so it has proved no identity"
 # Upgrades that are never passed: inside them more requests would travel, which nobody could judge.
 UNJUDGED = (b"h2c", b"http", b"tls")
@@ -88,6 +92,7 @@ class InboundSide:
         limits: Limits,
         recorder: Recorder,
         tunnels: Tunnels,
+        marks: Marks,
         audit_accepts: Callable[[], bool],
         reading: Reading,
         only_http: bool = False,
@@ -98,6 +103,7 @@ class InboundSide:
         self.limits = limits
         self.recorder = recorder
         self.tunnels = tunnels
+        self._marks = marks
         self.door = Door(self)
         self._identity = identity
         self._instance = instance.encode()
@@ -301,8 +307,14 @@ class InboundSide:
         return ours
 
     def response_headers(self, hop: Hop, head: ResponseHead, upstream: Upstream) -> Headers:
-        """The header fields of the application's answer, without what only the mesh may say."""
-        return without_reserved(end_to_end(head.headers))
+        """The header fields of the application's answer, without what only the mesh may say; with a note where it
+        failed and we have spent retries on what it asked for meanwhile, so that nobody farther away does too.
+        """
+        headers = without_reserved(end_to_end(head.headers))
+        failed = head.status >= FAILED or UNAVAILABLE in headers
+        if failed and hop.peer is not None and self._marks.marks(trace_of(hop.headers), hop.started):
+            headers.append(RETRIED)
+        return headers
 
     def response_trailers(self, hop: Hop, trailers: Headers, upstream: Upstream) -> Headers:
         """What follows the messages of a gRPC call, without what only the mesh may say."""
@@ -327,7 +339,7 @@ class InboundSide:
             self._check_detected(hop)
             self._authorize(hop, port.wall())
             hop.attempts = 1
-            connection = await self.app.connect(raw=True)
+            connection = await self.app.connect_raw()
             hop.endpoint = connection.endpoint
             if self.spec.app_proxy_protocol != "none":
                 await _introduce(port, connection.wire, caller, self.spec.app_proxy_protocol, self.timeouts.connect)

@@ -36,11 +36,10 @@ Key = tuple[str, str, str, "int | None"]
 class Ticket:
     """What a permitted plain request comes to."""
 
-    __slots__ = ("lines", "permit", "pool", "tail", "tallies", "upstream", "via")
+    __slots__ = ("lines", "permit", "tail", "tallies", "upstream", "via")
 
     def __init__(self, upstream: Upstream, permit: Permit, lines: bytes) -> None:
         self.upstream = upstream
-        self.pool = upstream.pool
         self.permit = permit
         self.lines = lines  # of ours, to stand before theirs
         self.via: list[bytes] | None = None  # the sidecars that the last one had come by

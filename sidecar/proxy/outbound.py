@@ -279,7 +279,7 @@ class OutboundSide:
         connection = None
         try:
             hop.attempts = 1
-            connection = await self.only.connect(raw=True)
+            connection = await self.only.connect_raw()
             hop.endpoint = connection.endpoint
             if connection.peer is not None:
                 hop.tls = connection.peer.tls

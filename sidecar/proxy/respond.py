@@ -9,6 +9,7 @@ upstream's. On raw TCP every error is a close: a reset where the other side must
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -95,7 +96,9 @@ def refusal(hop: Hop, error: errors.HopError, *, show_id: bool, show_why: bool) 
         hint = getattr(error, "hint", "")
         if hint:
             problem["hint"] = hint
-    if isinstance(error, RETRY_AFTER):
+    if isinstance(error, errors.NoHealthyUpstream):
+        headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
+    elif isinstance(error, RETRY_AFTER):
         headers.append((b"retry-after", b"1"))
     body = json.dumps(problem).encode() + b"\n"
     headers.append((b"content-length", b"%d" % len(body)))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sidecar.errors import HandshakeFailed
 from sidecar.http.h2.codes import DEFAULT_WINDOW
 from sidecar.net.port import NEVER
-from sidecar.proxy.carrier import StreamEnd
+from sidecar.proxy.streams import StreamEnd
 from sidecar.proxy.trunks import Trunks
 
 if TYPE_CHECKING:
@@ -34,8 +34,6 @@ _ROOM: Final = 256  # tunnels with a whole window each; our sidecars take 100, a
 
 class SocketRoad:
     """In the place of a `sidecar.net.pool.Pool`, for requests that want to become a WebSocket."""
-
-    shared = False
 
     def __init__(
         self, pool: Pool, port: Port, connect: Callable[[], Awaitable[Connection]], *, limits: H2Limits, **options: Any

@@ -24,7 +24,8 @@ from sidecar.http.h2 import H2Client, H2Limits
 from sidecar.net.pool import RETIRED, Connection
 from sidecar.net.port import NEVER, Expired, Signal, WireBroken
 from sidecar.net.tls import AlertReceived
-from sidecar.proxy.carrier import AskedStream, Carrier
+from sidecar.proxy.carrier import Carrier
+from sidecar.proxy.streams import AskedStream
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -95,8 +96,6 @@ class _Trunk:
 
 class Trunks:
     """The HTTP/2 connections to one upstream, in the place of a `sidecar.net.pool.Pool`."""
-
-    shared = True  # so they are read all the time, and none is stale without our knowing
 
     def __init__(
         self,
@@ -242,6 +241,11 @@ class Trunks:
         finally:
             self._connecting -= 1
             self._call_all()
+        if base.peer is not None and port.wall() >= base.peer.tls.not_after:  # as it was made: nothing may rest on it
+            base.wire.close()
+            detail = f"the certificate of {base.peer.id} ends at this moment"
+            self._failure = PeerIdentityMismatch("expired", detail, base.peer.id)
+            return
         trunk = _Trunk(port, base, self._limits, self._stall)
         trunk.task = port.current
         if self.generation not in (base.generation, RETIRED):  # who still waits at a retired one needs it all the same

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import random
+from functools import partial
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from sidecar.config.schema import Address, HttpVersion, Limits, Timeouts
 from sidecar.errors import (
     ConnectFailed,
     Draining,
     HandshakeFailed,
+    HopError,
     IdentityRefused,
     NoHealthyUpstream,
+    Overflow,
     PeerIdentityMismatch,
 )
 from sidecar.http.grpc import is_grpc
@@ -21,19 +25,30 @@ from sidecar.http.plain_answers import AnswerReader
 from sidecar.http.versions import fits_extended_connect
 from sidecar.net.pool import Connection, Pool
 from sidecar.net.port import NEVER, Expired, Port, Unreachable
-from sidecar.proxy.carrier import StreamEnd
+from sidecar.proxy.places import Place, Way
 from sidecar.proxy.sockets import SocketRoad
+from sidecar.proxy.streams import StreamEnd
 from sidecar.proxy.trunks import Trunks, h2_limits
 from sidecar.telemetry.record import Handshake
+from sidecar.traffic.destination import Destination, DestinationRules
+from sidecar.traffic.endpoints import Declared
+from sidecar.traffic.outcome import Outcome, of_error
+from sidecar.traffic.retry import TRIES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from certs.spiffe import SpiffeId
     from sidecar.http.message import RequestHead
     from sidecar.net.mtls import Gate, Peer
     from sidecar.net.port import Wire
+    from sidecar.traffic.endpoints import Endpoint
+    from sidecar.traffic.marks import Marks
 
+STATES: Final = ("available", "unhealthy", "ejected", "open", "half-open")
+FAILURES: Final = frozenset(range(500, 600))
+TELLING: Final = FAILURES | {403, 429}  # that say something of an endpoint, or are of a peer's sidecar
+MOST_NAMED: Final = 5  # endpoints in an error's text
 
 class Upstream:
     """One destination: its endpoints, the identity it must show, and the connections that we keep to it."""
@@ -51,62 +66,185 @@ class Upstream:
         timeouts: Timeouts,
         limits: Limits,
         on_handshake: Callable[[Handshake], str],
+        on_retry: Callable[[str, str], None],
         on_trunk_end: Callable[[str], None],
+        marks: Marks,
         http: HttpVersion = "auto",
+        rules: DestinationRules | None = None,
+        dice: Callable[[], float] = random.random,  # no secret: who waits how long, and who goes where
     ) -> None:
         self.name = name
         self.host = host
         self.protocol = protocol
         self.http = http
         self.identity = identity
-        self.endpoints = endpoints
+        self._endpoints = endpoints
         self._port = port
         self._gate = gate  # None: plaintext, toward the application or an unmeshed host
         self._timeouts = timeouts
         self._limits = limits
         self._on_handshake = on_handshake
+        self._on_trunk_end = on_trunk_end
+        self.marks = marks  # of the retries of this sidecar, to all of its upstreams
+        self.on_retry = on_retry  # called with our name, and what became of a retry
         self.answers = AnswerReader(limits.head_bytes, limits.head_lines)
-        self._turn = 0
         self.heir: Upstream | None = None  # who stands in our place since a reload
         self.ends_at = NEVER  # monotonic: when what is open to it ends, because it is no longer declared
-        self.pool = Pool(
-            port,
-            self.connect,
-            idle=timeouts.pool_idle_peer if gate is not None else timeouts.pool_idle_app,
-            limit=limits.pool,
-            pending=limits.pending,
-        )
-        self.trunks = Trunks(
-            port,
-            self._connect_h2,
-            name=name,
-            limits=h2_limits(limits, timeouts),
-            scheme=b"https" if gate is not None else b"http",
-            idle=timeouts.pool_idle_peer if gate is not None else timeouts.pool_idle_app,
-            stall=timeouts.idle,
-            most=limits.pool,
-            pending=limits.pending,
-            on_end=on_trunk_end,
-        )
-        self.sockets = SocketRoad(
-            self.pool,
-            port,
-            self._connect_h2,
-            name=name,
-            limits=h2_limits(limits, timeouts),
-            scheme=b"https" if gate is not None else b"http",
-            idle=timeouts.pool_idle_peer if gate is not None else timeouts.pool_idle_app,
-            stall=timeouts.idle,
-            most=limits.pool,
-            pending=limits.pending,
-            on_end=on_trunk_end,
-        )
-        self.roads: tuple[Pool | Trunks, ...] = (self.pool, self.trunks, self.sockets.trunks)
+        self.dice = dice
+        declared = [Declared(address) for address in endpoints]
+        self.destination = Destination(declared, dice, port.now, rules or DestinationRules())
+        self._found: dict[Address, tuple[Address, ...]] = {}  # what the declared names stand for
+        self._leaving: list[Place] = []  # whose endpoints are gone, while something is open to them
+        self.places = {endpoint: self._place(endpoint) for endpoint in self.destination.endpoints}
+        self.telling = TELLING if rules is not None else FAILURES  # statuses that are for the general way to pass on
+        self._sole = None if rules is not None else next(iter(self.places.values()))
         if gate is not None:
             self.renew(gate.generation)
 
-    def road(self, head: RequestHead) -> Pool | Trunks | SocketRoad:
-        """The connections that take this request: by HTTP/2 or HTTP/1.
+    # ---- endpoints by name -----------------------------------------------------------------------------------------
+
+    @property
+    def names(self) -> tuple[Address, ...]:
+        """The declared endpoints that are DNS names; none of an application."""
+        return tuple(each for each in self._endpoints if self.guarded and each.named)
+
+    def found(self, name: Address, addresses: tuple[str, ...]) -> None:
+        """A declared name stands for these addresses from now on. What is open to others may come to its end."""
+        self._found[name] = tuple(Address(address, name.port) for address in addresses)
+        declared = [
+            Declared(address) for endpoint in self._endpoints for address in self._found.get(endpoint, (endpoint,))
+        ]
+        self.destination.replace(declared, self._port.now)
+        stay = set(self.destination.endpoints)
+        for endpoint, place in self.places.items():
+            if endpoint not in stay:
+                place.retire()
+                self._leaving.append(place)
+        known, now = self.places, self.destination.endpoints
+        self.places = {endpoint: known.get(endpoint) or self._place(endpoint) for endpoint in now}
+        if self._gate is not None:
+            for endpoint, place in self.places.items():
+                if endpoint not in known:
+                    place.renew(self._gate.generation)
+
+    def _place(self, endpoint: Endpoint) -> Place:
+        meshed, limits, timeouts = self.meshed, self._limits, self._timeouts
+        idle = timeouts.pool_idle_peer if meshed else timeouts.pool_idle_app
+        pool = Pool(
+            self._port, partial(self._connect, endpoint.address), idle=idle, limit=limits.pool, pending=limits.pending
+        )
+        trunks = Trunks(
+            self._port,
+            partial(self._connect, endpoint.address, h2=True),
+            name=self.name,
+            limits=h2_limits(limits, timeouts),
+            scheme=b"https" if meshed else b"http",
+            idle=idle,
+            stall=timeouts.idle,
+            most=limits.pool,
+            pending=limits.pending,
+            on_end=self._on_trunk_end,
+        )
+        sockets = SocketRoad(
+            pool,
+            self._port,
+            partial(self._connect, endpoint.address, h2=True),
+            name=self.name,
+            limits=h2_limits(limits, timeouts),
+            scheme=b"https" if meshed else b"http",
+            idle=idle,
+            stall=timeouts.idle,
+            most=limits.pool,
+            pending=limits.pending,
+            on_end=self._on_trunk_end,
+        )
+        return Place(endpoint, pool, trunks, sockets)
+
+    # ---- where to --------------------------------------------------------------------------------------------------
+
+    @property
+    def guarded(self) -> bool:
+        """Whether its endpoints are watched, and its requests counted; the application behind us is not."""
+        return self._sole is None
+
+    def pick(self, now: float, excluded: Sequence[Endpoint] = ()) -> Place | None:
+        """Where the next attempt goes, which then must have an `end`; None where it cannot go anywhere at this moment.
+        `excluded` are the endpoints on which it has failed already.
+        """
+        sole = self._sole
+        if sole is not None:
+            return sole
+        destination = self.destination
+        requests = destination.ceilings.requests
+        if requests.count >= requests.most:
+            return None
+        endpoint = destination.begin(now, excluded)
+        if endpoint is None:
+            return None
+        requests.count += 1
+        if not excluded:
+            destination.budget.request(now)
+        return self.places[endpoint]
+
+    def begin(self, now: float, excluded: Sequence[Endpoint] = ()) -> Place:
+        """The same. Raises NoHealthyUpstream or Overflow."""
+        place = self.pick(now, excluded)
+        if place is None:
+            raise self._nowhere(now)
+        return place
+
+    def end(self, place: Place, outcome: Outcome, began: float, now: float, hint: float | None = None) -> None:
+        """An attempt that began then has ended; `now` is when its answer began, if there was one."""
+        if self._sole is None:
+            destination = self.destination
+            destination.ceilings.requests.count -= 1
+            destination.end(place.endpoint, outcome, began, now, hint)
+
+    def _nowhere(self, now: float) -> HopError:
+        requests = self.destination.ceilings.requests
+        if requests.count >= requests.most:
+            requests.refused += 1
+            return Overflow(f"{requests.count} requests to {self.name} are under way (limits.requests)")
+        seen = self.destination.seen(now)
+        if not seen:
+            return NoHealthyUpstream(f"{self.name} has no endpoint")
+        wait = max(0.0, self.destination.retry_at(now) - now)
+        states = "; ".join(f"{each.name} {each.state}" for each in seen[:MOST_NAMED])
+        error = NoHealthyUpstream(f"no endpoint of {self.name} may be asked for the next {wait:.1f} s: {states}")
+        error.retry_after = wait
+        return error
+
+    # ---- what it looks like ----------------------------------------------------------------------------------------
+
+    def states(self) -> dict[str, int]:
+        """How many of its endpoints are in each state; none of an application, which nobody chooses from."""
+        if self._sole is not None:
+            return {}
+        seen = [each.state for each in self.destination.seen(self._port.now)]
+        return {state: seen.count(state) for state in STATES}
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """A row for each endpoint, as `mesh endpoints` shows them."""
+        if self._sole is not None:
+            return []
+        now, budget = self._port.now, self.destination.budget
+        return [
+            {
+                "upstream": self.name,
+                "identity": self.identity.text if self.identity is not None else "",
+                "endpoint": each.name,
+                "state": each.state,
+                "latency_ms": round(each.latency * 1e3, 3),
+                "active": each.active,
+                "back_in_s": round(each.until - now, 1) if each.until > now else None,
+                "connections": place.open,
+                "retries_left": budget.left(now),
+            }
+            for each, place in zip(self.destination.seen(now), self.places.values(), strict=True)
+        ]
+
+    def way(self, head: RequestHead) -> Way:
+        """By which connections this request goes: of HTTP/2 or HTTP/1.
 
         Between sidecars it is the version that the request came by. An application is asked by the version that the
         configuration says; where that says nothing, by HTTP/2 for gRPC, which needs it, and else by HTTP/1.1, which
@@ -118,20 +256,27 @@ class Upstream:
         else:
             h2 = self.http == "http2"
         if not h2:
-            return self.pool
-        if not head.protocol and first(head.headers, b"upgrade") is None:
-            return self.trunks
-        return self.sockets if fits_extended_connect(head) else self.pool
+            return "pool"
+        if not head.protocol and (head.version == b"2" or first(head.headers, b"upgrade") is None):
+            return "trunks"
+        return "sockets" if fits_extended_connect(head) else "pool"
+
+    @property
+    def roads(self) -> list[Pool | Trunks]:
+        """All connections that we keep, by endpoint and version of HTTP."""
+        return [road for place in (*self.places.values(), *self._leaving) for road in place.roads]
 
     def renew(self, generation: int) -> None:
         """Connections of earlier generations of the gate end (decision D17)."""
-        for road in self.roads:
-            road.renew(generation)
+        for place in self.places.values():
+            place.renew(generation)
 
     def sweep(self) -> None:
-        """Close what has been idle for too long."""
+        """Close what has been idle for too long, and compare the endpoints."""
         for road in self.roads:
             road.sweep()
+        self._leaving = [place for place in self._leaving if place.open]
+        self.destination.sweep(self._port.now)
 
     @property
     def _server_name(self) -> str:
@@ -145,7 +290,7 @@ class Upstream:
     @property
     def authority(self) -> bytes:
         """What to put into Host where a caller has named none."""
-        endpoint = self.endpoints[0] if self.endpoints else None
+        endpoint = self._endpoints[0] if self._endpoints else None
         if endpoint is not None and endpoint.unix:
             return b"localhost"  # a socket's path is no authority (RFC 9110 section 4.2)
         return str(endpoint or self.host).encode("ascii")
@@ -189,39 +334,39 @@ class Upstream:
             raise PeerIdentityMismatch(error.reason, str(error), error.presented) from None
         connection.trust = self._gate.trust
 
-    async def _connect_h2(self) -> Connection:
-        return await self.connect(h2=True)
-
-    async def connect(self, *, h2: bool = False, raw: bool = False) -> Connection:
-        """Connect to the first endpoint that can be reached, starting with another one each time; by HTTP/2, or `raw`
-        for what is no HTTP and must not agree on it by ALPN.
-
-        Raises NoHealthyUpstream, ConnectFailed, HandshakeFailed, PeerIdentityMismatch or NoIdentity.
+    async def connect_raw(self) -> Connection:
+        """A connection for what is no HTTP and must not agree on it by ALPN, to the first endpoint that can be
+        reached. Raises as `_connect`, and NoHealthyUpstream.
         """
-        count = len(self.endpoints)
-        if not count:
-            raise NoHealthyUpstream(f"{self.name} has no endpoint")
-        self._turn += 1
-        problems: list[ConnectFailed] = []
-        endpoint = self.endpoints[0]
-        for offset in range(count):
-            endpoint = self.endpoints[(self._turn + offset) % count]
-            generation = self._gate.generation if self._gate is not None else 0
+        port = self._port
+        tried: list[Endpoint] = []
+        while True:
+            began = port.now
+            place = self.begin(began, tried)
             try:
-                wire, peer = await self._connect_to(endpoint, h2=h2, raw=raw)
-            except ConnectFailed as error:
-                problems.append(error)
-            except PeerIdentityMismatch as error:
-                error.endpoint = str(endpoint)
+                connection = await self._connect(place.endpoint.address, raw=True)
+            except HopError as error:
+                self.end(place, of_error(error), began, port.now)
+                tried.append(place.endpoint)
+                if not isinstance(error, ConnectFailed) or len(tried) >= min(TRIES, len(self.places)):
+                    raise
+            except BaseException:
+                self.end(place, Outcome.NEUTRAL, began, port.now)
                 raise
             else:
-                codec = H1Client(self._limits.head_bytes, self._limits.head_lines)
-                return Connection(wire, codec, peer, str(endpoint), generation)
-        failure = problems[0]
-        if count > 1:
-            failure = ConnectFailed(f"no endpoint of {self.name} can be reached: " + "; ".join(map(str, problems)))
-        failure.endpoint = str(endpoint)
-        raise failure
+                self.end(place, Outcome.GOOD, began, port.now)
+                return connection
+
+    async def _connect(self, address: Address, *, h2: bool = False, raw: bool = False) -> Connection:
+        """Connect to an endpoint. Raises ConnectFailed, HandshakeFailed, PeerIdentityMismatch or NoIdentity."""
+        generation = self._gate.generation if self._gate is not None else 0
+        try:
+            wire, peer = await self._connect_to(address, h2=h2, raw=raw)
+        except (ConnectFailed, PeerIdentityMismatch) as error:
+            error.endpoint = str(address)
+            raise
+        codec = H1Client(self._limits.head_bytes, self._limits.head_lines)
+        return Connection(wire, codec, peer, str(address), generation)
 
     async def _connect_to(self, endpoint: Address, *, h2: bool, raw: bool) -> tuple[Wire, Peer | None]:
         port = self._port

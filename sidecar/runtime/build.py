@@ -123,7 +123,8 @@ class Proxy:
         return self._generation.outbound
 
     @property
-    def _upstreams(self) -> list[Upstream]:
+    def upstreams(self) -> list[Upstream]:
+        """Everybody who is asked, the applications behind us included."""
         return self._generation.all_upstreams()
 
     def reload(self, service: Service) -> None:
@@ -378,6 +379,10 @@ class Proxy:
             for name, protocol, address, _ in self._outbound
         ]
 
+    def endpoints(self) -> list[dict[str, Any]]:
+        """What the balancers see, for `mesh endpoints`."""
+        return [row for upstream in self.upstreams for row in upstream.to_json()]
+
     def sweep(self) -> None:
         """Close what has been idle or left over for too long; look whether there is memory for newcomers."""
         self._heap.look(self.connections)
@@ -386,8 +391,13 @@ class Proxy:
             self.admission.short_of_memory = memory_used() > self._memory_limit * SHARE
         now = self._reactor.now
         self._left = [(at, old) for at, old in self._left if at > now or any(road.open for road in old.roads)]
-        for upstream in [*self._upstreams, *(old for _, old in self._left)]:
+        for _, old in self._left:
+            old.sweep()
+        gauge = self._recorder.metrics.counter("mesh_endpoints")
+        for upstream in self.upstreams:
             upstream.sweep()
+            for state, count in upstream.states().items():
+                gauge.set(count, (upstream.name, state))
         if self._ends and self._ends[0] <= self._reactor.now:
             self._end_retired()
         if self._postures.look():
@@ -416,7 +426,7 @@ class Proxy:
 
     def renew(self) -> None:
         """Our identity or our bundle has changed: connections to peers are replaced (decision D17)."""
-        for upstream in self._upstreams:
+        for upstream in self.upstreams:
             if upstream.meshed:
                 upstream.renew(self._gate.generation)
         self.judge_again()

@@ -17,6 +17,10 @@ from sidecar.policy.reading import Reading
 from sidecar.proxy.inbound import InboundSide
 from sidecar.proxy.outbound import OutboundSide
 from sidecar.proxy.upstream import Upstream
+from sidecar.traffic.ceilings import CeilingRules
+from sidecar.traffic.destination import DestinationRules
+from sidecar.traffic.marks import Marks
+from sidecar.traffic.retry import RetryRules
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -70,6 +74,7 @@ class Maker:
         self._recorder = recorder
         self._instance = instance
         self._tunnels = tunnels
+        self._marks = Marks()
 
     def generation(self, service: Service, before: Generation | None) -> Generation:
         """The generation of this configuration; `before` is the one in force."""
@@ -112,6 +117,7 @@ class Maker:
             limits=service.limits,
             recorder=self._recorder,
             tunnels=self._tunnels,
+            marks=self._marks,
             audit_accepts=self._recorder.audit_accepts,
             reading=Reading.of(service, spec),
             only_http=needs_http(service, spec),
@@ -140,13 +146,14 @@ class Maker:
     # ---- upstreams -------------------------------------------------------------------------------------------------
 
     def _app(self, made: Generation, before: Generation | None, spec: Inbound) -> Upstream:
-        facts = (spec.name, "app", spec.protocol, (spec.app,), made.service.identity, None, spec.app_http)
+        facts = (spec.name, "app", spec.protocol, (spec.app,), made.service.identity, None, spec.app_http, None)
         return self._declare(made, before, ("app", spec.name), *facts)
 
     def _upstream(self, made: Generation, before: Generation | None, spec: Outbound) -> Upstream:
         gate = self._gate if spec.unmeshed == "refuse" else None
         http: HttpVersion = "http2" if spec.upgrade == "h2" else "auto"
-        facts = (spec.name, spec.host, spec.protocol, spec.endpoints, spec.identity, gate, http)
+        rules = _rules(spec, made.service.limits.requests)
+        facts = (spec.name, spec.host, spec.protocol, spec.endpoints, spec.identity, gate, http, rules)
         return self._declare(made, before, ("upstream", spec.name), *facts)
 
     def _declare(
@@ -161,12 +168,13 @@ class Maker:
         identity: object,
         gate: Gate | None,
         http: HttpVersion,
+        rules: DestinationRules | None,
     ) -> Upstream:
         """The upstream of this place: the one that is there, where all it depends on is the same, or a new one."""
         service = made.service
         times, limits = service.timeouts, service.limits
         facts = (
-            name, host, protocol, endpoints, identity, gate, http,
+            name, host, protocol, endpoints, identity, gate, http, rules,
             times.connect, times.handshake, times.pool_idle_app, times.pool_idle_peer, times.idle, times.request_head,
             limits.pool, limits.pending, limits.head_bytes, limits.head_lines,
         )  # fmt: skip
@@ -185,11 +193,23 @@ class Maker:
             timeouts=times,
             limits=limits,
             on_handshake=self._recorder.handshake,
+            on_retry=self._recorder.retry,
             on_trunk_end=partial(self._recorder.trunk_ended, "inbound" if place[0] == "app" else "outbound", name),
+            marks=self._marks,
             http=http,
+            rules=rules,
         )
         made.upstreams[place] = Declared(facts, upstream)
         return upstream
+
+
+def _rules(spec: Outbound, requests: int) -> DestinationRules:
+    """What the configuration says of one upstream, in the words of `sidecar.traffic`."""
+    retries = RetryRules(tries=1 + spec.retries.resends, statuses=frozenset(spec.retries.statuses))
+    return DestinationRules(
+        balance=spec.balance, retries=retries, budget_ratio=spec.retries.budget, watch=spec.breaker == "on",
+        ceilings=CeilingRules(requests=requests),
+    )  # fmt: skip
 
 
 def _called(made: Generation, name: str) -> Upstream | None:

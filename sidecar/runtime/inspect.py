@@ -73,6 +73,13 @@ class Inspector:
         """The live table of hops."""
         return self._worker.recorder.table.read(self._worker.clock.monotonic(), since)
 
+    def endpoints(self) -> dict[str, Any]:
+        """What the balancers see."""
+        proxy = self._worker.proxy
+        return {
+            "service": self._worker.service.name, "endpoints": proxy.endpoints() if proxy is not None else []
+        }
+
     def decision(self, decision_id: str) -> dict[str, Any] | None:
         """One decision, with what happened, what to do, and, where policy decided, why."""
         worker = self._worker

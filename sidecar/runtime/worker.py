@@ -28,6 +28,8 @@ from sidecar import __version__
 from sidecar.admin.api import serve_admin
 from sidecar.admin.health import serve_health
 from sidecar.config.diff import RESTART, Change, diff, fixed
+from sidecar.discovery.follow import Follower
+from sidecar.discovery.names import SystemNames
 from sidecar.identity.rotator import IdentityConfig, Rotator
 from sidecar.identity.status import IdentityStatus
 from sidecar.net.clock import Clock, SystemClock
@@ -132,6 +134,7 @@ class Worker:
             version=self.version,
         )
         self.renew_soon = self._rotator.renew_soon
+        self._follower = Follower(SystemNames().look_up, self.log)
         self.reloader = (
             Reloader(config_path, config, self.apply, self.log, self.recorder.metrics, self.clock)
             if config_path is not None
@@ -258,6 +261,7 @@ class Worker:
         self.proxy = proxy
         self._show_policy()
         self._look_for_sockets()
+        await nursery.start(self._follower.run)
         nursery.start_soon(self._sweep, proxy)
 
     def _look_for_sockets(self) -> None:
@@ -268,6 +272,7 @@ class Worker:
 
     async def _sweep(self, proxy: Proxy) -> None:
         while True:
+            self._follower.look(proxy.upstreams)
             await trio.sleep(SWEEP_SECONDS)
             proxy.sweep()
 

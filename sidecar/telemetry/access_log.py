@@ -97,6 +97,8 @@ class AccessLog:
             "tls.group": tls.group if tls is not None else "",
             "peer.cert_serial": tls.serial if tls is not None else "",
         }
+        if len(hop.tried) > 1:
+            values["tried"] = list(hop.tried)
         if hop.grpc_status:
             values["grpc_status"] = hop.grpc_status
         if hop.waived is not None:

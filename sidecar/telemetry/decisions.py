@@ -70,6 +70,7 @@ class Decision:
     waived: Waived | None = None  # what strict would have refused it for
     endpoint: str = ""
     attempts: int = 0
+    tried: tuple[str, ...] = ()
     trace_id: str = ""
 
     @classmethod
@@ -105,6 +106,7 @@ class Decision:
             waived=hop.waived,
             endpoint=hop.endpoint,
             attempts=hop.attempts,
+            tried=hop.tried,
             trace_id=redact.text(hop.trace_id, 64),
         )
 
@@ -142,7 +144,8 @@ class Decision:
     def to_json(self) -> dict[str, Any]:
         """The snapshot that the admin API serves under /decisions/<id>."""
         waived = asdict(self.waived) | {"until": rfc3339(self.waived.until)} if self.waived is not None else None
-        plain = {"at": rfc3339(self.at), "segments": list(self.segments), "shadow": list(self.shadow)}
+        lists = {name: list(getattr(self, name)) for name in ("segments", "shadow", "tried")}
+        plain = {"at": rfc3339(self.at), **lists}
         return asdict(self) | plain | {"waived": waived}
 
     def to_hop(self) -> Hop:

@@ -67,6 +67,12 @@ LABELS: dict[str, tuple[Literal["closed", "open"], str]] = {
     "posture": ("closed", "`strict`, `permissive` or `observe`"),
     "certificate": ("closed", "`svid`: this sidecar's own leaf"),
     "metric": ("closed", "name of a metric of this list"),
+    "what": (
+        "closed",
+        "`sent`, `renewed`, or why a request was not sent again: `elsewhere`, `pushed_back`, `tries`, `replay`, "
+        "`deadline`, `budget`",
+    ),
+    "state": ("closed", "`available`, `unhealthy`, `ejected`, `open` or `half-open`"),
 }
 CLOSED = {label: kind == "closed" for label, (kind, _) in LABELS.items()}
 
@@ -151,6 +157,14 @@ DEFINITIONS: tuple[Definition, ...] = (
         ("direction", "listener", "reason"),
     ),
     Definition("mesh_tls_handshake_seconds", "histogram", "Length of a successful handshake.", ("direction",), SECONDS),
+    Definition(
+        "mesh_retries_total",
+        "counter",
+        "Requests that were sent again (`sent`; `renewed` where only a connection had ended, or none could be made), "
+        "and those that were not, by the reason.",
+        ("listener", "what"),
+    ),
+    Definition("mesh_endpoints", "gauge", "Endpoints of an upstream, by state.", ("listener", "state")),
     Definition("mesh_tls_handshakes_waiting", "gauge", "Peers whose ClientHello is here and whose turn has not come."),
     Definition(
         "mesh_protocol_detections_total",

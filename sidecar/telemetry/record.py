@@ -244,6 +244,10 @@ class Recorder:
 
     # ---- connections and handshakes ------------------------------------------------------------------------------
 
+    def retry(self, upstream: str, what: str) -> None:
+        """Count another attempt of a request, or why there was none (`sidecar.proxy.attempts`)."""
+        self.metrics.counter("mesh_retries_total").add((upstream, what))
+
     def handshake(self, handshake: Handshake) -> str:
         """Take note of a TLS handshake that ended; returns the decision id of a failed one, else "". Never raises."""
         try:

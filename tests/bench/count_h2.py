@@ -10,7 +10,8 @@ from sidecar.http.h2 import H2Client, H2Server, H2Stream, Opened
 from sidecar.http.message import NEED_DATA, End, RequestHead, ResponseHead
 from sidecar.net.port import NEVER, Wire
 from sidecar.net.reactor import Reactor
-from sidecar.proxy.carrier import AskedStream, Carrier, StreamEnd
+from sidecar.proxy.carrier import Carrier
+from sidecar.proxy.streams import AskedStream, StreamEnd
 from tests.bench.load.http2 import FIELDS, GRPC_FIELDS
 
 STREAMS = 16  # at once

@@ -36,7 +36,8 @@ class World:
         self.small = patch("sidecar.proxy.trunks.H2Limits", partial(H2Limits, stream_window=STREAM_WINDOW,
                                                                     connection_window=CONNECTION_WINDOW))  # fmt: skip
         self.small.start()
-        self.stage = Stage(http=", app_http: http2", orders=PATIENT, web=PATIENT)
+        # No breaker: whoever asks after a minute of time-outs would be refused for a second.
+        self.stage = Stage(http=", app_http: http2", orders=PATIENT, web=PATIENT, upstream=", breaker: off")
         self.lines: list[End] = []  # of callers
         self.calls: list[Call] = []
         self.of_stream: dict[tuple[int, int], Call | Asked] = {}  # (id of an End, stream) -> what is on it
@@ -68,8 +69,9 @@ class World:
         found: list[H2Client | H2Server] = []
         for proxy in self.proxies():
             found += [connection.codec for connection in proxy._http if isinstance(connection, Http2Connection)]
-            upstreams = [*proxy._upstreams, *proxy.left]
-            found += [trunk.codec for upstream in upstreams for trunk in upstream.trunks._trunks]
+            upstreams = [*proxy.upstreams, *proxy.left]
+            places = [place for upstream in upstreams for place in upstream.places.values()]
+            found += [trunk.codec for place in places for trunk in place.trunks._trunks]
         return found
 
     async def pass_time(self, seconds: float) -> None:

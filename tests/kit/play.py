@@ -17,6 +17,7 @@ What comes over a wire is read by a small reader of the tests' own (`h1_line`), 
 from __future__ import annotations
 
 import functools
+import random
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any, cast
@@ -186,13 +187,16 @@ class MemoryProxy(Proxy):
         books = self.books
         assert books.opened == len(books.hops), f"{books.opened} hops were opened, {len(books.hops)} recorded"
         assert self.connections == 0, f"{self.connections} connections are still open"
-        for upstream in [*self._upstreams, *self.left]:
-            pool = upstream.pool
-            assert pool.open == len(pool._idle), f"{upstream.name}: {pool.open} open, {len(pool._idle)} idle"
-            assert not pool._waiting
-            for trunks in (upstream.trunks, upstream.sockets.trunks):
-                left = (trunks.open, trunks._connecting, len(trunks._calls), len(trunks._waiting))
-                assert left == (0, 0, 0, 0), f"{upstream.name}: {left}"
+        for upstream in [*self.upstreams, *self.left]:
+            for endpoint, place in upstream.places.items():
+                pool = place.pool
+                assert pool.open == len(pool._idle), f"{upstream.name}: {pool.open} open, {len(pool._idle)} idle"
+                assert not pool._waiting
+                for trunks in (place.trunks, place.sockets.trunks):
+                    left = (trunks.open, trunks._connecting, len(trunks._calls), len(trunks._waiting))
+                    assert left == (0, 0, 0, 0), f"{upstream.name}: {left}"
+                assert endpoint.active == 0, f"{upstream.name}: {endpoint.active} attempts under way"
+            assert upstream.destination.ceilings.requests.count == 0
         for door in {side.door for _, side in self._inbound} | {side.door for *_, side in self._outbound}:
             assert not door.rooms._taken, door.rooms._taken
 
@@ -205,6 +209,7 @@ class Stage:
         web_limits: str = "", app: str = APP, protocol: str = "http", local: str = "127.0.0.1:9001",
         upstream: str = "",
     ) -> None:  # fmt: skip
+        random.seed(0)  # whom a balancer picks, and how long a retry waits
         self.port = MemoryPort()
         wall = self.port.wall()
         more = {"orders": orders, "web": web, "http": http, "raw": raw}

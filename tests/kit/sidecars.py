@@ -285,6 +285,7 @@ def steady(text: str, folder: Path, ports: Ports) -> str:
     text = text.replace(str(folder), "FOLDER")
     text = re.sub(r"\b[0-9a-f]{8}-[0-9a-z]{1,13}\b", "ID", text)
     text = re.sub(r"\d{4}-\d\d-\d\dT[0-9:.]+Z", "TIME", text)
+    text = re.sub(r"\b\d+ ms\)", "N ms)", text)
     for name, port in ports._known.items():
         text = re.sub(rf"\b{port}\b", f"PORT({name})", text)
     return text

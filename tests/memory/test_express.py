@@ -126,7 +126,7 @@ async def test_an_answer_that_is_special_is_handed_over(stage: Stage, answer: by
     [
         (b"HTTP/1.1 204 No Content\r\n\r\n", 204, b""),
         (b"HTTP/1.1 304 Not Modified\r\nETag: 1\r\nContent-Length: 7\r\n\r\n", 304, b""),
-        (b"HTTP/1.1 500 Oh\r\nContent-Length: 2\r\n\r\nno", 500, b"no"),
+        (b"HTTP/1.1 404 Oh\r\nContent-Length: 2\r\n\r\nno", 404, b"no"),
         (CHUNKED + b"2\r\nok\r\n1;a=b\r\n!\r\n0\r\nX-T: 1\r\n\r\n", 200, b"ok!"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n" + b"x" * 300_000, 200, b"x" * 300_000),
     ],

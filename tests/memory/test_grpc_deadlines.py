@@ -79,7 +79,10 @@ async def test_each_attempt_is_told_anew(stage: Stage) -> None:
     stage.app(h2_app(app))
     web = await h2_peer(stage, a_call(b"1S"))
     assert (await web.answer(1)).status == 200
-    assert app.told == [b"1000000u", b"800000u", b"600000u"]
+    first, second, third = (int(told.rstrip(b"u")) for told in app.told)
+    assert first == 1_000_000
+    assert first - 300_000 < second <= first - 200_000  # what the refusal took, and the wait before another attempt
+    assert second - 400_000 < third <= second - 200_000
 
 
 @pytest.mark.parametrize("delay", [1.0, 1.5])

@@ -225,7 +225,7 @@ async def test_a_tunnel_that_is_no_longer_declared_ends(stage: Stage) -> None:
     stage.app(echo, "127.0.0.1:5432")
     web = await tunnel(stage, b"orders-db:5432")
     await until(web, 10)
-    for upstream in stage.web._upstreams:
+    for upstream in stage.web.upstreams:
         upstream.retire(None, stage.now)
     stage.web.judge_again()
     assert (await web.answer(1)).reset == CONNECT_ERROR

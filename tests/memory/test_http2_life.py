@@ -254,9 +254,9 @@ async def _fall_silent(stage: Stage, reloaded: bool) -> None:
     web = await h2_call(stage, headers(1, grpc, end=False))
     await stage.quiet()
     if reloaded:
-        before = stage.web._upstreams
+        before = stage.web.upstreams
         stage.reload(web="    timeouts: {idle: 299s}")
-        assert not set(before) & set(stage.web._upstreams)
+        assert not set(before) & set(stage.web.upstreams)
     stage.attend()
     assert (await web.answer(1)).headers[b"grpc-status"] == b"4"
     assert 15 <= stage.now < 17

@@ -323,4 +323,5 @@ async def test_a_request_under_way_keeps_its_connection_when_the_identity_change
     stage.web.renew()
     assert (await web.answer()).status == 200
     await stage.quiet()
-    assert stage.web._upstreams[0].pool.open == 0  # it did not go back
+    (place,) = stage.web.upstreams[0].places.values()
+    assert place.pool.open == 0  # it did not go back

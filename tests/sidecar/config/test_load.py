@@ -28,7 +28,7 @@ ca: {address: "ca.example.org:443", enrolment: enrol.json}
 include: ["team/*.yaml"]
 defaults:
   timeouts: {connect: 1500ms, handshake: 1m30s}
-  limits: {pool: 7}
+  limits: {pool: 7, requests: 9}
   access_log: {mode: all}
   audit: {permits: each}
   tls: {unsafe_tls12: true}
@@ -58,7 +58,13 @@ services:
             unsafe_path_parameters: true
       - {name: raw, protocol: tcp, app: "localhost:5432", app_proxy_protocol: v2, proxy_protocol: {from: 10.0.0.7/32}}
     outbound:
-      - {to: bills, port: 9443, listen: "127.0.0.1:9001", host: bills.example.org}
+      - to: bills
+        port: 9443
+        listen: "127.0.0.1:9001"
+        host: bills.example.org
+        balance: round_robin
+        retries: {resends: 1, statuses: 503, budget: 0.1}
+        breaker: off
       - to: abroad
         listen: unix:/run/abroad.sock
         listen_mode: group

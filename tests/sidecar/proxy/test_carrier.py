@@ -9,7 +9,8 @@ from sidecar.http.h2 import H2Server
 from sidecar.http.message import NEED_DATA, Data, RequestHead
 from sidecar.net.memory import MemoryPort
 from sidecar.net.port import PeerGone
-from sidecar.proxy.carrier import Carrier, ServedStream
+from sidecar.proxy.carrier import Carrier
+from sidecar.proxy.streams import ServedStream
 from tests.kit.h2_wire import POST, RST_STREAM, Bench, a_server, data, frame, headers, word
 
 

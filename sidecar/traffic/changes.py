@@ -1,0 +1,100 @@
+"""What a route changes in a request or an answer: the front of its path, and header fields. By declaration only.
+
+A path is rewritten as bytes: what the route's prefix has matched is cut off, as many segments as it has, however they
+were escaped, and the new prefix put in its place. What follows stays byte for byte as it came (decision D4), so only
+who declares a rewrite changes what a signature covers.
+
+Fields that frame a message, name its host or belong to one connection or to the mesh cannot be changed: they would mean
+something else to the next reader than to us.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from sidecar.http.headers import HOP_BY_HOP, RESERVED
+from sidecar.patterns import PathTemplate, PatternError
+
+if TYPE_CHECKING:
+    from sidecar.hop import Headers
+
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)  # RFC 9110 section 5.6.2
+_KEPT: Final = HOP_BY_HOP | {
+    b"host", b"content-length", b"transfer-encoding", b"trailer", b"expect", b"x-forwarded-client-cert",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixRewrite:
+    """Another front for a path."""
+
+    segments: int  # that are cut off
+    front: bytes  # that is put there; empty for none, else without a slash at its end
+
+    @classmethod
+    def parse(cls, prefix: str, front: str) -> PrefixRewrite:
+        """Of `/old` and `/new`; `/` for nothing at all. Raises PatternError."""
+        before, after = _plain(prefix), _plain(front)
+        return cls(len([each for each in before.segments if each]), after.text.rstrip("/").encode("ascii"))
+
+    def apply(self, path: bytes) -> bytes:
+        """A path as received, without its query, that the prefix has matched."""
+        at = 0
+        for _ in range(self.segments):
+            at = path.find(b"/", at + 1)
+            if at < 0:
+                return self.front or b"/"
+        return self.front + path[at:] or b"/"
+
+
+def _plain(text: str) -> PathTemplate:
+    template = PathTemplate.parse(text)
+    if template.literal is None:
+        raise PatternError(f"{text!r}: a prefix to be rewritten has no placeholders")
+    if not text.isascii():
+        raise PatternError(f"{text!r}: write letters beyond ASCII as %XX here; they are sent as they stand")
+    return template
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderChanges:
+    """Fields to be taken away, put in the place of all of their name, and added."""
+
+    remove: frozenset[bytes] = frozenset()
+    replace: tuple[tuple[bytes, bytes], ...] = ()
+    add: tuple[tuple[bytes, bytes], ...] = ()
+
+    @classmethod
+    def parse(cls, remove: Sequence[str], replace: Mapping[str, str], add: Mapping[str, str]) -> HeaderChanges:
+        """Read what an operator says. Raises PatternError."""
+        return cls(
+            frozenset(_name(each) for each in remove),
+            tuple((_name(name), _value(name, value)) for name, value in replace.items()),
+            tuple((_name(name), _value(name, value)) for name, value in add.items()),
+        )
+
+    def apply(self, headers: Headers) -> Headers:
+        """The fields as they are sent on; the list that came where nothing is to be changed."""
+        if not (self.remove or self.replace or self.add):
+            return headers
+        gone = self.remove | {name for name, _ in self.replace}
+        return [field for field in headers if field[0] not in gone] + [*self.replace, *self.add]
+
+
+def _name(text: str) -> bytes:
+    if not _NAME.fullmatch(text):
+        raise PatternError(f"{text!r} is not a header name")
+    name = text.lower().encode("ascii")
+    as_read = name.replace(b"_", b"-")  # CGI and its heirs cannot tell them apart (decision D21)
+    if as_read in _KEPT or as_read.startswith(RESERVED):
+        raise PatternError(f"{text}: a field of the connection, the framing or the mesh is not for routes to change")
+    return name
+
+
+def _value(name: str, text: str) -> bytes:
+    if text != text.strip(" \t") or any((ch < " " and ch != "\t") or ch == "\x7f" for ch in text):
+        raise PatternError(f"header {name}: {text!r} has control characters, or spaces at its ends")
+    return text.encode("utf-8")

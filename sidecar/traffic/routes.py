@@ -1,0 +1,154 @@
+"""Which destination a request goes to: the first route in file order whose every condition holds.
+
+A condition that is not named holds for all; one that is named needs all of what it looks at to be there (a header or a
+query parameter that is absent satisfies nothing, and where it comes several times every one has to satisfy it). Routes
+decide where, never whether: authorization has been asked before.
+
+A route leads to one destination or to several by weight. The split takes a number in [0, 1): a throw of the dice for
+each request, or `sidecar.traffic.maglev.key_hash` of its caller scaled to that, so that the same caller always sees the
+same version.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import unquote_to_bytes
+
+from sidecar.patterns import PatternError
+from sidecar.traffic.changes import HeaderChanges, PrefixRewrite
+from sidecar.traffic.faults import FaultRules
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sidecar.hop import Hop
+    from sidecar.patterns import HeaderPattern, HostPattern, IdentityPattern, PathTemplate
+
+
+@dataclass(frozen=True, slots=True)
+class QueryPattern:
+    """What a query parameter must say. Names and values are compared decoded; `+` is a space."""
+
+    name: bytes
+    kind: Literal["exact", "prefix", "present"]
+    value: bytes = b""
+
+    def matches(self, query: bytes) -> bool:
+        """Whether it is there and every one of that name satisfies this."""
+        found = False
+        for part in query.split(b"&"):
+            name, _, value = part.partition(b"=")
+            if _decoded(name) == self.name:
+                if not self._accepts(_decoded(value)):
+                    return False
+                found = True
+        return found
+
+    def _accepts(self, value: bytes) -> bool:
+        return value == self.value if self.kind == "exact" else value.startswith(self.value)
+
+
+def _decoded(text: bytes) -> bytes:
+    return unquote_to_bytes(text.replace(b"+", b" ")) if b"+" in text or b"%" in text else text
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Destinations by weight, in whole numbers; 0 is nobody, for now."""
+
+    names: tuple[str, ...]
+    weights: tuple[int, ...]
+    _ends: tuple[int, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Raise PatternError for what is no split."""
+        if len(self.names) != len(self.weights) or not self.names:
+            raise PatternError("a split has destinations, and a weight for each")
+        if any(weight < 0 for weight in self.weights) or not sum(self.weights):
+            raise PatternError(f"{dict(zip(self.names, self.weights, strict=True))}: weights are 0 or more, not all 0")
+        object.__setattr__(self, "_ends", tuple(accumulate(self.weights)))
+
+    def choose(self, dice: float) -> str:
+        """The destination for this throw."""
+        if len(self.names) == 1:
+            return self.names[0]
+        return self.names[bisect_right(self._ends, int(dice * self._ends[-1]))]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One route: when it holds, where it leads, and what it changes on the way."""
+
+    name: str
+    to: Split
+    hosts: tuple[HostPattern, ...] = ()
+    paths: tuple[PathTemplate, ...] = ()
+    methods: frozenset[str] = frozenset()
+    headers: tuple[HeaderPattern, ...] = ()
+    query: tuple[QueryPattern, ...] = ()
+    callers: tuple[IdentityPattern, ...] = ()
+    rewrite: PrefixRewrite | None = None
+    request: HeaderChanges = field(default_factory=HeaderChanges)
+    response: HeaderChanges = field(default_factory=HeaderChanges)
+    fault: FaultRules | None = None
+
+    def matches(self, hop: Hop) -> bool:
+        """Whether every condition holds; the cheapest are asked first."""
+        return (
+            (not self.methods or hop.method in self.methods)
+            and (not self.paths or any(path.matches(hop.segments) for path in self.paths))
+            and (not self.hosts or any(host.matches(hop.host) for host in self.hosts))
+            and (not self.callers or (hop.peer is not None and any(each.matches(hop.peer) for each in self.callers)))
+            and all(header.matches(hop.headers) for header in self.headers)
+            and (not self.query or self._query_matches(hop.target))
+        )
+
+    def _query_matches(self, target: str) -> bool:
+        query = target.partition("?")[2].encode("ascii", "replace")
+        return all(each.matches(query) for each in self.query)
+
+
+class Routes:
+    """All routes of a listener. Immutable; a reload makes new ones."""
+
+    __slots__ = ("all",)
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self.all = tuple(routes)
+
+    def find(self, hop: Hop) -> Route | None:
+        """The first that matches; None where none does (404, flag NR)."""
+        for route in self.all:
+            if route.matches(hop):
+                return route
+        return None
+
+    def never(self) -> list[tuple[Route, Route]]:
+        """Routes that can never act, each with the earlier one that takes all of theirs: one that has no condition but
+        some that the later has as well. For `mesh check`.
+        """
+        found = []
+        for number, later in enumerate(self.all):
+            earlier = next((each for each in self.all[:number] if _takes_all_of(each, later)), None)
+            if earlier is not None:
+                found.append((later, earlier))
+        return found
+
+
+def _takes_all_of(earlier: Route, later: Route) -> bool:
+    return (
+        (not earlier.methods or (bool(later.methods) and later.methods <= earlier.methods))
+        and _among(later.paths, earlier.paths)
+        and _among(later.hosts, earlier.hosts)
+        and _among(later.callers, earlier.callers)
+        and set(earlier.headers) <= set(later.headers)
+        and set(earlier.query) <= set(later.query)
+    )
+
+
+def _among(theirs: tuple[object, ...], ours: tuple[object, ...]) -> bool:
+    """Whether whatever satisfies one of theirs satisfies one of ours, as far as they are written alike."""
+    return not ours or (bool(theirs) and set(theirs) <= set(ours))

@@ -1,0 +1,85 @@
+"""What the pure decisions about traffic cost: `python -m tests.bench.decisions`.
+
+Nanoseconds of processor time, best of five. The bar: at least a million decisions a second for one limiter key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import cycle
+from random import Random
+from time import process_time
+from zoneinfo import ZoneInfo
+
+from sidecar.config.schema import Address
+from sidecar.traffic.budget import Budget
+from sidecar.traffic.destination import Algorithm, Destination, DestinationRules
+from sidecar.traffic.endpoints import Declared
+from sidecar.traffic.gcra import Levels, Rate
+from sidecar.traffic.outcome import Outcome
+from sidecar.traffic.quota import MemoryStore, Quota, QuotaRules
+from sidecar.traffic.throttle import Throttle, ThrottleRules
+
+TIMES = 100_000
+NOON = 1_795_608_000.0
+
+
+def cost(step: Callable[[float], object], start: float = 1000.0) -> float:
+    """Seconds for one call, time going on by a microsecond each."""
+    best = float("inf")
+    for _ in range(5):
+        now, began = start, process_time()
+        for _ in range(TIMES):
+            now += 1e-6
+            step(now)
+        best = min(best, process_time() - began)
+        start = now
+    return best / TIMES
+
+
+def attempt(count: int, balance: Algorithm) -> Callable[[float], object]:
+    """One request that goes well: budget, ceiling, pick, begin, end."""
+    entries = [Declared(Address(f"10.0.{n // 250}.{n % 250 + 1}", 80)) for n in range(count)]
+    destination = Destination(entries, Random(1).random, 0.0, DestinationRules(balance=balance))
+    requests, keys = destination.ceilings.requests, cycle(b"caller-%d" % n for n in range(1000))
+
+    def step(now: float) -> None:
+        requests.enter()
+        destination.budget.request(now)
+        endpoint = destination.begin(now, (), next(keys))
+        assert endpoint is not None
+        destination.end(endpoint, Outcome.GOOD, now, now + 1e-5)
+        requests.leave()
+
+    return step
+
+
+def main() -> None:
+    """Print a line for each."""
+    one, refusing = Rate("one", 1e9, 1000), Rate("one", 1.0, 1)
+    three = Levels((Rate("listener", 1e9, 1000), Rate("caller", 1e9, 1000), Rate("endpoint", 1e9, 1000)))
+    keys = ("", "spiffe://mesh/ns/shop/sa/web", "GET /orders/{id}")
+    throttle = Throttle(ThrottleRules(rate=1e9, burst=1000))
+    quota = Quota(QuotaRules("daily", 10**9, "day", ZoneInfo("Europe/Berlin")), MemoryStore())
+    budget = Budget()
+    kind: Algorithm
+    rows: list[tuple[str, float]] = [
+        ("an empty call", cost(lambda now: None)),
+        ("limit, one key, let in", cost(lambda now: one.take(now, "web"))),
+        ("limit, one key, refused", cost(lambda now: refusing.take(now, "web"))),
+        ("limit, one key, let in, no lambda around it", cost(Rate("bare", 1e9, 1000).take)),
+        ("limits, three levels", cost(lambda now: three.take(now, keys))),
+        ("throttle", cost(lambda now: throttle.check(now, "web"))),
+        ("quota", cost(lambda now: quota.take(now, "web"), NOON)),
+        ("budget, a request", cost(budget.request)),
+    ]
+    for count in (1, 3, 10, 1000):
+        rows += [(f"a whole attempt, least loaded of {count}", cost(attempt(count, "least_loaded")))]
+    for kind in ("round_robin", "weighted", "maglev"):
+        rows += [(f"a whole attempt, {kind} of 10", cost(attempt(10, kind)))]
+    for name, seconds in rows:
+        print(f"{name:45} {seconds * 1e9:6.0f} ns {1 / seconds / 1e6:6.2f} M/s")
+
+
+if __name__ == "__main__":
+    main()
