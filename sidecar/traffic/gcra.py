@@ -53,7 +53,7 @@ class Refused(NamedTuple):
 class Rate:
     """One level: `rate` requests a second for each key, `burst` of them at once."""
 
-    __slots__ = ("_edge", "_interval", "_lead", "_most", "_old", "_period", "_young", "burst", "name", "rate")
+    __slots__ = ("_edge", "_interval", "_lead", "_most", "_old", "_period", "_slack", "_young", "burst", "name", "rate")
 
     def __init__(self, name: str, rate: float, burst: int = 1, *, most_keys: int = MOST_KEYS) -> None:
         """Raises ValueError for what is no rate."""
@@ -63,7 +63,8 @@ class Rate:
         self.rate = rate
         self.burst = burst
         self._interval = 1.0 / rate
-        self._lead = self._interval * (burst - 1 + _ROUNDING)  # how far ahead of the clock the TAT may be
+        self._slack = self._interval * _ROUNDING
+        self._lead = self._interval * (burst - 1) + self._slack  # how far ahead of the clock the TAT may be
         self._period = max(1.0, 2.0 * self._interval * (burst + 1))
         self._most = most_keys
         self._young: dict[str, float] = {}  # key → TAT
@@ -82,7 +83,7 @@ class Rate:
             return 0.0
         over = tat - now - self._lead
         if over > 0.0:
-            return over
+            return over + self._slack  # so that who waits so long is let in, rounding or not
         young[key] = tat + self._interval
         return 0.0
 
@@ -108,7 +109,7 @@ class Rate:
         """How this key stands; changes nothing."""
         tat = self._young.get(key, self._old.get(key, now))
         ahead = max(0.0, tat - now)
-        wait = max(0.0, ahead - self._lead)
+        wait = ahead - self._lead + self._slack if ahead > self._lead else 0.0
         remaining = 0 if wait else min(self.burst, int((self._lead - ahead) / self._interval + 1.0))
         return Standing(self.burst, remaining, ahead, wait)
 
@@ -166,8 +167,8 @@ class Levels:
             if tat is None or now >= rate._edge:
                 key, tat = rate._find(now, key)
             over = tat - now - rate._lead
-            if over > 0.0 and (worst is None or over > worst.wait):
-                worst = Refused(rate, key, over)
+            if over > 0.0 and (worst is None or over + rate._slack > worst.wait):
+                worst = Refused(rate, key, over + rate._slack)
             found[number] = key
             tats[number] = (tat if tat > now else now) + rate._interval
             number += 1  # noqa: SIM113 - enumerate would make a pair for every level
