@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 import pytest
 
-from sidecar.config.load import load_text
+from sidecar.config.posture import show_moment
+from sidecar.config.schema import Frequency, RateLimit
 from sidecar.errors import RateLimited
+from sidecar.net.memory import EPOCH
 from tests.kit import apps
 from tests.kit.h1_line import Answer, Line, Request
 from tests.kit.h2_line import h2_call
 from tests.kit.h2_wire import headers
 from tests.kit.hops import MALLORY, WEB
-from tests.kit.play import MESH, Stage, scene
+from tests.kit.play import Stage, scene
 
 GET = b"GET / HTTP/1.1\r\nHost: orders\r\n\r\n"
 SLOW = "    rates: [{name: few, limit: 2/s, per: caller}]"
-ALL = "    allow: [{name: all, from: '**'}]"  # instead of web alone
 CALL = [
     (b":method", b"POST"), (b":scheme", b"http"), (b":authority", b"orders"), (b":path", b"/shop.Orders/Get"),
     (b"content-type", b"application/grpc"), (b"te", b"trailers"),
@@ -88,7 +89,7 @@ async def test_what_the_express_has_sent_is_not_taken_again_by_the_general_way(s
     assert await asked(peer, GET, GET, GET, GET) == [200, 200, 200, 429]
 
 
-@scene(orders=SLOW + "\n" + ALL, to="")
+@scene(orders=SLOW, may="'**'")
 async def test_callers_have_a_limit_each(stage: Stage) -> None:
     stage.app(apps.always(apps.OK))
     web, other = await stage.peer(WEB), await stage.peer(MALLORY)
@@ -96,7 +97,7 @@ async def test_callers_have_a_limit_each(stage: Stage) -> None:
     assert await asked(other, GET, GET, GET) == [200, 200, 429]
 
 
-@scene(orders=rates("name: all, limit: 3/s") + "\n" + ALL)
+@scene(orders=rates("name: all, limit: 3/s"), may="'**'")
 async def test_a_listener_has_one_limit_for_all_callers(stage: Stage) -> None:
     stage.app(apps.always(apps.OK))
     web, other = await stage.peer(WEB), await stage.peer(MALLORY)
@@ -113,7 +114,7 @@ async def test_an_endpoint_is_a_method_of_a_template(stage: Stage) -> None:
     assert await asked(peer, *[get("/elsewhere")] * 5) == [200] * 5
 
 
-@scene(orders=rates("name: each, limit: 1/s, per: endpoint") + "\n    allow: [{from: web, path: [/a/**, /b]}]")
+@scene(orders=rates("name: each, limit: 1/s, per: endpoint"), may="web, path: [/a/**, /b]")
 async def test_without_a_path_of_its_own_it_goes_by_the_templates_of_the_rules(stage: Stage) -> None:
     stage.app(apps.always(apps.OK))
     peer = await stage.peer()
@@ -124,13 +125,14 @@ async def test_without_a_path_of_its_own_it_goes_by_the_templates_of_the_rules(s
 async def test_each_value_of_a_header_has_its_own_and_those_without_share_one(stage: Stage) -> None:
     stage.app(apps.always(apps.OK))
     peer = await stage.peer()
-    for more in (b"", b"x-api-key: a\r\n", b"X-API-Key: b\r\n", b"x-api-key: " + b"c" * 500 + b"\r\n",
-                 b"x-api-key: " + b"c" * 499 + b"d\r\n", b"x-api-key: \r\n", b"x-api-key: a\r\nx-api-key: b\r\n"):  # fmt: skip
-        assert await asked(peer, *[get(more=more)] * 3) == [200, 200, 429], more
+    long = b"c" * 500
+    for values in ((), (b"a",), (b"b",), (b"",), (b"a", b"b"), (long + b"d",), (long + b"e",)):
+        request = get(more=b"".join(b"X-Api-Key: %b\r\n" % value for value in values))
+        assert await asked(peer, request, request, request) == [200, 200, 429], values
     assert stage.orders.books.by_express > 0
 
 
-@scene(orders=rates("name: writes, limit: 1/s, method: [POST, PUT], from: web, path: /orders") + "\n" + ALL)
+@scene(orders=rates("name: writes, limit: 1/s, method: [POST, PUT], from: web, path: /orders"), may="'**'")
 async def test_a_filter_narrows_a_limit_as_it_does_a_rule(stage: Stage) -> None:
     stage.app(apps.always(apps.OK))
     web, other = await stage.peer(WEB), await stage.peer(MALLORY)
@@ -139,7 +141,7 @@ async def test_a_filter_narrows_a_limit_as_it_does_a_rule(stage: Stage) -> None:
     assert await asked(other, post, post) == [200, 200]
 
 
-@scene(orders=rates("name: wide, limit: 9/s", "name: narrow, limit: 1/s, path: /a", "name: mine, limit: 4/s, per: caller"))
+@scene(orders=rates("limit: 9/s", "name: narrow, limit: 1/s, path: /a", "name: mine, limit: 4/s, per: caller"))
 async def test_who_is_refused_by_one_takes_from_none(stage: Stage) -> None:
     stage.app(apps.always(apps.OK))
     peer = await stage.peer()
@@ -154,9 +156,10 @@ async def test_who_is_refused_by_one_takes_from_none(stage: Stage) -> None:
 @scene(orders=rates("name: all, limit: 2/s"), http=", routes: [{path: /**, max_body: 1B}]")
 async def test_who_is_refused_for_another_reason_takes_nothing(stage: Stage) -> None:
     stage.app(apps.always(apps.OK))
-    stranger, web = await stage.peer(MALLORY), await stage.peer(WEB)
-    assert await asked(stranger, *[GET] * 9) == [403] * 9
-    assert await asked(web, get("/a%00b"), get(more=b"Content-Length: 2\r\n", method="POST") + b"hi") == [400, 413]
+    assert await asked(await stage.peer(MALLORY), *[GET] * 9) == [403] * 9
+    assert await asked(await stage.peer(), get("/a%00b")) == [400]
+    assert await asked(await stage.peer(), get(more=b"Content-Length: 2\r\n", method="POST") + b"hi") == [413]
+    web = await stage.peer()
     assert await asked(web, GET, GET, GET) == [200, 200, 429]
 
 
@@ -242,10 +245,45 @@ async def test_raw_connections_over_the_limit_are_closed(stage: Stage) -> None:
 # ---- change ----------------------------------------------------------------------------------------------------------
 
 
-def other(**more: str) -> Any:
-    """The configuration of orders with other additions."""
-    from tests.kit.play import APP
+def reload(stage: Stage, *specs: RateLimit) -> None:
+    """Put these limits in force; the connections stay."""
+    service = replace(stage.orders.service, rates=specs)
+    before = stage.orders._generation
+    stage.orders._generation = stage.orders._maker.generation(service, before)
+    for (_, old), (_, new) in zip(before.inbound, stage.orders._generation.inbound, strict=True):
+        new.take_over(old)
 
-    said = dict.fromkeys(("orders", "web", "http", "raw", "orders_limits", "web_limits", "to"), "")
-    said |= {"app": APP, "protocol": "http", "local": "127.0.0.1:9001"} | more
-    return load_text(MESH % said).services["orders"]
+
+@scene(orders=rates("name: one, limit: 2/m, per: caller", "name: two, limit: 3/m"))
+async def test_over_a_reload_limits_that_stay_remember_and_others_begin_anew(stage: Stage) -> None:
+    stage.app(apps.always(apps.OK))
+    one, two = stage.orders.service.rates
+    peer = await stage.peer()
+    assert await asked(peer, GET, GET, GET) == [200, 200, 429]
+    reload(stage, replace(one, where=two.where, callers=()), two)
+    assert await asked(peer, GET) == [429]
+    reload(stage, replace(one, limit=Frequency(60, "m")), two)
+    assert await asked(peer, GET, GET) == [200, 429]
+    assert limited(stage)[-1] == "two"
+    reload(stage)
+    assert await asked(peer, *[GET] * 5) == [200] * 5
+
+
+# ---- floods ----------------------------------------------------------------------------------------------------------
+
+
+@scene(orders=rates("name: key, limit: 1/m, per: header x-api-key", "name: mine, limit: 5/s, per: caller"))
+async def test_invented_values_end_at_the_limit_of_who_invents_them(stage: Stage) -> None:
+    stage.app(apps.always(apps.OK))
+    peer = await stage.peer()
+    statuses = await asked(peer, *[get(more=b"X-Api-Key: %d\r\n" % number) for number in range(8)])
+    assert statuses == [200] * 5 + [429] * 3
+    assert limited(stage) == ["mine"] * 3
+
+
+@scene(may="'**'", http=f", posture: permissive, until: '{show_moment(EPOCH + 3600.0)}'", orders=SLOW)
+async def test_those_without_identity_share_what_one_caller_has(stage: Stage) -> None:
+    stage.app(apps.always(apps.OK))
+    assert await asked(await stage.stranger(), GET, GET) == [200, 200]
+    assert await asked(await stage.stranger(), GET) == [429]
+    assert await asked(await stage.peer(), GET, GET) == [200, 200]
