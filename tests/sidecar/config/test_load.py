@@ -86,7 +86,7 @@ services:
       - from: shop/old
         port: raw
     rates:
-      - {name: old, limit: 6000/m, burst: 50, per: header X-Api-Key, from: shop/old, method: GET, path: /a/**, port: web}
+      - {name: old, limit: 6000/m, burst: 5, per: header X-Api-Key, from: shop/old, method: GET, path: /a/**, port: web}
     health: {listen: "0.0.0.0:9090"}
     timeouts: {connect: 1s, request_head: 3s, response_head: 4s, idle: 4m, keep_alive: 6s, tcp_idle: 2h,
                pool_idle_app: 7s, pool_idle_peer: 8s, lame_duck: 9s, drain: 0s, slow: 6s, detect: 1s}
