@@ -70,7 +70,7 @@ def _meet(rate: RateLimit, rule: Rule) -> bool:
     methods = set(rate.methods or rule.methods or KNOWN_METHODS) & set(rule.methods or KNOWN_METHODS)
     callers = not rate.callers or any(_same_caller(a, b) for a in rate.callers for b in rule.callers)
     paths = not (rate.paths and rule.paths) or any(_same_path(a, b) for a in rate.paths for b in rule.paths)
-    return callers and paths and (bool(methods) or not (rate.methods or rule.methods))
+    return callers and paths and bool(methods)
 
 
 def _same_path(one: PathTemplate, other: PathTemplate) -> bool:
