@@ -464,9 +464,9 @@ CODES: Final[Mapping[str, Code]] = dict((
         ),
     ),
     _code(
-        "MESH081", "a rate limit that another one never lets be reached",
+        "MESH081", "a rate limit that another one leaves nothing to",
         "All limits hold at once. Another one comes for all that this one does, shared by as many callers or more, and "
-        "is lower: it refuses first, every time.",
+        "is no higher: it refuses all that this one would.",
         "Lower this limit, raise the other, or remove one of them.",
         *_rules(
             "allow: [{from: [web, cart]}]\nrates: [{limit: 100/s}, {limit: 200/s, per: caller}]",

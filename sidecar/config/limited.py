@@ -1,9 +1,9 @@
-"""Rate limits that can never act, or that hold nobody back. Every claim that one never acts is proved: what it is for
-cannot be allowed, or another limit is reached first by whatever would reach it.
+"""Rate limits that change nothing, or that hold nobody back. Every claim of the first kind is proved: what the limit is
+for cannot be allowed, or another limit refuses all that it would.
 
-Of two limits by the cell rate algorithm, one is always reached first where it comes for all that the other does, for as
-many or more of them together, and has neither a higher rate nor a larger burst: then at most `burst + rate × time` get
-past it in any time, and that is no more than the other lets in.
+Of two limits by the cell rate algorithm, one refuses all that the other would where it comes for all that the other
+does, for as many or more of them together, and has neither a higher rate nor a larger burst: then at most
+`burst + rate × time` get past it in any time, and that is no more than the other lets in.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def limited(view: View, book: Book) -> None:
             continue
         first = _first(index, view.rates, listeners)
         if first is not None:
-            message = f"{rate.name} never acts: {first.value.name} ({book.place(first.path)}) is always reached first"
+            message = f"{rate.name} changes nothing: {first.value.name} ({book.place(first.path)}) refuses all it would"
             book.warn("MESH081", placed.path, message, "lower this one, raise the other, or remove one of them")
         elif rate.per.kind == "header" and not _is_kept(rate, service.rates, listeners):
             message = f"{rate.name} holds nobody back who sends another value of {rate.per.header} each time"
@@ -102,7 +102,7 @@ def _is_kept(rate: RateLimit, rates: Sequence[RateLimit], listeners: Sequence[In
 
 
 def _first(index: int, rates: Sequence[Placed[RateLimit]], listeners: Sequence[Inbound]) -> Placed[RateLimit] | None:
-    """The limit that is always reached before this one, if there is one."""
+    """A limit that refuses all that this one would, if there is one."""
     loose = rates[index].value
     return next(
         (each for number, each in enumerate(rates) if _is_first(number, each.value, index, loose, listeners)), None
@@ -110,7 +110,7 @@ def _first(index: int, rates: Sequence[Placed[RateLimit]], listeners: Sequence[I
 
 
 def _is_first(number: int, tight: RateLimit, index: int, loose: RateLimit, listeners: Sequence[Inbound]) -> bool:
-    """Whether the other limit refuses whatever this one would; of two that say the same, the earlier one does."""
+    """Whether the other limit refuses all that this one would; of two that say the same, the earlier one counts."""
     if number == index or not _holds(tight, loose, listeners) or not _lower(tight, loose):
         return False
     return number < index or not (_lower(loose, tight) and _holds(loose, tight, listeners))
