@@ -258,6 +258,24 @@ class CrossSite(PolicyDenied):
     name = "cross_site"
 
 
+class RateLimited(HopError):
+    """A rate limit has no room for it at this moment."""
+
+    name = "rate_limited"
+    fault = Fault.DOWNSTREAM
+    flag = "RL"
+
+    def __init__(
+        self, detail: str = "", *, limit: str = "", per: str = "", wait: float = 1.0,
+        told: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> None:  # fmt: skip
+        super().__init__(detail)
+        self.limit = limit  # its name
+        self.per = per  # `listener`, `caller`, `endpoint` or `header`
+        self.wait = wait  # seconds until there is room
+        self.told = told  # the header fields that tell the caller so
+
+
 # ---- what the upstream did ---------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from sidecar.config.assemble import Placed, View
 from sidecar.config.cover import KNOWN_METHODS
 from sidecar.config.inert import settings
+from sidecar.config.limited import limited
 from sidecar.config.mistakes import Book, nearest
 from sidecar.config.overlap import overlaps
 from sidecar.config.posture import posture_of, show_moment
@@ -37,6 +38,7 @@ def advise(config: MeshConfig, views: Sequence[View], book: Book, now: float | N
             _tcp(view, rule, book)
             _hosts(view, rule, views, book)
         overlaps(view, book)
+        limited(view, book)
         spoken(view, book)
     settings(config, views, book)
 

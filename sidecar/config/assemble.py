@@ -18,7 +18,7 @@ from sidecar.config.files import Collected
 from sidecar.config.mistakes import Book, meant, nearest
 from sidecar.config.plain import Scope
 from sidecar.config.reader import Draft
-from sidecar.config.schema import Address, Effect, Health, Inbound, MeshConfig, Outbound, Rule, Service
+from sidecar.config.schema import Address, Effect, Health, Inbound, MeshConfig, Outbound, RateLimit, Rule, Service
 
 T = TypeVar("T")
 
@@ -47,6 +47,7 @@ class View:
     outbound: list[Placed[Outbound]] = field(default_factory=list)
     allow: list[Placed[Rule]] = field(default_factory=list)
     deny: list[Placed[Rule]] = field(default_factory=list)
+    rates: list[Placed[RateLimit]] = field(default_factory=list)
     service: Service | None = None
 
     @property
@@ -81,6 +82,7 @@ def assemble(collected: Collected, scope: Scope, book: Book) -> tuple[MeshConfig
         _add_outbound(view, views, collected.broken, book)
         view.allow = _rules(view, "allow", book)
         view.deny = _rules(view, "deny", book)
+        view.rates = _rates(view, book)
         view.service = _service(view, main.values.get("defaults"), free)
     config = MeshConfig(
         trust_domain=scope.trust_domain,
@@ -173,6 +175,7 @@ def _service(view: View, defaults: Draft | None, free: _FreePorts) -> Service:
         outbound=tuple(each.value for each in view.outbound),
         allow=tuple(each.value for each in view.allow),
         deny=tuple(each.value for each in view.deny),
+        rates=tuple(each.value for each in view.rates),
         **merged,
     )
     return service
@@ -297,8 +300,25 @@ def _rules(view: View, effect: Effect, book: Book) -> list[Placed[Rule]]:
     return rules
 
 
+def _rates(view: View, book: Book) -> list[Placed[RateLimit]]:
+    rates = []
+    for index, draft in enumerate(view.draft.values.get("rates", [])):
+        path = f"{view.path}.rates[{index}]"
+        if draft.incomplete:
+            view.incomplete = True
+            continue
+        names = _listener_names(draft.values.get("ports", ()), view, path, book)
+        filled = {
+            "name": draft.values.get("name", f"rate-{index + 1}"),
+            "burst": draft.values.get("burst", draft.values["limit"].count),
+            "ports": names,
+        }
+        rates.append(Placed(draft.build(**filled), path))
+    return rates
+
+
 def _listener_names(wanted: Sequence[str], view: View, path: str, book: Book) -> tuple[str, ...]:
-    """Listener names for what a rule's `port` says."""
+    """Listener names for what the `port` of a rule or a limit says."""
     listeners = [placed.value for placed in view.inbound]
     names = []
     for index, each in enumerate(wanted):

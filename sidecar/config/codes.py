@@ -409,8 +409,8 @@ CODES: Final[Mapping[str, Code]] = dict((
     ),
     _code(
         "MESH064", "detection where only HTTP may pass",
-        "A rule or a route looks at HTTP. Passed as raw TCP, anything else would get around it, so it is refused; what "
-        "`auto` adds is a wait for callers who say nothing.",
+        "A rule, a route or a limit looks at HTTP. Passed as raw TCP, anything else would get around it, so it is "
+        "refused; what `auto` adds is a wait for callers who say nothing.",
         "Declare the listener `protocol: http`.",
         *_services(
             "inbound: [{app: '127.0.0.1:8080', protocol: auto}]\nallow: [{from: web, path: /orders/**}]",
@@ -451,6 +451,36 @@ CODES: Final[Mapping[str, Code]] = dict((
         *_services(
             "inbound: [{app: '127.0.0.1:8080', proxy_protocol: {from: 10.0.0.7/32}}]\nallow: [{from: web}]",
             "inbound: [{app: '127.0.0.1:8080', proxy_protocol: {from: 127.0.0.1/32}}]\nallow: [{from: web}]",
+        ),
+    ),
+    _code(
+        "MESH080", "a rate limit that nothing comes under",
+        "Nobody may do what the limit is for, or it looks at HTTP where only raw TCP passes. Whoever wrote it relies "
+        "on a limit that is not there.",
+        "Compare `from`, `method`, `path` and `port` with the rules under `allow`.",
+        *_rules(
+            "allow: [{from: web, path: /orders}]\nrates: [{limit: 10/s, path: /refunds}]",
+            "allow: [{from: web, path: /orders}]\nrates: [{limit: 10/s, path: /orders}]",
+        ),
+    ),
+    _code(
+        "MESH081", "a rate limit that another one leaves nothing to",
+        "All limits hold at once. Another one comes for all that this one does, shared by as many callers or more, and "
+        "is no higher: it refuses all that this one would.",
+        "Lower this limit, raise the other, or remove one of them.",
+        *_rules(
+            "allow: [{from: [web, cart]}]\nrates: [{limit: 100/s}, {limit: 200/s, per: caller}]",
+            "allow: [{from: [web, cart]}]\nrates: [{limit: 100/s}, {limit: 60/s, per: caller}]",
+        ),
+    ),
+    _code(
+        "MESH082", "a rate limit that callers can walk around",
+        "Each value of the header has an allowance of its own, and a caller may send what it likes: with another value "
+        "each time it is never held.",
+        "Put a limit with `per: caller` or `per: listener` beside it, which holds whoever invents values.",
+        *_rules(
+            "allow: [{from: web}]\nrates: [{limit: 10/s, per: header x-api-key}]",
+            "allow: [{from: web}]\nrates: [{limit: 10/s, per: header x-api-key}, {limit: 50/s, per: caller}]",
         ),
     ),
 ))  # fmt: skip

@@ -28,7 +28,7 @@ from sidecar.config.fields import (
     Table,
     fields_of,
 )
-from sidecar.config.schema import Inbound, MeshConfig, Outbound, Route, Rule, Service
+from sidecar.config.schema import Inbound, MeshConfig, Outbound, RateLimit, Route, Rule, Service
 
 RESTART: Final = "it is fixed when a sidecar starts: restart it, or take the change back"
 # Who we are, whom we trust, and what is opened once in the life of the process. Keys of the file, then of the service.
@@ -36,7 +36,8 @@ _FIXED: Final = frozenset(("trust_domain", "ca", "identity", "health", "access_l
 _NEXT_START: Final = frozenset(("run", "env"))  # of a command that runs already: said, not acted on
 _OF_THE_FILE: Final = ("trust_domain", "ca")  # the rest of it is in its services already
 _ORDERED: Final = (Rule, Route)  # the first that matches decides
-_NOUNS: Final[dict[type, str]] = {Rule: "rule", Inbound: "listener", Outbound: "upstream", Route: "route"}
+_NOUNS: Final[dict[type, str]] = {Rule: "rule", Inbound: "listener", Outbound: "upstream", Route: "route",
+                               RateLimit: "limit"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

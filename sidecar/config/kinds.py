@@ -23,6 +23,7 @@ from sidecar.config.quantities import (
     show_seconds,
     show_size,
 )
+from sidecar.config.rates import FREQUENCY_SCHEMA, PER_SCHEMA, read_frequency, read_per
 from sidecar.patterns import HostPattern, IdentityPattern, PathTemplate
 
 TEXTUAL: Final = ["string", "integer"]  # the JSON types of text: plain digits are text too
@@ -141,6 +142,8 @@ KINDS: Final[Mapping[str, Kind]] = {
         {"type": ["string", "integer"], "pattern": "^[1-9][0-9]{0,11}(B|KiB|MiB|GiB)$", "minimum": 1},
         show_size,
     ),
+    "frequency": Kind("how often, like 100/s", read_frequency, FREQUENCY_SCHEMA),
+    "per": Kind("`listener`, `caller`, `endpoint`, or `header` and its name", read_per, PER_SCHEMA),
     "label": _named("a name", _LABEL, 64, "use letters, digits, . _ and -"),
     "service": _named("a service name", _SERVICE, 63, "use lower-case letters, digits, _ and -"),
     "namespace": _named("a namespace", _LABEL, 63, "use letters, digits, . _ and -"),

@@ -53,6 +53,7 @@ def _unique(items: Iterable[object], name_of: Callable[..., tuple[str, str]], wh
 def _names(view: View, book: Book) -> None:
     rules = sorted((*view.allow, *view.deny), key=lambda each: _line(book, each.path))
     _unique(rules, lambda each: (each.value.name, f"{each.path}.name"), "rule name", book)
+    _unique(view.rates, lambda each: (each.value.name, f"{each.path}.name"), "limit name", book)
     _unique(view.inbound, lambda each: (each.value.name, f"{each.path}.name"), "listener name", book)
     _unique(view.outbound, lambda each: (each.value.name, f"{each.path}.to"), "upstream", book)
 

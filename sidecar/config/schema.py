@@ -45,6 +45,8 @@ HeaderName = Annotated[str, "header"]
 EnvironmentName = Annotated[str, "environment"]
 FilePath = Annotated[str, "path"]
 Endpoint = Annotated["Address", "endpoint"]  # host:port, or a Unix socket
+Often = Annotated["Frequency", "frequency"]
+Whose = Annotated["Per", "per"]
 Command = Annotated[tuple[str, ...], "command"]
 
 
@@ -109,6 +111,33 @@ class Address:
         if self.unix:
             return self.host
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Frequency:
+    """`100/s`: so many in a second, minute, hour or day."""
+
+    count: int
+    unit: Literal["s", "m", "h", "d"]
+
+    @property
+    def per_second(self) -> float:
+        """The same as a rate."""
+        return self.count / {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}[self.unit]
+
+    def __str__(self) -> str:
+        return f"{self.count}/{self.unit}"
+
+
+@dataclass(frozen=True, slots=True)
+class Per:
+    """Who has a limit together: all at a listener, each caller, each endpoint, or each value of a header."""
+
+    kind: Literal["listener", "caller", "endpoint", "header"]
+    header: str = ""  # lower-case; only of that kind
+
+    def __str__(self) -> str:
+        return f"header {self.header}" if self.header else self.kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +290,44 @@ class Rule:
     ports: tuple[ListenerRef, ...] = described("Names or ports of inbound listeners.", (), yaml="port", some=True)
     shadow: bool = described("Judge, count and log this rule, but do not act on it.", False)
     where: Where = described("Where the rule stands.", Where("", 0), hidden=True)
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """How often something may be asked, by how many together; see docs/rate-limits.md. All limits that a request comes
+    under hold at once; over any of them it is refused with 429, and takes nothing from the others.
+    """
+
+    name: Label = described(
+        "A name, unique among the limits of its service, for callers, logs, metrics and `mesh explain`.",
+        filled="`rate-1`, `rate-2`, … by its place in the list",
+    )
+    limit: Often = described("How often: `100/s`, `6000/m`, `500/h` or `1000/d`.")
+    burst: Count = described(
+        "How many may come at once after a pause.", filled="as many as `limit` names: 100 of `100/s`"
+    )
+    per: Whose = described(
+        "Who shares it: `listener` (everybody who calls it), `caller` (each identity has its own), `endpoint` (each "
+        "method of each path template has its own), or `header x-api-key` (each value has its own, and all requests "
+        "without that header one together).",
+        Per("listener"),
+    )
+    callers: tuple[IdentityPattern, ...] = described(
+        "Whom it is for, in the words of rules; absent means everybody.", (), yaml="from", some=True
+    )
+    methods: tuple[Method, ...] = described("HTTP methods; absent means all.", (), yaml="method", some=True)
+    paths: tuple[PathTemplate, ...] = described(
+        "Path templates, as in rules; absent means all.", (), yaml="path", some=True
+    )
+    ports: tuple[ListenerRef, ...] = described(
+        "Names or ports of inbound listeners; absent means all.", (), yaml="port", some=True
+    )
+    where: Where = described("Where the limit stands.", Where("", 0), hidden=True)
+
+    @property
+    def http_only(self) -> bool:
+        """Whether it names something that only HTTP has."""
+        return bool(self.methods or self.paths or self.per.kind in ("endpoint", "header"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -432,6 +499,7 @@ class Service:
     forward_proxy: Address | None = described("Loopback address of the forward proxy; absent for none.", None)
     allow: tuple[Rule, ...] = described("Who may call. Nobody may whom no rule allows.", ())
     deny: tuple[Rule, ...] = described("Who may not, whatever `allow` says.", ())
+    rates: tuple[RateLimit, ...] = described("How often it may be called; absent means without limit.", ())
     health: Health = described("Probes and metrics.", factory=Health)
     timeouts: Timeouts = described("Over the defaults.", factory=Timeouts)
     limits: Limits = described("Over the defaults.", factory=Limits)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sidecar.config.schema import Inbound, MeshConfig, Rule, Service
+from sidecar.config.schema import Inbound, MeshConfig, RateLimit, Rule, Service
 from sidecar.patterns import IdentityPattern
 
 
 def sentences(config: MeshConfig) -> list[str]:
-    """Every rule of every service, deny before allow as they are judged; then who may not be called at all."""
+    """Every rule of every service, deny before allow as they are judged, then its limits; and who may not be called."""
     lines = []
     for service in config.services.values():
         lines += [sentence(service, rule) for rule in (*service.deny, *service.allow)]
+        lines += [limited(service, rate) for rate in service.rates]
         if service.inbound and not any(not rule.shadow for rule in service.allow):
             lines.append(f"{service.name}: nobody may call it")
     return lines
@@ -31,6 +32,27 @@ def sentence(service: Service, rule: Rule) -> str:
         parts.append(f"on {_either(rule.ports)}")
     if rule.shadow:
         parts.append("(shadow: judged and logged, without effect)")
+    return " ".join(parts)
+
+
+def limited(service: Service, rate: RateLimit) -> str:
+    """One rate limit: "orders: each caller may POST /orders 10 times a second"."""
+    shares = {
+        "listener": f"{_either(map(caller, rate.callers)) if rate.callers else 'all callers'} together may",
+        "caller": f"each caller{f' of {_either(map(caller, rate.callers))}' if rate.callers else ''} may",
+    }
+    who = shares.get(rate.per.kind) or f"{_either(map(caller, rate.callers)) if rate.callers else 'all callers'} may"
+    what = f"{_either(rate.methods) if rate.methods else 'call'} "
+    what += _either(map(str, rate.paths)) if rate.paths else "any path" if rate.http_only else "anything"
+    count = "once" if rate.limit.count == 1 else f"{rate.limit.count} times"
+    unit = {"s": "a second", "m": "a minute", "h": "an hour", "d": "a day"}[rate.limit.unit]
+    parts = [f"{service.name}: {who} {what} {count} {unit}"]
+    if rate.per.kind in ("endpoint", "header"):
+        parts.append("for each endpoint" if rate.per.kind == "endpoint" else f"for each value of {rate.per.header}")
+    if rate.burst != rate.limit.count:
+        parts.append(f"({rate.burst} at once)")
+    if rate.ports:
+        parts.append(f"on {_either(rate.ports)}")
     return " ".join(parts)
 
 
@@ -55,10 +77,11 @@ def applies_to(service: Service, rule: Rule) -> list[str]:
 
 
 def needs_http(service: Service, listener: Inbound) -> bool:
-    """Whether anything here is about HTTP: a route, or a rule in force. By raw TCP it would be by-passed (S9)."""
+    """Whether anything here is about HTTP (a route, a limit, a rule in force), and by raw TCP by-passed (S9)."""
     rules = (*service.allow, *service.deny)
     asked = (rule for rule in rules if not rule.shadow and (not rule.ports or listener.name in rule.ports))
-    return bool(listener.routes) or any(map(is_http, asked))
+    rates = (rate for rate in service.rates if not rate.ports or listener.name in rate.ports)
+    return bool(listener.routes) or any(map(is_http, asked)) or any(rate.http_only for rate in rates)
 
 
 def _what(service: Service, rule: Rule) -> str:

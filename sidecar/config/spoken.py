@@ -30,7 +30,7 @@ def _version(placed: Placed[Inbound] | Placed[Outbound], key: str, book: Book) -
 
 def _auto(view: View, placed: Placed[Inbound], book: Book) -> None:
     if placed.value.protocol == "auto" and not view.incomplete and needs_http(view.built, placed.value):
-        message = "nothing but HTTP can pass: a rule or a route looks at HTTP, so what is not recognised is refused"
+        message = "only HTTP can pass: a rule, a route or a limit looks at HTTP, so what is not recognised is refused"
         hint = "declare it protocol: http; or give other protocols a listener of their own, and name this one by port:"
         book.warn("MESH064", f"{placed.path}.protocol", message, hint)
 

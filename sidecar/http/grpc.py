@@ -9,6 +9,7 @@ browsers speak over any version; it passes untouched and is refused in plain HTT
 from __future__ import annotations
 
 from enum import IntEnum
+from math import ceil
 from typing import Final
 
 from sidecar import errors
@@ -66,6 +67,7 @@ STATUS: Final[dict[type[errors.HopError], Status]] = {
     errors.LoopDetected: Status.FAILED_PRECONDITION,
     errors.PolicyDenied: Status.PERMISSION_DENIED,
     errors.IdentityRefused: Status.PERMISSION_DENIED,
+    errors.RateLimited: Status.RESOURCE_EXHAUSTED,
     errors.ResponseTimeout: Status.DEADLINE_EXCEEDED,
     errors.UpstreamIdle: Status.DEADLINE_EXCEEDED,
     errors.UpstreamProtocolViolation: Status.INTERNAL,
@@ -139,7 +141,10 @@ def refusal(error: errors.HopError, title: str, extra: Headers) -> ResponseHead:
 
 def last_words(error: errors.HopError, title: str, extra: Headers) -> Headers:
     """The same as trailers, behind whatever has been sent of an answer."""
-    return [(STATUS_FIELD, b"%d" % status_of(error)), (b"grpc-message", message(title)), *extra]
+    words = [(STATUS_FIELD, b"%d" % status_of(error)), (b"grpc-message", message(title)), *extra]
+    if isinstance(error, errors.RateLimited):  # gRFC A6: who tries again by itself waits as long
+        words.append((b"grpc-retry-pushback-ms", b"%d" % min(ceil(error.wait * 1e3), 2**31 - 1)))
+    return words
 
 
 def message(text: str) -> bytes:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Reading:
-    """The reading of one listener. `paths_matter` is false where neither a rule nor a route looks at paths: then `;`
+    """The reading of one listener. `paths_matter` is false where no rule, route or limit looks at paths: then `;`
     cannot by-pass one (semantics S21) and is accepted.
     """
 
@@ -32,6 +32,7 @@ class Reading:
     def of(cls, service: Service, listener: Inbound) -> Reading:
         """The reading of a listener of this service."""
         looked_at = bool(listener.routes) or any(rule.paths for rule in (*service.allow, *service.deny))
+        looked_at = looked_at or any(rate.paths for rate in service.rates)
         return cls(listener.routes, paths_matter=looked_at)
 
     def read(self, hop: Hop, target: bytes, hosts: Sequence[bytes]) -> tuple[Target, Route | None]:

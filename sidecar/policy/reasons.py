@@ -118,6 +118,11 @@ HAPPENED: Final[dict[str, Reason]] = {
         "The rules of the called service refuse it: {detail}.",
         "Read below which rule decided or came nearest, and what would change the answer.",
     ),
+    "rate_limited": Reason(
+        "{caller} may do this, but not so often: it was {detail}.",
+        "Let the client wait as `Retry-After` tells it. If it is right to ask so often, raise `limit` of that limit, "
+        "or its `burst` where only the peaks are too high.",
+    ),
     "undeclared_upstream": Reason(
         "The application asked for {host}, which none of its upstreams declares: {detail}.",
         "If it should be reached, declare it in `outbound` of the calling service: `- to: NAME` for a service of the "

@@ -10,7 +10,8 @@ What happens to a request, in the order the bytes travel:
 3. Loops are cut: our own instance id in `mesh-via` is 508.
 4. Authorization: a Permit, or 403. The answer of no policy is that of no match.
 5. The limits of its route: size and content type.
-6. Hygiene: hop-by-hop fields go, `mesh-*` and x-forwarded-client-cert go, then ours are set from what the handshake
+6. Rate limits, last of all that may refuse it: whoever is refused for another reason takes nothing from anybody.
+7. Hygiene: hop-by-hop fields go, `mesh-*` and x-forwarded-client-cert go, then ours are set from what the handshake
    proved.
 """
 
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from sidecar.policy.reading import Reading
     from sidecar.proxy.upstream import Upstream
     from sidecar.telemetry.record import Recorder
+    from sidecar.traffic.limits import Dues, RateLimits
     from sidecar.traffic.marks import Marks
 
 VIA = b"mesh-via"  # instance ids of the sidecars that a request has passed, oldest first (decision D21)
@@ -96,6 +98,7 @@ class InboundSide:
         audit_accepts: Callable[[], bool],
         reading: Reading,
         only_http: bool = False,
+        rates: RateLimits | None = None,
     ) -> None:
         self.name = spec.name
         self.spec = spec
@@ -112,6 +115,7 @@ class InboundSide:
         self.app = app
         self._audit_accepts = audit_accepts
         self._reading = reading
+        self._rates = rates
         self.only_http = only_http and spec.protocol == "auto"  # raw TCP would get around a rule (semantics S9)
         self.posture = posture_of(spec)  # None for strict
         self._reader = JudgedReader(limits.head_bytes, limits.head_lines)
@@ -218,9 +222,11 @@ class InboundSide:
         if lane is None:
             if len(self._lanes) >= MAX_LANES:
                 self._lanes.clear()
+            rated = self._rates is not None and bool(self._rates.headers)
             lane = self._lanes[key] = Lane(
                 self, caller, StencilReader(self._reader).read, memo="headers" not in looks,
-                limits_bodies=self._limits_bodies, wants_headers="headers" in looks or self.recorder.wants_headers,
+                limits_bodies=self._limits_bodies,
+                wants_headers="headers" in looks or rated or self.recorder.wants_headers,
             )  # fmt: skip
         return lane
 
@@ -243,12 +249,14 @@ class InboundSide:
             and self._audit_accepts()
         )
 
-    def judge_plain(self, hop: Hop, request: PlainRequest) -> tuple[Upstream, Permit] | None:
-        """Judge a plain request by the rules. The clock has no say in them, so the verdict can be kept."""
+    def judge_plain(self, hop: Hop, request: PlainRequest) -> tuple[Upstream, Permit, Dues | None] | None:
+        """Judge a plain request by the rules. The clock has no say in them, so the verdict can be kept, and with it
+        what the clock does have a say in: the rate limits that it comes under.
+        """
         verdict = self._rules.check(hop, 0.0)
         if isinstance(verdict, Deny) or verdict.shadow:
             return None
-        return self.app, verdict
+        return self.app, verdict, self._rates.dues(hop, verdict.route) if self._rates is not None else None
 
     def plain_lines(self, upstream: Upstream) -> bytes:
         """None: what the application is told stands at the end."""
@@ -284,6 +292,8 @@ class InboundSide:
         if peer is not None:
             headers.append((XFCC, self._client_cert(peer, head.headers)))
         headers.append((VIA, b",".join((*via, self._instance))))
+        if self._rates is not None and not hop.attempts:  # what the express has sent already has been through them
+            self._rates.check(hop, hop.route, self.app.now)
         return Plan(self.app, target.origin_form, headers, route.max_body if route is not None else None)
 
     def _authorize(self, hop: Hop, wall: float) -> None:
@@ -338,6 +348,8 @@ class InboundSide:
         try:
             self._check_detected(hop)
             self._authorize(hop, port.wall())
+            if self._rates is not None:
+                self._rates.check(hop, hop.route, port.now)
             hop.attempts = 1
             connection = await self.app.connect_raw()
             hop.endpoint = connection.endpoint

@@ -6,7 +6,8 @@ we add to its head, where it is counted. A ticket is only ever made of a Permit 
 posture, no limit of a route that looks at the body. Whatever gets none takes the general way, where refusals are made.
 
 A verdict may be kept because it depends on nothing else: not on the clock, and on headers only where a rule that can
-apply to this caller looks at one; then each request is judged anew. A reload makes new sides, and so new lanes. What is
+apply to this caller looks at one; then each request is judged anew. What does depend on the clock, the rate limits, is
+asked at each request; the ticket knows which they are. A reload makes new sides, and so new lanes. What is
 kept is bounded, and forgotten whole when full.
 """
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from sidecar.proxy.side import Caller, HttpSide
     from sidecar.proxy.upstream import Upstream
     from sidecar.telemetry.record import Tally
+    from sidecar.traffic.limits import Dues
 
 # The way out, should the fast way ever misread something: MESH_HTTP1_READER=h11 sends every request the general way.
 ENABLED = os.environ.get("MESH_HTTP1_READER", "plain") != "h11"
@@ -36,11 +38,12 @@ Key = tuple[str, str, str, "int | None"]
 class Ticket:
     """What a permitted plain request comes to."""
 
-    __slots__ = ("lines", "permit", "tail", "tallies", "upstream", "via")
+    __slots__ = ("dues", "lines", "permit", "tail", "tallies", "upstream", "via")
 
-    def __init__(self, upstream: Upstream, permit: Permit, lines: bytes) -> None:
+    def __init__(self, upstream: Upstream, permit: Permit, dues: Dues | None, lines: bytes) -> None:
         self.upstream = upstream
         self.permit = permit
+        self.dues = dues  # the rate limits that it comes under
         self.lines = lines  # of ours, to stand before theirs
         self.via: list[bytes] | None = None  # the sidecars that the last one had come by
         self.tail: bytes | None = None  # our lines at the end of its head, with the empty line; None: it may not go on
@@ -62,7 +65,7 @@ class Lane:
         self.tickets: dict[Key, Ticket] = {}  # of requests that came lately
         self.wants_headers = wants_headers  # whether a hop has to carry its headers, to be judged or for the record
         self.limits_bodies = limits_bodies  # whether a route looks at what comes with a body
-        self._issued: dict[tuple[int, int], Ticket] = {}  # by permit and upstream
+        self._issued: dict[tuple[int, ...], Ticket] = {}  # by permit, upstream and dues
         self._side = side
         self._caller = caller
         self._memo = memo
@@ -72,13 +75,15 @@ class Lane:
         found = self._side.judge_plain(hop, request)
         if found is None:
             return None
-        upstream, permit = found
-        issued = (id(permit), id(upstream))  # of objects that the ticket keeps alive
+        upstream, permit, dues = found
+        issued: tuple[int, ...] = (id(permit), id(upstream))  # of objects that the ticket keeps alive
+        if dues is not None:
+            issued = (*issued, id(dues))
         ticket = self._issued.get(issued)
         if ticket is None:
             if len(self._issued) >= MAX_TICKETS:
                 self._issued.clear()
-            ticket = self._issued[issued] = Ticket(upstream, permit, self._side.plain_lines(upstream))
+            ticket = self._issued[issued] = Ticket(upstream, permit, dues, self._side.plain_lines(upstream))
             self.direct(ticket, request.via)
         if self._memo and len(request.target) <= LONGEST_TARGET:
             if len(self.tickets) >= MAX_TICKETS:

@@ -169,7 +169,7 @@ class OutboundSide:
         """Whether the upstream is still declared."""
         return not upstream.retired
 
-    def judge_plain(self, hop: Hop, request: PlainRequest) -> tuple[Upstream, Permit] | None:
+    def judge_plain(self, hop: Hop, request: PlainRequest) -> tuple[Upstream, Permit, None] | None:
         """Say which upstream a plain request is for."""
         try:
             upstream = self._choose(request.host, request.port, _PLAIN)
@@ -177,7 +177,7 @@ class OutboundSide:
             return None
         if upstream.protocol == "tcp":
             return None
-        return upstream, _ANY
+        return upstream, _ANY, None
 
     def plain_lines(self, upstream: Upstream) -> bytes:
         """The declared host."""

@@ -2,8 +2,9 @@
 (decision D7).
 
 A peer gets title, status and, once its identity is verified, an opaque decision id that its operator can quote to
-ours. The application on loopback also gets `Proxy-Status` (RFC 9209) with flag and rule, which tells our 503 from its
-upstream's. On raw TCP every error is a close: a reset where the other side must not take what it has for the whole.
+ours; of a rate limit also its name, its size and when there is room again. The application on loopback also gets
+`Proxy-Status` (RFC 9209) with flag and rule, which tells our 503 from its upstream's. On raw TCP every error is a
+close: a reset where the other side must not take what it has for the whole.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ TABLE: dict[type[errors.HopError], tuple[int, str]] = {
     errors.IdentityRefused: (403, "http_request_denied"),
     errors.CertificateEnded: (503, "connection_terminated"),
     errors.PolicyDenied: (403, "http_request_denied"),
+    errors.RateLimited: (429, "http_request_denied"),
     errors.UndeclaredUpstream: (403, "http_request_denied"),
     errors.CrossSite: (403, "http_request_denied"),
     errors.PeerIdentityMismatch: (503, "tls_certificate_error"),
@@ -98,6 +100,8 @@ def refusal(hop: Hop, error: errors.HopError, *, show_id: bool, show_why: bool) 
             problem["hint"] = hint
     if isinstance(error, errors.NoHealthyUpstream):
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
+    elif isinstance(error, errors.RateLimited):
+        headers += error.told
     elif isinstance(error, RETRY_AFTER):
         headers.append((b"retry-after", b"1"))
     body = json.dumps(problem).encode() + b"\n"

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sidecar.proxy.tcp import Tunnels
     from sidecar.proxy.upstream import Upstream
     from sidecar.telemetry.record import Recorder
+    from sidecar.traffic.limits import Dues
 
 # Of an idle connection, once its listener drains. Who cannot send a request twice takes no connection that has been
 # idle for more than 500 ms (sidecar.net.pool), so after this nobody loses one.
@@ -120,9 +121,9 @@ class HttpSide(Protocol):
         """Whether what a ticket rests on still stands: the caller's certificate and roots, the road, the record."""
         ...
 
-    def judge_plain(self, hop: Hop, request: PlainRequest) -> tuple[Upstream, Permit] | None:
-        """Judge a plain request: whom to ask, and by which permit. None where it is refused, or anything at all is
-        special about it.
+    def judge_plain(self, hop: Hop, request: PlainRequest) -> tuple[Upstream, Permit, Dues | None] | None:
+        """Judge a plain request: whom to ask, by which permit, and which rate limits it comes under. None where it is
+        refused, or anything at all is special about it.
         """
         ...
 

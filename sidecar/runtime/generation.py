@@ -19,6 +19,7 @@ from sidecar.proxy.outbound import OutboundSide
 from sidecar.proxy.upstream import Upstream
 from sidecar.traffic.ceilings import CeilingRules
 from sidecar.traffic.destination import DestinationRules
+from sidecar.traffic.limits import Rates
 from sidecar.traffic.marks import Marks
 from sidecar.traffic.retry import RetryRules
 
@@ -49,6 +50,7 @@ class Generation:
 
     service: Service
     rules: RuleSet
+    rates: Rates
     upstreams: dict[Place, Declared]
     inbound: list[tuple[Inbound, InboundSide]]
     outbound: list[tuple[str, str, Address, OutboundSide]]  # name, protocol, address, side
@@ -78,7 +80,8 @@ class Maker:
 
     def generation(self, service: Service, before: Generation | None) -> Generation:
         """The generation of this configuration; `before` is the one in force."""
-        made = Generation(service, RuleSet.compile(service.allow, service.deny), {}, [], [])
+        rates = Rates(service.rates, before.rates if before is not None else None)
+        made = Generation(service, RuleSet.compile(service.allow, service.deny), rates, {}, [], [])
         for listener in service.inbound:
             app = self._app(made, before, listener)
             made.inbound.append((listener, self._inbound_side(made, listener, app)))
@@ -121,6 +124,7 @@ class Maker:
             audit_accepts=self._recorder.audit_accepts,
             reading=Reading.of(service, spec),
             only_http=needs_http(service, spec),
+            rates=made.rates.limits(spec.name),
         )
 
     def _outbound_side(self, made: Generation, name: str, listen: Address, only: Upstream | None) -> OutboundSide:

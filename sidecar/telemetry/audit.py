@@ -1,6 +1,8 @@
 """The audit: who was let in, by what rule, and who was not, as versioned lines that tools learn from.
 
-docs/telemetry.md lists the lines and their keys. Each handshake and each refusal is a line. Permits are counted by
+docs/telemetry.md lists the lines and their keys. Each handshake and each refusal is a line, but those by a rate limit:
+they say nothing about rights, and who causes them could fill the disk, so they are counted as permits are, by caller
+and limit. Permits are counted by
 caller, listener, host, method, path *shape* (shape.py), rule and shadow verdicts; each minute and at the end a line per
 kind tells how many there were and when exactly the first and the last one ended. With `permits: each` every permit is a
 line.
@@ -32,6 +34,7 @@ from sidecar.telemetry.shape import path_shape
 from sidecar.telemetry.writer import LineWriter, Problem
 
 if TYPE_CHECKING:
+    from sidecar.errors import RateLimited
     from sidecar.telemetry.record import Handshake
 
 VERSION = 1
@@ -46,6 +49,8 @@ _MAX_TARGET = 512  # characters; longer targets are not worth a place in the sho
 ShortCut = tuple[str, str | None, str, str, str, tuple[str, ...], str, tuple[ShadowVerdict, ...], Waived | None]
 KindKey = tuple[str, str, str, str, str, str, str, tuple[ShadowVerdict, ...], Waived | None]
 
+LimitedKey = tuple[str, str, str]  # listener, caller, limit
+
 
 class Permits:
     """How often one kind of hop was permitted, and when first and last."""
@@ -54,6 +59,18 @@ class Permits:
 
     def __init__(self, key: KindKey, destination: str, now: float) -> None:
         self.key = key
+        self.destination = destination
+        self.count = 0
+        self.first = now
+        self.last = now
+
+
+class Limited:
+    """How often one limit refused one caller, and when first and last."""
+
+    __slots__ = ("count", "destination", "first", "last")
+
+    def __init__(self, destination: str, now: float) -> None:
         self.destination = destination
         self.count = 0
         self.first = now
@@ -93,6 +110,7 @@ class Audit:
         self._kinds: dict[KindKey, Permits] = {}
         self._of_caller: dict[str, int] = {}
         self._short_cut: dict[ShortCut, Permits] = {}
+        self._limited: dict[LimitedKey, Limited] = {}
         self._flushed_at = wall()
         self._put("start", self._flushed_at, {})
 
@@ -165,6 +183,21 @@ class Audit:
             },
         )
 
+    def limited(self, hop: Hop, error: RateLimited, now: float) -> None:
+        """Take note of a hop that a rate limit has refused."""
+        if self._each:
+            self.refusal(hop, now)
+            return
+        key = (hop.listener, hop.peer.text if hop.peer is not None else "", error.limit)
+        found = self._limited.get(key)
+        if found is None:
+            if len(self._limited) >= MAX_KINDS:
+                key = (hop.listener, OTHER, error.limit)
+            destination = hop.destination.text if hop.destination is not None else ""
+            found = self._limited.setdefault(key, Limited(destination, now))
+        found.count += 1
+        found.last = now
+
     def handshake(self, it: Handshake, decision_id: str, now: float) -> None:
         """Take note of a handshake that ended."""
         if not it.ok:
@@ -191,7 +224,7 @@ class Audit:
         """Write the counts of permits as lines; returns how many kinds had to stay because there was no room."""
         self._flushed_at = now
         if self._losing and not self._tell_loss(now):
-            return len(self._kinds)
+            return len(self._kinds) + len(self._limited)
         self._short_cut.clear()
         for line, permits in self._permit_lines(now):
             if not self._writer.has_room(len(line)):
@@ -200,7 +233,13 @@ class Audit:
             self._writer.put(line)
             self._seq += 1
             self._forget(permits)
-        return len(self._kinds)
+        for key, line in self._limited_lines(now):
+            if not self._writer.has_room(len(line)):
+                break
+            self._writer.put(line)
+            self._seq += 1
+            del self._limited[key]
+        return len(self._kinds) + len(self._limited)
 
     def close(self, now: float, timeout: float = 2.0) -> int:
         """Flush, end the record, stop writing; returns how many lines (or kinds of permits) were not kept."""
@@ -283,6 +322,14 @@ class Audit:
                 "last": rfc3339(permits.last),
             }
             yield self._line("permit", now, self._seq + 1, values), permits
+
+    def _limited_lines(self, now: float) -> Iterator[tuple[LimitedKey, bytes]]:
+        for key, limited in list(self._limited.items()):
+            values = {
+                "listener": key[0], "caller": key[1], "destination": limited.destination, "limit": key[2],
+                "count": limited.count, "first": rfc3339(limited.first), "last": rfc3339(limited.last),
+            }  # fmt: skip
+            yield key, self._line("limited", now, self._seq + 1, values)
 
     def _permit_values(self, hop: Hop, now: float) -> dict[str, Any]:
         moment = rfc3339(now)

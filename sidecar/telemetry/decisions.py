@@ -4,7 +4,8 @@ A decision id is `<instance>-<counter>`: eight hex digits that name the sidecar 
 tells a caller nothing about the reason. What is kept is a small copy of the hop, redacted and bounded: never a body,
 a query or a credential, and only those headers that a rule looks at or the access log may show.
 
-Hops that went well have a ring of their own: where each is logged, they would push out every refusal in a second.
+Hops that went well have a ring of their own: where each is logged, they would push out every refusal in a second. So
+have those that a rate limit refused, for the same reason.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Literal
 
 from certs.spiffe import SpiffeId
-from sidecar.errors import AbusivePeer, HandshakeFailed, HopError, IdentityRefused, PeerIdentityMismatch
+from sidecar.errors import AbusivePeer, HandshakeFailed, HopError, IdentityRefused, PeerIdentityMismatch, RateLimited
 from sidecar.hop import Direction, Hop, HopProtocol, Waived
 from sidecar.telemetry import outcome, redact
 from sidecar.telemetry.clock import rfc3339
 
 RING = 10_000
 HANDSHAKE_RING = 1_000  # needs no identity to fill, so it has a ring of its own and pushes out no hop
+LIMITED_RING = 1_000  # by rate limits: who asks too often does so often
 PERMIT_RING = 1_000  # of hops that went well: with a full access log that is each, and they push out no refusal
+TOO_MANY = 429
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _PAIRS = tuple(high + low for high in _DIGITS for low in _DIGITS)  # of a counter's last two digits
 _HUNDRED = 36 * 36  # in base 36
@@ -175,8 +178,8 @@ class Decision:
 
 
 class Decisions:
-    """Rings of decisions, found by id: hops; failed handshakes, which strangers can cause at will; and hops that went
-    well and were logged, of which there are many more.
+    """Rings of decisions, found by id: hops; failed handshakes, which strangers can cause at will; hops that a rate
+    limit refused; and those that went well and were logged, of which there are many more.
     """
 
     def __init__(self, instance: str, size: int = RING) -> None:
@@ -188,6 +191,7 @@ class Decisions:
         self._stem = ""  # of an id: instance and the counter's digits but for the last two
         self._hops: OrderedDict[str, Decision] = OrderedDict()
         self._handshakes: OrderedDict[str, Decision] = OrderedDict()
+        self._limited: OrderedDict[str, Decision] = OrderedDict()
         self._permits: deque[Decision | Logged] = deque(maxlen=PERMIT_RING)
 
     def new_id(self) -> str:
@@ -201,6 +205,8 @@ class Decisions:
     def keep(self, decision: Decision) -> None:
         """Remember a decision; the oldest of its kind makes room."""
         ring, size = (self._hops, self._size) if decision.kind == "hop" else (self._handshakes, HANDSHAKE_RING)
+        if decision.error == RateLimited.name or (decision.status == TOO_MANY and not decision.error):  # ours, a peer's
+            ring, size = self._limited, LIMITED_RING
         ring[decision.id] = decision
         if len(ring) > size:
             ring.popitem(last=False)
@@ -211,7 +217,10 @@ class Decisions:
 
     def find(self, decision_id: str) -> Decision | None:
         """The decision of this id; None where it was never kept or has left the ring."""
-        return self._hops.get(decision_id) or self._handshakes.get(decision_id) or self._permit(decision_id)
+        for ring in (self._hops, self._handshakes, self._limited):
+            if decision_id in ring:
+                return ring[decision_id]
+        return self._permit(decision_id)
 
     def _permit(self, decision_id: str) -> Decision | None:
         for permit in self._permits:
@@ -228,7 +237,7 @@ class Decisions:
         return decision.to_json() if decision is not None else None
 
     def __len__(self) -> int:
-        return len(self._hops) + len(self._handshakes) + len(self._permits)
+        return len(self._hops) + len(self._handshakes) + len(self._limited) + len(self._permits)
 
 
 def is_decision_id(value: str) -> bool:

@@ -15,6 +15,7 @@ from typing import Literal, Protocol
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
+from sidecar.errors import RateLimited
 from sidecar.hop import Direction, Hop, TlsInfo
 from sidecar.telemetry import outcome
 from sidecar.telemetry.series import (
@@ -72,6 +73,8 @@ LABELS: dict[str, tuple[Literal["closed", "open"], str]] = {
         "`sent`, `renewed`, or why a request was not sent again: `elsewhere`, `pushed_back`, `tries`, `replay`, "
         "`deadline`, `budget`",
     ),
+    "limit": ("open", "name of a rate limit, from configuration"),
+    "per": ("closed", "who shares that limit: `listener`, `caller`, `endpoint` or `header`"),
     "state": ("closed", "`available`, `unhealthy`, `ejected`, `open` or `half-open`"),
 }
 CLOSED = {label: kind == "closed" for label, (kind, _) in LABELS.items()}
@@ -101,6 +104,14 @@ DEFINITIONS: tuple[Definition, ...] = (
         "counter",
         "Hops that this sidecar refused.",
         ("direction", "source", "destination", "rule", "flag", "error"),
+        cap=1000,
+        expires=True,
+    ),
+    Definition(
+        "mesh_rate_limited_total",
+        "counter",
+        "Hops that were refused by a rate limit, by the one that has to be waited for longest.",
+        ("listener", "source", "limit", "per"),
         cap=1000,
         expires=True,
     ),
@@ -336,6 +347,9 @@ class Metrics:
             destination = hop.destination.text if hop.destination is not None else "-"
             refusal = (hop.direction, source, destination, hop.rule or "-", hop.flag, hop.error.name)
             self.counter("mesh_refusals_total").add(refusal, now=hop.ended)
+            if isinstance(hop.error, RateLimited):
+                limited = (hop.listener, source, hop.error.limit, hop.error.per)
+                self.counter("mesh_rate_limited_total").add(limited, now=hop.ended)
         if hop.waived is not None:
             waived = hop.waived
             self.would_refuse[hop.listener] += 1

@@ -27,6 +27,7 @@ REFUSALS: tuple[type[errors.HopError], ...] = (
     errors.PeerIdentityMismatch,
     errors.NoIdentity,
     errors.PolicyDenied,
+    errors.RateLimited,
     errors.NoRoute,
     errors.Overflow,
     errors.Overload,

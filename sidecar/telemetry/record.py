@@ -19,7 +19,7 @@ from ipaddress import IPv4Address, IPv6Address
 import trio
 
 from certs.spiffe import SpiffeId
-from sidecar.errors import HopError
+from sidecar.errors import HopError, RateLimited
 from sidecar.hop import Direction, Hop, TlsInfo
 from sidecar.net.clock import Clock, SystemClock
 from sidecar.telemetry import outcome, redact
@@ -239,6 +239,8 @@ class Recorder:
     def _audit(self, audit: Audit, hop: Hop, now: float) -> None:
         if hop.error is None or outcome.verdict(hop) == "permit":
             audit.permit(hop, now)
+        elif isinstance(hop.error, RateLimited):
+            audit.limited(hop, hop.error, now)
         elif outcome.refused(hop):
             audit.refusal(hop, now)
 

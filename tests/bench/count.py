@@ -324,10 +324,16 @@ def measure_h2(*, call: bool, outbound: bool = False) -> tuple[dict[str, float],
     return {"bytecodes": counts.bytecodes / done, "calls": counts.calls / done}, counts
 
 
+RATES = """\
+    rates:
+      - {{name: all, limit: 900000000/s}}
+      - {{name: each, limit: 900000000/s, per: caller}}
+      - {{name: reads, limit: 900000000/s, per: endpoint, method: GET, path: "/items/{{id}}"}}"""
 SCENES: dict[str, dict[str, Any]] = {
     "inbound": {"work": Work()},
     "outbound": {"work": Work(), "outbound": True},
     "access-log": {"work": Work(), "extra": "    access_log: {{mode: all, path: {folder}/access.log}}"},
+    "rate-limits": {"work": Work(), "extra": RATES},
     "post-chunked": {"work": Work("/chunked/", 16384, body=4096)},
     "handshake": {"work": Work(), "fresh": True},
     "h2": {"call": False},

@@ -49,7 +49,7 @@ services:
       - {name: http, port: 17443, app: "%(app)s", protocol: %(protocol)s%(http)s}
       - {name: raw, port: 17444, app: "127.0.0.1:5432", protocol: tcp%(raw)s}
     allow:
-      - {name: web-may, from: [web]}
+      - {name: web-may, from: %(may)s}
     limits: {pool: 4%(orders_limits)s}
 %(orders)s
   web:
@@ -207,13 +207,13 @@ class Stage:
     def __init__(
         self, *, orders: str = "", web: str = "", http: str = "", raw: str = "", orders_limits: str = "",
         web_limits: str = "", app: str = APP, protocol: str = "http", local: str = "127.0.0.1:9001",
-        upstream: str = "",
+        upstream: str = "", may: str = "[web]",
     ) -> None:  # fmt: skip
         random.seed(0)  # whom a balancer picks, and how long a retry waits
         self.port = MemoryPort()
         wall = self.port.wall()
         more = {"orders": orders, "web": web, "http": http, "raw": raw}
-        more |= {"app": app, "protocol": protocol, "local": local, "upstream": upstream}
+        more |= {"app": app, "protocol": protocol, "local": local, "upstream": upstream, "may": may}
         more |= {"orders_limits": orders_limits, "web_limits": web_limits}
         self._words = more
         self.config = load_text(MESH % more, now=wall)

@@ -299,6 +299,9 @@ EXCHANGES: Final[dict[str, Make]] = {
     "app_stuck": failed(errors.UpstreamIdle("no byte of the answer within the idle time (timeouts.idle)")),
     "app_speaks_nonsense": failed(errors.UpstreamProtocolViolation("not a status line: 'hello'")),
     "pool_full": failed(errors.Overflow("no place in the pool of 1024 within 1 s (limits.pool)"), endpoint=""),
+    "rate_limited": failed(errors.RateLimited(
+        "over the limit each-caller (mesh.yaml:12: 100/s per caller, 100 at once), which has room again after 10 ms",
+        limit="each-caller", per="caller", wait=0.01), endpoint=""),
     "audit_full": failed(errors.AuditFull("the audit record cannot be written (audit.on_full is refuse)"),
                          endpoint="", rule="", route=""),
     "draining": failed(errors.Draining("the sidecar has ended")),

@@ -86,6 +86,8 @@ services:
     deny:
       - from: shop/old
         port: raw
+    rates:
+      - {name: old, limit: 6000/m, burst: 5, per: header X-Api-Key, from: shop/old, method: GET, path: /a/**, port: web}
     health: {listen: "0.0.0.0:9090"}
     timeouts: {connect: 1s, request_head: 3s, response_head: 4s, idle: 4m, keep_alive: 6s, tcp_idle: 2h,
                pool_idle_app: 7s, pool_idle_peer: 8s, lame_duck: 9s, drain: 0s, slow: 6s, detect: 1s}
@@ -144,7 +146,7 @@ def test_no_field_of_the_schema_is_forgotten_by_the_reader() -> None:
         if item.name not in {spec.attribute for spec in fields_of(cls)}
     }
     assert hidden == {
-        *{f"{name}.where" for name in ("Service", "Inbound", "Outbound", "Rule")},
+        *{f"{name}.where" for name in ("Service", "Inbound", "Outbound", "Rule", "RateLimit")},
         "Rule.effect",
         "Outbound.name",
         "Service.name",

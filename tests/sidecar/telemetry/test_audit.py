@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.config.schema import Audit as Config
-from sidecar.errors import IdentityRefused, PolicyDenied
+from sidecar.errors import IdentityRefused, PolicyDenied, RateLimited
 from sidecar.hop import ShadowVerdict
 from sidecar.telemetry import audit as module
 from sidecar.telemetry.audit import Audit
@@ -149,6 +149,58 @@ def test_counts_start_anew_after_a_flush(tmp_path):
     stage.audit.permit(a_hop(), NOW + 2)
     stage.close()
     assert [(line["count"], line["first"][17:19]) for line in stage.lines("permit")] == [(1, "20"), (2, "21")]
+
+
+def limited(name: str) -> RateLimited:
+    return RateLimited("over it", limit=name, per="caller")
+
+
+def test_refusals_by_rate_limits_are_counted_so_that_asking_too_often_fills_no_disk(tmp_path):
+    stage = Stage(tmp_path)
+    for number in range(3):
+        stage.audit.limited(a_hop(), limited("few"), NOW + number)
+    stage.audit.limited(a_hop(peer=MALLORY), limited("few"), NOW)
+    stage.audit.limited(a_hop(peer=None), limited("all"), NOW)
+    assert stage.close() == 0
+    first, second, third = (body(line) for line in stage.lines("limited"))
+    assert first == {
+        "listener": "http", "caller": WEB.text, "destination": ORDERS.text, "limit": "few", "count": 3, "first": AT,
+        "last": "2023-11-14T22:13:22.000000Z",
+    }  # fmt: skip
+    assert (second["caller"], second["count"], third["caller"], third["limit"]) == (MALLORY.text, 1, "", "all")
+    assert not stage.lines("refusal")
+
+
+def test_the_callers_that_limits_refuse_are_bounded_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MAX_KINDS", 2)
+    stage = Stage(tmp_path)
+    for peer in (WEB, MALLORY, ORDERS, DEMO.id("x"), WEB):
+        stage.audit.limited(a_hop(peer=peer), limited("few"), NOW)
+    stage.close()
+    assert [(line["caller"], line["count"]) for line in stage.lines("limited")] == [
+        (WEB.text, 2), (MALLORY.text, 1), ("other", 2),
+    ]  # fmt: skip
+
+
+def test_counts_of_rate_limits_wait_for_room_as_those_of_permits_do(tmp_path):
+    stage = Stage(tmp_path, capacity=600, full=True)
+    for number in range(40):
+        stage.audit.limited(a_hop(), limited(f"limit-{number}"), NOW)
+    assert stage.audit.flush(NOW) > 0
+    for _ in range(40):
+        stage.make_room() if stage.path.readlink() != stage.room else eventually(lambda: not stage.audit.waiting_bytes)
+        if not stage.audit.flush(NOW):
+            break
+    stage.close()
+    assert sum(line["count"] for line in stage.lines("limited")) == 40
+
+
+def test_each_of_them_is_a_line_where_each_permit_is(tmp_path):
+    stage = Stage(tmp_path, permits="each")
+    stage.audit.limited(a_hop(error=limited("few"), status=429), limited("few"), NOW)
+    stage.close()
+    (line,) = stage.lines("refusal")
+    assert (line["error"], line["flag"], line["status"]) == ("rate_limited", "RL", 429)
 
 
 def test_a_tick_flushes_each_minute(tmp_path):

@@ -7,9 +7,9 @@ import re
 
 import pytest
 
-from sidecar.errors import IdentityRefused, PolicyDenied
+from sidecar.errors import IdentityRefused, PolicyDenied, RateLimited
 from sidecar.hop import ShadowVerdict
-from sidecar.telemetry.decisions import HANDSHAKE_RING, Decision, Decisions, base36, is_decision_id
+from sidecar.telemetry.decisions import HANDSHAKE_RING, LIMITED_RING, Decision, Decisions, base36, is_decision_id
 from tests.kit.hops import WEB, a_hop
 
 NOW = 1_700_000_000.0
@@ -129,3 +129,16 @@ def test_a_flood_of_failed_handshakes_pushes_out_no_hop():
     assert decisions.find("0123abcd-0") is not None
     assert decisions.find("0123abcd-h0") is None
     assert len(decisions) == 3 + HANDSHAKE_RING
+
+
+def test_who_asks_too_often_pushes_out_nobody_elses_refusal():
+    decisions = Decisions("0a1b2c3d", size=5)
+    denied = a_hop(error=PolicyDenied(), decision_id=decisions.new_id())
+    decisions.keep(Decision.of_hop(denied, 0.0, frozenset()))
+    for error in (RateLimited(), None):  # refused by us, and by a peer whose answer was passed on
+        for _ in range(LIMITED_RING):
+            last = a_hop(error=error, status=429, decision_id=decisions.new_id())
+            decisions.keep(Decision.of_hop(last, 0.0, frozenset()))
+    assert decisions.find(denied.decision_id) is not None
+    assert decisions.find(last.decision_id) is not None
+    assert len(decisions) == LIMITED_RING + 1

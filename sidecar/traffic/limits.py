@@ -1,0 +1,229 @@
+"""Which rate limits a request comes under, by which keys, and what it is told where one of them refuses it.
+
+Theory of operation. A limit of the configuration is one `Rate` (sidecar.traffic.gcra) with a key for whoever shares it:
+a listener, an identity, an endpoint, the value of a header. Which limits apply to a hop depends on who calls, by which
+method, on which path; so do all their keys but those of headers. What applies is found once for all requests of a kind
+and kept as *dues*, of which the hot path has one ready for each of its tickets: judging a request is then one call
+(`Levels.take`) for all limits together, which takes from all or from none.
+
+Limits are asked last, after authentication and authorization: who is refused for another reason takes nothing from
+anybody. Who has proved no identity (posture `permissive`) shares one key with all others who have not.
+
+The value of a header may be a credential. It is a key in memory for as long as the limit remembers it, and shows up
+nowhere: not in an error, a log, a metric or an explanation. A long one is kept as its digest.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final
+
+from sidecar.config.cover import path_covers
+from sidecar.errors import RateLimited
+from sidecar.patterns import PathTemplate
+from sidecar.traffic.fields import rate_limit, retry_after
+from sidecar.traffic.gcra import Levels, Rate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sidecar.config.schema import RateLimit
+    from sidecar.hop import Headers, Hop
+    from sidecar.traffic.gcra import Refused
+
+NOBODY: Final = "-"  # the key of callers without identity; no SPIFFE ID is so short
+ABSENT: Final = ""  # and of requests without the header; a value is never empty where this is not meant
+LONGEST: Final = 64  # bytes of a header's value that are kept as they are
+MOST_KNOWN: Final = 4096  # kinds of requests that are remembered; they can be worked out again at any time
+
+Facts = tuple[object, ...]
+
+
+class Limit:
+    """A limit of the configuration and the rate that stands for it, which outlives this one over a reload."""
+
+    __slots__ = ("header", "kind", "methods", "paths", "rate", "spec")
+
+    def __init__(self, spec: RateLimit, rate: Rate) -> None:
+        self.spec = spec
+        self.rate = rate
+        self.kind = spec.per.kind
+        self.header = spec.per.header.encode("ascii")
+        self.methods = frozenset(spec.methods)
+        self.paths = spec.paths
+
+    def __str__(self) -> str:
+        spec = self.spec
+        return f"{spec.name} ({spec.where}: {spec.limit} per {spec.per}, {spec.burst} at once)"
+
+    def is_for(self, hop: Hop) -> bool:
+        """Whether it can apply to this caller, protocol and method."""
+        if hop.protocol != "http":
+            return not self.spec.http_only and self._caller_matches(hop)
+        return (not self.methods or hop.method in self.methods) and self._caller_matches(hop)
+
+    def _caller_matches(self, hop: Hop) -> bool:
+        callers, peer = self.spec.callers, hop.peer
+        return not callers or (peer is not None and any(pattern.matches(peer) for pattern in callers))
+
+    def path_for(self, route: PathTemplate | None) -> PathTemplate | None:
+        """The template by which it takes every request on this route of the rules; None where that has to be asked of
+        each. A limit without paths takes what the rules do.
+        """
+        if not self.paths or route is None:
+            return route if not self.paths else None
+        return self.paths[0] if path_covers(self.paths[0], route) else None
+
+    def path_of(self, segments: tuple[str, ...]) -> str:
+        """The first of its templates that matches; empty where none does."""
+        for path in self.paths:
+            if path.matches(segments):
+                return path.text
+        return ""
+
+    def key(self, hop: Hop, path: str) -> str:
+        """The key of a hop that comes under it, by this template."""
+        if self.kind == "listener":
+            return hop.listener
+        if self.kind == "caller":
+            return hop.peer.text if hop.peer is not None else NOBODY
+        return f"{hop.listener} {hop.method} {path}" if self.kind == "endpoint" else ABSENT
+
+
+class Dues:
+    """All limits that requests of one kind come under."""
+
+    __slots__ = ("_headers", "_limits", "fixed", "keys", "levels")
+
+    def __init__(self, limits: Sequence[Limit], keys: Sequence[str]) -> None:
+        self.levels = Levels([limit.rate for limit in limits])
+        self.keys = list(keys)
+        self._limits = limits
+        self._headers = [(place, limit.header) for place, limit in enumerate(limits) if limit.kind == "header"]
+        self.fixed = not self._headers  # whether the keys are the same for each request of the kind
+
+    def keys_of(self, headers: Headers) -> list[str]:
+        """The keys of a request with these headers. The list is used again by the next one."""
+        for place, name in self._headers:
+            self.keys[place] = value_of(headers, name)
+        return self.keys
+
+    def take(self, now: float, headers: Headers) -> None:
+        """Let a request in at every level, or raise RateLimited and take nothing."""
+        keys = self.keys if self.fixed else self.keys_of(headers)
+        refused = self.levels.take(now, keys)
+        if refused is not None:
+            raise self._error(now, refused)
+
+    def _error(self, now: float, refused: Refused) -> RateLimited:
+        limit = next(limit for limit in self._limits if limit.rate is refused.level)
+        standing = limit.rate.standing(now, refused.key)
+        spec = limit.spec
+        detail = f"over the limit {limit}, which has room again after {_shown(refused.wait)}"
+        told = (retry_after(refused.wait), *rate_limit(limit.rate, standing))
+        return RateLimited(detail, limit=spec.name, per=spec.per.kind, wait=refused.wait, told=told)
+
+
+class _Kind:
+    """Requests of one caller, by one method, on one route of the rules, and which limits they come under. Where a limit
+    names paths that the route does not settle, each request is asked.
+    """
+
+    __slots__ = ("_asked", "_by_paths", "_first", "_rest")
+
+    def __init__(self, limits: Iterable[Limit], hop: Hop, route: str) -> None:
+        template = PathTemplate.parse(route) if route else None
+        self._first: list[tuple[Limit, str]] = []  # that apply to all of them, with their keys
+        self._asked: list[Limit] = []  # whose paths have to be asked
+        for limit in limits:
+            if not limit.is_for(hop):
+                continue
+            path = limit.path_for(template)
+            if limit.paths and path is None:
+                self._asked.append(limit)
+            else:
+                self._first.append((limit, limit.key(hop, path.text if path is not None else route)))
+        self._rest = _dues(self._first)  # what applies where none of those asked does
+        self._by_paths: dict[tuple[str, ...], Dues | None] = {}  # as few as they have templates
+
+    def dues(self, hop: Hop) -> Dues | None:
+        """What applies to one of them."""
+        if not self._asked:
+            return self._rest
+        paths = tuple([limit.path_of(hop.segments) for limit in self._asked])
+        try:
+            return self._by_paths[paths]
+        except KeyError:
+            asked = zip(self._asked, paths, strict=True)
+            more = [(limit, limit.key(hop, path)) for limit, path in asked if path]
+            if len(self._by_paths) >= MOST_KNOWN:
+                self._by_paths.clear()
+            found = self._by_paths[paths] = _dues([*self._first, *more])
+            return found
+
+
+def _dues(limits: Sequence[tuple[Limit, str]]) -> Dues | None:
+    return Dues([limit for limit, _ in limits], [key for _, key in limits]) if limits else None
+
+
+class RateLimits:
+    """The limits of one listener."""
+
+    def __init__(self, limits: Iterable[Limit]) -> None:
+        self._limits = tuple(limits)
+        self._kinds: dict[tuple[str, str, str], _Kind] = {}
+        self.headers = frozenset(limit.header for limit in self._limits if limit.header)  # that somebody looks at
+
+    def dues(self, hop: Hop, route: str) -> Dues | None:
+        """What applies to a hop on this route of the rules, the same object for hops of the same kind; or nothing."""
+        peer = hop.peer
+        kind = (NOBODY if peer is None else peer.text, hop.method, route)  # raw TCP has no method
+        found = self._kinds.get(kind)
+        if found is None:
+            if len(self._kinds) >= MOST_KNOWN:
+                self._kinds.clear()
+            found = self._kinds[kind] = _Kind(self._limits, hop, route)
+        return found.dues(hop)
+
+    def check(self, hop: Hop, route: str, now: float) -> None:
+        """Let a permitted hop in at every limit that it comes under, or raise RateLimited and take nothing."""
+        dues = self.dues(hop, route)
+        if dues is not None:
+            dues.take(now, hop.headers)
+
+
+class Rates:
+    """The rates behind the limits of a service, through all its generations."""
+
+    def __init__(self, specs: Sequence[RateLimit], before: Rates | None = None) -> None:
+        self._rates: dict[Facts, Rate] = {}
+        for spec in specs:
+            facts = _facts(spec)
+            kept = before._rates.get(facts) if before is not None else None
+            self._rates[facts] = kept or Rate(spec.name, spec.limit.per_second, spec.burst)
+        self._specs = specs
+
+    def limits(self, listener: str) -> RateLimits | None:
+        """The limits of one listener; None where there is none."""
+        ours = [spec for spec in self._specs if not spec.ports or listener in spec.ports]
+        return RateLimits(Limit(spec, self._rates[_facts(spec)]) for spec in ours) if ours else None
+
+
+def _facts(spec: RateLimit) -> Facts:
+    """What a rate depends on. Where it stays the same over a reload, so does what everybody has had of it."""
+    return spec.name, spec.per, spec.limit, spec.burst
+
+
+def value_of(headers: Headers, name: bytes) -> str:
+    """The key that stands for the value of a header: all its lines, in their order."""
+    values = [value for each, value in headers if each == name]
+    if not values:
+        return ABSENT
+    whole = values[0] if len(values) == 1 else b", ".join(values)
+    if len(whole) <= LONGEST:
+        return "=" + whole.decode("latin-1")
+    return "#" + blake2b(whole, digest_size=20).hexdigest()
+
+
+def _shown(seconds: float) -> str:
+    return f"{seconds * 1e3:.0f} ms" if seconds < 1.0 else f"{seconds:.1f} s"
