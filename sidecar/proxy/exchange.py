@@ -37,9 +37,10 @@ from sidecar.http.headers import first, tokens, without_reserved
 from sidecar.http.message import NEED_DATA, Data, End, RequestHead, ResponseHead
 from sidecar.http.versions import check_accept
 from sidecar.net.pool import FRESH, YOUNG
-from sidecar.net.port import NEVER, Expired, PeerGone, Task, WireBroken
+from sidecar.net.port import NEVER, Expired, PeerGone, Task, WireBroken, WireCut
 from sidecar.net.tls import AlertReceived
 from sidecar.proxy.carrier import StreamEnd
+from sidecar.proxy.evicting import revoked_upstream
 from sidecar.proxy.flow import Flow
 from sidecar.proxy.tcp import lease_of, tunnel
 
@@ -278,6 +279,8 @@ class Exchange(Flow):
 
     def _upstream_broke(self, error: WireBroken, connection: Connection) -> HopError:
         name = self._plan.upstream.name
+        if isinstance(error, WireCut):
+            return revoked_upstream(name, error)
         if isinstance(error, AlertReceived):
             if not connection.reused:
                 return PeerIdentityMismatch(f"alert_{error.reason}", f"{name}: {error.detail}")

@@ -112,6 +112,11 @@ class Upstream:
         for road in self.roads:
             road.sweep()
 
+    def evict(self) -> int:
+        """End connections to peers who were revoked, whatever is on them; returns how many."""
+        gate = self._gate
+        return sum(road.evict(gate) for road in self.roads) if gate is not None else 0
+
     @property
     def _server_name(self) -> str:
         """The declared host, for SNI; addresses have no place there (RFC 6066 section 3)."""
@@ -164,7 +169,9 @@ class Upstream:
         try:
             self._gate.judge_again(connection.wire, connection.peer, self._port.wall())
         except IdentityRefused as error:
-            raise PeerIdentityMismatch(error.reason, str(error), error.presented) from None
+            refused = PeerIdentityMismatch(error.reason, str(error), error.presented)
+            refused.midway = error.midway
+            raise refused from None
         connection.trust = self._gate.trust
 
     async def _connect_h2(self) -> Connection:

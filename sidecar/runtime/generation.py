@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from sidecar.config.sentences import needs_http
 from sidecar.policy.authz import RuleSet
@@ -69,6 +70,11 @@ class Maker:
         self._recorder = recorder
         self._instance = instance
         self._tunnels = tunnels
+        self._upstreams: WeakSet[Upstream] = WeakSet()
+
+    def upstreams(self) -> list[Upstream]:
+        """Every upstream that was made and is still used, by requests of earlier generations perhaps."""
+        return list(self._upstreams)
 
     def generation(self, service: Service, before: Generation | None) -> Generation:
         """The generation of this configuration; `before` is the one in force."""
@@ -186,6 +192,7 @@ class Maker:
             on_handshake=self._recorder.handshake,
             http=http,
         )
+        self._upstreams.add(upstream)
         made.upstreams[place] = Declared(facts, upstream)
         return upstream
 

@@ -55,8 +55,8 @@ LABELS: dict[str, tuple[Literal["closed", "open"], str]] = {
     "reason": (
         "open",
         "short, stable reason why a handshake failed; or of an early end: `certificate_end`, `certificate_quiet`, "
-        "`policy`, `identity`, `removed`, `slow_body`, `slow_reader`; or of a refused connection: `connections`, "
-        "`memory`, `peer`, `half_open`, `handshakes`; or of HTTP/2 that failed: `protocol`, or the name of a flood "
+        "`policy`, `identity`, `revoked`, `removed`, `slow_body`, `slow_reader`; or of a refused connection: "
+        "`connections`, `memory`, `peer`, `half_open`, `handshakes`; or of HTTP/2 that failed: `protocol`, or the name of a flood "
         "(docs/protocols.md)",
     ),
     "grpc_status": ("closed", "name of the status that the call ended with; `other` for one that gRPC does not know"),
@@ -166,6 +166,12 @@ DEFINITIONS: tuple[Definition, ...] = (
     Definition("mesh_certificate_expires_at_seconds", "gauge", "End of its life, since the epoch.", _CERTIFICATE),
     Definition("mesh_certificate_renewal_at_seconds", "gauge", "Its next renewal, since the epoch.", _CERTIFICATE),
     Definition("mesh_identity_failures", "gauge", "Attempts to enrol or renew that failed since the last success."),
+    Definition(
+        "mesh_revoked_connections_total",
+        "counter",
+        "Open connections, idle ones too, that were cut because the other end was revoked.",
+        ("direction",),
+    ),
     Definition("mesh_ca_connected", "gauge", "1 while the watch to the CA stands."),
     Definition("mesh_clock_skew_seconds", "gauge", "Our clock minus the CA's; positive where ours is ahead."),
     Definition("mesh_trust_bundle_sequence", "gauge", "Sequence of the trust bundle in force."),
