@@ -67,12 +67,17 @@ async def _follow(held: Holdings, heard: Callable[[], None]) -> None:
     if svid is None:
         raise CaUnreachable("there is no valid certificate to show")
 
-    async def take_bundle(bundle: TrustBundle) -> None:
-        held.publish_bundle(bundle)
-        await held.keep_bundle(bundle)
+    async def take_bundle(bundle: TrustBundle) -> bool:
+        taken = held.publish_bundle(bundle)
+        if taken:
+            await held.keep_bundle(bundle)
+        return taken
 
     async with await held.connect_with(svid) as session:
-        watch = Watch(await session.watch(), svid.spiffe_id.trust_domain, held.clock, take_bundle, held.take_skew)
+        watch = Watch(
+            await session.watch(), svid.spiffe_id.trust_domain, held.clock, take_bundle, held.take_skew,
+            held.take_denylist,
+        )  # fmt: skip
         held.say(ca_connected=True, watch_error="")
         try:
             await watch.follow(heard)

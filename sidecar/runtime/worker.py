@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from certs.bundle import BundleSet
+from certs.denylist import Denylist
 from certs.enrolment import Enrolment
 from certs.errors import MeshError
 from certs.source import Source
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from sidecar.config.schema import Address, MeshConfig
 
 SWEEP_SECONDS = 0.5  # pooled connections
+DENYLIST_SECONDS = 5.0  # that a start waits at most for the CA to say who was revoked; usually some milliseconds
 
 
 class WrongEnrolment(MeshError):
@@ -102,6 +104,7 @@ class Worker:
         self.state = "starting"
         self.svids: Source[X509Svid] = Source("SVID")
         self.bundles: Source[BundleSet] = Source("trust bundle")
+        self.denylists: Source[Denylist] = Source("denylist")
         self.identity_status: Source[IdentityStatus] = Source("identity status")
         self.proxy: Proxy | None = None
         self.orders = Orders()
@@ -122,6 +125,7 @@ class Worker:
             self.clock,
             random.random,
             self.identity_status,
+            denylists=self.denylists,
         )
         self.recorder = make_recorder(
             self.service,
@@ -172,6 +176,7 @@ class Worker:
         self.config, self.service = config, service
         if self._gate is not None:
             self._gate.tls12 = service.tls.unsafe_tls12
+            self._gate.denials.max_age = service.revocation.max_age
         self._show_policy()
         return changes
 
@@ -188,6 +193,10 @@ class Worker:
             )
         if self.clock.wall() > self.svids.current.not_after:
             return ["our certificate has expired: " + (self.identity_status.current.last_error or "not renewed")]
+        if self.identity_status.current.revoked:
+            return [f"our certificate was revoked, by {self.identity_status.current.revoked}"]
+        if self._gate is not None and self._gate.denials.stale:
+            return ["the denylist is missing or older than revocation.max_age, so no peer is believed"]
         return []
 
     # ---- the life --------------------------------------------------------------------------------------------------
@@ -245,20 +254,40 @@ class Worker:
             nursery.start_soon(_cancel_after, self.orders.drain.wait, nursery.cancel_scope)
             await self.svids.wait_past(0)
             await self.bundles.wait_past(0)
+            await self._hear_of_revoked()
             nursery.cancel_scope.cancel()
+
+    async def _hear_of_revoked(self) -> None:
+        """Let the CA, which answered a moment ago, say who was revoked while we were away, before anybody comes in.
+
+        It is the first thing on the watch. A CA that does not say it (it has gone, or is older than that) keeps nobody
+        down: what an earlier life has kept is in force, and `revocation.max_age` is for those who want more.
+        """
+        status = self.identity_status
+        with trio.move_on_after(DENYLIST_SECONDS) as waiting:
+            while not status.current.denylist_heard_at:
+                await status.wait_past(status.number)
+        if waiting.cancelled_caught:
+            known = f"denylist {status.current.denylist_sequence}" if self.denylists.number else "none"
+            self.log.warning("the CA does not say who was revoked", in_force=known, waited=DENYLIST_SECONDS)
 
     async def _open_listeners(self, nursery: trio.Nursery) -> None:
         reactor = Reactor(self.clock)
         reactor.on_crash = lambda error: self.log.fault("a connection failed inside the sidecar", error)
         await nursery.start(reactor.run)
-        gate = self._gate = MtlsGate(self.svids, self.bundles, tls12=self.service.tls.unsafe_tls12)
+        gate = self._gate = MtlsGate(
+            self.svids, self.bundles, self.denylists, tls12=self.service.tls.unsafe_tls12
+        )
+        gate.denials.max_age = self.service.revocation.max_age
+        gate.denials.look(self.clock.wall())
         proxy = Proxy(self.service, reactor=reactor, gate=gate, recorder=self.recorder, instance=self.instance)
         gate.on_change.append(proxy.renew)
+        gate.on_denied.append(proxy.evict)
         proxy.listen()
         self.proxy = proxy
         self._show_policy()
         self._look_for_sockets()
-        nursery.start_soon(self._sweep, proxy)
+        nursery.start_soon(self._sweep, proxy, gate)
 
     def _look_for_sockets(self) -> None:
         """Say which Unix sockets are not there yet. The application may come later; until then callers get a 503."""
@@ -266,9 +295,10 @@ class Worker:
             if inbound.app.unix and not Path(inbound.app.path).is_socket():
                 self.log.warning("no socket of the application's yet", listener=inbound.name, app=str(inbound.app))
 
-    async def _sweep(self, proxy: Proxy) -> None:
+    async def _sweep(self, proxy: Proxy, gate: MtlsGate) -> None:
         while True:
             await trio.sleep(SWEEP_SECONDS)
+            gate.denials.look(self.clock.wall())
             proxy.sweep()
 
     async def _do_drain(self) -> None:
