@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
-from sidecar.cli.console import Code, Failure, output_option, print_json, print_table, remaining
+from sidecar.cli.console import Code, Failure, output_option, print_json, print_table, remaining, span
 from sidecar.cli.sidecars import Sidecar, moment, run_dir_option, short, some
 
+STALE_SECONDS = 3600.0  # as certs.denylist has it, which costs an import of cryptography (decision D10)
 COLUMNS = ("service", "state", "identity", "certificate", "listeners", "rules", "connections", "in flight", "notes")
 
 
@@ -83,6 +84,9 @@ def _notes(answer: dict[str, Any], identity: dict[str, Any]) -> str:
         notes += [f"not ready: {reason}" for reason in answer.get("not_ready") or []]
     if identity and not identity.get("ca_connected", True):
         notes.append("CA out of reach")
+    notes += [f"{error}" for error in (identity.get("denylist_error"), identity.get("bundle_error")) if error]
+    if (age := _denylist_age(identity)) > STALE_SECONDS:
+        notes.append(f"the denylist is {span(age)} old: nobody can say who was revoked since")
     if failures := identity.get("consecutive_failures"):
         notes.append(f"{failures} failed renewals: {identity.get('last_error') or 'unknown'}")
     warning = str(identity.get("clock_warning") or "")
@@ -91,6 +95,12 @@ def _notes(answer: dict[str, Any], identity: dict[str, Any]) -> str:
     if note := (answer.get("hygiene") or {}).get("note"):
         notes.append(str(note))
     return "; ".join(notes)
+
+
+def _denylist_age(identity: dict[str, Any]) -> float:
+    """Seconds since the CA signed the denylist in force; 0 where there is none."""
+    signed = moment(identity.get("denylist_at"))
+    return time.time() - signed if signed else 0.0
 
 
 def _drain_note(drain: dict[str, Any]) -> str:
