@@ -85,6 +85,9 @@ def _notes(answer: dict[str, Any], identity: dict[str, Any]) -> str:
     if identity and not identity.get("ca_connected", True):
         notes.append("CA out of reach")
     notes += [f"{error}" for error in (identity.get("denylist_error"), identity.get("bundle_error")) if error]
+    served = answer.get("served") or {}
+    if served.get("problem") and not any(str(served["problem"]) in note for note in notes):
+        notes.append(f"on the wire: {served['problem']}")
     if (age := _denylist_age(identity)) > STALE_SECONDS:
         notes.append(f"the denylist is {span(age)} old: nobody can say who was revoked since")
     if failures := identity.get("consecutive_failures"):

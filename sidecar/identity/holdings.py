@@ -28,8 +28,8 @@ from sidecar.net.clock import Clock
 _log = logging.getLogger("mesh.identity")
 
 FORGOTTEN = (
-    "if the CA was copied back from an older state, it has forgotten what came after: take a `mesh ca backup` of it and "
-    "`mesh ca restore` that, which counts on past all that was told, and revoke again what was revoked since"
+    "if the CA was copied back from an older state, it has forgotten what came after: take a `mesh ca backup` of it "
+    "and `mesh ca restore` that, which counts on past all that was told, and revoke again what was revoked since"
 )
 
 

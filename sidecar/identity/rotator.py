@@ -11,8 +11,8 @@ Two loops run until they are cancelled, and neither ever gives up; what they hol
 
 Renewal shows the current certificate first and the enrolment proof second; without a valid certificate (at the start,
 or after too long an outage), or with one that is on the denylist, the proof is all there is. A certificate that is
-denied by its serial, or by its issuing CA, is replaced at once (decision D10). Every certificate is for a key made on the spot, which only this
-process ever holds.
+denied by its serial, or by its issuing CA, is replaced at once (decision D10). Every certificate is for a key made on
+the spot, which only this process ever holds.
 
 Time. Waits are measured on the monotonic clock, validity on the wall clock, and every wait looks at the wall clock
 again after at most 30 s, so that a laptop's sleep or a clock that was set is noticed. The difference from the CA's

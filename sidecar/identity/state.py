@@ -1,10 +1,11 @@
 """What a sidecar keeps on disk between two lives: its enrolment key, the last trust bundle and the last denylist, each
 0600 (D14).
 
-Never the SVID's key: that one lives and dies with the process. The files are named for the entry, so sidecars may
-share a folder. The denylist is kept as it came, signed, and is believed again only by its signature. The bundle is kept with the pins under which it was obtained: as long as the enrolment file names the
-same roots, the bundle alone says whom to trust (a root that has left it stays out); a new enrolment file with other
-pins, as issued after a root rotation, speaks louder than what we kept.
+Never the SVID's key: that one lives and dies with the process. The files are named for the entry, so sidecars may share
+a folder. The denylist is kept as it came, signed, and is believed again only by its signature. The bundle is kept with
+the pins under which it was obtained: as long as the enrolment file names the same roots, the bundle alone says whom to
+trust (a root that has left it stays out); a new enrolment file with other pins, as issued after a root rotation, speaks
+louder than what we kept.
 
 Everything here blocks on the disk.
 """

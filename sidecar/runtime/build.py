@@ -26,6 +26,7 @@ from sidecar.proxy.tcp import Tunnels
 from sidecar.runtime.generation import Generation, Maker
 from sidecar.runtime.heap import Heap
 from sidecar.runtime.listening import CannotListen, bind_all
+from sidecar.runtime.mirror import Mirror
 from sidecar.runtime.postures import PostureWatch
 from sidecar.telemetry.record import Handshake
 
@@ -83,6 +84,7 @@ class Proxy:
         self._recorder = recorder
         self._tunnels = Tunnels()
         self._guests = Guests()
+        self.mirror = Mirror()
         self._maker = Maker(reactor, gate, recorder, instance, self._tunnels)
         self._ears: dict[Address, _Ear] = {}
         self._http: set[HttpConnection | Http2Connection] = set()
@@ -221,6 +223,11 @@ class Proxy:
         return _outbound_handler(self, plan.name, plan.protocol, plan.side)
 
     def _on_wire(self, ear: _Ear, wire: SocketWire) -> None:
+        if self.mirror.looking and self.mirror.is_ours(wire.peer_address()):
+            side = ear.door.side
+            assert isinstance(side, InboundSide)
+            self._reactor.start(self.mirror.serve(self._reactor, self._gate, wire, side.spec))
+            return
         if not self.admission.enter(ear.direction, ear.name):
             wire.abort()
             return

@@ -31,6 +31,7 @@ from sidecar.admin.health import serve_health
 from sidecar.config.diff import RESTART, Change, diff, fixed
 from sidecar.identity.rotator import IdentityConfig, Rotator
 from sidecar.identity.status import IdentityStatus
+from sidecar.identity.survival import first_end
 from sidecar.net.clock import Clock, SystemClock
 from sidecar.net.mtls import MtlsGate
 from sidecar.net.reactor import Reactor
@@ -40,11 +41,13 @@ from sidecar.runtime.hygiene import of_this_process
 from sidecar.runtime.inspect import Inspector
 from sidecar.runtime.orders import Orders
 from sidecar.runtime.reload import CannotReload, Reloader
+from sidecar.runtime.served import ServedCheck
 from sidecar.telemetry.log import Log
 from sidecar.telemetry.setup import make_recorder, new_instance
 
 if TYPE_CHECKING:
     from sidecar.config.schema import Address, MeshConfig
+    from sidecar.telemetry.metrics import Metrics
 
 SWEEP_SECONDS = 0.5  # pooled connections
 DENYLIST_SECONDS = 5.0  # that a start waits at most for the CA to say who was revoked; usually some milliseconds
@@ -109,6 +112,7 @@ class Worker:
         self.proxy: Proxy | None = None
         self.orders = Orders()
         self.drain: Drain | None = None  # once it is under way
+        self.served: ServedCheck | None = None  # once there are listeners
         self._gate: MtlsGate | None = None
         path = enrolment or (Path(config.ca.enrolment) if config.ca.enrolment else None)
         if path is None:
@@ -197,6 +201,8 @@ class Worker:
             return [f"our certificate was revoked, by {self.identity_status.current.revoked}"]
         if self._gate is not None and self._gate.denials.stale:
             return ["the denylist is missing or older than revocation.max_age, so no peer is believed"]
+        if self.served is not None and self.served.latest.confirmed:
+            return [f"what we serve is not what we were given: {self.served.latest.problem}"]
         return []
 
     # ---- the life --------------------------------------------------------------------------------------------------
@@ -240,6 +246,7 @@ class Worker:
             listeners = await _listen_for_health(address)
             await nursery.start(serve_health, self.recorder.metrics, self.not_ready, listeners, self.log)
         self.identity_status.subscribe(self._show_identity)
+        self.recorder.metrics.before_scrape(self._show_survival)
         self.log.capture()
         if (confined := of_this_process()) is not None:
             tell = self.log.warning if confined.note() else self.log.info
@@ -247,6 +254,15 @@ class Worker:
 
     def _show_identity(self, status: IdentityStatus) -> None:
         self.recorder.metrics.identity(status)
+
+    def survival(self) -> float | None:
+        """Seconds until the first link of our chain ends, if the CA stays away; None while there is no chain."""
+        end, _ = first_end(self.identity_status.current, self.service.revocation.max_age)
+        return max(0.0, end - self.clock.wall()) if end else None
+
+    def _show_survival(self, metrics: Metrics) -> None:
+        if (left := self.survival()) is not None:
+            metrics.counter("mesh_ca_survival_seconds").set(left)
 
     async def _get_identity(self) -> None:
         """Wait for the first SVID and bundle, or for a drain."""
@@ -288,6 +304,11 @@ class Worker:
         self._show_policy()
         self._look_for_sockets()
         nursery.start_soon(self._sweep, proxy, gate)
+        self.served = ServedCheck(
+            self.svids, self.bundles, proxy.mirror, lambda: self.service.inbound, self.log, self.recorder.metrics,
+            self.clock,
+        )  # fmt: skip
+        nursery.start_soon(self.served.run)
 
     def _look_for_sockets(self) -> None:
         """Say which Unix sockets are not there yet. The application may come later; until then callers get a 503."""

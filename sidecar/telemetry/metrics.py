@@ -56,7 +56,8 @@ LABELS: dict[str, tuple[Literal["closed", "open"], str]] = {
         "open",
         "short, stable reason why a handshake failed; or of an early end: `certificate_end`, `certificate_quiet`, "
         "`policy`, `identity`, `revoked`, `removed`, `slow_body`, `slow_reader`; or of a refused connection: "
-        "`connections`, `memory`, `peer`, `half_open`, `handshakes`; or of HTTP/2 that failed: `protocol`, or the name of a flood "
+        "`connections`, `memory`, `peer`, `half_open`, `handshakes`; or of HTTP/2 that failed: `protocol`, or the "
+        "name of a flood "
         "(docs/protocols.md)",
     ),
     "grpc_status": ("closed", "name of the status that the call ended with; `other` for one that gRPC does not know"),
@@ -173,6 +174,12 @@ DEFINITIONS: tuple[Definition, ...] = (
         "gauge",
         "How long we could go on without the CA: until the first link of our chain ends, or `revocation.max_age`.",
     ),
+    Definition(
+        "mesh_served_certificate_right",
+        "gauge",
+        "1 where a handshake with our own listeners found the certificate that we were given; 0 where another.",
+    ),
+    Definition("mesh_self_handshakes_total", "counter", "Handshakes with our own listeners, to find out.", ("result",)),
     Definition("mesh_denylist_sequence", "gauge", "Sequence of the denylist in force."),
     Definition("mesh_denylist_entries", "gauge", "Serials, SPIFFE IDs and issuing CAs that it denies."),
     Definition("mesh_denylist_signed_at_seconds", "gauge", "When the CA signed it, since the epoch."),

@@ -1,5 +1,5 @@
-"""`mesh certs revoke` with real sidecars: the revoked have no open connection within 5 s and get no new one, also over a
-restart; nobody else loses a request (decision D10).
+"""`mesh certs revoke` with real sidecars: the revoked have no open connection within 5 s and get no new one, also over
+a restart; nobody else loses a request (decision D10).
 """
 
 from __future__ import annotations

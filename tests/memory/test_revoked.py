@@ -1,4 +1,4 @@
-"""Whoever is revoked has no open connection a moment later, in either direction and whatever was on it (decision D10)."""
+"""Whoever is revoked has no open connection a moment later, in either direction and whatever was on it (D10)."""
 
 from __future__ import annotations
 
