@@ -80,6 +80,11 @@ class Holdings:
         svid = self.svids.current if self.svids.number else None
         return svid if svid is not None and self.clock.wall() < svid.not_after else None
 
+    @property
+    def watch_error(self) -> str:
+        """Why the watch is not connected; empty while it is."""
+        return self._known.watch_error
+
     def bundle(self) -> TrustBundle | None:
         """The bundle of our own trust domain, None before the first."""
         return self._bundles.current.of(self.enrolment.trust_domain) if self._bundles.number else None

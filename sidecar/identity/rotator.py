@@ -38,7 +38,7 @@ from sidecar.identity.enrol import enrol, in_thread, renew
 from sidecar.identity.errors import BadAnswer, CaBusy, CaRefused, CaUnreachable, CaUntrusted
 from sidecar.identity.holdings import Dice, Holdings, IdentityConfig, describe, surprise
 from sidecar.identity.status import IdentityStatus, describe_skew
-from sidecar.identity.watching import keep_watching
+from sidecar.identity.watching import keep_an_eye_on_age, keep_watching
 from sidecar.net.clock import Clock
 
 __all__ = ["IdentityConfig", "Rotator", "keep_identity"]
@@ -86,6 +86,7 @@ class Rotator:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_renewing)
             nursery.start_soon(keep_watching, self._held, self._dice)
+            nursery.start_soon(keep_an_eye_on_age, self._held)
         raise AssertionError("the loops never end")
 
     def renew_soon(self) -> None:

@@ -1,8 +1,8 @@
 """A handshake with ourselves, over our own listener: what callers are really shown (pain 10 of the field).
 
 That the CA has issued a certificate, and that we hold it, proves nothing: proxies have served old leaves, or trusted
-old roots, for days after a rotation that had "worked". So we connect to each inbound listener by loopback, as a peer of our
-own identity would, and look at the chain that comes back. The connection goes through the very socket, gate and
+old roots, for days after a rotation that had "worked". So we connect to each inbound listener by loopback, as a peer of
+our own identity would, and look at the chain that comes back. The connection goes through the very socket, gate and
 contexts that peers meet. It is known by its source address, which we bind beforehand, and is neither counted nor
 recorded, nor does it take anybody's place.
 """

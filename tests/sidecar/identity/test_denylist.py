@@ -148,6 +148,30 @@ def test_a_kept_list_that_somebody_changed_is_not_believed(with_ca: Run) -> None
     with_ca(story)
 
 
+def test_one_that_is_an_hour_old_alarms_once(with_ca: Run, caplog: pytest.LogCaptureFixture) -> None:
+    async def story(ca: FakeCa, folder: Path) -> None:
+        await ca.deny(LIST)
+        life = Life(ca, folder)
+        await life.identity()
+        ca.up = False
+        ca.break_connections()
+        await trio.sleep(3500)
+        assert not alarms()
+        await trio.sleep(7200)
+        assert len(alarms()) == 1
+        assert life.denylists.current == LIST, "its age closes nothing by itself"
+        ca.up = True
+        await ca.deny(replace(LIST, at=life.clock.wall()))
+        await trio.sleep(300)
+        assert "the denylist is young again" in caplog.text
+
+    def alarms() -> list[logging.LogRecord]:
+        return [record for record in caplog.records if "min old" in record.getMessage()]
+
+    with caplog.at_level(logging.INFO, "mesh.identity"):
+        with_ca(story)
+
+
 # ---- our own certificate -----------------------------------------------------------------------------------------
 
 
