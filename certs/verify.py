@@ -102,11 +102,12 @@ def chain_ends(svid: X509Svid, bundle: TrustBundle) -> tuple[float, float]:
     """When the first of an SVID's issuing CAs ends, and the last of the roots that vouch for them; 0 for none."""
     issuers = [one.not_valid_after_utc.timestamp() for one in svid.chain[1:]]
     top = svid.chain[-1]
-    roots = [root.not_valid_after_utc.timestamp() for root in bundle.roots if _issued(root, top)]
+    roots = [root.not_valid_after_utc.timestamp() for root in bundle.roots if issued(root, top)]
     return min(issuers, default=0.0), max(roots, default=0.0)
 
 
-def _issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
+def issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
+    """Whether this issuer's key made that certificate's signature, under its name."""
     try:
         certificate.verify_directly_issued_by(issuer)
     except (ValueError, TypeError, InvalidSignature):
