@@ -70,6 +70,16 @@ class Watch:
     async def run(self, channel: Channel) -> None:
         """Serve until the sidecar leaves or its certificate ends. Raises BadRequest for what is no acknowledgement."""
         await channel.start(200, _HEADERS)
+        try:
+            failure = await self._serve(channel)
+        finally:
+            with trio.CancelScope(shield=True):  # also where the CA stops: it must not seem to hold it until it returns
+                await self._keep([self._ack("watch", 0)])
+        if failure is not None:
+            raise failure
+
+    async def _serve(self, channel: Channel) -> Exception | None:
+        """Until the end; returns what is to be raised outside, so that it comes out as itself and not in a group."""
         failure: Exception | None = None
         async with trio.open_nursery() as nursery:
 
@@ -90,12 +100,9 @@ class Watch:
                 await self._keep([self._ack("watch", 1)])
                 await self._listen(channel)
             except (MeshError, *_LEFT) as error:
-                failure = error  # raised outside, so that it comes out as itself and not in a group
+                failure = error
             nursery.cancel_scope.cancel()
-        with trio.CancelScope(shield=True):
-            await self._keep([self._ack("watch", 0)])
-        if failure is not None:
-            raise failure
+        return failure
 
     async def _tell(self, channel: Channel) -> None:
         bundle, denylist = self.bundles.number, self._denylist_number
