@@ -18,6 +18,7 @@ from sidecar.errors import (
     NoIdentity,
     PeerIdentityMismatch,
 )
+from sidecar.net import mtls
 from sidecar.net.mtls import MtlsGate, Peer
 from sidecar.net.port import WireBroken, WireCut
 from sidecar.net.reactor import Reactor
@@ -394,3 +395,31 @@ def test_a_wire_that_is_cut_ends_for_both_sides_and_says_why_to_ours() -> None:
     reason, theirs = on_reactor(body)
     assert reason == "revoked"
     assert isinstance(theirs, WireBroken)
+
+
+def test_a_denylist_asks_no_root_again_and_a_root_that_left_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Open tunnels are judged at each of both; building a path takes a hundred times as long as a look at a list."""
+    asked: list[Any] = []
+    monkeypatch.setattr(mtls, "verify_chain", lambda *judged: asked.append(judged))
+
+    async def body(reactor: Reactor) -> None:
+        left, right = loopback_pair()
+        server, denylists = denying(ORDERS, listed())
+        wire = SocketWire(reactor, left)
+        client = reactor.spawn(
+            gate(WEB).connect(reactor, wire, http=True, server_name="", expected=ORDERS_ID, within=5.0)
+        )
+        secure, peer = await server.accept(reactor, SocketWire(reactor, right), http=True, within=5.0)
+        denylists.publish(listed(serials=["a1"]))
+        server.judge_again(secure, peer, reactor.wall())
+        assert not asked
+        server._bundles.publish(a_bundle_set(ROOT, a_root()))
+        server.judge_again(secure, peer, reactor.wall())
+        assert len(asked) == 1
+        denylists.publish(listed(serials=["a1", WEB.serial]))
+        with pytest.raises(IdentityRefused, match="was revoked"):
+            server.judge_again(secure, peer, reactor.wall())
+        client.cancel()
+        secure.close()
+
+    on_reactor(body)
