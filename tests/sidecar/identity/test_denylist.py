@@ -13,7 +13,7 @@ import trio
 from certs.denylist import Denylist
 from sidecar.identity.state import StateFolder
 from tests.kit.fake_ca import ISSUER, TRUST_DOMAIN, WEB, FakeCa
-from tests.kit.identities import NOW, a_bundle, a_root, an_issuer
+from tests.kit.identities import DAY, NOW, a_bundle, a_root, an_issuer
 from tests.sidecar.identity.life import Life
 
 ORDERS = TRUST_DOMAIN.id("ns", "default", "sa", "orders")
@@ -225,5 +225,25 @@ def test_a_revoked_identity_says_so_and_does_not_storm_the_ca(with_ca: Run) -> N
         await ca.deny(replace(LIST, sequence=8, spiffe_ids=frozenset()))
         await trio.sleep(1)
         assert life.now.revoked == ""
+
+    with_ca(story)
+
+
+def test_a_clock_that_jumped_refuses_what_it_cannot_judge_and_believes_it_again_later(with_ca: Run) -> None:
+    """The signer is not valid yet for a clock that is two days back; nothing is lost by that but time."""
+
+    async def story(ca: FakeCa, folder: Path) -> None:
+        await ca.deny(LIST)
+        life = Life(ca, folder)
+        await life.identity()
+        life.clock.jump(-2 * DAY)
+        await ca.deny(replace(LIST, sequence=8))
+        await trio.sleep(1)
+        assert (life.now.denylist_sequence, life.now.denylist_refused) == (7, 1)
+        assert "check the clock" in life.now.denylist_error
+        life.clock.jump(2 * DAY)
+        await ca.deny(replace(LIST, sequence=8, at=NOW + 9))
+        await trio.sleep(1)
+        assert (life.now.denylist_sequence, life.now.denylist_error) == (8, "")
 
     with_ca(story)
