@@ -25,6 +25,7 @@ class Denials:
     def __init__(self, denylists: Source[Denylist] | None, on_more: Callable[[], None]) -> None:
         self.max_age: float | None = None  # seconds (`revocation.max_age`); None: age closes nothing
         self.stale = False  # nothing is believed any more
+        self.lists = 0  # how many there have been
         self._denylist: Denylist | None = None
         self._on_more = on_more
         if denylists is not None:
@@ -32,6 +33,7 @@ class Denials:
 
     def _changed(self, denylist: Denylist) -> None:
         before, self._denylist = self._denylist, denylist
+        self.lists += 1
         if not _covers(before, denylist):
             self._on_more()
 

@@ -117,6 +117,8 @@ class _Generation:
     trust: int
     tls12: bool
     contexts: dict[tuple[bool, tuple[bytes, ...]], SSL.Context] = field(default_factory=dict)
+    revoked: str = ""  # why our own certificate holds no more, as of this many denylists:
+    judged: int = 0
     peers: dict[PeerKey, Peer] = field(default_factory=dict)  # whose chain has been judged well: they come back
 
     def context(self, *, server: bool, alpn: tuple[bytes, ...]) -> SSL.Context:
@@ -219,8 +221,11 @@ class MtlsGate:
         if wall > current.svid.not_after:
             ended = datetime.fromtimestamp(current.svid.not_after, UTC)
             raise NoIdentity(f"our own certificate ended at {ended:%Y-%m-%dT%H:%M:%SZ} and was not renewed")
-        if revoked := self.denials.why_ours(current.svid):
-            raise NoIdentity(f"our own certificate holds no more: {revoked}")
+        denials = self.denials
+        if current.judged != denials.lists:
+            current.judged, current.revoked = denials.lists, denials.why_ours(current.svid)
+        if current.revoked:
+            raise NoIdentity(f"our own certificate holds no more: {current.revoked}")
         return current
 
     async def speaks_tls(self, wire: Wire) -> bool:
