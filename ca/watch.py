@@ -3,9 +3,9 @@
 The CA sends lines of JSON; the first of each topic come at once, a topic's later ones whenever it changes, and each
 says all there is to say of its topic, so a line that was missed is made up by the next. `time` is also the heart-beat.
 
+    → {"topic":"time","sequence":1,"now":1760000000.0}   ← {"ack":"time","sequence":1}
     → {"topic":"bundle","sequence":3,"bundle":{…}}      ← {"ack":"bundle","sequence":3}
     → {"topic":"denylist","sequence":7,"denylist":{…}}   ← {"ack":"denylist","sequence":7}
-    → {"topic":"time","sequence":1,"now":1760000000.0}   ← {"ack":"time","sequence":1}
 
 The denylist (`certs.denylist`) is signed, and comes anew every few minutes so that its age tells how far away we are. A
 watcher that is on it hears so, and then the watch ends. That a watch is open at all is kept as an acknowledgement of
@@ -106,10 +106,10 @@ class Watch:
 
     async def _tell(self, channel: Channel) -> None:
         bundle, denylist = self.bundles.number, self._denylist_number
+        await self._send_time(channel)  # first: who keeps the others on its disk meanwhile would read it late
         await self._send_bundle(channel)
         if not await self._send_denylist(channel):
             return
-        await self._send_time(channel)
         while True:
             with trio.move_on_after(self.beat) as quiet:
                 await self._wait_for_news(bundle, denylist)

@@ -71,6 +71,7 @@ class Holdings:
         self._status = status
         self._dial = dial
         self._kept: TrustBundle | None = None
+        self._kept_denylist: object = None  # the signed document that is on disk
         self.denylists: Source[Denylist] = denylists if denylists is not None else Source("denylist")
         self._known = IdentityStatus(config.enrolment.spiffe_id.text)
         status.publish(self._known)
@@ -178,6 +179,7 @@ class Holdings:
         except (MeshError, OSError) as error:
             self._refuse_denylist(f"the one kept on disk: {error}")
             return
+        self._kept_denylist = document
         self._put_in_force(denylist)
 
     async def take_denylist(self, document: object) -> bool:
@@ -191,9 +193,12 @@ class Holdings:
             return False
         self._put_in_force(denylist)
         self.say(denylist_heard_at=now, denylist_error="")
+        if document == self._kept_denylist:
+            return True
         try:
             assert isinstance(document, dict)
             await self.disk(lambda: self.state.save_denylist(document))
+            self._kept_denylist = document
         except (MeshError, OSError) as error:
             _log.error("the denylist could not be kept on disk: %s", error)
         return True
