@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from sidecar.proxy.lane import ENABLED
 from tests.kit import apps
 from tests.kit.h1_line import Line
 from tests.kit.h2_line import ORDERS_GET, answer_ok, h2_app, h2_call, h2_peer
@@ -294,7 +295,7 @@ async def test_nobody_else_notices_and_nobody_else_is_judged_again(stage: Stage)
         await peer.say(GET)
         assert (await peer.answer()).status == 200
     assert not judged
-    assert stage.orders.books.by_express >= 2
+    assert stage.orders.books.by_express >= 2 or not ENABLED
     assert len(stage.orders.tasks) == 1
 
 
