@@ -3,9 +3,9 @@
 The CA sends lines of JSON; the first of each topic come at once, a topic's later ones whenever it changes, and each
 says all there is to say of its topic, so a line that was missed is made up by the next. `time` is also the heart-beat.
 
+    → {"topic":"time","sequence":1,"now":1760000000.0}   ← {"ack":"time","sequence":1}
     → {"topic":"bundle","sequence":3,"bundle":{…}}      ← {"ack":"bundle","sequence":3}
     → {"topic":"denylist","sequence":7,"denylist":{…}}   ← {"ack":"denylist","sequence":7}
-    → {"topic":"time","sequence":1,"now":1760000000.0}   ← {"ack":"time","sequence":1}
 
 The denylist (`certs.denylist`) is signed, and comes anew every few minutes so that its age tells how far away we are. A
 watcher that is on it hears so, and then the watch ends. That a watch is open at all is kept as an acknowledgement of
@@ -70,6 +70,16 @@ class Watch:
     async def run(self, channel: Channel) -> None:
         """Serve until the sidecar leaves or its certificate ends. Raises BadRequest for what is no acknowledgement."""
         await channel.start(200, _HEADERS)
+        try:
+            failure = await self._serve(channel)
+        finally:
+            with trio.CancelScope(shield=True):  # also where the CA stops: it must not seem to hold it until it returns
+                await self._keep([self._ack("watch", 0)])
+        if failure is not None:
+            raise failure
+
+    async def _serve(self, channel: Channel) -> Exception | None:
+        """Until the end; returns what is to be raised outside, so that it comes out as itself and not in a group."""
         failure: Exception | None = None
         async with trio.open_nursery() as nursery:
 
@@ -90,19 +100,16 @@ class Watch:
                 await self._keep([self._ack("watch", 1)])
                 await self._listen(channel)
             except (MeshError, *_LEFT) as error:
-                failure = error  # raised outside, so that it comes out as itself and not in a group
+                failure = error
             nursery.cancel_scope.cancel()
-        with trio.CancelScope(shield=True):
-            await self._keep([self._ack("watch", 0)])
-        if failure is not None:
-            raise failure
+        return failure
 
     async def _tell(self, channel: Channel) -> None:
         bundle, denylist = self.bundles.number, self._denylist_number
+        await self._send_time(channel)  # first: who keeps the others on its disk meanwhile would read it late
         await self._send_bundle(channel)
         if not await self._send_denylist(channel):
             return
-        await self._send_time(channel)
         while True:
             with trio.move_on_after(self.beat) as quiet:
                 await self._wait_for_news(bundle, denylist)

@@ -17,12 +17,13 @@ from functools import lru_cache
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from OpenSSL import crypto
 
 from certs.bundle import BundleSet, TrustBundle, root_hash
 from certs.errors import InvalidSvid, UntrustedSvid
 from certs.spiffe import SpiffeId, TrustDomain
-from certs.svid import MAX_CHAIN, check_leaf, check_signer
+from certs.svid import MAX_CHAIN, X509Svid, check_leaf, check_signer
 
 # X509_V_ERR_* of OpenSSL's x509_vfy.h; whatever is not listed is a `bad_chain`.
 _REASONS: Final = {
@@ -95,6 +96,23 @@ def verify_signer(
     usage = chain[0].extensions.get_extension_for_class(x509.KeyUsage).value
     if not usage.crl_sign:
         raise InvalidSvid("signer_crl_sign", "the signer may not sign revocation lists (no cRLSign)")
+
+
+def chain_ends(svid: X509Svid, bundle: TrustBundle) -> tuple[float, float]:
+    """When the first of an SVID's issuing CAs ends, and the last of the roots that vouch for them; 0 for none."""
+    issuers = [one.not_valid_after_utc.timestamp() for one in svid.chain[1:]]
+    top = svid.chain[-1]
+    roots = [root.not_valid_after_utc.timestamp() for root in bundle.roots if issued(root, top)]
+    return min(issuers, default=0.0), max(roots, default=0.0)
+
+
+def issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
+    """Whether this issuer's key made that certificate's signature, under its name."""
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 def explain_time(certificate: x509.Certificate, now: float) -> str:

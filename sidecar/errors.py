@@ -196,6 +196,12 @@ class IdentityRefused(HopError):
         self.presented = presented
 
 
+class IdentityRevoked(IdentityRefused):
+    """The identity behind an open connection was revoked: it is cut, and nobody is answered any more."""
+
+    midway = "revoked"
+
+
 class PeerIdentityMismatch(HopError):
     """The upstream proved an identity other than the one declared for it, or none we trust.
 

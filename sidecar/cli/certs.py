@@ -1,4 +1,4 @@
-"""`mesh certs`: identities of running sidecars, and certificates in files: list, show, verify, rotate, revoke."""
+"""`mesh certs`: identities of running sidecars, and certificates in files: list, show, verify; the rest beside it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sidecar.cli.certs_check import check
+from sidecar.cli.certs_issue import export, issue
+from sidecar.cli.certs_parse import bundles_of, parse_chain
 from sidecar.cli.certs_revoke import revoke, unrevoke
+from sidecar.cli.certs_rotate import rotate
 from sidecar.cli.console import (
     Code,
     Failure,
@@ -19,6 +23,7 @@ from sidecar.cli.console import (
     print_json,
     print_table,
     remaining,
+    span,
 )
 from sidecar.cli.sidecars import Sidecar, moment, one, run_dir_option, some
 
@@ -27,13 +32,12 @@ if TYPE_CHECKING:
 
     from certs.bundle import BundleSet
 
-ROTATE_PATIENCE = 20.0  # seconds; the sidecar gives up after 15: ten between two renewals, and the CA's answer
-COLUMNS = ("service", "SPIFFE ID", "serial", "remains", "next renewal", "bundle", "CA")
+COLUMNS = ("service", "SPIFFE ID", "serial", "remains", "next renewal", "without CA", "bundle", "denylist", "CA")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def certs() -> None:
-    """Identities: list, show, verify, rotate, revoke. No private key is ever read or shown."""
+    """Identities: list, show, verify, check, rotate, revoke. No sidecar's private key is ever read or shown."""
 
 
 @certs.command("list")
@@ -66,7 +70,9 @@ def _row(service: str, identity: dict[str, Any], now: float) -> tuple[str, ...]:
         str(identity.get("serial") or "-"),  # whole, so that `mesh certs revoke` knows it when pasted
         remaining(moment(identity.get("not_after")), now),
         remaining(moment(identity.get("next_renewal_at")), now),
-        str(identity.get("bundle_sequence") if identity.get("bundle_sequence") is not None else "-"),
+        "-" if identity.get("ca_survival_seconds") is None else span(identity["ca_survival_seconds"]),
+        *(str(identity[name]) if identity.get(name) is not None else "-"
+          for name in ("bundle_sequence", "denylist_sequence")),
         "connected" if identity.get("ca_connected") else str(identity.get("watch_error") or "out of reach"),
     )
 
@@ -138,24 +144,8 @@ def verify(target: str, bundle: Path | None, run_dir: Path | None, output: str) 
     return Code.OK if good else Code.NEGATIVE
 
 
-@certs.command()
-@click.argument("service")
-@run_dir_option
-@output_option
-def rotate(service: str, run_dir: Path | None, output: str) -> int:
-    """Give a running service a new key and certificate now; nothing that is under way is interrupted."""
-    status, document = one(run_dir, service).ask("POST", "/certs/rotate", timeout=ROTATE_PATIENCE)
-    if status != 200:
-        detail = str(document.get("detail") or f"the sidecar answers {status}")
-        raise Failure(f"{service} keeps its certificate: {detail}", "`mesh status` tells whether the CA is in reach.")
-    if output == "json":
-        print_json(document)
-    else:
-        ends = remaining(moment(document.get("not_after")), time.time())
-        click.echo(f"{service} has a new certificate: serial {document.get('serial', '?')}, good for {ends}")
-    return Code.OK
-
-
+for verb in (rotate, check, issue, export):
+    certs.add_command(verb)
 certs.add_command(revoke)
 certs.add_command(unrevoke)
 list_whole(certs)
@@ -169,38 +159,15 @@ def _present(target: str, bundle: Path | None, run_dir: Path | None) -> Presente
     from certs.bundle import BundleSet
 
     if Path(target).is_file():
-        chain, bundles = _parse(Path(target).read_bytes(), target), None
+        chain, bundles = parse_chain(Path(target).read_bytes(), target), None
     elif "/" in target or target.endswith((".pem", ".crt", ".cer")):
         raise Failure(f"there is no file {target}.", "Name a PEM file, or a service that runs here.", Code.USAGE)
     else:
         document = one(run_dir, target).get("/certs")
-        chain, bundles = _parse("".join(document.get("chain") or []).encode(), target), _bundles(document)
+        chain, bundles = parse_chain("".join(document.get("chain") or []).encode(), target), bundles_of(document)
     if bundle is not None:
         bundles = BundleSet.of_all([_read_bundle(bundle, chain)])
     return Presented(chain, bundles)
-
-
-def _parse(pem: bytes, origin: str) -> list[x509.Certificate]:
-    from cryptography import x509
-
-    try:
-        return x509.load_pem_x509_certificates(pem)
-    except ValueError:
-        raise Failure(
-            f"{origin} holds no certificate in PEM.", "A chain begins with -----BEGIN CERTIFICATE-----.", Code.USAGE
-        ) from None
-
-
-def _bundles(document: dict[str, Any]) -> BundleSet:
-    """The trust bundles that a sidecar tells of, each for its own trust domain."""
-    from certs.bundle import BundleSet
-    from certs.describe import bundle_of_pem
-    from certs.spiffe import TrustDomain
-
-    return BundleSet.of_all(
-        bundle_of_pem(TrustDomain.parse(str(bundle["trust_domain"])), str(bundle["roots"]).encode())
-        for bundle in document.get("bundles") or []
-    )
 
 
 def _read_bundle(path: Path, chain: list[x509.Certificate]) -> Any:

@@ -57,9 +57,8 @@ def revoke(
     By SERIAL: that certificate only. By SPIFFE-ID (or a service's name): whatever it has, and nothing new is issued to
     it until `mesh certs unrevoke`. Run it where the CA's directory is. Exit code 1: --watch ran out of time.
 
-    \b
-    Sidecars of this version do not act on it yet: what is connected stays so
-    until its certificate ends. To cut a service off now, deny it in the rules.
+    Every connected sidecar cuts what it has open with the revoked within a second or two, in the middle of whatever is
+    on it, and lets it in no more; one that is not connected does so when it returns.
     """
     if listing:
         return _with_store(directory, lambda _, store: _list(store, output))

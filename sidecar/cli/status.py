@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
-from sidecar.cli.console import Code, Failure, output_option, print_json, print_table, remaining
+from sidecar.cli.console import Code, Failure, output_option, print_json, print_table, remaining, span
 from sidecar.cli.sidecars import Sidecar, moment, run_dir_option, short, some
 
+STALE_SECONDS = 3600.0  # as certs.denylist has it, which costs an import of cryptography (decision D10)
 COLUMNS = ("service", "state", "identity", "certificate", "listeners", "rules", "connections", "in flight", "notes")
 
 
@@ -84,6 +85,12 @@ def _notes(answer: dict[str, Any], identity: dict[str, Any]) -> str:
     held = bool(identity.get("serial"))  # the watch begins with the first certificate
     if held and not identity.get("ca_connected", True):
         notes.append("CA out of reach")
+    notes += [f"{error}" for error in (identity.get("denylist_error"), identity.get("bundle_error")) if error]
+    served = answer.get("served") or {}
+    if served.get("problem") and not any(str(served["problem"]) in note for note in notes):
+        notes.append(f"on the wire: {served['problem']}")
+    if (age := _denylist_age(identity)) > STALE_SECONDS:
+        notes.append(f"the denylist is {span(age)} old: nobody can say who was revoked since")
     if failures := identity.get("consecutive_failures"):
         what = "renewals" if held else "tries for a first certificate"
         notes.append(f"{failures} failed {what}: {identity.get('last_error') or 'unknown'}")
@@ -93,6 +100,12 @@ def _notes(answer: dict[str, Any], identity: dict[str, Any]) -> str:
     if note := (answer.get("hygiene") or {}).get("note"):
         notes.append(str(note))
     return "; ".join(notes)
+
+
+def _denylist_age(identity: dict[str, Any]) -> float:
+    """Seconds since the CA signed the denylist in force; 0 where there is none."""
+    signed = moment(identity.get("denylist_at"))
+    return time.time() - signed if signed else 0.0
 
 
 def _drain_note(drain: dict[str, Any]) -> str:

@@ -22,7 +22,8 @@ from sidecar.config.schema import Address, Effect, Health, Inbound, MeshConfig, 
 
 T = TypeVar("T")
 
-MERGED: Final = ("timeouts", "limits", "access_log", "audit", "tls")  # what `defaults` says for all services
+# what `defaults` says for all services
+MERGED: Final = ("timeouts", "limits", "access_log", "audit", "tls", "revocation")
 
 
 @dataclass(frozen=True, slots=True)

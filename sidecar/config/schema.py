@@ -233,6 +233,18 @@ class Tls:
 
 
 @dataclass(frozen=True, slots=True)
+class Revocation:
+    """What becomes of connections to peers while the CA cannot say who was revoked (decision D10)."""
+
+    max_age: Seconds | None = described(
+        "Fail closed: once the denylist is older than this, or where there is none, no peer is let in or called, and "
+        "open connections to peers are cut. It is signed anew every ten minutes, so say well over that. Absent, its "
+        "age only alarms, from 1h on: the mesh goes on without its CA.",
+        None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
     """Read-only HTTP for probes and Prometheus: /livez, /readyz, /metrics (decision D26)."""
 
@@ -252,6 +264,7 @@ class Defaults:
     access_log: AccessLog = described("See `access_log`.", factory=AccessLog)
     audit: Audit = described("See `audit`.", factory=Audit)
     tls: Tls = described("See `tls`.", factory=Tls)
+    revocation: Revocation = described("See `revocation`.", factory=Revocation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -506,6 +519,7 @@ class Service:
     access_log: AccessLog = described("Over the defaults.", factory=AccessLog)
     audit: Audit = described("Over the defaults.", factory=Audit)
     tls: Tls = described("Over the defaults.", factory=Tls)
+    revocation: Revocation = described("Over the defaults.", factory=Revocation)
     where: Where = described("Where the service stands.", Where("", 0), hidden=True)
 
 

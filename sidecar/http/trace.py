@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from sidecar.hop import Headers
 
 # Section 3.2.2: version, trace-id, parent-id, flags. Later versions may have more behind a dash.
-_TRACEPARENT: Final = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?\Z")
+_TRACEPARENT: Final = re.compile(
+    rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?\Z"
+)
 
 
 def trace_of(headers: Headers) -> str:

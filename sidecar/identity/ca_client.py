@@ -22,6 +22,7 @@ from cryptography import x509
 from OpenSSL import SSL
 
 from certs.bundle import BundleSet, TrustBundle
+from certs.denylist import Denylist
 from certs.errors import IdentityError, MeshError, UntrustedSvid
 from certs.keys import PrivateKey
 from certs.spiffe import SpiffeId, TrustDomain, ca_id
@@ -48,17 +49,24 @@ Dial = Callable[[str], Awaitable[trio.abc.Stream]]
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """What makes a CA ours: a bundle that we hold, or else the pinned hashes of roots that it may show."""
+    """What makes a CA ours: a bundle that we hold, or else the pinned hashes of roots that it may show; and never a
+    certificate that our denylist denies, for the key of an issuing CA that was revoked could make one of a CA.
+    """
 
     trust_domain: TrustDomain
     bundle: TrustBundle | None = None
     pins: tuple[str, ...] = ()
+    denied: Denylist | None = None
 
     def check(self, chain: tuple[x509.Certificate, ...], now: float) -> SpiffeId:
         """Whose chain this is. Raises InvalidSvid, UntrustedSvid."""
         if self.bundle is not None:
-            return verify_chain(chain, BundleSet((self.bundle,)), now)
-        return verify_pinned(chain, self.pins, self.trust_domain, now)
+            found = verify_chain(chain, BundleSet((self.bundle,)), now)
+        else:
+            found = verify_pinned(chain, self.pins, self.trust_domain, now)
+        if self.denied is not None and self.denied.denies_chain(found, chain) is not None:
+            raise UntrustedSvid("revoked", f"the certificate of {found}, or an issuing CA above it, was revoked")
+        return found
 
 
 async def dial_tcp(address: str) -> trio.abc.Stream:

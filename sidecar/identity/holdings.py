@@ -13,16 +13,24 @@ from pathlib import Path
 from typing import Any
 
 from certs.bundle import BundleSet, TrustBundle
+from certs.denylist import Denylist, Why
 from certs.enrolment import Enrolment
 from certs.errors import MeshError
+from certs.signed import InvalidStatement
 from certs.source import Source
 from certs.svid import X509Svid
+from certs.verify import chain_ends
 from sidecar.identity.ca_client import CaSession, Dial, Trust, connect
 from sidecar.identity.state import StateFolder
 from sidecar.identity.status import IdentityStatus
 from sidecar.net.clock import Clock
 
 _log = logging.getLogger("mesh.identity")
+
+FORGOTTEN = (
+    "if the CA was copied back from an older state, it has forgotten what came after: take a `mesh ca backup` of it "
+    "and `mesh ca restore` that, which counts on past all that was told, and revoke again what was revoked since"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +59,7 @@ class Holdings:
         status: Source[IdentityStatus],
         dial: Dial,
         disk: Any,
+        denylists: Source[Denylist] | None = None,
     ) -> None:
         self.enrolment = config.enrolment
         self.svids = svids
@@ -62,6 +71,8 @@ class Holdings:
         self._status = status
         self._dial = dial
         self._kept: TrustBundle | None = None
+        self._kept_denylist: object = None  # the signed document that is on disk
+        self.denylists: Source[Denylist] = denylists if denylists is not None else Source("denylist")
         self._known = IdentityStatus(config.enrolment.spiffe_id.text)
         status.publish(self._known)
 
@@ -70,13 +81,18 @@ class Holdings:
         svid = self.svids.current if self.svids.number else None
         return svid if svid is not None and self.clock.wall() < svid.not_after else None
 
+    @property
+    def watch_error(self) -> str:
+        """Why the watch is not connected; empty while it is."""
+        return self._known.watch_error
+
     def bundle(self) -> TrustBundle | None:
         """The bundle of our own trust domain, None before the first."""
         return self._bundles.current.of(self.enrolment.trust_domain) if self._bundles.number else None
 
     async def connect_with(self, svid: X509Svid) -> CaSession:
         """A connection to the CA that shows this certificate. Raises CaUnreachable, CaUntrusted."""
-        return await self._connect(Trust(svid.spiffe_id.trust_domain, self.bundle()), svid)
+        return await self._connect(Trust(svid.spiffe_id.trust_domain, self.bundle(), denied=self.denylist()), svid)
 
     async def connect_to_enrol(self) -> CaSession:
         """A connection to the CA that shows no certificate. Raises CaUnreachable, CaUntrusted, DamagedState.
@@ -84,25 +100,124 @@ class Holdings:
         The CA is known by the bundle we hold, else by the one we kept, else by the roots that the enrolment file pins.
         """
         bundle = self.bundle() or await self.disk(self.state.load_bundle)
-        return await self._connect(Trust(self.enrolment.trust_domain, bundle, self.enrolment.root_sha256), None)
+        trust_domain, pins = self.enrolment.trust_domain, self.enrolment.root_sha256
+        return await self._connect(Trust(trust_domain, bundle, pins, self.denylist()), None)
 
     async def _connect(self, trust: Trust, svid: X509Svid | None) -> CaSession:
         return await connect(self._address, trust, svid, self.clock, self._dial)
 
-    def publish_bundle(self, bundle: TrustBundle) -> None:
-        """Make a bundle that differs from the current one the next generation."""
-        if bundle == self.bundle():
-            return
+    def publish_bundle(self, bundle: TrustBundle) -> bool:
+        """Make a bundle that differs from the current one the next generation; false where it is older than that.
+
+        Its sequence never falls (S3): a lower one is replayed, or of a CA that was copied back without `mesh ca
+        restore`, and roots that have left must not return that way.
+        """
+        current = self.bundle()
+        if bundle == current:
+            self.say(bundle_error="")
+            return True
+        if current is not None and bundle.sequence < current.sequence:
+            error = f"the CA sends trust bundle {bundle.sequence}, and {current.sequence} is in force; {FORGOTTEN}"
+            self.say(bundle_error=error)
+            _log.error("a trust bundle is refused: %s", error)
+            return False
         others = self._bundles.current if self._bundles.number else BundleSet()
         self._bundles.publish(others.with_bundle(bundle))
-        self.say(bundle_sequence=bundle.sequence)
+        self.say(bundle_sequence=bundle.sequence, bundle_error="", **self._chain_ends())
         _log.info("trust bundle %d with %d roots", bundle.sequence, len(bundle.roots))
+        return True
+
+    def publish_svid(self, svid: X509Svid) -> None:
+        """Make this certificate the next generation."""
+        self.svids.publish(svid)
+        ends = self._chain_ends()
+        self.say(
+            serial=svid.serial, not_after=svid.not_after, consecutive_failures=0, last_error="",
+            revoked=self.revoked() or "", **ends,
+        )  # fmt: skip
+        _log.info("certificate %s of %s", svid.serial, svid.spiffe_id)
+
+    def _chain_ends(self) -> dict[str, float]:
+        """When the links above our certificate end."""
+        if not self.svids.number or (bundle := self.bundle()) is None:
+            return {}
+        issuer, root = chain_ends(self.svids.current, bundle)
+        return {"issuer_not_after": issuer, "root_not_after": root}
 
     async def keep_bundle(self, bundle: TrustBundle) -> None:
         """Write the bundle to the state folder, unless it is there. Raises OSError, PrivateFileUnavailable."""
         if bundle != self._kept:
             await self.disk(lambda: self.state.save_bundle(bundle))
             self._kept = bundle
+
+    # ---- the denylist ------------------------------------------------------------------------------------------------
+
+    def denylist(self) -> Denylist | None:
+        """The denylist in force, None before the first."""
+        return self.denylists.current if self.denylists.number else None
+
+    def revoked(self) -> Why | None:
+        """Why our own certificate is on the denylist; None where it is not, or there is neither."""
+        denylist = self.denylist()
+        if denylist is None or not self.svids.number:
+            return None
+        svid = self.svids.current
+        return denylist.denies_chain(svid.spiffe_id, svid.chain)
+
+    async def recall_denylist(self) -> None:
+        """Put the denylist that an earlier life has kept in force, before anybody is met. Raises nothing.
+
+        It is believed by its signature, which has to hold under the bundle that was kept with it.
+        """
+        try:
+            document = await self.disk(self.state.load_denylist)
+            bundle = self.bundle() or await self.disk(self.state.load_bundle)
+            if document is None or bundle is None or self.denylist() is not None:
+                return
+            roots = BundleSet((bundle,))
+            denylist = Denylist.open(document, self.enrolment.trust_domain, roots, None, None)
+        except (MeshError, OSError) as error:
+            self._refuse_denylist(f"the one kept on disk: {error}")
+            return
+        self._kept_denylist = document
+        self._put_in_force(denylist)
+
+    async def take_denylist(self, document: object) -> bool:
+        """Put a denylist that the CA sends in force, then keep it; false where it cannot be believed."""
+        bundles = self._bundles.current if self._bundles.number else BundleSet()
+        last, now = self.denylist(), self.clock.wall()
+        try:
+            denylist = Denylist.open(document, self.enrolment.trust_domain, bundles, now, last)
+        except InvalidStatement as error:
+            self._refuse_denylist(f"{error}; {FORGOTTEN}" if error.reason == "lower_sequence" else str(error))
+            return False
+        self._put_in_force(denylist)
+        self.say(denylist_heard_at=now, denylist_error="")
+        if document == self._kept_denylist:
+            return True
+        try:
+            assert isinstance(document, dict)
+            await self.disk(lambda: self.state.save_denylist(document))
+            self._kept_denylist = document
+        except (MeshError, OSError) as error:
+            _log.error("the denylist could not be kept on disk: %s", error)
+        return True
+
+    def _put_in_force(self, denylist: Denylist) -> None:
+        before = self.denylist()
+        self.denylists.publish(denylist)
+        self.say(
+            denylist_sequence=denylist.sequence, denylist_at=denylist.at, denylist_entries=len(denylist),
+            revoked=self.revoked() or "",
+        )  # fmt: skip
+        if before is None or before.sequence != denylist.sequence:
+            _log.info("denylist %d is in force: %d denied", denylist.sequence, len(denylist))
+
+    def _refuse_denylist(self, why: str) -> None:
+        in_force = self.denylist()
+        stays = f"denylist {in_force.sequence} stays in force" if in_force is not None else "there is none in force"
+        self.say(denylist_refused=self._known.denylist_refused + 1, denylist_error=why)
+        _log.error("a denylist is refused, %s: %s", stays, why)
 
     def take_skew(self, skew: float) -> None:
         """Learn our clock minus the CA's."""

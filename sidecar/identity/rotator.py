@@ -7,11 +7,12 @@ Two loops run until they are cancelled, and neither ever gives up; what they hol
   comes no later than the end of the certificate we hold (S5). That one stays published to its last second and beyond:
   whoever uses it looks at the wall clock. A CA that says 429 is obeyed, and nothing is counted (decision D19);
 * the *watch* loop (`sidecar.identity.watching`) keeps the CA's watch open whenever we hold a valid certificate, and
-  publishes the bundles it brings.
+  publishes the bundles and denylists it brings.
 
 Renewal shows the current certificate first and the enrolment proof second; without a valid certificate (at the start,
-or after too long an outage) the proof is all there is. Every certificate is for a key made on the spot, which only this
-process ever holds.
+or after too long an outage), or with one that is on the denylist, the proof is all there is. A certificate that is
+denied by its serial, or by its issuing CA, is replaced at once (decision D10). Every certificate is for a key made on
+the spot, which only this process ever holds.
 
 Time. Waits are measured on the monotonic clock, validity on the wall clock, and every wait looks at the wall clock
 again after at most 30 s, so that a laptop's sleep or a clock that was set is noticed. The difference from the CA's
@@ -26,6 +27,7 @@ from typing import Any, NoReturn
 import trio
 
 from certs.bundle import BundleSet
+from certs.denylist import Denylist
 from certs.errors import MeshError
 from certs.rotation import RECHECK_SECONDS, Renewal, retry_wait
 from certs.source import Source
@@ -36,7 +38,7 @@ from sidecar.identity.enrol import enrol, in_thread, renew
 from sidecar.identity.errors import BadAnswer, CaBusy, CaRefused, CaUnreachable, CaUntrusted
 from sidecar.identity.holdings import Dice, Holdings, IdentityConfig, describe, surprise
 from sidecar.identity.status import IdentityStatus, describe_skew
-from sidecar.identity.watching import keep_watching
+from sidecar.identity.watching import keep_an_eye_on_age, keep_watching
 from sidecar.net.clock import Clock
 
 __all__ = ["IdentityConfig", "Rotator", "keep_identity"]
@@ -68,24 +70,36 @@ class Rotator:
         dice: Dice,
         status: Source[IdentityStatus],
         *,
+        denylists: Source[Denylist] | None = None,
         dial: Dial = dial_tcp,
         disk: Any = in_thread,
     ) -> None:
-        self._held = Holdings(config, svids, bundles, clock, status, dial, disk)
+        self._held = Holdings(config, svids, bundles, clock, status, dial, disk, denylists)
         self._clock = clock
         self._dice = dice
         self._nudge = trio.Event()
+        self._held.denylists.subscribe(self._look_at_denylist)
 
     async def run(self) -> NoReturn:
         """Run both loops until cancelled."""
+        await self._held.recall_denylist()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_renewing)
             nursery.start_soon(keep_watching, self._held, self._dice)
+            nursery.start_soon(keep_an_eye_on_age, self._held)
         raise AssertionError("the loops never end")
 
     def renew_soon(self) -> None:
         """Obtain a new certificate now, or after the 10 s that lie between any two, rather than when it is due."""
         self._nudge.set()
+
+    def _look_at_denylist(self, _: Denylist) -> None:
+        why = self._held.revoked()
+        if why is not None:
+            svid = self._held.svids.current
+            _log.error("our own certificate %s of %s was revoked, by %s", svid.serial, svid.spiffe_id, why)
+        if why in ("serial", "issuer"):
+            self.renew_soon()
 
     async def _keep_renewing(self) -> NoReturn:
         failures = 0
@@ -107,6 +121,8 @@ class Rotator:
     async def _obtain(self) -> Issued:
         """A new certificate: by the one we hold if it is valid and the CA takes it, otherwise by our proof."""
         svid = self._held.valid_svid()
+        if self._held.revoked() is not None:
+            svid = None  # it proves nothing any more
         if svid is not None and (renewed := await self._renew(svid)) is not None:
             return renewed
         held = self._held
@@ -132,12 +148,11 @@ class Rotator:
         if issued.svid.not_after <= now:
             raise BadAnswer(f"by our clock the new certificate has ended already; {describe_skew(now - issued.ca_now)}")
         svid, held = issued.svid, self._held
-        held.publish_bundle(issued.bundle)
-        held.svids.publish(svid)
-        held.say(serial=svid.serial, not_after=svid.not_after, consecutive_failures=0, last_error="")
-        _log.info("certificate %s of %s", svid.serial, svid.spiffe_id)
+        taken = held.publish_bundle(issued.bundle)
+        held.publish_svid(svid)
         try:
-            await held.keep_bundle(issued.bundle)
+            if taken:
+                await held.keep_bundle(issued.bundle)
         except (MeshError, OSError) as error:
             _log.error("the trust bundle could not be kept on disk: %s", error)
 

@@ -1,9 +1,11 @@
-"""What a sidecar keeps on disk between two lives: its enrolment key and the last trust bundle, each 0600 (D14).
+"""What a sidecar keeps on disk between two lives: its enrolment key, the last trust bundle and the last denylist, each
+0600 (D14).
 
-Never the SVID's key: that one lives and dies with the process. Both files are named for the entry, so sidecars may
-share a folder. The bundle is kept with the pins under which it was obtained: as long as the enrolment file names the
-same roots, the bundle alone says whom to trust (a root that has left it stays out); a new enrolment file with other
-pins, as issued after a root rotation, speaks louder than what we kept.
+Never the SVID's key: that one lives and dies with the process. The files are named for the entry, so sidecars may share
+a folder. The denylist is kept as it came, signed, and is believed again only by its signature. The bundle is kept with
+the pins under which it was obtained: as long as the enrolment file names the same roots, the bundle alone says whom to
+trust (a root that has left it stays out); a new enrolment file with other pins, as issued after a root rotation, speaks
+louder than what we kept.
 
 Everything here blocks on the disk.
 """
@@ -51,6 +53,7 @@ class StateFolder:
         self._folder = path
         self._key_path = path / f"{enrolment.entry}.enrolment-key.json"
         self._bundle_path = path / f"{enrolment.entry}.bundle.json"
+        self._denylist_path = path / f"{enrolment.entry}.denylist.json"
 
     def load_key(self) -> KeptKey | None:
         """The enrolment key that we made, None where there is none. Raises DamagedState, PrivateFileUnavailable."""
@@ -84,6 +87,14 @@ class StateFolder:
         """Keep the bundle, durably. Raises OSError, PrivateFileUnavailable."""
         pins = sorted(self._enrolment.root_sha256)
         self._write(self._bundle_path, {"pins": pins, "bundle": json.loads(bundle.to_jwks())})
+
+    def load_denylist(self) -> dict[str, Any] | None:
+        """The signed denylist that we kept, None where there is none. Raises DamagedState, PrivateFileUnavailable."""
+        return _read(self._denylist_path)
+
+    def save_denylist(self, document: dict[str, Any]) -> None:
+        """Keep a signed denylist, durably. Raises OSError, PrivateFileUnavailable."""
+        self._write(self._denylist_path, document)
 
     def _write(self, path: Path, document: dict[str, Any]) -> None:
         ensure_private_dir(self._folder)

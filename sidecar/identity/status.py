@@ -24,6 +24,16 @@ class IdentityStatus:
     clock_skew_seconds: float | None = None  # our clock minus the CA's (positive: ours is ahead); None until measured
     bundle_sequence: int | None = None
     ca_connected: bool = False  # the watch stands
+    bundle_error: str = ""  # why the last trust bundle that came was not taken; empty where it was
+    revoked: str = ""  # our own certificate is on the denylist: "serial", "spiffe_id" or "issuer"
+    denylist_sequence: int | None = None  # of the denylist in force
+    denylist_at: float = 0.0  # when the CA signed it
+    denylist_entries: int = 0  # serials, SPIFFE IDs and issuing CAs on it
+    denylist_heard_at: float = 0.0  # when the CA told us last, in this life
+    denylist_refused: int = 0  # denylists that came and were not believed
+    denylist_error: str = ""  # why the last of these was not; empty where the last one was
+    issuer_not_after: float = 0.0  # of the issuing CA whose end comes first in our chain
+    root_not_after: float = 0.0  # of the root that our chain leads to
 
     @property
     def clock_warning(self) -> str:

@@ -1,8 +1,9 @@
-"""The watch: one long exchange with the CA over mTLS that brings trust bundles and the CA's time (decision D16).
+"""The watch: one long exchange with the CA over mTLS that brings trust bundles, denylists and the CA's time (D16).
 
-Each message carries the whole state of its topic, so nothing is lost by reconnecting. A bundle is acknowledged after it
-has been published and kept, never before: the CA waits for these acknowledgements before it moves a root. The CA sends
-its time every 30 s; a watch that says nothing for three such beats is taken for dead.
+Each message carries the whole state of its topic, so nothing is lost by reconnecting. A bundle or denylist is
+acknowledged after it is in force and kept, never before: the CA waits for these acknowledgements before it moves a
+root, and `mesh certs revoke --watch` reads them. One that is refused is not acknowledged, and the watch goes on. The CA
+sends its time every 30 s; a watch that says nothing for three such beats is taken for dead.
 
 The watch shows the certificate that we hold, and starts anew when we get another one, so that the CA knows which
 certificates are in use.
@@ -29,21 +30,25 @@ MAX_LINE_BYTES = 2 * 1024 * 1024  # a bundle of 1 MiB (certs.bundle) in its enve
 
 
 class Watch:
-    """Reads one open watch. `on_bundle` publishes and keeps, `on_skew` learns our clock minus the CA's."""
+    """Reads one open watch. `on_bundle` and `on_denylist` publish and keep, and say whether they did; `on_skew` learns
+    our clock minus the CA's.
+    """
 
     def __init__(
         self,
         duplex: Duplex,
         trust_domain: TrustDomain,
         clock: Clock,
-        on_bundle: Callable[[TrustBundle], Awaitable[None]],
+        on_bundle: Callable[[TrustBundle], Awaitable[bool]],
         on_skew: Callable[[float], None],
+        on_denylist: Callable[[object], Awaitable[bool]] | None = None,
     ) -> None:
         self._duplex = duplex
         self._trust_domain = trust_domain
         self._clock = clock
         self._on_bundle = on_bundle
         self._on_skew = on_skew
+        self._on_denylist = on_denylist
         self._buffer = b""
 
     async def follow(self, on_message: Callable[[], None]) -> None:
@@ -80,15 +85,22 @@ class Watch:
         match message.get("topic"):
             case "bundle":
                 await self._take_bundle(message)
+            case "denylist" if self._on_denylist is not None:
+                if await self._on_denylist(message.get("denylist")):
+                    await self._acknowledge("denylist", message)
             case "time":
                 self._take_time(message, arrived)
             case _:
                 pass  # a topic of a later version: not ours to judge
 
     async def _take_bundle(self, message: dict[str, Any]) -> None:
-        await self._on_bundle(parse_bundle(self._trust_domain, json.dumps(message.get("bundle")).encode()))
+        bundle = parse_bundle(self._trust_domain, json.dumps(message.get("bundle")).encode())
+        if await self._on_bundle(bundle):
+            await self._acknowledge("bundle", message)
+
+    async def _acknowledge(self, topic: str, message: dict[str, Any]) -> None:
         with trio.fail_after(SEND_SECONDS):
-            await self._duplex.send(json.dumps({"ack": "bundle", "sequence": message.get("sequence")}).encode() + b"\n")
+            await self._duplex.send(json.dumps({"ack": topic, "sequence": message.get("sequence")}).encode() + b"\n")
 
     def _take_time(self, message: dict[str, Any], arrived: float) -> None:
         self._on_skew(arrived - parse_time(message.get("now")))

@@ -14,7 +14,7 @@ from typing import NoReturn
 import trio
 
 from certs.bundle import TrustBundle
-from certs.rotation import backoff
+from certs.rotation import RECHECK_SECONDS, backoff
 from sidecar.identity.errors import CaUnreachable
 from sidecar.identity.holdings import Dice, Holdings, describe, surprise
 from sidecar.identity.watch import Watch
@@ -43,6 +43,22 @@ async def keep_watching(held: Holdings, dice: Dice) -> NoReturn:
                 await held.svids.wait_past(number)
 
 
+async def keep_an_eye_on_age(held: Holdings) -> NoReturn:
+    """Alarm once when the denylist has become older than an hour, and say when that is over (decision D10)."""
+    stale = False
+    while True:
+        denylist, now = held.denylist(), held.clock.wall()
+        before, stale = stale, denylist is not None and denylist.is_stale(now)
+        if stale and not before and denylist is not None:
+            _log.error(
+                "the denylist is %.0f min old, so nobody can say who was revoked since; the watch: %s",
+                (now - denylist.at) / 60, held.watch_error or "connected",
+            )  # fmt: skip
+        elif before and not stale:
+            _log.info("the denylist is young again")
+        await trio.sleep(RECHECK_SECONDS)
+
+
 async def _watch_once(held: Holdings, number: int, heard: Callable[[], None]) -> None:
     """One watch, from its connection to its end; returns where a new certificate calls for a new one."""
     failure: Exception | None = None
@@ -67,12 +83,17 @@ async def _follow(held: Holdings, heard: Callable[[], None]) -> None:
     if svid is None:
         raise CaUnreachable("there is no valid certificate to show")
 
-    async def take_bundle(bundle: TrustBundle) -> None:
-        held.publish_bundle(bundle)
-        await held.keep_bundle(bundle)
+    async def take_bundle(bundle: TrustBundle) -> bool:
+        taken = held.publish_bundle(bundle)
+        if taken:
+            await held.keep_bundle(bundle)
+        return taken
 
     async with await held.connect_with(svid) as session:
-        watch = Watch(await session.watch(), svid.spiffe_id.trust_domain, held.clock, take_bundle, held.take_skew)
+        watch = Watch(
+            await session.watch(), svid.spiffe_id.trust_domain, held.clock, take_bundle, held.take_skew,
+            held.take_denylist,
+        )  # fmt: skip
         held.say(ca_connected=True, watch_error="")
         try:
             await watch.follow(heard)

@@ -311,6 +311,12 @@ class MemoryWire:
             self._close()
             self.other.break_with(WireBroken("Connection reset by peer"))
 
+    def cut(self, error: WireBroken) -> None:
+        """End the connection from outside: the other side is told at once, whoever of ours uses it finds this error."""
+        if not self.closed:
+            self.other.break_with(WireBroken("Connection reset by peer"))
+            self.break_with(error)
+
     def rest(self, on_stir: Callable[[], None] | None) -> None:
         """While nobody reads this wire, call `on_stir` once if anything at all happens on it."""
         self._on_stir = on_stir

@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from sidecar.errors import HandshakeFailed, IdentityRefused, NoIdentity, PeerIdentityMismatch
+from sidecar.errors import HandshakeFailed, IdentityRefused, IdentityRevoked, NoIdentity, PeerIdentityMismatch
 from sidecar.hop import TlsInfo
 from sidecar.net.memory import MemoryWire
 from sidecar.net.mtls import Peer
-from sidecar.net.port import Expired, WireBroken
+from sidecar.net.port import Expired, WireBroken, WireCut
 from sidecar.net.tls import AlertReceived
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class MemoryGate:
         self.trust = 1
         self.ready = True  # whether we have an SVID at all
         self.refuses: dict[SpiffeId, str] = {}  # whom we refuse as a server, and the alert they get
+        self.revoked: set[SpiffeId] = set()
 
     def renew(self, not_after: float) -> None:
         """Have a new SVID."""
@@ -53,8 +54,24 @@ class MemoryGate:
         self.refuses[identity] = reason
         self.trust += 1
 
+    def revoke(self, identity: SpiffeId) -> None:
+        """From now on, this peer is on the denylist; whoever holds connections is still to be told."""
+        self.revoked.add(identity)
+        self.trust += 1
+
+    def why_denied(self, peer: Peer) -> IdentityRevoked | None:
+        """Why this peer holds no more; None where it does."""
+        return IdentityRevoked("revoked", f"{peer.id} was revoked", peer.id) if peer.id in self.revoked else None
+
+    def cut(self, wire: Wire, why: IdentityRevoked) -> None:
+        """End a connection that stands, whatever is on it."""
+        assert isinstance(wire, MemoryWire)
+        wire.cut(WireCut(why.reason, why.detail))
+
     def judge_again(self, wire: Wire, peer: Peer, wall: float) -> None:
-        """Judge the peer of an open connection by the roots of today. Raises IdentityRefused."""
+        """Judge the peer of an open connection by the roots and the denylist of today. Raises IdentityRefused."""
+        if (denied := self.why_denied(peer)) is not None:
+            raise denied
         if reason := self.refuses.get(peer.id, ""):
             raise IdentityRefused(reason, f"{peer.id} is refused: {reason}", peer.id)
 
@@ -110,6 +127,8 @@ class MemoryGate:
             assert peer is not None
             if peer.id != expected:
                 raise PeerIdentityMismatch("other_identity", f"the upstream is {peer.id}, expected {expected}")
+            if (denied := self.why_denied(peer)) is not None:
+                raise PeerIdentityMismatch(denied.reason, denied.detail, peer.id)
             return wire, peer
         except BaseException:
             wire.close()
@@ -131,6 +150,8 @@ class MemoryGate:
         if reason:
             wire.other.break_with(AlertReceived(reason, f"the peer refused us with the TLS alert {reason}"))
             raise IdentityRefused(reason, f"{peer.id} is refused: {reason}")
+        if (denied := self.why_denied(peer)) is not None:
+            raise IdentityRefused(denied.reason, denied.detail, peer.id)
         return peer
 
 

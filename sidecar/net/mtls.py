@@ -6,8 +6,11 @@ theirs.
 
 OpenSSL builds and checks the path, with exactly the roots of our bundle (decision D18). Everything that makes a
 certificate an SVID, and makes this SVID the right one, is checked here, after the handshake, on both sides
-(X509-SVID.md section 5): profile, trust domain, and the wall clock once more, because a timer alone has missed many
-an expiry.
+(X509-SVID.md section 5): profile, trust domain, the denylist, and the wall clock once more, because a timer alone has
+missed many an expiry.
+
+`trust` is the number that open connections compare at each request: it grows when roots or denylist take something
+away, and then they are judged again. A denylist changes neither contexts nor connections of those whom it leaves alone.
 """
 
 from __future__ import annotations
@@ -25,16 +28,18 @@ from certs.bundle import BundleSet
 from certs.errors import InvalidSpiffeId, InvalidSvid, UntrustedSvid
 from certs.svid import X509Svid, check_leaf, check_signer
 from certs.verify import verify_chain
-from sidecar.errors import HandshakeFailed, IdentityRefused, NoIdentity, PeerIdentityMismatch
+from sidecar.errors import HandshakeFailed, IdentityRefused, IdentityRevoked, NoIdentity, PeerIdentityMismatch
 from sidecar.hop import TlsInfo
 from sidecar.net.contexts import make_context
-from sidecar.net.port import Expired, Port, Wire, WireBroken
+from sidecar.net.denials import Denials
+from sidecar.net.port import Expired, Port, Wire, WireBroken, WireCut
 from sidecar.net.tls import AlertReceived, PeerKey, TlsBroken, TlsWire
 from sidecar.net.wires import TLS_HANDSHAKE, EpollWire, SocketWire
 
 if TYPE_CHECKING:
     from OpenSSL import SSL
 
+    from certs.denylist import Denylist
     from certs.source import Source
     from certs.spiffe import SpiffeId
 
@@ -61,13 +66,14 @@ class Peer:
     tls: TlsInfo
     fingerprint: str  # SHA-256 of its leaf, lower-case hex
     trust: int = 0  # the gate's `trust` at that moment
+    issuers: tuple[str, ...] = ()  # serials of the CAs that it was shown with, lower-case hex
 
 
 class Gate(Protocol):
     """Turns plain wires into wires whose other end is known. The memory driver has one of its own."""
 
     generation: int
-    trust: int  # grows whenever the roots that we trust become others
+    trust: int  # grows whenever the roots that we trust become others, or the denylist denies more
 
     def check_ready(self, wall: float) -> None:
         """Raise NoIdentity while we have no valid SVID."""
@@ -75,6 +81,14 @@ class Gate(Protocol):
 
     def judge_again(self, wire: Wire, peer: Peer, wall: float) -> None:
         """Judge the peer of an open connection by the roots of today (decision D17). Raises IdentityRefused."""
+        ...
+
+    def why_denied(self, peer: Peer) -> IdentityRevoked | None:
+        """Why this peer, who was let in once, holds no more by the denylist of now; None where it does."""
+        ...
+
+    def cut(self, wire: Wire, why: IdentityRevoked) -> None:
+        """End a connection that stands, whatever is on it; whoever of ours uses it finds WireCut."""
         ...
 
     async def speaks_tls(self, wire: Wire) -> bool:
@@ -103,6 +117,8 @@ class _Generation:
     trust: int
     tls12: bool
     contexts: dict[tuple[bool, tuple[bytes, ...]], SSL.Context] = field(default_factory=dict)
+    revoked: str = ""  # why our own certificate holds no more, as of this many denylists:
+    judged: int = 0
     peers: dict[PeerKey, Peer] = field(default_factory=dict)  # whose chain has been judged well: they come back
 
     def context(self, *, server: bool, alpn: tuple[bytes, ...]) -> SSL.Context:
@@ -116,12 +132,17 @@ class _Generation:
 
 
 class MtlsGate:
-    """The gate on real sockets. `on_change` hears of each new generation."""
+    """The gate on real sockets. `on_change` hears of each new generation, `on_denied` of more that is denied."""
 
-    def __init__(self, svids: Source[X509Svid], bundles: Source[BundleSet], *, tls12: bool = False) -> None:
+    def __init__(
+        self, svids: Source[X509Svid], bundles: Source[BundleSet], denylists: Source[Denylist] | None = None, *,
+        tls12: bool = False,
+    ) -> None:  # fmt: skip
         self.generation = 0
         self.trust = 0
+        self._rooted = 0  # `trust` when the roots became others last
         self.on_change: list[Callable[[], None]] = []
+        self.on_denied: list[Callable[[], None]] = []
         self._svids = svids
         self._bundles = bundles
         self._tls12 = tls12
@@ -129,6 +150,7 @@ class MtlsGate:
         svids.subscribe(self._changed)
         bundles.subscribe(self._changed)
         self._changed(None)
+        self.denials = Denials(denylists, self._deny_more)
 
     def _changed(self, _: object) -> None:
         if self._svids.number == 0 or self._bundles.number == 0:
@@ -136,9 +158,19 @@ class MtlsGate:
         before, bundles = self._current, self._bundles.current
         if before is None or _roots(before.bundles) != _roots(bundles):
             self.trust += 1
+            self._rooted = self.trust
         self._current = _Generation(self._svids.current, bundles, self.trust, self._tls12)
         self.generation += 1
         for listener in self.on_change:
+            listener()
+
+    def _deny_more(self) -> None:
+        """Somebody who was let in may hold no more."""
+        self.trust += 1
+        if self._current is not None:
+            self._current.trust = self.trust
+            self._current.peers.clear()
+        for listener in self.on_denied:
             listener()
 
     @property
@@ -160,6 +192,10 @@ class MtlsGate:
         """Judge the peer of an open connection by the roots of today. Raises IdentityRefused."""
         assert isinstance(wire, TlsWire)
         assert self._current is not None
+        if (denied := self.why_denied(peer)) is not None:
+            raise denied
+        if peer.trust >= self._rooted:
+            return  # these very roots have vouched for it
         try:
             verify_chain(wire.peer_chain()[:-1], self._current.bundles, wall)
         except (InvalidSvid, UntrustedSvid) as error:
@@ -168,6 +204,16 @@ class MtlsGate:
                 reason, f"the roots that we trust have changed since the connection began: {error}", peer.id
             ) from None
 
+    def why_denied(self, peer: Peer) -> IdentityRevoked | None:
+        """Why this peer, who was let in once, holds no more by the denylist of now; None where it does."""
+        found = self.denials.why(peer.id, peer.tls.serial, peer.issuers)
+        return IdentityRevoked(*found, peer.id) if found is not None else None
+
+    def cut(self, wire: Wire, why: IdentityRevoked) -> None:
+        """End a connection that stands, whatever is on it; whoever of ours uses it finds WireCut."""
+        assert isinstance(wire, TlsWire)
+        wire.cut(WireCut(why.reason, why.detail))
+
     def _valid(self, wall: float) -> _Generation:
         current = self._current
         if current is None:
@@ -175,6 +221,11 @@ class MtlsGate:
         if wall > current.svid.not_after:
             ended = datetime.fromtimestamp(current.svid.not_after, UTC)
             raise NoIdentity(f"our own certificate ended at {ended:%Y-%m-%dT%H:%M:%SZ} and was not renewed")
+        denials = self.denials
+        if current.judged != denials.lists:
+            current.judged, current.revoked = denials.lists, denials.why_ours(current.svid)
+        if current.revoked:
+            raise NoIdentity(f"our own certificate holds no more: {current.revoked}")
         return current
 
     async def speaks_tls(self, wire: Wire) -> bool:
@@ -257,10 +308,11 @@ class MtlsGate:
     def _peer(self, wire: TlsWire, generation: _Generation, wall: float) -> Peer:
         """Who the other side is. Raises IdentityRefused."""
         key = wire.peer_key()
-        peer = generation.peers.get(key)
+        current = generation is self._current  # the others do not hear of a new denylist
+        peer = generation.peers.get(key) if current else None
         if peer is None:
             peer = self._judge(wire, key[0], generation, wall)
-            if len(generation.bundles) == 1:  # with more of them the path is a matter of the hour
+            if current and len(generation.bundles) == 1:  # with more of them the path is a matter of the hour
                 if len(generation.peers) >= MOST_PEERS:
                     generation.peers.clear()
                 generation.peers[key] = peer
@@ -299,7 +351,11 @@ class MtlsGate:
             raise IdentityRefused(error.reason, str(error)) from None
         except InvalidSpiffeId as error:
             raise IdentityRefused("invalid_spiffe_id", str(error)) from None
-        return Peer(identity, wire.facts(leaf), hashes[0].hex(), generation.trust)
+        issuers = tuple(f"{one.serial_number:x}" for one in chain[1:])
+        peer = Peer(identity, wire.facts(leaf), hashes[0].hex(), generation.trust, issuers)
+        if (denied := self.why_denied(peer)) is not None:
+            raise IdentityRefused(denied.reason, denied.detail, identity)
+        return peer
 
 
 # What a certificate says does not change, and peers come back with the same one; what it is worth is asked anew each

@@ -20,7 +20,7 @@ from sidecar.net.port import Expired, Port, Signal
 if TYPE_CHECKING:
     from sidecar.hop import Headers
     from sidecar.http.message import HttpEvent, RequestHead
-    from sidecar.net.mtls import Peer
+    from sidecar.net.mtls import Gate, Peer
     from sidecar.net.port import Wire
 
 FRESH = 0.0  # "no connection that has been used before"
@@ -89,6 +89,7 @@ class Pool:
         self._limit = limit
         self._pending = pending
         self._idle: list[Connection] = []
+        self._all: set[Connection] = set()  # idle or taken
         self._waiting: deque[Signal] = deque()
         self.open = 0
         self.generation = 0
@@ -107,10 +108,12 @@ class Pool:
             await self._wait_for_place(give_up)
         self.open += 1
         try:
-            return await self._connect()
+            connection = await self._connect()
         except BaseException:
             self._left()
             raise
+        self._all.add(connection)
+        return connection
 
     def reuse(self, max_idle: float) -> Connection | None:
         """The connection that came back last, if it has been idle for less than this; the others are older still."""
@@ -141,11 +144,8 @@ class Pool:
 
     def discard(self, connection: Connection) -> None:
         """Close a connection that was taken."""
+        self._all.discard(connection)
         connection.wire.close()
-        self._left()
-
-    def released(self) -> None:
-        """A connection that was taken has a life of its own now, and has ended it (an upgrade)."""
         self._left()
 
     def sweep(self) -> None:
@@ -163,6 +163,20 @@ class Pool:
     def retire(self) -> None:
         """The upstream is no more, or has become another: idle connections end now, busy ones with their exchange."""
         self.renew(RETIRED)
+
+    def evict(self, gate: Gate) -> int:
+        """End connections to peers who were revoked, whatever is on them; returns how many."""
+        count = 0
+        for connection in list(self._all):
+            why = gate.why_denied(connection.peer) if connection.peer is not None else None
+            if why is None:
+                continue
+            count += 1
+            if connection in self._idle:
+                self._close_idle(connection)
+            else:
+                gate.cut(connection.wire, why)
+        return count
 
     def _drop_oldest(self) -> bool:
         if not self._idle:

@@ -63,6 +63,19 @@ class WireBroken(MeshError):
     name = "wire_broken"
 
 
+class WireCut(WireBroken):
+    """We have cut the connection ourselves, in the middle of whatever was on it: its other end was revoked.
+
+    `reason` is that of the refusal.
+    """
+
+    name = "wire_cut"
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
 class PeerGone(MeshError):
     """The wire that was watched beside a read hung up. `reset` tells a reset from an orderly half-close."""
 

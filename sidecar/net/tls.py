@@ -12,6 +12,7 @@ OpenSSL owns the socket here; there is no memory BIO and no copy in between. Two
 from __future__ import annotations
 
 import os
+import socket
 from typing import TYPE_CHECKING
 
 from cryptography import x509
@@ -136,7 +137,7 @@ class TlsWire(EpollWire):
                 await self._readable()
                 continue
             except (SSL.Error, OSError) as error:
-                raise self._broken(error) from None
+                raise self._late or self._broken(error) from None
             self.sent += count
             if count == len(rest):
                 return
@@ -153,6 +154,21 @@ class TlsWire(EpollWire):
                 return
             else:
                 self.finished = True
+
+    def cut(self, error: WireBroken) -> None:
+        """End the connection from outside: the other side has its end at once, without close_notify, and whoever of
+        ours uses it finds this error. Closing it is still theirs.
+        """
+        if self.closed:
+            return
+        self.ended, self._late = True, error
+        try:
+            self.sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        for task in (self.reader, self.writer):
+            if task is not None:
+                task.wake()
 
     def close(self) -> None:
         """Send close_notify if there is room for it, and close."""

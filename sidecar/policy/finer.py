@@ -46,6 +46,11 @@ FINER: Final[dict[str, tuple[tuple[str, str, str], ...]]] = {
          "Look for a stuck or overloaded client. Time in which the application had nothing to send does not count. If "
          "it is meant to be so slow, lower {body_rate} or raise {slow}."),
     ),
+    "no_identity": (
+        ("revoked", "This sidecar's own certificate was revoked: {detail}.", "A certificate that was revoked by its "
+         "serial is replaced within seconds, where the CA is in reach (`mesh status`). An identity stays revoked until "
+         "`mesh certs unrevoke` on the CA's machine."),
+    ),
     "undeclared_upstream": (
         ("this listener is for", "The application asked for {host} at a listener that leads elsewhere: {detail}.",
          "Ask this listener for its own upstream only. For {host}, use the forward proxy, or give it a listener: "

@@ -38,6 +38,16 @@ IDENTITY: Final[dict[str, Reason]] = {
         "The certificate is not valid yet: {detail}.",
         f"{_CLOCK} that of the CA; a clock that is behind by more than a minute makes fresh certificates look early.",
     ),
+    "revoked": Reason(
+        "The identity, or the certificate, was revoked: {detail}.",
+        "If that was meant, there is nothing to do. If not: `mesh certs revoke --list` on the CA's machine says when "
+        "and why, and `mesh certs unrevoke` lifts it.",
+    ),
+    "denylist_stale": Reason(
+        "Nobody can be told from the revoked any more: {detail}.",
+        "Bring the CA back into reach (`mesh status` says what keeps it away); `revocation.max_age` is how long this "
+        "sidecar goes on without it.",
+    ),
     "one_uri_san": Reason(
         "The certificate has not exactly one URI name, so it says of itself to be nobody or several: {detail}.",
         "Issue it from the mesh's CA, or let the other CA put exactly one SPIFFE ID into it.",

@@ -34,9 +34,10 @@ from sidecar.http.headers import first, tokens, without_reserved
 from sidecar.http.message import NEED_DATA, Data, End, RequestHead, ResponseHead
 from sidecar.http.versions import answer_to_key, check_accept
 from sidecar.net.pool import FRESH, YOUNG
-from sidecar.net.port import NEVER, Expired, PeerGone, WireBroken
+from sidecar.net.port import NEVER, Expired, PeerGone, WireBroken, WireCut
 from sidecar.net.tls import AlertReceived
 from sidecar.proxy.attempts import Attempts
+from sidecar.proxy.evicting import revoked_upstream
 from sidecar.proxy.streams import StreamEnd
 from sidecar.proxy.tcp import lease_of, tunnel
 from sidecar.proxy.upload import FLUSH_BYTES, REPLAY_BYTES, Upload
@@ -291,6 +292,8 @@ class Exchange(Upload):
 
     def _upstream_broke(self, error: WireBroken, connection: Connection) -> HopError:
         name = self._plan.upstream.name
+        if isinstance(error, WireCut):
+            return revoked_upstream(name, error)
         if isinstance(error, AlertReceived):
             if not connection.reused:
                 return PeerIdentityMismatch(f"alert_{error.reason}", f"{name}: {error.detail}")

@@ -19,7 +19,8 @@ from sidecar.errors import (
     UpstreamReset,
 )
 from sidecar.http.chunk_relay import ChunkRelay
-from sidecar.net.port import BULK, NEVER, PIECE, Expired, PeerGone, WireBroken
+from sidecar.net.port import BULK, NEVER, PIECE, Expired, PeerGone, WireBroken, WireCut
+from sidecar.proxy.evicting import revoked_upstream
 from sidecar.proxy.lease import lease_of_answer
 from sidecar.proxy.tcp import Lease
 
@@ -99,6 +100,8 @@ class Flow:
         port.deadline(min(began + idle, lease.limit(began)))
         try:
             return await self._read_answer(upstream, limit)
+        except WireCut as error:
+            raise revoked_upstream("the upstream", error) from None
         except WireBroken as error:
             raise UpstreamReset(f"the upstream broke off its answer: {error}") from None
         except Expired:

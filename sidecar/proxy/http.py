@@ -114,6 +114,16 @@ class HttpConnection:
         if self._task is not None:
             self._task.cancel()
 
+    def evict(self, error: HopError) -> None:
+        """Let what is under way end with this error, unanswered; whoever calls cuts the wire, which ends the rest."""
+        if self._task is not None and not self.idle:
+            self._task.throw(error)
+
+    @property
+    def caller(self) -> Caller:
+        """Who is at the other end."""
+        return self._caller
+
     @property
     def door(self) -> Door:
         """The listener that it came in by."""

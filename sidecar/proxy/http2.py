@@ -170,6 +170,16 @@ class Http2Connection:
         if self._task is not None:
             self._task.cancel()
 
+    def evict(self, error: HopError) -> None:
+        """Let each request under way end with this error; whoever calls cuts the wire, which ends the connection."""
+        for serving in self._serving.values():
+            serving.task.throw(error)
+
+    @property
+    def caller(self) -> Caller:
+        """Who is at the other end."""
+        return self._caller
+
     # ---- what a look from outside finds (decision D25) -----------------------------------------------------------
 
     def is_in_flight(self, now: float) -> int:

@@ -59,7 +59,7 @@ TABLE: dict[type[errors.HopError], tuple[int, str]] = {
     errors.AuditFull: (503, "proxy_internal_error"),
     errors.InternalError: (500, "proxy_internal_error"),
 }
-UNANSWERED = (errors.DownstreamGone,)  # there is nobody left to answer
+UNANSWERED = (errors.DownstreamGone, errors.IdentityRevoked)  # there is nobody left to answer
 RETRY_AFTER = (errors.Overflow, errors.Overload, errors.Draining)
 UNSUPPORTED_EXPECTATION = 417
 
@@ -73,7 +73,7 @@ class Answer:
 
 
 def status_of(error: errors.HopError) -> int:
-    """The HTTP status of an error; 0 where nobody is left to answer."""
+    """The HTTP status of an error; 0 where nobody is left to answer, or may be."""
     if isinstance(error, UNANSWERED):
         return 0
     if isinstance(error, errors.UnsupportedFeature) and str(error).startswith("Expect:"):

@@ -139,7 +139,7 @@ class Tunnels:
             try:
                 judge()
             except HopError as error:
-                error.midway = _MIDWAY.get(error.flag, "removed")
+                error.midway = error.midway or _MIDWAY.get(error.flag, "removed")
                 task.throw(error)
 
 

@@ -22,9 +22,10 @@ from sidecar.errors import (
 )
 from sidecar.http.h2 import H2Client, H2Limits
 from sidecar.net.pool import RETIRED, Connection
-from sidecar.net.port import NEVER, Expired, Signal, WireBroken
+from sidecar.net.port import NEVER, Expired, Signal, WireBroken, WireCut
 from sidecar.net.tls import AlertReceived
 from sidecar.proxy.carrier import Carrier
+from sidecar.proxy.evicting import revoked_upstream
 from sidecar.proxy.streams import AskedStream
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from sidecar.config.schema import Limits, Timeouts
     from sidecar.http.h2 import H2Event
     from sidecar.http.message import RequestHead
+    from sidecar.net.mtls import Gate
     from sidecar.net.port import Port, Task
 
 
@@ -293,6 +295,8 @@ class Trunks:
             return error
         if isinstance(error, AlertReceived) and not trunk.codec.greeted:
             return PeerIdentityMismatch(f"alert_{error.reason}", f"{self._name}: {error.detail}")
+        if isinstance(error, WireCut):
+            return revoked_upstream(self._name, error)
         if isinstance(error, WireBroken):
             return UpstreamReset(f"{self._name}: {error}")
         return None
@@ -338,6 +342,17 @@ class Trunks:
             if trunk.base.generation != generation:
                 trunk.leave("retired" if generation == RETIRED else "renewed")
         self._call_all()
+
+    def evict(self, gate: Gate) -> int:
+        """End connections to peers who were revoked, whatever is on them; returns how many."""
+        count = 0
+        for trunk in self._trunks:
+            why = gate.why_denied(trunk.base.peer) if trunk.base.peer is not None else None
+            if why is not None:
+                count += 1
+                trunk.leave("revoked")
+                gate.cut(trunk.base.wire, why)
+        return count
 
     def retire(self) -> None:
         """The upstream is no more."""

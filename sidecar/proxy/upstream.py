@@ -214,6 +214,11 @@ class Upstream:
         error.retry_after = wait
         return error
 
+    @property
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return self._port.now
+
     # ---- what it looks like ----------------------------------------------------------------------------------------
 
     def states(self) -> dict[str, int]:
@@ -278,6 +283,11 @@ class Upstream:
         self._leaving = [place for place in self._leaving if place.open]
         self.destination.sweep(self._port.now)
 
+    def evict(self) -> int:
+        """End connections to peers who were revoked, whatever is on them; returns how many."""
+        gate = self._gate
+        return sum(road.evict(gate) for road in self.roads) if gate is not None else 0
+
     @property
     def _server_name(self) -> str:
         """The declared host, for SNI; addresses have no place there (RFC 6066 section 3)."""
@@ -331,7 +341,9 @@ class Upstream:
         try:
             self._gate.judge_again(wire, connection.peer, self._port.wall())
         except IdentityRefused as error:
-            raise PeerIdentityMismatch(error.reason, str(error), error.presented) from None
+            refused = PeerIdentityMismatch(error.reason, str(error), error.presented)
+            refused.midway = error.midway
+            raise refused from None
         connection.trust = self._gate.trust
 
     async def connect_raw(self) -> Connection:

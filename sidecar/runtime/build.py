@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sidecar.config.schema import Address, Inbound, Service
-from sidecar.errors import IdentityRefused, NoIdentity
+from sidecar.errors import IdentityRefused, IdentityRevoked, NoIdentity
 from sidecar.net.admission import SHARE, Admission, memory_limit, memory_used
 from sidecar.net.contexts import contexts_alive
 from sidecar.net.line import origin
@@ -16,6 +16,7 @@ from sidecar.net.preamble import address_of, client_hello, proxy_header, speaks_
 from sidecar.net.reactor import Acceptor, Reactor, open_files, open_files_limit
 from sidecar.net.wires import SocketWire
 from sidecar.proxy.detection import spoken_on
+from sidecar.proxy.evicting import Guests
 from sidecar.proxy.http import HttpConnection
 from sidecar.proxy.http2 import Http2Connection
 from sidecar.proxy.inbound import InboundSide
@@ -25,6 +26,7 @@ from sidecar.proxy.tcp import Tunnels
 from sidecar.runtime.generation import Generation, Maker
 from sidecar.runtime.heap import Heap
 from sidecar.runtime.listening import CannotListen, bind_all
+from sidecar.runtime.mirror import Mirror
 from sidecar.runtime.postures import PostureWatch
 from sidecar.telemetry.record import Handshake
 
@@ -81,6 +83,8 @@ class Proxy:
         self._gate = gate
         self._recorder = recorder
         self._tunnels = Tunnels()
+        self._guests = Guests()
+        self.mirror = Mirror()
         self._maker = Maker(reactor, gate, recorder, instance, self._tunnels)
         self._ears: dict[Address, _Ear] = {}
         self._http: set[HttpConnection | Http2Connection] = set()
@@ -226,6 +230,11 @@ class Proxy:
         return _outbound_handler(self, plan.name, plan.protocol, plan.side)
 
     def _on_wire(self, ear: _Ear, wire: SocketWire) -> None:
+        if self.mirror.looking and self.mirror.is_ours(wire.peer_address()):
+            side = ear.door.side
+            assert isinstance(side, InboundSide)
+            self._reactor.start(self.mirror.serve(self._reactor, self._gate, wire, side.spec))
+            return
         if not self.admission.enter(ear.direction, ear.name):
             wire.abort()
             return
@@ -431,6 +440,14 @@ class Proxy:
                 upstream.renew(self._gate.generation)
         self.judge_again()
 
+    def evict(self) -> None:
+        """The denylist denies more than before: whoever is on it is cut off now (decision D10)."""
+        self._tunnels.judge()
+        gone = self._guests.evict(self._gate, self._http)
+        called = sum(upstream.evict() for upstream in self._maker.upstreams())
+        self._recorder.evicted(gone, called)
+        self._reactor.nudge()
+
     def drain(self) -> None:
         """Take no new work from peers; what is in flight may end. Outbound stays open (semantics S27)."""
         self.draining = True
@@ -466,16 +483,23 @@ def _inbound_handler(proxy: Proxy, spec: Inbound, side: InboundSide) -> Handler:
         if known is None:
             return
         secure, caller = known
+        task = proxy._reactor.current
+        assert task is not None
+        proxy._guests.enter(task, secure, caller)
         who = caller.peer.id.text if caller.peer is not None else ""  # who have no identity share one's places
         if not proxy.admission.enter_peer(who, current.spec.name):
+            proxy._guests.leave(task)
             secure.close()
             return
         try:
             current = door.side
             assert isinstance(current, InboundSide)
             await _serve(proxy, secure, current, caller, protocol)
+        except IdentityRevoked:
+            pass  # before it has asked for anything
         finally:
             proxy.admission.leave_peer(who)
+            proxy._guests.leave(task)
             secure.close()
 
     return handle

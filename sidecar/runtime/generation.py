@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from sidecar.config.sentences import needs_http
 from sidecar.policy.authz import RuleSet
@@ -77,6 +78,11 @@ class Maker:
         self._instance = instance
         self._tunnels = tunnels
         self._marks = Marks()
+        self._upstreams: WeakSet[Upstream] = WeakSet()
+
+    def upstreams(self) -> list[Upstream]:
+        """Every upstream that was made and is still used, by requests of earlier generations perhaps."""
+        return list(self._upstreams)
 
     def generation(self, service: Service, before: Generation | None) -> Generation:
         """The generation of this configuration; `before` is the one in force."""
@@ -203,6 +209,7 @@ class Maker:
             http=http,
             rules=rules,
         )
+        self._upstreams.add(upstream)
         made.upstreams[place] = Declared(facts, upstream)
         return upstream
 

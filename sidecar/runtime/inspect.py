@@ -52,7 +52,8 @@ class Inspector:
             "instance": worker.instance,
             "state": worker.state,
             "not_ready": worker.not_ready(),
-            "identity": worker.identity_status.current.as_json(),
+            "identity": worker.identity_status.current.as_json() | {"ca_survival_seconds": worker.survival()},
+            "served": worker.served.latest.to_json() if worker.served is not None else None,
             "policy": {
                 "rules": len(proxy.rules.rules) if proxy is not None else 0,
                 "generation": worker.policy_generation,

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from certs.bundle import BundleSet
+from certs.denylist import Denylist
 from certs.enrolment import Enrolment
 from certs.errors import MeshError
 from certs.source import Source
@@ -32,6 +33,7 @@ from sidecar.discovery.follow import Follower
 from sidecar.discovery.names import SystemNames
 from sidecar.identity.rotator import IdentityConfig, Rotator
 from sidecar.identity.status import IdentityStatus
+from sidecar.identity.survival import first_end
 from sidecar.net.clock import Clock, SystemClock
 from sidecar.net.mtls import MtlsGate
 from sidecar.net.reactor import Reactor
@@ -41,13 +43,16 @@ from sidecar.runtime.hygiene import of_this_process
 from sidecar.runtime.inspect import Inspector
 from sidecar.runtime.orders import Orders
 from sidecar.runtime.reload import CannotReload, Reloader
+from sidecar.runtime.served import ServedCheck
 from sidecar.telemetry.log import Log
 from sidecar.telemetry.setup import make_recorder, new_instance
 
 if TYPE_CHECKING:
     from sidecar.config.schema import Address, MeshConfig
+    from sidecar.telemetry.metrics import Metrics
 
 SWEEP_SECONDS = 0.5  # pooled connections
+DENYLIST_SECONDS = 5.0  # that a start waits at most for the CA to say who was revoked; usually some milliseconds
 
 
 class WrongEnrolment(MeshError):
@@ -104,10 +109,12 @@ class Worker:
         self.state = "starting"
         self.svids: Source[X509Svid] = Source("SVID")
         self.bundles: Source[BundleSet] = Source("trust bundle")
+        self.denylists: Source[Denylist] = Source("denylist")
         self.identity_status: Source[IdentityStatus] = Source("identity status")
         self.proxy: Proxy | None = None
         self.orders = Orders()
         self.drain: Drain | None = None  # once it is under way
+        self.served: ServedCheck | None = None  # once there are listeners
         self._gate: MtlsGate | None = None
         path = enrolment or (Path(config.ca.enrolment) if config.ca.enrolment else None)
         if path is None:
@@ -124,6 +131,7 @@ class Worker:
             self.clock,
             random.random,
             self.identity_status,
+            denylists=self.denylists,
         )
         self.recorder = make_recorder(
             self.service,
@@ -175,6 +183,7 @@ class Worker:
         self.config, self.service = config, service
         if self._gate is not None:
             self._gate.tls12 = service.tls.unsafe_tls12
+            self._gate.denials.max_age = service.revocation.max_age
         self._show_policy()
         return changes
 
@@ -191,6 +200,12 @@ class Worker:
             )
         if self.clock.wall() > self.svids.current.not_after:
             return ["our certificate has expired: " + (self.identity_status.current.last_error or "not renewed")]
+        if self.identity_status.current.revoked:
+            return [f"our certificate was revoked, by {self.identity_status.current.revoked}"]
+        if self._gate is not None and self._gate.denials.stale:
+            return ["the denylist is missing or older than revocation.max_age, so no peer is believed"]
+        if self.served is not None and self.served.latest.confirmed:
+            return [f"what we serve is not what we were given: {self.served.latest.problem}"]
         return []
 
     # ---- the life --------------------------------------------------------------------------------------------------
@@ -234,6 +249,7 @@ class Worker:
             listeners = await _listen_for_health(address)
             await nursery.start(serve_health, self.recorder.metrics, self.not_ready, listeners, self.log)
         self.identity_status.subscribe(self._show_identity)
+        self.recorder.metrics.before_scrape(self._show_survival)
         self.log.capture()
         if (confined := of_this_process()) is not None:
             tell = self.log.warning if confined.note() else self.log.info
@@ -242,27 +258,61 @@ class Worker:
     def _show_identity(self, status: IdentityStatus) -> None:
         self.recorder.metrics.identity(status)
 
+    def survival(self) -> float | None:
+        """Seconds until the first link of our chain ends, if the CA stays away; None while there is no chain."""
+        end, _ = first_end(self.identity_status.current, self.service.revocation.max_age)
+        return max(0.0, end - self.clock.wall()) if end else None
+
+    def _show_survival(self, metrics: Metrics) -> None:
+        if (left := self.survival()) is not None:
+            metrics.counter("mesh_ca_survival_seconds").set(left)
+
     async def _get_identity(self) -> None:
         """Wait for the first SVID and bundle, or for a drain."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_after, self.orders.drain.wait, nursery.cancel_scope)
             await self.svids.wait_past(0)
             await self.bundles.wait_past(0)
+            await self._hear_of_revoked()
             nursery.cancel_scope.cancel()
+
+    async def _hear_of_revoked(self) -> None:
+        """Let the CA, which answered a moment ago, say who was revoked while we were away, before anybody comes in.
+
+        It is the first thing on the watch. A CA that does not say it (it has gone, or is older than that) keeps nobody
+        down: what an earlier life has kept is in force, and `revocation.max_age` is for those who want more.
+        """
+        status = self.identity_status
+        with trio.move_on_after(DENYLIST_SECONDS) as waiting:
+            while not status.current.denylist_heard_at:
+                await status.wait_past(status.number)
+        if waiting.cancelled_caught:
+            known = f"denylist {status.current.denylist_sequence}" if self.denylists.number else "none"
+            self.log.warning("the CA does not say who was revoked", in_force=known, waited=DENYLIST_SECONDS)
 
     async def _open_listeners(self, nursery: trio.Nursery) -> None:
         reactor = Reactor(self.clock)
         reactor.on_crash = lambda error: self.log.fault("a connection failed inside the sidecar", error)
         await nursery.start(reactor.run)
-        gate = self._gate = MtlsGate(self.svids, self.bundles, tls12=self.service.tls.unsafe_tls12)
+        gate = self._gate = MtlsGate(
+            self.svids, self.bundles, self.denylists, tls12=self.service.tls.unsafe_tls12
+        )
+        gate.denials.max_age = self.service.revocation.max_age
+        gate.denials.look(self.clock.wall())
         proxy = Proxy(self.service, reactor=reactor, gate=gate, recorder=self.recorder, instance=self.instance)
         gate.on_change.append(proxy.renew)
+        gate.on_denied.append(proxy.evict)
         proxy.listen()
         self.proxy = proxy
         self._show_policy()
         self._look_for_sockets()
         await nursery.start(self._follower.run)
-        nursery.start_soon(self._sweep, proxy)
+        nursery.start_soon(self._sweep, proxy, gate)
+        self.served = ServedCheck(
+            self.svids, self.bundles, proxy.mirror, lambda: self.service.inbound, self.log, self.recorder.metrics,
+            self.clock,
+        )  # fmt: skip
+        nursery.start_soon(self.served.run)
 
     def _look_for_sockets(self) -> None:
         """Say which Unix sockets are not there yet. The application may come later; until then callers get a 503."""
@@ -270,10 +320,11 @@ class Worker:
             if inbound.app.unix and not Path(inbound.app.path).is_socket():
                 self.log.warning("no socket of the application's yet", listener=inbound.name, app=str(inbound.app))
 
-    async def _sweep(self, proxy: Proxy) -> None:
+    async def _sweep(self, proxy: Proxy, gate: MtlsGate) -> None:
         while True:
             self._follower.look(proxy.upstreams)
             await trio.sleep(SWEEP_SECONDS)
+            gate.denials.look(self.clock.wall())
             proxy.sweep()
 
     async def _do_drain(self) -> None:

@@ -56,17 +56,21 @@ LABELS: dict[str, tuple[Literal["closed", "open"], str]] = {
     "reason": (
         "open",
         "short, stable reason why a handshake failed; or of an early end: `certificate_end`, `certificate_quiet`, "
-        "`policy`, `identity`, `removed`, `slow_body`, `slow_reader`; or of a refused connection: `connections`, "
-        "`memory`, `peer`, `half_open`, `handshakes`; or of HTTP/2 that failed: `protocol`, or the name of a flood "
-        "(docs/protocols.md); or of an HTTP/2 connection to an upstream: left by us as `full`, `idle`, `renewed`, "
-        "`expired` or `retired`, by the other side as `goaway` or `closed`, or failed as `broken`, `alert`, `silent`, "
-        "`protocol` or `fault`",
+        "`policy`, `identity`, `revoked`, `removed`, `slow_body`, `slow_reader`; or of a refused connection: "
+        "`connections`, `memory`, `peer`, `half_open`, `handshakes`; or of HTTP/2 that failed: `protocol`, or the "
+        "name of a flood (docs/protocols.md); or of an HTTP/2 connection to an upstream: left by us as `full`, `idle`, "
+        "`renewed`, `expired`, `revoked` or `retired`, by the other side as `goaway` or `closed`, or failed as "
+        "`broken`, `alert`, `silent`, `protocol` or `fault`",
     ),
     "grpc_status": ("closed", "name of the status that the call ended with; `other` for one that gRPC does not know"),
     "protocol": ("closed", "what a connection was found to speak: `http1`, `http2` or `opaque`"),
     "by": ("closed", "how that was found: `alpn`, `bytes`, `timeout`, or `end`, where the caller said no more"),
     "posture": ("closed", "`strict`, `permissive` or `observe`"),
-    "certificate": ("closed", "`svid`: this sidecar's own leaf"),
+    "certificate": (
+        "closed",
+        "`svid`: this sidecar's own leaf; `issuer`: the issuing CA above it that ends first; `root`: the root above; "
+        "`served`: the leaf that its own listeners showed it last",
+    ),
     "metric": ("closed", "name of a metric of this list"),
     "what": (
         "closed",
@@ -191,8 +195,30 @@ DEFINITIONS: tuple[Definition, ...] = (
         SECONDS,
     ),
     Definition("mesh_certificate_expires_at_seconds", "gauge", "End of its life, since the epoch.", _CERTIFICATE),
+    Definition(
+        "mesh_ca_survival_seconds",
+        "gauge",
+        "How long we could go on without the CA: until the first link of our chain ends, or `revocation.max_age`.",
+    ),
+    Definition(
+        "mesh_served_certificate_right",
+        "gauge",
+        "1 where a handshake with our own listeners found the certificate that we were given; 0 where another.",
+    ),
+    Definition("mesh_self_handshakes_total", "counter", "Handshakes with our own listeners, to find out.", ("result",)),
+    Definition("mesh_denylist_sequence", "gauge", "Sequence of the denylist in force."),
+    Definition("mesh_denylist_entries", "gauge", "Serials, SPIFFE IDs and issuing CAs that it denies."),
+    Definition("mesh_denylist_signed_at_seconds", "gauge", "When the CA signed it, since the epoch."),
+    Definition("mesh_denylist_refused_total", "counter", "Denylists that came and were not believed; see the log."),
+    Definition("mesh_identity_revoked", "gauge", "1 while our own certificate is on the denylist."),
     Definition("mesh_certificate_renewal_at_seconds", "gauge", "Its next renewal, since the epoch.", _CERTIFICATE),
     Definition("mesh_identity_failures", "gauge", "Attempts to enrol or renew that failed since the last success."),
+    Definition(
+        "mesh_revoked_connections_total",
+        "counter",
+        "Open connections, idle ones too, that were cut because the other end was revoked.",
+        ("direction",),
+    ),
     Definition("mesh_ca_connected", "gauge", "1 while the watch to the CA stands."),
     Definition("mesh_clock_skew_seconds", "gauge", "Our clock minus the CA's; positive where ours is ahead."),
     Definition("mesh_trust_bundle_sequence", "gauge", "Sequence of the trust bundle in force."),
@@ -256,6 +282,20 @@ class IdentityView(Protocol):
     def bundle_sequence(self) -> int | None: ...
     @property
     def ca_connected(self) -> bool: ...
+    @property
+    def issuer_not_after(self) -> float: ...
+    @property
+    def root_not_after(self) -> float: ...
+    @property
+    def denylist_sequence(self) -> int | None: ...
+    @property
+    def denylist_at(self) -> float: ...
+    @property
+    def denylist_entries(self) -> int: ...
+    @property
+    def denylist_refused(self) -> int: ...
+    @property
+    def revoked(self) -> str: ...
 
 
 class HopSeries:
@@ -403,8 +443,10 @@ class Metrics:
 
     def identity(self, status: IdentityView) -> None:
         """Set the gauges that tell of certificate, CA and clock."""
-        if status.not_after:
-            self.counter("mesh_certificate_expires_at_seconds").set(status.not_after, ("svid",))
+        ends = {"svid": status.not_after, "issuer": status.issuer_not_after, "root": status.root_not_after}
+        for link, end in ends.items():
+            if end:
+                self.counter("mesh_certificate_expires_at_seconds").set(end, (link,))
         if status.next_renewal_at:
             self.counter("mesh_certificate_renewal_at_seconds").set(status.next_renewal_at, ("svid",))
         if status.clock_skew_seconds is not None:
@@ -413,6 +455,12 @@ class Metrics:
             self.counter("mesh_trust_bundle_sequence").set(status.bundle_sequence)
         self.counter("mesh_identity_failures").set(status.consecutive_failures)
         self.counter("mesh_ca_connected").set(1 if status.ca_connected else 0)
+        if status.denylist_sequence is not None:
+            self.counter("mesh_denylist_sequence").set(status.denylist_sequence)
+            self.counter("mesh_denylist_entries").set(status.denylist_entries)
+            self.counter("mesh_denylist_signed_at_seconds").set(status.denylist_at)
+        self.counter("mesh_denylist_refused_total").set(status.denylist_refused)
+        self.counter("mesh_identity_revoked").set(1 if status.revoked else 0)
 
     def counter(self, name: str) -> Family:
         """The counter or gauge of this name. Raises KeyError for a name that is not in DEFINITIONS."""

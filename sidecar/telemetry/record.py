@@ -12,9 +12,10 @@ emptied when it grows past a bound or when idle series were swept away, and refi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -31,6 +32,9 @@ from sidecar.telemetry.metrics import HopSeries, Metrics
 from sidecar.telemetry.plain_lines import Template
 from sidecar.telemetry.shape import path_shape
 from sidecar.telemetry.table import Row, Table
+
+if TYPE_CHECKING:
+    from sidecar.net.mtls import Peer
 
 _MAX_KINDS = 4096
 _MAX_PLACES = 64  # for each tally
@@ -299,6 +303,27 @@ class Recorder:
         )
         self.decisions.keep(decision)
         return decision.id
+
+    def evicted(self, callers: Sequence[Peer], called: int) -> None:
+        """Count and log the connections that were cut because their other end was revoked: those of callers, one
+        peer for each, and how many to upstreams. Never raises.
+        """
+        ended = self.metrics.counter("mesh_revoked_connections_total")
+        ended.add(("inbound",), len(callers))
+        ended.add(("outbound",), called)
+        if self.log is None or not (callers or called):
+            return
+        serials: dict[str, set[str]] = {}
+        for peer in callers:
+            serials.setdefault(peer.id.text, set()).add(peer.tls.serial)
+        for peer_id, shown in serials.items():
+            count = sum(peer.id.text == peer_id for peer in callers)
+            self.log.warning(
+                "a revoked caller was cut off", peer=peer_id, connections=count, serials=" ".join(sorted(shown)),
+                flag="ID",
+            )  # fmt: skip
+        if called:
+            self.log.warning("connections to a revoked upstream were cut", connections=called, flag="ID")
 
     def connection_opened(self, direction: Direction, listener: str) -> None:
         """Count a downstream connection that was accepted."""

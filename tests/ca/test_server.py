@@ -219,7 +219,7 @@ async def test_a_watch_tells_bundle_and_time_at_once_and_each_change_and_keeps_a
         duplex = await client.duplex("POST", "/v1/watch")
         assert isinstance(duplex, Duplex)
         lines = Lines(duplex)
-        first, denied, second = await lines.next(), await lines.next(), await lines.next()
+        second, first, denied = await lines.next(), await lines.next(), await lines.next()
         assert first is not None
         assert denied is not None
         assert (denied["topic"], denied["sequence"]) == ("denylist", 1)
@@ -325,7 +325,7 @@ def test_a_watch_beats_every_thirty_seconds_and_ends_with_its_certificate() -> N
         await Watch(watcher, office.bundles, office.threads, clock).run(channel)  # type: ignore[arg-type]
         assert trio.current_time() - began == pytest.approx(100)
         told = [(round(at - began), line["topic"], line["sequence"]) for at, line in channel.sent]
-        assert told == [(0, "bundle", 1), (0, "time", 1), (30, "time", 2), (60, "time", 3), (90, "time", 4)]
+        assert told == [(0, "time", 1), (0, "bundle", 1), (30, "time", 2), (60, "time", 3), (90, "time", 4)]
 
     trio.run(watch, clock=trio.testing.MockClock(autojump_threshold=0))
 

@@ -16,6 +16,7 @@ from trio.testing import memory_stream_pair
 
 from certs.bundle import BundleSet, TrustBundle
 from certs.csr import parse_csr
+from certs.denylist import Denylist
 from certs.enrolment import Enrolment, JoinToken, Proof, signature_is_by
 from certs.spiffe import SpiffeId, TrustDomain, workload_id
 from certs.svid import X509Svid
@@ -65,6 +66,8 @@ class FakeCa:
     dials: list[float] = field(default_factory=list)
     seen: list[Seen] = field(default_factory=list)
     acks: list[tuple[str, int]] = field(default_factory=list)  # serial, sequence
+    denylist_acks: list[tuple[str, int]] = field(default_factory=list)
+    denylist: dict[str, Any] | None = None  # signed; None: a CA that knows of none
     issued: list[X509Svid] = field(default_factory=list)
     bundle: TrustBundle = field(init=False)
     watchers: set[Channel] = field(default_factory=set)
@@ -106,6 +109,17 @@ class FakeCa:
         self.bundle = bundle
         for channel in list(self.watchers):
             await channel.send(self._bundle_line())
+
+    async def deny(self, denylist: Denylist, signer: Authority | None = None) -> None:
+        """Sign this denylist and tell every watch."""
+        by = signer or self.issuer
+        await self.send_denylist(denylist.sequence, denylist.sign(by.key, by.chain).to_json())
+
+    async def send_denylist(self, sequence: int, document: dict[str, Any]) -> None:
+        """Tell every watch, now and to come, this document."""
+        self.denylist = {"topic": "denylist", "sequence": sequence, "denylist": document}
+        for channel in list(self.watchers):
+            await channel.send(self._denylist_line())
 
     async def _serve(self, wire: trio.abc.Stream) -> None:
         own = an_svid(self.issuer, self.identity, not_before=self.own_life[0], not_after=self.own_life[1])
@@ -207,7 +221,7 @@ class FakeCa:
             await channel.send(answer.body)
             return
         await channel.start()
-        await channel.send(self._time_line() + self._bundle_line())
+        await channel.send(self._time_line() + self._bundle_line() + self._denylist_line())
         self.watchers.add(channel)
         try:
             async with trio.open_nursery() as nursery:
@@ -221,8 +235,8 @@ class FakeCa:
         while (piece := await channel.receive()) is not None:
             for line in piece.splitlines():
                 ack = json.loads(line)
-                assert ack["ack"] == "bundle"
-                self.acks.append((serial, ack["sequence"]))
+                acks = {"bundle": self.acks, "denylist": self.denylist_acks}[ack["ack"]]
+                acks.append((serial, ack["sequence"]))
 
     async def _beat(self, channel: Channel) -> None:
         while True:
@@ -232,6 +246,9 @@ class FakeCa:
 
     def _time_line(self) -> bytes:
         return json.dumps({"topic": "time", "sequence": 1, "now": self.clock.wall()}).encode() + b"\n"
+
+    def _denylist_line(self) -> bytes:
+        return b"" if self.denylist is None else json.dumps(self.denylist).encode() + b"\n"
 
     def _bundle_line(self) -> bytes:
         bundle = json.loads(self.bundle.to_jwks())

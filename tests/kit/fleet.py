@@ -213,11 +213,11 @@ class Fleet:
         identity: SpiffeId = self.config.services[service].identity
         return enrolment_file(self.folder / "ca", identity)
 
-    def start_ca(self) -> Process:
+    def start_ca(self, env: Mapping[str, str] | None = None) -> Process:
         """Start the CA, again perhaps, and wait until it listens."""
         serve = ["--dir", str(self.folder / "ca"), "--passphrase-file", str(self.folder / "passphrase")]
         command = [*MESH, "ca", "serve", *serve, "--listen", self.ca_address]
-        self.ca = Process("the CA", command, self.folder / "logs" / "ca.log")
+        self.ca = Process("the CA", command, self.folder / "logs" / "ca.log", env=env)
         host, _, port = self.ca_address.rpartition(":")
         self.ca.until("listening", lambda: listens(int(port), host))
         return self.ca

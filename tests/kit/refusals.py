@@ -320,6 +320,11 @@ EXCHANGES: Final[dict[str, Make]] = {
     "no_identity_yet": failed(errors.NoIdentity("no certificate has been issued to this sidecar yet"), "web", ""),
     "no_identity_any_more": failed(errors.NoIdentity(
         "our own certificate ended at 2026-09-21T13:06:40Z and was not renewed"), "web", ""),
+    "no_identity_since_it_was_revoked": failed(errors.NoIdentity(
+        f"our own certificate holds no more: {WEB} was revoked (denylist 7)"), "web", ""),
+    "revoked_meanwhile": failed(errors.IdentityRevoked("revoked", f"{WEB} was revoked (denylist 7)", WEB)),
+    "upstream_revoked_meanwhile": failed(errors.PeerIdentityMismatch(
+        "revoked", f"orders.http: {ORDERS} was revoked (denylist 7)"), "web"),
 }  # fmt: skip
 
 _BEGAN = "2026-09-23T12:00:00Z; check the clocks of both machines"
@@ -332,6 +337,10 @@ CALLERS: Final[dict[str, Make]] = {
     "no_bundle": refused("no_bundle", "spiffe://other.mesh/ns/default/sa/web: we know no trust domain other.mesh"),
     "expired": refused("expired", f"the certificate of {WEB} has expired; check both clocks", WEB),
     "not_yet_valid": refused("not_yet_valid", f"the certificate of {WEB} is not valid yet; check both clocks", WEB),
+    "revoked": refused("revoked", f"{WEB} was revoked (denylist 7)", WEB),
+    "revoked_by_serial": refused("revoked", f"the certificate 5f3a91 of {WEB} was revoked (denylist 7)", WEB),
+    "denylist_stale": refused("denylist_stale", "the denylist is missing, or older than revocation.max_age, and so "
+                              "nobody is believed", WEB),
     "unknown_root": refused("unknown_root", f"{WEB}: unable to get local issuer certificate"),
     "unknown_ca": refused("unknown_ca", "the peer's chain leads to no root in our trust bundle; its last issuer is "
                           "'O=somebody'"),
@@ -365,6 +374,7 @@ CALLERS: Final[dict[str, Make]] = {
 UPSTREAMS: Final[dict[str, Make]] = {
     "other_identity": doubted("other_identity", f"expected {ORDERS}, got {MALLORY}", MALLORY),
     "upstream_expired": doubted("expired", f"the certificate of {ORDERS} has expired; check both clocks", ORDERS),
+    "upstream_revoked": doubted("revoked", f"{ORDERS} was revoked (denylist 7)", ORDERS),
     "upstream_not_yet_valid": doubted("not_yet_valid", f"a CA certificate in the peer's chain is not valid before "
                                       f"{_BEGAN}"),
     "upstream_of_another_root": doubted("unknown_ca", "the peer's chain ends in a root that is not in our trust "

@@ -67,7 +67,7 @@ class Given:
     def __init__(self, worker: Worker, svid: X509Svid | None, bundles: BundleSet) -> None:
         self._worker = worker
         self._first = (svid, bundles)
-        worker.identity_status.publish(IdentityStatus(worker.service.identity.text))
+        worker.identity_status.publish(IdentityStatus(worker.service.identity.text, denylist_heard_at=1.0))
 
     async def run(self) -> None:
         """Publish, and stay."""

@@ -32,6 +32,7 @@ defaults:
   access_log: {mode: all}
   audit: {permits: each}
   tls: {unsafe_tls12: true}
+  revocation: {max_age: 2h}
 services:
   orders:
     identity: elsewhere/orders
@@ -96,6 +97,7 @@ services:
     access_log: {mode: off, sample: 0.25, path: /var/log/mesh.jsonl, headers: [x-request-id, user-agent]}
     audit: {path: "-", on_full: refuse}
     tls: {unsafe_tls12: false}
+    revocation: {max_age: 1h}
 """
 TEAM = """\
 services:
@@ -175,6 +177,7 @@ def test_defaults_hold_field_by_field(everything: MeshConfig) -> None:
     assert (orders.access_log.mode, bills.access_log.mode) == ("off", "all")
     assert (orders.audit.permits, orders.audit.on_full) == ("each", "refuse")
     assert (orders.tls.unsafe_tls12, bills.tls.unsafe_tls12) == (False, True)
+    assert (orders.revocation.max_age, bills.revocation.max_age) == (3600.0, 7200.0)
 
 
 def test_identities_and_callers_are_read_in_the_services_own_namespace(everything: MeshConfig) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import trio
 
 from certs.bundle import BundleSet
+from certs.denylist import Denylist
 from certs.enrolment import Enrolment
 from certs.source import Source
 from certs.svid import X509Svid
@@ -37,13 +38,15 @@ class Life:
         self.svids: Source[X509Svid] = Source("SVID")
         self.bundles: Source[BundleSet] = Source("bundle")
         self.status: Source[IdentityStatus] = Source("status")
+        self.denylists: Source[Denylist] = Source("denylist")
         self.said: list[tuple[float, IdentityStatus]] = []
         self.obtained: list[float] = []
         self.status.subscribe(lambda status: self.said.append((trio.current_time(), status)))
         self.svids.subscribe(lambda _: self.obtained.append(trio.current_time()))
         config = IdentityConfig(enrolment or ca.enrolment(), folder)
         self.rotator = Rotator(
-            config, self.svids, self.bundles, self.clock, lambda: dice, self.status, dial=ca.dial, disk=disk
+            config, self.svids, self.bundles, self.clock, lambda: dice, self.status, denylists=self.denylists,
+            dial=ca.dial, disk=disk,
         )
         self.scope = trio.CancelScope()
         ca.nursery.start_soon(self._run)

@@ -144,8 +144,9 @@ async def followed(*said: bytes, close: bool = True) -> tuple[CaError, list[Trus
     bundles: list[TrustBundle] = []
     skews: list[float] = []
 
-    async def on_bundle(bundle: TrustBundle) -> None:
+    async def on_bundle(bundle: TrustBundle) -> bool:
         bundles.append(bundle)
+        return True
 
     watch = Watch(duplex, TRUST_DOMAIN, TestClock(NOW), on_bundle, skews.append)
     with pytest.raises(CaError) as caught:
@@ -211,8 +212,9 @@ async def test_an_acknowledgement_that_nobody_takes_ends_the_watch() -> None:
     async def never(_: bytes) -> None:
         await trio.sleep_forever()
 
-    async def on_bundle(_: TrustBundle) -> None:
+    async def on_bundle(_: TrustBundle) -> bool:
         await trio.lowlevel.checkpoint()
+        return True
 
     duplex.send = never  # type: ignore[method-assign]
     with pytest.raises(CaUnreachable) as caught:
