@@ -4,9 +4,10 @@ In order: the store and the issuing CA are opened (a wrong passphrase ends here)
 CAs has missed is made up for, the bundle is published, the CA issues its own certificate (an expired root ends here),
 the health is judged, and only then does anybody hear "ready". From then on these tasks run: the listener;
 `_keep_own_svid`, which renews our certificate at half of its life; `_keep_schedule`, which prepares, activates and
-retires issuing CAs; `_keep_checkpoints`, which signs the head of the log; `_follow_store`, which picks up what other
-processes (`mesh ca …`) change; `_look_after_store`, which notices a full disk and its end; `_warn`, which says loudly
-what is about to end. A new certificate or bundle is a new TLS context; connections keep the one they began with.
+retires issuing CAs; `_keep_rotation`, which takes a rotation of the root from phase to phase, and tells sidecars to
+renew; `_keep_checkpoints`, which signs the head of the log; `_follow_store`, which picks up what other processes (`mesh
+ca …`) change; `_look_after_store`, which notices a full disk and its end; `_warn`, which says loudly what is about to
+end. A new certificate or bundle is a new TLS context; connections keep the one they began with.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from ca.health import Health, judge, warnings
 from ca.metrics import CaMetrics
 from ca.revocation import SignedDenylist, draw_up
 from ca.roots import active_slot, load_bundle, load_issuer
+from ca.rotating import RenewOrder, RootRotation
 from ca.schedule import Schedule
 from ca.signers import Issuer
 from ca.store.base import Store
@@ -74,8 +76,10 @@ class CaServer:
     bundles: Source[BundleSet] = field(default_factory=lambda: Source("trust bundle"))
     svids: Source[X509Svid] = field(default_factory=lambda: Source("certificate of the CA"))
     denylists: Source[SignedDenylist] = field(default_factory=lambda: Source("denylist"))
+    orders: Source[RenewOrder] = field(default_factory=lambda: Source("order to renew"))
     metrics: CaMetrics = field(default_factory=CaMetrics)
     keeper: Storekeeper = field(init=False)
+    rotation: RootRotation = field(init=False)
     _following: trio.Lock = field(default_factory=trio.Lock)
     _crls: Crls = field(init=False)
     _svid_root: x509.Certificate | None = None
@@ -85,6 +89,11 @@ class CaServer:
     def __post_init__(self) -> None:
         self.keeper = Storekeeper(self.store, self.config.directory, self.clock)
         self._crls = Crls(self.store, self.config.directory, self.schedule.passphrase)
+        self.rotation = RootRotation(
+            self.config.directory, self.store.store, self.settings.trust_domain, self.schedule.passphrase,
+            self.settings.issuer_ttl,
+        )  # fmt: skip
+        self.orders.publish(self.rotation.order(self.clock.wall()))
 
     async def run(self, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; report `host:port` once ready. Raises CaError where the CA cannot become ready."""
@@ -96,11 +105,12 @@ class CaServer:
         api = Api(
             self.authority, self.store, self.bundles, self.clock, self.health,
             beat=self.config.watch_beat, metrics=self.metrics, scrape=self.scrape, denylists=self.denylists,
-            crl=self.crl,
+            crl=self.crl, orders=self.orders,
         )  # fmt: skip
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_own_svid)
             nursery.start_soon(self._keep_schedule)
+            nursery.start_soon(self._keep_rotation)
             nursery.start_soon(self._keep_checkpoints)
             nursery.start_soon(self._follow_store)
             nursery.start_soon(self._warn)
@@ -206,6 +216,22 @@ class CaServer:
         """Prepare, activate and retire what is due; sign with what is active now. Raises CaError, KeyUnavailable."""
         if await self.store.call(self.schedule.round, self.clock.wall()):
             await self.follow_store_once()
+
+    async def _keep_rotation(self) -> None:
+        while True:
+            try:
+                await self.keep_rotation_once()
+            except MeshError as error:
+                _log.error("the rotation of the root cannot go on: %s", error)
+            await trio.sleep(self.config.bundle_poll)
+
+    async def keep_rotation_once(self) -> None:
+        """Take a rotation of the root one phase on, if nobody is waited for; tell who has to renew. Raises CaError."""
+        if await self.store.call(self.rotation.round, self.clock.wall()):
+            await self.follow_store_once()
+        order = await self.store.call(self.rotation.order, self.clock.wall())
+        if order.sequence != self.orders.current.sequence:
+            self.orders.publish(order)
 
     async def _keep_checkpoints(self) -> None:
         while True:

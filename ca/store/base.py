@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 
 from ca.chain import Head, Line
 from ca.entries import EnrolmentKeyRecord, Entry, JoinTokenRecord
+from ca.rotation import Rotation
 from ca.slots import SlotKind, SlotState
 
 RevocationKind = Literal["serial", "spiffe_id"]
@@ -153,6 +154,9 @@ class Store(Protocol):
     def issued_by(self, issuer_serial: str, ends_after: float) -> tuple[int, float, float]:
         """How many certificates of this issuing CA end after this moment, and the first and last of these ends."""
 
+    def live(self, issuer_serial: str, now: float) -> tuple[Issuance, ...]:
+        """The certificates of this issuing CA that end after now, oldest first."""
+
     def lines(self, after: int = 0, limit: int = 1000) -> tuple[Line, ...]:
         """Lines of the log that follow number `after`, oldest first."""
 
@@ -192,6 +196,17 @@ class Store(Protocol):
 
     def bundle_sequence(self) -> int:
         """Grows at every change of the set of roots."""
+
+    def rotation(self) -> Rotation | None:
+        """The rotation of a root that is under way, or the last one; None before the first."""
+
+    def advance_rotation(
+        self, before: Rotation | None, after: Rotation, steps: Sequence[Slot | tuple[str, SlotState]] = ()
+    ) -> Rotation:
+        """Take a rotation from one phase to the next, adding and moving slots in this order: all of it or nothing.
+
+        Logged. Raises RotationMoved where the rotation is not at `before` any more, SlotTaken, DamagedCa.
+        """
 
     # ---- revocation
 

@@ -58,6 +58,11 @@ class Ledger(Database):
         )[0]
         return int(count), float(first), float(last)
 
+    def live(self, issuer_serial: str, now: float) -> tuple[Issuance, ...]:
+        """See Store.live."""
+        sql = "SELECT number, line FROM log WHERE kind = 'issued' AND issuer_serial = ? AND not_after > ?"
+        return tuple(_issuance(*row) for row in self._read(f"{sql} ORDER BY number", issuer_serial, now))
+
     def lines(self, after: int = 0, limit: int = 1000) -> tuple[Line, ...]:
         """See Store.lines."""
         sql = "SELECT number, line, hash FROM log WHERE number > ? ORDER BY number LIMIT ?"

@@ -16,6 +16,7 @@ from sidecar.identity.errors import BadAnswer, CaBusy, CaRefused
 from sidecar.net.http_message import Answer, BadJson
 
 LONGEST_RETRY_AFTER = 3600.0  # seconds; an answer that asks for more is cut to this
+LONGEST_WAIT = 3600.0  # seconds
 LATEST_TIME = 253402300800.0  # the year 10000, where certificates end too (RFC 5280 section 4.1.2.5)
 
 
@@ -57,6 +58,13 @@ def parse_time(value: object) -> float:
     """Seconds since the epoch. Raises BadAnswer for what is no number, or no time."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < LATEST_TIME:
         raise BadAnswer("the CA's answer names no time")
+    return float(value)
+
+
+def parse_wait(value: object) -> float:
+    """Seconds that the CA leaves us for something, an hour at most. Raises BadAnswer for what is no such number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LONGEST_WAIT:
+        raise BadAnswer("the CA names no time in which to renew")
     return float(value)
 
 

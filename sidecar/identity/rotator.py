@@ -80,7 +80,7 @@ class Rotator:
         """Run both loops until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_renewing)
-            nursery.start_soon(keep_watching, self._held, self._dice)
+            nursery.start_soon(keep_watching, self._held, self._dice, self.renew_soon)
         raise AssertionError("the loops never end")
 
     def renew_soon(self) -> None:

@@ -18,7 +18,7 @@ import trio
 
 from certs.bundle import TrustBundle
 from certs.spiffe import TrustDomain
-from sidecar.identity.answers import parse_bundle, parse_time
+from sidecar.identity.answers import parse_bundle, parse_time, parse_wait
 from sidecar.identity.errors import BadAnswer, CaUnreachable
 from sidecar.net.clock import Clock
 from sidecar.net.http_client import BadHttp, Duplex
@@ -29,7 +29,10 @@ MAX_LINE_BYTES = 2 * 1024 * 1024  # a bundle of 1 MiB (certs.bundle) in its enve
 
 
 class Watch:
-    """Reads one open watch. `on_bundle` publishes and keeps, `on_skew` learns our clock minus the CA's."""
+    """Reads one open watch. `on_bundle` publishes and keeps, `on_skew` learns our clock minus the CA's.
+
+    `on_renew` is told within how many seconds the CA wants us to renew, where it does.
+    """
 
     def __init__(
         self,
@@ -38,12 +41,14 @@ class Watch:
         clock: Clock,
         on_bundle: Callable[[TrustBundle], Awaitable[None]],
         on_skew: Callable[[float], None],
+        on_renew: Callable[[float], None] = lambda within: None,
     ) -> None:
         self._duplex = duplex
         self._trust_domain = trust_domain
         self._clock = clock
         self._on_bundle = on_bundle
         self._on_skew = on_skew
+        self._on_renew = on_renew
         self._buffer = b""
 
     async def follow(self, on_message: Callable[[], None]) -> None:
@@ -80,6 +85,9 @@ class Watch:
         match message.get("topic"):
             case "bundle":
                 await self._take_bundle(message)
+            case "renew":
+                self._on_renew(parse_wait(message.get("within")))
+                await self._acknowledge(message)
             case "time":
                 self._take_time(message, arrived)
             case _:
@@ -87,8 +95,12 @@ class Watch:
 
     async def _take_bundle(self, message: dict[str, Any]) -> None:
         await self._on_bundle(parse_bundle(self._trust_domain, json.dumps(message.get("bundle")).encode()))
+        await self._acknowledge(message)
+
+    async def _acknowledge(self, message: dict[str, Any]) -> None:
+        ack = {"ack": message.get("topic"), "sequence": message.get("sequence")}
         with trio.fail_after(SEND_SECONDS):
-            await self._duplex.send(json.dumps({"ack": "bundle", "sequence": message.get("sequence")}).encode() + b"\n")
+            await self._duplex.send(json.dumps(ack).encode() + b"\n")
 
     def _take_time(self, message: dict[str, Any], arrived: float) -> None:
         self._on_skew(arrived - parse_time(message.get("now")))
