@@ -12,19 +12,17 @@ from ca.store.base import Ack, Issuance, Store
 
 def live_leaves(store: Store, now: float) -> tuple[Leaf, ...]:
     """Every certificate that somebody may still show, by SPIFFE ID. The CA's own are not among them."""
-    roots = {
-        f"{certificate_of(slot).serial_number:x}": slot.root
-        for slot in store.slots()
-        if slot.kind == "issuer" and slot.state in IN_BUNDLE
-    }
-    issued = [one for serial in roots for one in store.live(serial, now) if one.entry]
+    issuers = {f"{certificate_of(slot).serial_number:x}": slot for slot in store.slots() if slot.kind == "issuer"}
+    issued = [one for serial in issuers for one in store.live(serial, now) if one.entry]
     acks = _by_serial(store.acks())
     denied = {one.target for one in store.revocations(now)}
     given_up = _given_up(issued, acks)
     leaves = [
-        _leaf(one, roots[one.issuer_serial], acks.get(one.serial, ()))
+        _leaf(one, issuers[one.issuer_serial].root, acks.get(one.serial, ()))
         for one in issued
-        if one.serial not in given_up and not {one.serial, one.spiffe_id} & denied
+        if issuers[one.issuer_serial].state in IN_BUNDLE
+        and one.serial not in given_up
+        and not {one.serial, one.spiffe_id} & denied
     ]
     return tuple(sorted(leaves, key=lambda leaf: (leaf.spiffe_id, leaf.not_after)))
 

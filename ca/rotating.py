@@ -94,7 +94,7 @@ class RootRotation:
             raise RotationRefused(f"there is no way back: {why}. To go on, see `mesh ca rotate-root --status`")
         if after.phase == "withdrawn":
             rotation = self._withdraw(before, after)
-            for one in _parse(before.issuer_pem)[:1]:
+            for one in parse_waiting(before)[:1]:
                 key_path(self.directory, one).unlink(missing_ok=True)
         else:
             rotation = self._switch(before, after, now)
@@ -162,7 +162,7 @@ class RootRotation:
             steps.append(issuer)
         steps += [(one.sha256, "retiring") for one in slots if one.state == "active"]
         steps += [(after.incoming, "active"), (issuer.sha256, "active")]
-        return self.store.advance_rotation(before, after, steps)
+        return self.store.advance_rotation(before, replace(after, issuer_pem=""), steps)
 
     def _withdraw(self, before: Rotation, after: Rotation) -> Rotation:
         """Take the outgoing root out of the bundle, and the issuing CAs under it out of use."""
@@ -180,7 +180,8 @@ class RootRotation:
             under_it = (slot.kind, slot.state, slot.root) == ("issuer", "retiring", rotation.incoming)
             if under_it and self._can_sign(slot, now):
                 return slot
-        if chain := _parse(rotation.issuer_pem):
+        if chain := parse_waiting(rotation):
+            load_signing_key(self.directory, chain[0], self.passphrase)
             return slot_of(chain[0], "issuer", now, "prepared", root=rotation.incoming, chain=chain[1:])
         return self._make_issuer(rotation.incoming, now)
 
@@ -215,5 +216,6 @@ def _pem(issuer: Issuer) -> str:
     return b"".join(one.public_bytes(Encoding.PEM) for one in (issuer.certificate, *issuer.chain)).decode("ascii")
 
 
-def _parse(pem: str) -> list[x509.Certificate]:
-    return x509.load_pem_x509_certificates(pem.encode("ascii")) if pem else []
+def parse_waiting(rotation: Rotation) -> list[x509.Certificate]:
+    """The issuing CA that waits to take over with its root, and the CAs above it; nothing where none does."""
+    return x509.load_pem_x509_certificates(rotation.issuer_pem.encode("ascii")) if rotation.issuer_pem else []

@@ -93,6 +93,7 @@ class CaServer:
             self.config.directory, self.store.store, self.settings.trust_domain, self.schedule.passphrase,
             self.settings.issuer_ttl,
         )  # fmt: skip
+        self.rotation.refresh_files()
         self.orders.publish(self.rotation.order(self.clock.wall()))
 
     async def run(self, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
