@@ -65,6 +65,7 @@ class FakeCa:
     dials: list[float] = field(default_factory=list)
     seen: list[Seen] = field(default_factory=list)
     acks: list[tuple[str, int]] = field(default_factory=list)  # serial, sequence
+    other_acks: list[tuple[str, str, int]] = field(default_factory=list)  # serial, topic, sequence
     issued: list[X509Svid] = field(default_factory=list)
     bundle: TrustBundle = field(init=False)
     watchers: set[Channel] = field(default_factory=set)
@@ -221,8 +222,10 @@ class FakeCa:
         while (piece := await channel.receive()) is not None:
             for line in piece.splitlines():
                 ack = json.loads(line)
-                assert ack["ack"] == "bundle"
-                self.acks.append((serial, ack["sequence"]))
+                if ack["ack"] == "bundle":
+                    self.acks.append((serial, ack["sequence"]))
+                else:
+                    self.other_acks.append((serial, ack["ack"], ack["sequence"]))
 
     async def _beat(self, channel: Channel) -> None:
         while True:
