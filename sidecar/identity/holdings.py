@@ -15,6 +15,7 @@ from typing import Any
 from certs.bundle import BundleSet, TrustBundle
 from certs.enrolment import Enrolment
 from certs.errors import MeshError
+from certs.keys import KEY_KINDS
 from certs.source import Source
 from certs.svid import X509Svid
 from sidecar.identity.ca_client import CaSession, Dial, Trust, connect
@@ -27,11 +28,15 @@ _log = logging.getLogger("mesh.identity")
 
 @dataclass(frozen=True, slots=True)
 class IdentityConfig:
-    """What there is to know beforehand. `ca_address` (`host:port`), where not empty, overrides the enrolment file's."""
+    """What there is to know beforehand. `ca_address` (`host:port`), where not empty, overrides the enrolment file's.
+
+    `key_kind` is one of `certs.keys.KEY_KINDS`: of which kind the keys of our certificates are.
+    """
 
     enrolment: Enrolment
     state_dir: Path
     ca_address: str = ""
+    key_kind: str = KEY_KINDS[0]
 
     @property
     def address(self) -> str:
@@ -56,6 +61,7 @@ class Holdings:
         self.svids = svids
         self.clock = clock
         self.disk = disk
+        self.key_kind = config.key_kind
         self.state = StateFolder(config.state_dir, config.enrolment)
         self._address = config.address
         self._bundles = bundles

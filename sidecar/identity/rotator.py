@@ -87,6 +87,10 @@ class Rotator:
         """Obtain a new certificate now, or after the 10 s that lie between any two, rather than when it is due."""
         self._nudge.set()
 
+    def use_key_kind(self, kind: str) -> None:
+        """Make the keys of all further certificates of this kind (`certs.keys.KEY_KINDS`)."""
+        self._held.key_kind = kind
+
     async def _keep_renewing(self) -> NoReturn:
         failures = 0
         while True:
@@ -112,14 +116,14 @@ class Rotator:
         held = self._held
         async with await held.connect_to_enrol() as session:
             held.take_skew(await session.skew(self._clock))
-            return await enrol(session, held.enrolment, held.state, held.disk)
+            return await enrol(session, held.enrolment, held.state, held.disk, held.key_kind)
 
     async def _renew(self, svid: X509Svid) -> Issued | None:
         """A new certificate by this one; None where a CA that is there and well will not have it (revoked, say)."""
         async with await self._held.connect_with(svid) as session:
             try:
                 self._held.take_skew(await session.skew(self._clock))
-                return await renew(session, self._held.enrolment)
+                return await renew(session, self._held.enrolment, self._held.disk, self._held.key_kind)
             except (CaRefused, CaUnreachable) as error:
                 if isinstance(error, CaRefused) and error.status >= 500:
                     raise

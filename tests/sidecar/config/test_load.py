@@ -30,7 +30,7 @@ defaults:
   limits: {pool: 7}
   access_log: {mode: all}
   audit: {permits: each}
-  tls: {unsafe_tls12: true}
+  tls: {unsafe_tls12: true, key: ed25519}
 services:
   orders:
     identity: elsewhere/orders
