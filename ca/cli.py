@@ -30,6 +30,7 @@ from ca.cli_common import (
 )
 from ca.cli_entries import entry, key, token
 from ca.cli_external import csr, import_
+from ca.cli_federation import federation
 from ca.cli_keep import backup, crl, log, restore
 from ca.cli_rotate import rotate_root
 from ca.config import DEFAULT_ADDRESS, CaSettings, ServeConfig, load_settings
@@ -266,6 +267,7 @@ ca.add_command(import_)
 ca.add_command(log)
 ca.add_command(crl)
 ca.add_command(rotate_root)
+ca.add_command(federation)
 ca.add_command(entry)
 ca.add_command(token)
 ca.add_command(key)

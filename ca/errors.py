@@ -137,6 +137,18 @@ class RotationMoved(RotationRefused):
     name = "rotation_moved"
 
 
+class FederationRefused(CaError):
+    """Another trust domain, its endpoint or its bundle breaks a rule. The message names it."""
+
+    name = "federation_refused"
+
+
+class FederationUnreachable(CaError):
+    """A bundle endpoint did not answer, or not as itself. The last bundle stays."""
+
+    name = "federation_unreachable"
+
+
 class LogBroken(CaError):
     """The log is not what it was: a line was changed, dropped, or cut off. The message names it."""
 

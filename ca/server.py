@@ -29,6 +29,7 @@ from ca.checkpoints import checkpoint_if_due
 from ca.config import STORE_FILE, CaSettings, ServeConfig, load_settings
 from ca.crls import Crls
 from ca.errors import CaError, IssuerUnusable
+from ca.federating import Federator
 from ca.health import Health, judge, warnings
 from ca.metrics import CaMetrics
 from ca.revocation import SignedDenylist, draw_up
@@ -80,6 +81,7 @@ class CaServer:
     metrics: CaMetrics = field(default_factory=CaMetrics)
     keeper: Storekeeper = field(init=False)
     rotation: RootRotation = field(init=False)
+    federator: Federator = field(init=False)
     _following: trio.Lock = field(default_factory=trio.Lock)
     _crls: Crls = field(init=False)
     _svid_root: x509.Certificate | None = None
@@ -94,6 +96,7 @@ class CaServer:
             self.settings.issuer_ttl,
         )  # fmt: skip
         self.rotation.refresh_files()
+        self.federator = Federator(self.settings.trust_domain, self.store, self.clock, self.config.bundle_poll)
         self.orders.publish(self.rotation.order(self.clock.wall()))
 
     async def run(self, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
@@ -102,16 +105,18 @@ class CaServer:
         health = await self.health()
         if not health.ready:
             raise IssuerUnusable("; ".join(health.reasons))
+        await self.federator.publish()
         listeners = await trio.open_tcp_listeners(self.config.port, host=self.config.host)
         api = Api(
             self.authority, self.store, self.bundles, self.clock, self.health,
             beat=self.config.watch_beat, metrics=self.metrics, scrape=self.scrape, denylists=self.denylists,
-            crl=self.crl, orders=self.orders,
+            crl=self.crl, orders=self.orders, federation=self.federator.told,
         )  # fmt: skip
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_own_svid)
             nursery.start_soon(self._keep_schedule)
             nursery.start_soon(self._keep_rotation)
+            nursery.start_soon(self.federator.run)
             nursery.start_soon(self._keep_checkpoints)
             nursery.start_soon(self._follow_store)
             nursery.start_soon(self._warn)

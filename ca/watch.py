@@ -5,6 +5,7 @@ says all there is to say of its topic, so a line that was missed is made up by t
 
     → {"topic":"bundle","sequence":3,"bundle":{…}}      ← {"ack":"bundle","sequence":3}
     → {"topic":"denylist","sequence":7,"denylist":{…}}   ← {"ack":"denylist","sequence":7}
+    → {"topic":"federation","sequence":2,"bundles":{…}}  ← {"ack":"federation","sequence":2}
     → {"topic":"renew","sequence":95,"within":4.0}       ← {"ack":"renew","sequence":95}
     → {"topic":"time","sequence":1,"now":1760000000.0}   ← {"ack":"time","sequence":1}
 
@@ -29,6 +30,7 @@ from typing import Any
 import trio
 
 from ca.errors import BadRequest, StoreUnavailable
+from ca.federating import Federated
 from ca.revocation import SignedDenylist
 from ca.rotating import RenewOrder
 from ca.store.base import Ack
@@ -69,6 +71,7 @@ class Watch:
     beat: float = BEAT_SECONDS
     denylists: Source[SignedDenylist] | None = None
     orders: Source[RenewOrder] | None = None
+    federation: Source[Federated] | None = None
     _sent: dict[str, int] = field(default_factory=dict)
     _unkept: dict[str, Ack] = field(default_factory=dict)  # by topic, since the store failed
 
@@ -104,14 +107,16 @@ class Watch:
 
     async def _tell(self, channel: Channel) -> None:
         bundle, denylist, order = self.bundles.number, self._denylist_number, self._order_number
+        federation = self._federation_number
         await self._send_bundle(channel)
         if not await self._send_denylist(channel):
             return
+        await self._send_federation(channel)
         await self._send_order(channel)
         await self._send_time(channel)
         while True:
             with trio.move_on_after(self.beat) as quiet:
-                await self._wait_for_news(bundle, denylist, order)
+                await self._wait_for_news(bundle, denylist, order, federation)
             if quiet.cancelled_caught:
                 await self._send_time(channel)
             if self.bundles.number > bundle:
@@ -121,6 +126,9 @@ class Watch:
                 denylist = self._denylist_number
                 if not await self._send_denylist(channel):
                     return
+            if self._federation_number > federation:
+                federation = self._federation_number
+                await self._send_federation(channel)
             if self._order_number > order:
                 order = self._order_number
                 await self._send_order(channel)
@@ -133,7 +141,11 @@ class Watch:
     def _order_number(self) -> int:
         return 0 if self.orders is None else self.orders.number
 
-    async def _wait_for_news(self, bundle: int, denylist: int, order: int) -> None:
+    @property
+    def _federation_number(self) -> int:
+        return 0 if self.federation is None else self.federation.number
+
+    async def _wait_for_news(self, bundle: int, denylist: int, order: int, federation: int) -> None:
         async with trio.open_nursery() as nursery:
 
             async def news(source: Source[Any], number: int) -> None:
@@ -145,6 +157,8 @@ class Watch:
                 nursery.start_soon(news, self.denylists, denylist)
             if self.orders is not None:
                 nursery.start_soon(news, self.orders, order)
+            if self.federation is not None:
+                nursery.start_soon(news, self.federation, federation)
 
     async def _send_denylist(self, channel: Channel) -> bool:
         """Tell the denylist; false where the watcher itself is on it."""
@@ -153,6 +167,14 @@ class Watch:
         signed = self.denylists.current
         await self._send(channel, "denylist", signed.denylist.sequence, denylist=signed.document)
         return signed.denylist.denies(self.watcher.spiffe_id, self.watcher.serial, self.watcher.issuers) is None
+
+    async def _send_federation(self, channel: Channel) -> None:
+        """Tell the bundles of every other trust domain: one that is missing is trusted no longer."""
+        if self.federation is None or not self.federation.number:
+            return
+        known = self.federation.current
+        bundles = {bundle.trust_domain.name: json.loads(bundle.to_jwks()) for bundle in known.bundles}
+        await self._send(channel, "federation", known.sequence, bundles=bundles)
 
     async def _send_order(self, channel: Channel) -> None:
         """Tell the watcher to renew early, if its certificate is of an issuing CA whose root is leaving."""

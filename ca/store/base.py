@@ -15,8 +15,11 @@ from typing import Any, Literal, Protocol
 
 from ca.chain import Head, Line
 from ca.entries import EnrolmentKeyRecord, Entry, JoinTokenRecord
+from ca.federation import Partner
 from ca.rotation import Rotation
 from ca.slots import SlotKind, SlotState
+from certs.bundle import TrustBundle
+from certs.spiffe import TrustDomain
 
 RevocationKind = Literal["serial", "spiffe_id"]
 
@@ -207,6 +210,26 @@ class Store(Protocol):
 
         Logged. Raises RotationMoved where the rotation is not at `before` any more, SlotTaken, DamagedCa.
         """
+
+    # ---- other trust domains
+
+    def add_partner(self, partner: Partner) -> None:
+        """Federate with another trust domain, whose bundle is not known yet. Logged. Raises FederationRefused."""
+
+    def remove_partner(self, trust_domain: TrustDomain, now: float) -> bool:
+        """Trust it no longer; a new federation sequence. Logged. False where it was not federated with."""
+
+    def partners(self) -> tuple[Partner, ...]:
+        """Every trust domain that we federate with, by name."""
+
+    def accept_bundle(self, before: Partner, bundle: TrustBundle, now: float) -> bool:
+        """Take a bundle in the place of the one of `before`. One that differs is logged, and a new sequence.
+
+        False where the partner is not as `before` any more.
+        """
+
+    def federation_sequence(self) -> int:
+        """Grows at every change of what is federated."""
 
     # ---- revocation
 

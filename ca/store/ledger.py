@@ -104,8 +104,8 @@ class Ledger(Database):
         was told after the copy was made, by however many restored CAs, was told under a lower number.
         """
         with self._write() as db:
-            jump = "UPDATE numbers SET value = max(value + 1, ?) WHERE name IN ('bundle_sequence', 'denylist_sequence')"
-            db.execute(jump, (int(now),))
+            jump = "UPDATE numbers SET value = max(value + 1, ?) WHERE name IN (?, ?, ?)"
+            db.execute(jump, (int(now), "bundle_sequence", "denylist_sequence", "federation_sequence"))
             spent = db.execute("UPDATE join_tokens SET used_at = ? WHERE used_at IS NULL", (now,)).rowcount
             log_to(db, Event(now, "restored", {"tokens_ended": spent, "from_head": head_of(db).number}))
             return int(spent)

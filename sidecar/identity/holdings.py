@@ -19,6 +19,7 @@ from certs.keys import KEY_KINDS
 from certs.source import Source
 from certs.svid import X509Svid
 from sidecar.identity.ca_client import CaSession, Dial, Trust, connect
+from sidecar.identity.errors import BadAnswer
 from sidecar.identity.state import StateFolder
 from sidecar.identity.status import IdentityStatus
 from sidecar.net.clock import Clock
@@ -68,6 +69,7 @@ class Holdings:
         self._status = status
         self._dial = dial
         self._kept: TrustBundle | None = None
+        self._federated = BundleSet()
         self._known = IdentityStatus(config.enrolment.spiffe_id.text)
         status.publish(self._known)
 
@@ -96,13 +98,40 @@ class Holdings:
         return await connect(self._address, trust, svid, self.clock, self._dial)
 
     def publish_bundle(self, bundle: TrustBundle) -> None:
-        """Make a bundle that differs from the current one the next generation."""
-        if bundle == self.bundle():
+        """Make a bundle that differs from the current one the next generation. Raises BadAnswer for an older one.
+
+        The CA's sequence only grows, also over a restore: a lower one is a replay, or another CA's word.
+        """
+        held = self.bundle()
+        if bundle == held:
             return
-        others = self._bundles.current if self._bundles.number else BundleSet()
+        if held is not None and bundle.sequence < held.sequence:
+            raise BadAnswer(f"the CA tells of trust bundle {bundle.sequence}, and we hold {held.sequence} already")
+        others = self._bundles.current if self._bundles.number else self._federated
         self._bundles.publish(others.with_bundle(bundle))
         self.say(bundle_sequence=bundle.sequence)
         _log.info("trust bundle %d with %d roots", bundle.sequence, len(bundle.roots))
+
+    def publish_federation(self, others: BundleSet) -> None:
+        """Make these the bundles of other trust domains, all of them; those that are missing are trusted no longer."""
+        if set(others) == set(self._federated):
+            return
+        self._federated, own = others, self.bundle()
+        if own is not None:
+            self._bundles.publish(others.with_bundle(own))
+        for one in others:
+            _log.info("trust domain %s: bundle %d with %d roots", one.trust_domain, one.sequence, len(one.roots))
+
+    async def keep_federation(self, others: BundleSet) -> None:
+        """Write the bundles of other trust domains to the state folder. Raises OSError, PrivateFileUnavailable."""
+        await self.disk(lambda: self.state.save_federation(others))
+
+    async def load_federation(self) -> None:
+        """Begin with the bundles of other trust domains that were kept; damaged ones are left out, and said."""
+        try:
+            self.publish_federation(await self.disk(self.state.load_federation))
+        except (MeshError, OSError) as error:
+            _log.error("the bundles of other trust domains that were kept cannot be read: %s", error)
 
     async def keep_bundle(self, bundle: TrustBundle) -> None:
         """Write the bundle to the state folder, unless it is there. Raises OSError, PrivateFileUnavailable."""

@@ -78,6 +78,7 @@ class Rotator:
 
     async def run(self) -> NoReturn:
         """Run both loops until cancelled."""
+        await self._held.load_federation()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_renewing)
             nursery.start_soon(keep_watching, self._held, self._dice, self.renew_soon)

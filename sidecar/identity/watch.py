@@ -16,9 +16,9 @@ from typing import Any
 
 import trio
 
-from certs.bundle import TrustBundle
+from certs.bundle import BundleSet, TrustBundle
 from certs.spiffe import TrustDomain
-from sidecar.identity.answers import parse_bundle, parse_time, parse_wait
+from sidecar.identity.answers import parse_bundle, parse_federation, parse_time, parse_wait
 from sidecar.identity.errors import BadAnswer, CaUnreachable
 from sidecar.net.clock import Clock
 from sidecar.net.http_client import BadHttp, Duplex
@@ -31,7 +31,8 @@ MAX_LINE_BYTES = 2 * 1024 * 1024  # a bundle of 1 MiB (certs.bundle) in its enve
 class Watch:
     """Reads one open watch. `on_bundle` publishes and keeps, `on_skew` learns our clock minus the CA's.
 
-    `on_renew` is told within how many seconds the CA wants us to renew, where it does.
+    `on_renew` is told within how many seconds the CA wants us to renew, where it does; `on_federation` publishes and
+    keeps the bundles of all other trust domains.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Watch:
         on_bundle: Callable[[TrustBundle], Awaitable[None]],
         on_skew: Callable[[float], None],
         on_renew: Callable[[float], None] = lambda within: None,
+        on_federation: Callable[[BundleSet], Awaitable[None]] | None = None,
     ) -> None:
         self._duplex = duplex
         self._trust_domain = trust_domain
@@ -49,6 +51,7 @@ class Watch:
         self._on_bundle = on_bundle
         self._on_skew = on_skew
         self._on_renew = on_renew
+        self._on_federation = on_federation
         self._buffer = b""
 
     async def follow(self, on_message: Callable[[], None]) -> None:
@@ -85,6 +88,9 @@ class Watch:
         match message.get("topic"):
             case "bundle":
                 await self._take_bundle(message)
+            case "federation" if self._on_federation is not None:
+                await self._on_federation(parse_federation(self._trust_domain, message.get("bundles")))
+                await self._acknowledge(message)
             case "renew":
                 self._on_renew(parse_wait(message.get("within")))
                 await self._acknowledge(message)

@@ -17,7 +17,7 @@ from typing import NoReturn
 
 import trio
 
-from certs.bundle import TrustBundle
+from certs.bundle import BundleSet, TrustBundle
 from certs.rotation import backoff
 from sidecar.identity.errors import CaUnreachable
 from sidecar.identity.holdings import Dice, Holdings, describe, surprise
@@ -85,9 +85,14 @@ async def _follow(held: Holdings, heard: Callable[[], None], take_order: Callabl
         held.publish_bundle(bundle)
         await held.keep_bundle(bundle)
 
+    async def take_federation(others: BundleSet) -> None:
+        held.publish_federation(others)
+        await held.keep_federation(others)
+
     async with await held.connect_with(svid) as session:
-        trust_domain = svid.spiffe_id.trust_domain
-        watch = Watch(await session.watch(), trust_domain, held.clock, take_bundle, held.take_skew, take_order)
+        trust_domain, skew = svid.spiffe_id.trust_domain, held.take_skew
+        opened = await session.watch()
+        watch = Watch(opened, trust_domain, held.clock, take_bundle, skew, take_order, take_federation)
         held.say(ca_connected=True, watch_error="")
         try:
             await watch.follow(heard)
