@@ -30,7 +30,7 @@ from ca.cli_common import (
 )
 from ca.cli_entries import entry, key, token
 from ca.cli_external import csr, import_
-from ca.cli_federation import federation
+from ca.cli_federation import facts, federation
 from ca.cli_keep import backup, crl, log, restore
 from ca.cli_rotate import rotate_root
 from ca.config import DEFAULT_ADDRESS, CaSettings, ServeConfig, load_settings
@@ -41,7 +41,7 @@ from ca.roots import active_slot, load_bundle, renew_issuer, revoke_issuers, wit
 from ca.rotation_words import in_words, rotation_facts
 from ca.signers import ISSUER_TTL, ROOT_TTL
 from ca.store.base import Ack, Store
-from ca.tree import chain_facts, draw, has_issuer, next_change
+from ca.tree import chain_facts, draw, has_issuer, next_change, next_words
 from certs.bundle import TrustBundle
 from certs.keys import KEY_KINDS
 from certs.spiffe import TrustDomain
@@ -207,7 +207,8 @@ def status(directory: Path, output: str) -> None:
         entries, acks, issued = store.entries(), store.acks(), store.issued_count()
         sidecars, denied = _sidecars(store, acks, bundle, now), len(store.revocations(now))
         denylist, rotation = store.denylist_sequence(), store.rotation()
-        turning = rotation_facts(directory, store, now)
+        turning, then = rotation_facts(directory, store, now), next_words(store, now)
+        partners = [facts(partner) for partner in store.partners()]
     ends = {slot["state"]: slot["not_after"] for root in chain for slot in root["issuers"]}
     document: dict[str, Any] = {
         "trust_domain": settings.trust_domain.name,
@@ -218,7 +219,9 @@ def status(directory: Path, output: str) -> None:
         "issuer_not_after": ends.get("active"),
         "chain": chain,
         "next_change": due,
+        "next": then,
         "rotation": turning,
+        "federation": partners,
         "denylist_sequence": denylist,
         "revoked": denied,
         "entries": len(entries),
@@ -230,13 +233,19 @@ def status(directory: Path, output: str) -> None:
     lines = [
         f"trust domain {settings.trust_domain}, address {settings.address}, bundle {bundle.sequence}",
         *draw(chain, now),
-        *(() if due is None else (f"the schedule's next change is in {format_duration(due - now)}",)),
+        *(() if then is None else (then,)),
         *((in_words(rotation, now),) if rotation is not None and rotation.under_way else ()),
+        *(f"trusts {one['trust_domain']} for its own: {_held(one)}" for one in partners),
         f"{len(entries)} entries, {document['issued']} certificates issued, {denied} revoked (denylist {denylist})",
         *(f"WARNING {warning}" for warning in found),
         *table(("SIDECAR", "SERIAL", "BUNDLE", "LAST HEARD"), rows, "no live sidecar has acknowledged a bundle yet"),
     ]
     print_result(output, document, lines)
+
+
+def _held(partner: dict[str, Any]) -> str:
+    roots = len(partner["root_sha256"])
+    return "no bundle yet" if partner["sequence"] is None else f"bundle {partner['sequence']}, {roots} roots"
 
 
 def _sidecars(store: Store, acks: tuple[Ack, ...], bundle: TrustBundle, now: float) -> list[dict[str, Any]]:

@@ -99,7 +99,7 @@ def rehearse(trust_domain: TrustDomain, old: Issuer, new: Issuer, now: float) ->
     """Try every pair; nothing of it is recorded or kept. Raises IssuerUnusable where one of the two cannot sign now."""
     stage = _Stage(trust_domain, {"old": old, "new": new}, now)
     return tuple(
-        Trial(phase, client, server, expected, stage.shake(client, server))
+        Trial(phase, client, server, expected, stage.trial(client, server))
         for phase, client, server, expected in pairs()
     )
 
@@ -117,16 +117,16 @@ class _Stage:
             for role in ("client", "server")
         }
 
-    def shake(self, client: Side, server: Side) -> str:
+    def trial(self, client: Side, server: Side) -> str:
         """One handshake, with the judgement of both ends after it; why it failed, or nothing."""
         ends = (self._end(client, "client"), self._end(server, "server"))
-        failure = _shake(*ends)
+        failure = shake(*ends)
         if failure:
             return failure
         for side, end, name in ((client, ends[0], "client"), (server, ends[1], "server")):
             bundle = TrustBundle(self._trust_domain, self._trusted(side))
             try:
-                verify_chain(_peer_chain(end), BundleSet((bundle,)), self._now)
+                verify_chain(peer_chain(end), BundleSet((bundle,)), self._now)
             except (InvalidSvid, UntrustedSvid) as error:
                 return f"{name}: {error}"
         return ""
@@ -153,7 +153,7 @@ def _a_leaf(spiffe_id: SpiffeId, issuer: Issuer, now: float) -> X509Svid:
     return X509Svid(spiffe_id, leaf, (leaf, *issuer.signers[:-1]), key)
 
 
-def _shake(client: SSL.Connection, server: SSL.Connection) -> str:
+def shake(client: SSL.Connection, server: SSL.Connection) -> str:
     """Carry bytes between two ends in memory until both are done; why they are not, or nothing."""
     done: set[str] = set()
     for _ in range(MAX_TURNS):
@@ -179,7 +179,7 @@ def _carry(end: SSL.Connection, other: SSL.Connection) -> None:
         pass  # it had nothing to say
 
 
-def _peer_chain(end: SSL.Connection) -> list[x509.Certificate]:
+def peer_chain(end: SSL.Connection) -> list[x509.Certificate]:
     """What the other end showed, leaf first; OpenSSL leaves the leaf out of the list where that is a client."""
     chain = end.get_peer_cert_chain(as_cryptography=True) or []
     leaf = end.get_peer_certificate(as_cryptography=True)
@@ -187,4 +187,6 @@ def _peer_chain(end: SSL.Connection) -> list[x509.Certificate]:
 
 
 def _words(number: int) -> str:
-    return "the root is not in its bundle" if number in (19, 20) else f"OpenSSL refuses the certificate ({number})"
+    known = {9: "the certificate it is shown is not yet valid", 10: "the certificate it is shown has expired"}
+    known |= dict.fromkeys((19, 20), "the root is not in its bundle")
+    return known.get(number, f"OpenSSL refuses the certificate it is shown ({number})")

@@ -51,7 +51,9 @@ OTHERS = (a_bundle(OURS), a_bundle(THIRD))
 
 
 @pytest.mark.parametrize(
-    ("sequence", "roots"), [(3, [THEIRS]), (4, [THEIRS, NEXT]), (9, [NEXT]), (4, [])], ids=["same", "both", "next", "none"]
+    ("sequence", "roots"),
+    [(3, [THEIRS]), (4, [THEIRS, NEXT]), (9, [NEXT]), (4, [])],
+    ids=["same", "both", "next", "none"],
 )
 def test_a_bundle_that_keeps_the_rules_is_taken(sequence: int, roots: list[Authority]) -> None:
     found = accept(HELD, jwks(*roots, sequence=sequence), OTHERS)
@@ -88,10 +90,10 @@ def test_endpoints_without_numbers_are_taken_as_they_come() -> None:
     assert accept(held, jwks(NEXT, sequence=0), OTHERS).roots == (NEXT.certificate,)
 
 
-BAD_URLS = ["http://a/b", "https:///b", "https://u:p@a/b", "https://a/b?c", "https://a/b#c", "https://a:x/", "https://a /b"]
-
-
-@pytest.mark.parametrize("url", BAD_URLS)
+@pytest.mark.parametrize(
+    "url",
+    ["http://a/b", "https:///b", "https://u:p@a/b", "https://a/b?c", "https://a/b#c", "https://a:x/", "https://a /b"],
+)
 def test_an_endpoint_is_https_and_nothing_odd(url: str) -> None:
     with pytest.raises(FederationRefused):
         check_partner(PARTNER, url, DEMO)
@@ -320,8 +322,9 @@ async def test_sidecars_hear_of_partners_keep_them_and_forget_them(desk: Desk) -
             await trio.sleep(0.01)
         bundles: BundleSet = side.bundles.current
         assert verify_chain(friend.chain, bundles, desk.clock.now) == friend.spiffe_id
+        borrowed = an_svid(THEIRS, "spiffe://demo.mesh/ns/default/sa/web", chain=())
         with pytest.raises(UntrustedSvid):  # a root of theirs vouches for nobody of ours
-            verify_chain(an_svid(THEIRS, "spiffe://demo.mesh/ns/default/sa/web", chain=()).chain, bundles, desk.clock.now)
+            verify_chain(borrowed.chain, bundles, desk.clock.now)
         while not any(ack.topic == "federation" for ack in store.acks()):
             await trio.sleep(0.01)
     store.remove_partner(PARTNER, desk.clock.now)
@@ -357,3 +360,15 @@ def test_by_a_file_from_the_command_line(tmp_path: Path) -> None:
     shell.refused("federation", "add", "partner.example", code=2)
     kinds = [line["kind"] for line in shell.json("log", "--all")["lines"]]
     assert kinds.count("federated_bundle") == 2
+
+
+def test_the_status_of_the_ca_names_its_partners_and_its_next_step(tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    shell.ok("init", "--trust-domain", "demo.mesh", "--passphrase-file", shell.passphrase)
+    (tmp_path / "first").write_bytes(jwks(THEIRS))
+    shell.ok("federation", "add", "partner.example", "--file", str(tmp_path / "first"))
+    status = shell.ok("status")
+    assert "trusts partner.example for its own: bundle 3, 1 roots" in status
+    assert "next by schedule, in 14d 23h" in status.replace("15d 0h", "14d 23h")
+    assert "the next issuing CA is prepared" in status
+    assert shell.json("status")["federation"][0]["sequence"] == 3
