@@ -153,7 +153,7 @@ class RootRotation:
 
     def _switch(self, before: Rotation, after: Rotation, now: float) -> Rotation:
         """Let an issuing CA under the incoming root take over, and the root itself."""
-        slots = self.store.slots()
+        slots = [slot for slot in self.store.slots() if slot.kind in ("root", "issuer")]
         issuer = self._next_issuer(after, now)
         steps: list[Slot | Move] = []
         if (prepared := find(slots, "issuer", "prepared")) is not None:

@@ -131,7 +131,7 @@ class CaServer:
         return judge(
             self.issuer, svid, self.bundles.current, now,
             trust_domain=self.settings.trust_domain.name, store_error=problem, schedule_problem=self.schedule.problem,
-            store_warnings=self.keeper.warnings(),
+            store_warnings=self._further_warnings(),
         )  # fmt: skip
 
     async def scrape(self) -> bytes:
@@ -294,7 +294,13 @@ class CaServer:
     def _warnings(self) -> tuple[str, ...]:
         issuer = self.issuer
         ends = warnings(issuer.certificate, issuer.root, self.clock.wall(), problem=self.schedule.problem)
-        return (*ends, *self.keeper.warnings())
+        return (*ends, *self._further_warnings())
+
+    def _further_warnings(self) -> tuple[str, ...]:
+        """What of the store, the rotation of the root and other trust domains an operator should hear."""
+        stuck = () if self.rotation.problem is None else (f"the root's rotation is stuck: {self.rotation.problem}",)
+        away = (f"the bundle of {name} is not fresh: {why}" for name, why in self.federator.problems.items())
+        return (*self.keeper.warnings(), *stuck, *away)
 
     async def _warn(self) -> None:
         while True:
