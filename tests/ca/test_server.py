@@ -221,7 +221,8 @@ async def test_a_watch_tells_bundle_and_time_at_once_and_each_change_and_keeps_a
         duplex = await client.duplex("POST", "/v1/watch")
         assert isinstance(duplex, Duplex)
         lines = Lines(duplex)
-        first, denied, second = await lines.next(), await lines.next(), await lines.next()
+        first, denied, others, second = [await lines.next() for _ in range(4)]
+        assert others == {"topic": "federation", "sequence": 1, "bundles": {}}
         assert first is not None
         assert denied is not None
         assert (denied["topic"], denied["sequence"]) == ("denylist", 1)
