@@ -191,6 +191,9 @@ class _Desk:
         from ca.roots import load_issuer
 
         old = load_issuer(self._directory, self._store, passphrase)
+        if not show and old.not_after <= now:
+            click.echo("WARNING nothing was rehearsed: nobody lives under the old root, which has ended", err=True)
+            return True
         new = imported or shadow(self._settings.trust_domain, self._settings.key_kind, now, root_ttl)
         trials = rehearse(self._settings.trust_domain, old, new, now)
         good = all(trial.ok for trial in trials)

@@ -29,7 +29,7 @@ from ca.entries import DEFAULT_TTL, Entry
 from ca.errors import CaError, DamagedCa, ImportRefused
 from ca.roots import active, find, key_path, load_signing_key, slot_of
 from ca.signers import Issuer
-from ca.slots import IN_BUNDLE, MIN_ISSUER_TTL
+from ca.slots import MIN_ISSUER_TTL
 from ca.store.base import Store
 from ca.store.sqlite import SqliteStore
 from ca.template import digest_for, draw_up, key_usage, sign
@@ -107,7 +107,9 @@ def import_issuer(
     slots = store.slots()
     known_root = next((slot for slot in slots if slot.sha256 == root_hash(root)), None)
     first = not slots
-    if not first and (known_root is None or known_root.state not in IN_BUNDLE):
+    if known_root is not None and known_root.state != "active":
+        raise ImportRefused(f"this root is {known_root.state}, not the one that is active [active_root]")
+    if not first and known_root is None:
         raise ImportRefused(
             "this root is not in the trust bundle: sidecars would refuse all that the new issuing CA signs. A change of"
             " the root is a rotation: `mesh ca rotate-root --go --issuer CERTIFICATE --root ROOT` [known_root]"

@@ -17,6 +17,7 @@ import random
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import trio
 from cryptography import x509
@@ -323,7 +324,8 @@ def open_server(
     try:
         issuer, clock = load_issuer(config.directory, opened, passphrase), clock or SystemClock()
         schedule = Schedule(config.directory, opened, settings.trust_domain, passphrase, settings.issuer_ttl)
-        if schedule.round(clock.wall()):
+        turned = make_up_for(config.directory, opened, settings, passphrase, clock.wall())
+        if schedule.round(clock.wall()) or turned:
             issuer = load_issuer(config.directory, opened, passphrase)
         schedule.destroy_keys()
         threads = StoreThreads(opened)
@@ -341,6 +343,18 @@ def open_server(
     except BaseException:
         opened.close()
         raise
+
+
+def make_up_for(directory: Path, store: Store, settings: CaSettings, passphrase: bytes, now: float) -> bool:
+    """Take a rotation of the root as far as it goes while nobody is connected; whether it went anywhere.
+
+    Past the end of the old root nobody lives, and nothing can be served before the new one signs.
+    """
+    rotation = RootRotation(directory, store, settings.trust_domain, passphrase, settings.issuer_ttl)
+    turned = False
+    while rotation.round(now):
+        turned = True
+    return turned
 
 
 async def serve(config: ServeConfig, passphrase: bytes, on_ready: Callable[[CaServer, str], None]) -> None:

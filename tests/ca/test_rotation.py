@@ -6,29 +6,31 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import trio
 
 from ca.backup import back_up, restore
 from ca.checkpoints import checkpoint_if_due, verify_log
-from ca.config import CaSettings
+from ca.config import CaSettings, ServeConfig
 from ca.create import create_ca
 from ca.enrolling import grant_key, register
 from ca.enrolment_files import stale
 from ca.entries import Entry, NewEntry, parse_identity
-from ca.errors import IssuerUnusable, RotationMoved, RotationRefused
-from ca.external import accept_for_rotation, make_request
+from ca.errors import ImportRefused, IssuerUnusable, RotationMoved, RotationRefused
+from ca.external import accept_for_rotation, import_issuer, make_request
 from ca.live import live_leaves
 from ca.rehearsal import pairs, rehearse, shadow
 from ca.roots import active, certificate_of, key_file, load_bundle, load_issuer
 from ca.rotating import RootRotation
 from ca.rotation import PHASES, Leaf, Rotation, Skip, next_phase, turned_back, waited_for
 from ca.schedule import Schedule
+from ca.server import open_server
 from ca.store.base import Ack, Issuance, Revocation
 from ca.store.sqlite import SqliteStore
 from certs.enrolment import Enrolment
 from certs.errors import KeyUnavailable
-from certs.keys import KEY_KINDS, load_key
-from tests.ca.office import ADDRESS, DAY, DEMO, NOW
-from tests.kit.identities import a_root, an_issuer
+from certs.keys import KEY_KINDS, load_key, make_key
+from tests.ca.office import ADDRESS, DAY, DEMO, NOW, HandClock
+from tests.kit.identities import Authority, a_root, an_issuer
 
 PASS = b"correct horse battery staple"
 HOUR = 3600.0
@@ -388,6 +390,35 @@ def test_no_way_back_where_the_old_root_signs_no_more(mesh: Mesh) -> None:
     with pytest.raises((IssuerUnusable, KeyUnavailable)):
         mesh.rotation.abort(mesh.now)
     assert (mesh.phase, mesh.store.bundle_sequence()) == ("switched", sequence)
+
+
+def test_a_root_that_has_ended_is_replaced_before_anything_is_served(tmp_path: Path) -> None:
+    directory = tmp_path / "ca"
+    create_ca(directory, CaSettings(DEMO, ADDRESS, kdf_rounds=1000), PASS, NOW, root_ttl=40 * DAY, issuer_ttl=30 * DAY)
+    late = NOW + 41 * DAY
+    store = SqliteStore(directory / "ca.sqlite3")
+    RootRotation(directory, store, DEMO, PASS).begin(late)
+    store.close()
+    server = open_server(ServeConfig(directory, port=0), PASS, HandClock(late))
+    try:
+        assert trio.run(server.authority.issue_own, make_key()).not_after > late
+        found = server.store.store.rotation()
+        assert found is not None
+        assert found.phase == "done"
+        assert len(server.bundles.current.roots()) == 1
+    finally:
+        server.store.store.close()
+
+
+def test_an_issuing_ca_is_imported_under_the_active_root_alone(mesh: Mesh) -> None:
+    mesh.rotation.begin(mesh.now)
+    new = certificate_of(mesh.store.slots()[-1])
+    root = Authority(DEMO, new, load_key(key_file(mesh.directory, mesh.store.slots()[-1].sha256), PASS), new)
+    make_request(mesh.directory, DEMO, PASS)
+    [request] = (mesh.directory / "keys").glob("request-*.pem")
+    issuer = an_issuer(root, now=NOW, key=load_key(request, PASS))
+    with pytest.raises(ImportRefused, match="this root is prepared"):
+        import_issuer(mesh.directory, mesh.store, DEMO, PASS, issuer.chain, new, mesh.now)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KEY_KINDS if kind != "rsa3072"])

@@ -55,9 +55,9 @@ def test_no_request_fails_while_the_root_is_replaced(tmp_path: Path, record_prop
         before = {name: (mesh.root_of(name), mesh[name].identity()["serial"]) for name in ("web", "app")}
         with NonceLoad(ports.door, rate=RATE, seed=7) as load:
             assert mesh.rotate("--rehearse")["ok"]
-            begun = mesh.rotate("--go")
+            begun = mesh.rotate("--go", "--wait")  # prints where it stands as it begins, and returns at the end
             assert begun["phase"] == "announced"
-            mesh.reach("done")
+            assert mesh.rotate("--status")["phase"] == "done"
         tally = load.stop()
         record_property("load", tally.summary())
         print(tally.summary())
