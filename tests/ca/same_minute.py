@@ -85,12 +85,12 @@ def main() -> int:
     """Run it and print the outcome."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sidecars", type=int, default=1000)
-    parser.add_argument("--ttl", type=float, default=200.0, help="seconds that certificates live")
+    parser.add_argument("--ttl", type=float, default=210.0, help="seconds that certificates live")
     parser.add_argument("--dir", help="where the CA's store is: a real disk, for fsync to mean something")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.dir) as name:
         found = play(Path(name), options.sidecars, options.ttl)
-    words = f"{found.renewed} of {found.sidecars} sidecars renewed within {found.window:.0f} s"
+    words = f"{found.renewed} of {found.sidecars} sidecars renewed within {found.window:.1f} s"
     print(f"{words}, {len(found.failures)} failures, {found.gaps} without a valid certificate; the CA took"
           f" {found.cpu:.1f} s of CPU time since its start: {'held' if found.held else 'NOT HELD'}")  # fmt: skip
     for why in sorted(set(found.failures))[:5]:
