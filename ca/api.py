@@ -41,9 +41,11 @@ from ca.errors import (
     TooManyIssuances,
     UnknownEntry,
 )
+from ca.federating import Federated
 from ca.health import Health
 from ca.metrics import CONTENT_TYPE, CaMetrics
 from ca.revocation import SignedDenylist
+from ca.rotating import RenewOrder
 from ca.store.threads import StoreThreads
 from ca.watch import BEAT_SECONDS, Watch, Watcher
 from certs.bundle import BundleSet, TrustBundle
@@ -103,6 +105,8 @@ class Api:
         scrape: Callable[[], Awaitable[bytes]] | None = None,
         denylists: Source[SignedDenylist] | None = None,
         crl: Callable[[str | None], Awaitable[bytes | None]] | None = None,
+        orders: Source[RenewOrder] | None = None,
+        federation: Source[Federated] | None = None,
     ) -> None:
         self._authority = authority
         self._store = store
@@ -112,6 +116,8 @@ class Api:
         self._scrape = scrape
         self._denylists = denylists
         self._crl = crl
+        self._orders = orders
+        self._federation = federation
         self._beat = beat
         self._metrics = metrics or CaMetrics()
         self._routes: dict[tuple[str, str], Callable[[Request], Awaitable[Response]]] = {
@@ -199,7 +205,10 @@ class Api:
             await _refuse_watch(channel, refusal(revoked, request))
             return
         try:
-            watch = Watch(watcher, self._bundles, self._store, self._clock, self._beat, self._denylists)
+            watch = Watch(
+                watcher, self._bundles, self._store, self._clock, self._beat, self._denylists, self._orders,
+                self._federation,
+            )  # fmt: skip
             await watch.run(channel)
         except (BadRequest, StoreUnavailable) as error:
             _log.warning("watch of %s ended: %s", caller.spiffe_id, error)

@@ -30,8 +30,10 @@ from ca.config import ENROLMENT_DIR, KEYS_DIR, SETTINGS_FILE, STORE_FILE, CaSett
 from ca.create import appear, workshop_for
 from ca.errors import CaExists, InvalidBackup, LogBroken, StoreUnavailable
 from ca.roots import key_file
+from ca.rotating import parse_waiting
 from ca.store.base import Store
 from ca.store.sqlite import SqliteStore
+from certs.bundle import root_hash
 from certs.spiffe import TrustDomain
 from certs.store import read_private, write_private
 
@@ -115,7 +117,9 @@ def restore(source: Path, directory: Path, now: float) -> BackupFacts:
 def _keys(directory: Path, store: Store) -> list[Path]:
     """The key files of all that may still sign. One that is missing is told by name: PrivateFileUnavailable."""
     live = [slot for slot in store.slots() if slot.has_key and slot.state not in ("retired", "revoked")]
-    return [key_file(directory, slot.sha256) for slot in live]
+    rotation = store.rotation()
+    waiting = () if rotation is None else parse_waiting(rotation)[:1]
+    return [key_file(directory, sha256) for sha256 in (*(slot.sha256 for slot in live), *map(root_hash, waiting))]
 
 
 def _check_restored(workshop: Path, store: SqliteStore, settings: CaSettings, manifest: dict[str, Any]) -> None:

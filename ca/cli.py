@@ -31,15 +31,18 @@ from ca.cli_common import (
 )
 from ca.cli_entries import entry, key, token
 from ca.cli_external import csr, import_
+from ca.cli_federation import facts, federation
 from ca.cli_keep import backup, crl, log, restore
+from ca.cli_rotate import rotate_root
 from ca.config import DEFAULT_ADDRESS, CaSettings, ServeConfig, load_settings
 from ca.durations import format_duration
 from ca.errors import CaError
 from ca.health import warnings
 from ca.roots import active_slot, load_bundle, renew_issuer, revoke_issuers, withdraw_prepared
+from ca.rotation_words import in_words, rotation_facts
 from ca.signers import ISSUER_TTL, ROOT_TTL
 from ca.store.base import Ack, Store
-from ca.tree import chain_facts, draw, has_issuer, next_change
+from ca.tree import chain_facts, draw, has_issuer, next_change, next_words
 from certs.bundle import TrustBundle
 from certs.keys import KEY_KINDS
 from certs.spiffe import TrustDomain
@@ -205,7 +208,9 @@ def status(directory: Path, output: str) -> None:
         found = warnings(active_slot(store, "issuer"), active_slot(store, "root"), now) if ready else (NO_ISSUER,)
         entries, acks, issued = store.entries(), store.acks(), store.issued_count()
         sidecars, denied = _sidecars(store, acks, bundle, now), len(store.revocations(now))
-        denylist = store.denylist_sequence()
+        denylist, rotation = store.denylist_sequence(), store.rotation()
+        turning, then = rotation_facts(directory, store, now), next_words(store, now)
+        partners = [facts(partner) for partner in store.partners()]
     ends = {slot["state"]: slot["not_after"] for root in chain for slot in root["issuers"]}
     document: dict[str, Any] = {
         "trust_domain": settings.trust_domain.name,
@@ -216,6 +221,9 @@ def status(directory: Path, output: str) -> None:
         "issuer_not_after": ends.get("active"),
         "chain": chain,
         "next_change": due,
+        "next": then,
+        "rotation": turning,
+        "federation": partners,
         "denylist_sequence": denylist,
         "revoked": denied,
         "entries": len(entries),
@@ -227,12 +235,19 @@ def status(directory: Path, output: str) -> None:
     lines = [
         f"trust domain {settings.trust_domain}, address {settings.address}, bundle {bundle.sequence}",
         *draw(chain, now),
-        *(() if due is None else (f"the schedule's next change is in {format_duration(due - now)}",)),
+        *(() if then is None else (then,)),
+        *((in_words(rotation, now),) if rotation is not None and rotation.under_way else ()),
+        *(f"trusts {one['trust_domain']} for its own: {_held(one)}" for one in partners),
         f"{len(entries)} entries, {document['issued']} certificates issued, {denied} revoked (denylist {denylist})",
         *(f"WARNING {warning}" for warning in found),
         *table(("SIDECAR", "SERIAL", "BUNDLE", "LAST HEARD"), rows, "no live sidecar has acknowledged a bundle yet"),
     ]
     print_result(output, document, lines)
+
+
+def _held(partner: dict[str, Any]) -> str:
+    roots = len(partner["root_sha256"])
+    return "no bundle yet" if partner["sequence"] is None else f"bundle {partner['sequence']}, {roots} roots"
 
 
 def _sidecars(store: Store, acks: tuple[Ack, ...], bundle: TrustBundle, now: float) -> list[dict[str, Any]]:
@@ -262,6 +277,8 @@ ca.add_command(csr)
 ca.add_command(import_)
 ca.add_command(log)
 ca.add_command(crl)
+ca.add_command(rotate_root)
+ca.add_command(federation)
 ca.add_command(entry)
 ca.add_command(token)
 ca.add_command(key)

@@ -125,6 +125,30 @@ class SlotTaken(CaError):
     name = "slot_taken"
 
 
+class RotationRefused(CaError):
+    """A rotation of the root cannot begin, go on, or turn back from here. The message says why."""
+
+    name = "rotation_refused"
+
+
+class RotationMoved(RotationRefused):
+    """Another process has moved the rotation on since it was looked at."""
+
+    name = "rotation_moved"
+
+
+class FederationRefused(CaError):
+    """Another trust domain, its endpoint or its bundle breaks a rule. The message names it."""
+
+    name = "federation_refused"
+
+
+class FederationUnreachable(CaError):
+    """A bundle endpoint did not answer, or not as itself. The last bundle stays."""
+
+    name = "federation_unreachable"
+
+
 class LogBroken(CaError):
     """The log is not what it was: a line was changed, dropped, or cut off. The message names it."""
 

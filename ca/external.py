@@ -29,7 +29,7 @@ from ca.entries import DEFAULT_TTL, Entry
 from ca.errors import CaError, DamagedCa, ImportRefused
 from ca.roots import active, find, key_path, load_signing_key, slot_of
 from ca.signers import Issuer
-from ca.slots import IN_BUNDLE, MIN_ISSUER_TTL
+from ca.slots import MIN_ISSUER_TTL
 from ca.store.base import Store
 from ca.store.sqlite import SqliteStore
 from ca.template import digest_for, draw_up, key_usage, sign
@@ -103,15 +103,16 @@ def import_issuer(
     between = tuple(one for one in chain[1:] if one != root)
     certificate = chain[0]
     key, request = _find_key(directory, certificate, passphrase)
-    issuer = Issuer(certificate, key, root, between)
-    warnings = check_import(issuer, trust_domain, store.entries(), now)
+    warnings = check_import(Issuer(certificate, key, root, between), trust_domain, store.entries(), now)
     slots = store.slots()
     known_root = next((slot for slot in slots if slot.sha256 == root_hash(root)), None)
     first = not slots
-    if not first and (known_root is None or known_root.state not in IN_BUNDLE):
+    if known_root is not None and known_root.state != "active":
+        raise ImportRefused(f"this root is {known_root.state}, not the one that is active [active_root]")
+    if not first and known_root is None:
         raise ImportRefused(
             "this root is not in the trust bundle: sidecars would refuse all that the new issuing CA signs. A change of"
-            " the root is a rotation, which this command does not do [known_root]"
+            " the root is a rotation: `mesh ca rotate-root --go --issuer CERTIFICATE --root ROOT` [known_root]"
         )
     if any(slot.sha256 == root_hash(certificate) for slot in slots):
         raise ImportRefused("this certificate was imported before [new]")
@@ -128,6 +129,30 @@ def import_issuer(
     if request is not None:
         request.unlink(missing_ok=True)
     return Imported(certificate, root, state, warnings)
+
+
+def accept_for_rotation(
+    directory: Path,
+    store: Store,
+    trust_domain: TrustDomain,
+    passphrase: bytes,
+    chain: Sequence[x509.Certificate],
+    root: x509.Certificate,
+    now: float,
+) -> tuple[Issuer, tuple[str, ...]]:
+    """An issuing CA under a root that is new to us, held against every rule; and what should be heard of it.
+
+    Its key is then where `ca.roots` looks for it; the store knows nothing yet. Raises ImportRefused, KeyUnavailable.
+    """
+    if any(slot.sha256 == root_hash(root) for slot in store.slots()):
+        raise ImportRefused("this CA knows this root already; one that has left the bundle never comes back [new_root]")
+    key, request = _find_key(directory, chain[0], passphrase)
+    issuer = Issuer(chain[0], key, root, tuple(one for one in chain[1:] if one != root))
+    warnings = check_import(issuer, trust_domain, store.entries(), now)
+    save_key(key_path(directory, chain[0]), key, passphrase, load_settings(directory).kdf_rounds)
+    if request is not None:
+        request.unlink(missing_ok=True)
+    return issuer, warnings
 
 
 def check_import(issuer: Issuer, trust_domain: TrustDomain, entries: Sequence[Entry], now: float) -> tuple[str, ...]:

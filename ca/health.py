@@ -97,7 +97,8 @@ def warnings(
         found.append("certificates are being cut short, because none may outlive the issuing CA")
     root_left = _end(root) - now
     if root_left < min(ROOT_WARNING, LAST_PART * _life(root)):
-        found.append(f"THE ROOT EXPIRES in {format_duration(root_left)}; every sidecar needs a new root before then")
+        remedy = "every sidecar needs a new root before then: mesh ca rotate-root"
+        found.append(f"THE ROOT EXPIRES in {format_duration(root_left)}; {remedy}")
     return tuple(found)
 
 

@@ -4,9 +4,10 @@ In order: the store and the issuing CA are opened (a wrong passphrase ends here)
 CAs has missed is made up for, the bundle is published, the CA issues its own certificate (an expired root ends here),
 the health is judged, and only then does anybody hear "ready". From then on these tasks run: the listener;
 `_keep_own_svid`, which renews our certificate at half of its life; `_keep_schedule`, which prepares, activates and
-retires issuing CAs; `_keep_checkpoints`, which signs the head of the log; `_follow_store`, which picks up what other
-processes (`mesh ca …`) change; `_look_after_store`, which notices a full disk and its end; `_warn`, which says loudly
-what is about to end. A new certificate or bundle is a new TLS context; connections keep the one they began with.
+retires issuing CAs; `_keep_rotation`, which takes a rotation of the root from phase to phase, and tells sidecars to
+renew; `_keep_checkpoints`, which signs the head of the log; `_follow_store`, which picks up what other processes (`mesh
+ca …`) change; `_look_after_store`, which notices a full disk and its end; `_warn`, which says loudly what is about to
+end. A new certificate or bundle is a new TLS context; connections keep the one they began with.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import random
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import trio
 from cryptography import x509
@@ -28,10 +30,12 @@ from ca.checkpoints import checkpoint_if_due
 from ca.config import STORE_FILE, CaSettings, ServeConfig, load_settings
 from ca.crls import Crls
 from ca.errors import CaError, IssuerUnusable
+from ca.federating import Federator
 from ca.health import Health, judge, warnings
 from ca.metrics import CaMetrics
 from ca.revocation import SignedDenylist, draw_up
 from ca.roots import active_slot, load_bundle, load_issuer
+from ca.rotating import RenewOrder, RootRotation
 from ca.schedule import Schedule
 from ca.signers import Issuer
 from ca.store.base import Store
@@ -74,8 +78,11 @@ class CaServer:
     bundles: Source[BundleSet] = field(default_factory=lambda: Source("trust bundle"))
     svids: Source[X509Svid] = field(default_factory=lambda: Source("certificate of the CA"))
     denylists: Source[SignedDenylist] = field(default_factory=lambda: Source("denylist"))
+    orders: Source[RenewOrder] = field(default_factory=lambda: Source("order to renew"))
     metrics: CaMetrics = field(default_factory=CaMetrics)
     keeper: Storekeeper = field(init=False)
+    rotation: RootRotation = field(init=False)
+    federator: Federator = field(init=False)
     _following: trio.Lock = field(default_factory=trio.Lock)
     _crls: Crls = field(init=False)
     _svid_root: x509.Certificate | None = None
@@ -85,6 +92,13 @@ class CaServer:
     def __post_init__(self) -> None:
         self.keeper = Storekeeper(self.store, self.config.directory, self.clock)
         self._crls = Crls(self.store, self.config.directory, self.schedule.passphrase)
+        self.rotation = RootRotation(
+            self.config.directory, self.store.store, self.settings.trust_domain, self.schedule.passphrase,
+            self.settings.issuer_ttl,
+        )  # fmt: skip
+        self.rotation.refresh_files()
+        self.federator = Federator(self.settings.trust_domain, self.store, self.clock, self.config.bundle_poll)
+        self.orders.publish(self.rotation.order(self.clock.wall()))
 
     async def run(self, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; report `host:port` once ready. Raises CaError where the CA cannot become ready."""
@@ -92,15 +106,18 @@ class CaServer:
         health = await self.health()
         if not health.ready:
             raise IssuerUnusable("; ".join(health.reasons))
+        await self.federator.publish()
         listeners = await trio.open_tcp_listeners(self.config.port, host=self.config.host)
         api = Api(
             self.authority, self.store, self.bundles, self.clock, self.health,
             beat=self.config.watch_beat, metrics=self.metrics, scrape=self.scrape, denylists=self.denylists,
-            crl=self.crl,
+            crl=self.crl, orders=self.orders, federation=self.federator.told,
         )  # fmt: skip
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_own_svid)
             nursery.start_soon(self._keep_schedule)
+            nursery.start_soon(self._keep_rotation)
+            nursery.start_soon(self.federator.run)
             nursery.start_soon(self._keep_checkpoints)
             nursery.start_soon(self._follow_store)
             nursery.start_soon(self._warn)
@@ -115,7 +132,7 @@ class CaServer:
         return judge(
             self.issuer, svid, self.bundles.current, now,
             trust_domain=self.settings.trust_domain.name, store_error=problem, schedule_problem=self.schedule.problem,
-            store_warnings=self.keeper.warnings(),
+            store_warnings=self._further_warnings(),
         )  # fmt: skip
 
     async def scrape(self) -> bytes:
@@ -207,6 +224,22 @@ class CaServer:
         if await self.store.call(self.schedule.round, self.clock.wall()):
             await self.follow_store_once()
 
+    async def _keep_rotation(self) -> None:
+        while True:
+            try:
+                await self.keep_rotation_once()
+            except MeshError as error:
+                _log.error("the rotation of the root cannot go on: %s", error)
+            await trio.sleep(self.config.bundle_poll)
+
+    async def keep_rotation_once(self) -> None:
+        """Take a rotation of the root one phase on, if nobody is waited for; tell who has to renew. Raises CaError."""
+        if await self.store.call(self.rotation.round, self.clock.wall()):
+            await self.follow_store_once()
+        order = await self.store.call(self.rotation.order, self.clock.wall())
+        if order.sequence != self.orders.current.sequence:
+            self.orders.publish(order)
+
     async def _keep_checkpoints(self) -> None:
         while True:
             await trio.sleep(self.config.checkpoint_every)
@@ -262,7 +295,13 @@ class CaServer:
     def _warnings(self) -> tuple[str, ...]:
         issuer = self.issuer
         ends = warnings(issuer.certificate, issuer.root, self.clock.wall(), problem=self.schedule.problem)
-        return (*ends, *self.keeper.warnings())
+        return (*ends, *self._further_warnings())
+
+    def _further_warnings(self) -> tuple[str, ...]:
+        """What of the store, the rotation of the root and other trust domains an operator should hear."""
+        stuck = () if self.rotation.problem is None else (f"the root's rotation is stuck: {self.rotation.problem}",)
+        away = (f"the bundle of {name} is not fresh: {why}" for name, why in self.federator.problems.items())
+        return (*self.keeper.warnings(), *stuck, *away)
 
     async def _warn(self) -> None:
         while True:
@@ -285,7 +324,8 @@ def open_server(
     try:
         issuer, clock = load_issuer(config.directory, opened, passphrase), clock or SystemClock()
         schedule = Schedule(config.directory, opened, settings.trust_domain, passphrase, settings.issuer_ttl)
-        if schedule.round(clock.wall()):
+        turned = make_up_for(config.directory, opened, settings, passphrase, clock.wall())
+        if schedule.round(clock.wall()) or turned:
             issuer = load_issuer(config.directory, opened, passphrase)
         schedule.destroy_keys()
         threads = StoreThreads(opened)
@@ -303,6 +343,18 @@ def open_server(
     except BaseException:
         opened.close()
         raise
+
+
+def make_up_for(directory: Path, store: Store, settings: CaSettings, passphrase: bytes, now: float) -> bool:
+    """Take a rotation of the root as far as it goes while nobody is connected; whether it went anywhere.
+
+    Past the end of the old root nobody lives, and nothing can be served before the new one signs.
+    """
+    rotation = RootRotation(directory, store, settings.trust_domain, passphrase, settings.issuer_ttl)
+    turned = False
+    while rotation.round(now):
+        turned = True
+    return turned
 
 
 async def serve(config: ServeConfig, passphrase: bytes, on_ready: Callable[[CaServer, str], None]) -> None:

@@ -36,6 +36,23 @@ def next_change(store: Store, now: float) -> float | None:
     return next_date([life_of(slot) for slot in store.slots() if slot.kind == "issuer"], now)
 
 
+def next_words(store: Store, now: float) -> str | None:
+    """What the schedule does next, and when, for people; None where nothing is planned."""
+    lives = [life_of(slot) for slot in store.slots() if slot.kind == "issuer"]
+    due = next_date(lives, now)
+    if due is None:
+        return None
+    what = "an issuing CA changes its state"
+    active = next((life for life in lives if life.state == "active"), None)
+    if active is not None and due == active.activate_at:
+        what = "the next issuing CA takes over"
+    elif active is not None and due == active.prepare_at:
+        what = "the next issuing CA is prepared"
+    elif any(life.state == "retiring" and life.ends == due for life in lives):
+        what = "a retiring issuing CA is retired, and its key destroyed"
+    return f"next by schedule, in {format_duration(due - now)}: {what}"
+
+
 def draw(facts: Sequence[dict[str, Any]], now: float) -> Iterator[str]:
     """The tree as lines of text."""
     for root in facts:

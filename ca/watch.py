@@ -1,4 +1,4 @@
-"""The one acknowledged watch from each sidecar (decision D16): bundle, denylist and CA time, a sequence per topic.
+"""The one acknowledged watch from each sidecar (decision D16): bundle, denylist, CA time, and when to renew early.
 
 The CA sends lines of JSON; the first of each topic come at once, a topic's later ones whenever it changes, and each
 says all there is to say of its topic, so a line that was missed is made up by the next. `time` is also the heart-beat.
@@ -6,9 +6,13 @@ says all there is to say of its topic, so a line that was missed is made up by t
     → {"topic":"time","sequence":1,"now":1760000000.0}   ← {"ack":"time","sequence":1}
     → {"topic":"bundle","sequence":3,"bundle":{…}}      ← {"ack":"bundle","sequence":3}
     → {"topic":"denylist","sequence":7,"denylist":{…}}   ← {"ack":"denylist","sequence":7}
+    → {"topic":"federation","sequence":2,"bundles":{…}}  ← {"ack":"federation","sequence":2}
+    → {"topic":"renew","sequence":95,"within":4.0}       ← {"ack":"renew","sequence":95}
 
 The denylist (`certs.denylist`) is signed, and comes anew every few minutes so that its age tells how far away we are. A
-watcher that is on it hears so, and then the watch ends. That a watch is open at all is kept as an acknowledgement of
+watcher that is on it hears so, and then the watch ends. `renew` is told only to whoever shows a certificate of an
+issuing CA whose root is leaving: renew at some random moment of the next so many seconds. Its next watch, with the new
+certificate, is told nothing. That a watch is open at all is kept as an acknowledgement of
 the topic `watch` (1 while it is, then 0), so that `mesh certs revoke --watch` knows whom to wait for.
 
 What a sidecar acknowledges is kept for each certificate, so that a root rotation can wait for the last of them. While
@@ -26,7 +30,9 @@ from typing import Any
 import trio
 
 from ca.errors import BadRequest, StoreUnavailable
+from ca.federating import Federated
 from ca.revocation import SignedDenylist
+from ca.rotating import RenewOrder
 from ca.store.base import Ack
 from ca.store.threads import StoreThreads
 from certs.bundle import BundleSet
@@ -64,6 +70,8 @@ class Watch:
     clock: Clock
     beat: float = BEAT_SECONDS
     denylists: Source[SignedDenylist] | None = None
+    orders: Source[RenewOrder] | None = None
+    federation: Source[Federated] | None = None
     _sent: dict[str, int] = field(default_factory=dict)
     _unkept: dict[str, Ack] = field(default_factory=dict)  # by topic, since the store failed
 
@@ -105,14 +113,17 @@ class Watch:
         return failure
 
     async def _tell(self, channel: Channel) -> None:
-        bundle, denylist = self.bundles.number, self._denylist_number
+        bundle, denylist, order = self.bundles.number, self._denylist_number, self._order_number
+        federation = self._federation_number
         await self._send_time(channel)  # first: who keeps the others on its disk meanwhile would read it late
         await self._send_bundle(channel)
         if not await self._send_denylist(channel):
             return
+        await self._send_federation(channel)
+        await self._send_order(channel)
         while True:
             with trio.move_on_after(self.beat) as quiet:
-                await self._wait_for_news(bundle, denylist)
+                await self._wait_for_news(bundle, denylist, order, federation)
             if quiet.cancelled_caught:
                 await self._send_time(channel)
             if self.bundles.number > bundle:
@@ -122,12 +133,26 @@ class Watch:
                 denylist = self._denylist_number
                 if not await self._send_denylist(channel):
                     return
+            if self._federation_number > federation:
+                federation = self._federation_number
+                await self._send_federation(channel)
+            if self._order_number > order:
+                order = self._order_number
+                await self._send_order(channel)
 
     @property
     def _denylist_number(self) -> int:
         return 0 if self.denylists is None else self.denylists.number
 
-    async def _wait_for_news(self, bundle: int, denylist: int) -> None:
+    @property
+    def _order_number(self) -> int:
+        return 0 if self.orders is None else self.orders.number
+
+    @property
+    def _federation_number(self) -> int:
+        return 0 if self.federation is None else self.federation.number
+
+    async def _wait_for_news(self, bundle: int, denylist: int, order: int, federation: int) -> None:
         async with trio.open_nursery() as nursery:
 
             async def news(source: Source[Any], number: int) -> None:
@@ -137,6 +162,10 @@ class Watch:
             nursery.start_soon(news, self.bundles, bundle)
             if self.denylists is not None:
                 nursery.start_soon(news, self.denylists, denylist)
+            if self.orders is not None:
+                nursery.start_soon(news, self.orders, order)
+            if self.federation is not None:
+                nursery.start_soon(news, self.federation, federation)
 
     async def _send_denylist(self, channel: Channel) -> bool:
         """Tell the denylist; false where the watcher itself is on it."""
@@ -145,6 +174,20 @@ class Watch:
         signed = self.denylists.current
         await self._send(channel, "denylist", signed.denylist.sequence, denylist=signed.document)
         return signed.denylist.denies(self.watcher.spiffe_id, self.watcher.serial, self.watcher.issuers) is None
+
+    async def _send_federation(self, channel: Channel) -> None:
+        """Tell the bundles of every other trust domain: one that is missing is trusted no longer."""
+        if self.federation is None or not self.federation.number:
+            return
+        known = self.federation.current
+        bundles = {bundle.trust_domain.name: json.loads(bundle.to_jwks()) for bundle in known.bundles}
+        await self._send(channel, "federation", known.sequence, bundles=bundles)
+
+    async def _send_order(self, channel: Channel) -> None:
+        """Tell the watcher to renew early, if its certificate is of an issuing CA whose root is leaving."""
+        order = self.orders.current if self.orders is not None and self.orders.number else RenewOrder()
+        if order.issuers.intersection(self.watcher.issuers):
+            await self._send(channel, "renew", order.sequence, within=order.within)
 
     async def _send_bundle(self, channel: Channel) -> None:
         bundle = self.bundles.current.of(self.watcher.spiffe_id.trust_domain)

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs.errors import InvalidCsr
-from certs.keys import PrivateKey, PublicKey, why_unfit
+from certs.keys import PrivateKey, PublicKey, why_not_issued
 
 MAX_CSR_BYTES = 16 * 1024  # an RSA 8192 request is under 3 KiB; the rest is room for what we ignore
 
@@ -43,7 +43,7 @@ def parse_csr(der: bytes) -> Csr:
         public_key = request.public_key()
     except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise InvalidCsr("not a PKCS #10 request in DER") from error
-    unfit = why_unfit(public_key)
+    unfit = why_not_issued(public_key)
     if unfit is not None:
         raise InvalidCsr(f"the request is for {unfit}")
     assert isinstance(public_key, PublicKey)

@@ -1,7 +1,7 @@
 """Private keys: made, encrypted, loaded, and judged for strength.
 
-A workload's key is ECDSA on P-256, made where it is used and kept in memory. Keys that rest on disk (a CA's) are
-PKCS #8 PEM, encrypted with a passphrase, in files that nobody else may read.
+A workload's key is ECDSA on P-256 unless its configuration says otherwise, made where it is used and kept in memory.
+Keys that rest on disk (a CA's) are PKCS #8 PEM, encrypted with a passphrase, in files that nobody else may read.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ KDF_ROUNDS = 600_000  # OWASP's figure for PBKDF2-HMAC-SHA-256; a quarter of a s
 RANDOM_KDF_ROUNDS = 2048  # enough for a passphrase of 256 random bits, which nobody can guess however cheap a try is
 MIN_RSA_BITS = 2048  # NIST SP 800-57 part 1: 112 bits of strength; also the floor of the CA/Browser Forum
 MAX_RSA_BITS = 8192  # a larger modulus is no stronger in practice, and lets a stranger make us work
+MAX_ISSUED_RSA_BITS = 4096  # the largest that the CA certifies: 8192 bits cost each peer's handshake 20 times as much
 _CURVES = ("secp256r1", "secp384r1")
 
 
@@ -63,6 +64,13 @@ def why_unfit(key: object) -> str | None:
             return None
         return f"an RSA key of {key.key_size} bits; {MIN_RSA_BITS} to {MAX_RSA_BITS} are accepted"
     return f"a key of type {type(key).__name__.removeprefix('_')}; only ECDSA, Ed25519 and RSA are accepted"
+
+
+def why_not_issued(key: object) -> str | None:
+    """Why the CA certifies no such public key; None where it does. Narrower than what may come from elsewhere."""
+    if isinstance(key, rsa.RSAPublicKey) and MAX_ISSUED_RSA_BITS < key.key_size <= MAX_RSA_BITS:
+        return f"an RSA key of {key.key_size} bits; {MIN_RSA_BITS} to {MAX_ISSUED_RSA_BITS} are certified"
+    return why_unfit(key)
 
 
 def public_bytes(key: PublicKey) -> bytes:

@@ -21,23 +21,13 @@ class Authorities(Database):
 
     def add_slot(self, slot: Slot) -> None:
         """See Store.add_slot."""
-        row = (
-            slot.sha256, slot.kind, slot.state, slot.certificate_der, slot.created_at,
-            slot.changed_at or slot.created_at, slot.chain_pem, slot.root, slot.has_key,
-        )  # fmt: skip
-        try:
-            with self._write() as db:
-                db.execute(f"INSERT INTO signing_slots ({_SLOT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)  # noqa: S608
-                _log_slot(db, slot.sha256, slot.kind, slot.state, slot.created_at)
-                if slot.kind == "root" and slot.state in IN_BUNDLE:
-                    next_number(db, "bundle_sequence")
-        except sqlite3.IntegrityError:
-            raise SlotTaken(f"this {slot.kind} is known, or another one is {slot.state} already") from None
+        with self._write() as db:
+            insert_slot(db, slot)
 
     def set_slot_state(self, sha256: str, state: SlotState, now: float) -> None:
         """See Store.set_slot_state."""
         with self._write() as db:
-            _move_slot(db, sha256, state, now)
+            move_slot(db, sha256, state, now)
 
     def activate_slot(self, sha256: str, now: float) -> None:
         """See Store.activate_slot."""
@@ -47,8 +37,8 @@ class Authorities(Database):
                 " AND kind = (SELECT kind FROM signing_slots WHERE sha256 = ?)"
             )
             for (active,) in db.execute(sql, (sha256,)).fetchall():
-                _move_slot(db, active, "retiring", now)
-            _move_slot(db, sha256, "active", now)
+                move_slot(db, active, "retiring", now)
+            move_slot(db, sha256, "active", now)
 
     def slots(self) -> tuple[Slot, ...]:
         """See Store.slots."""
@@ -132,7 +122,23 @@ def _slot(row: tuple[Any, ...]) -> Slot:
     return Slot(*values)
 
 
-def _move_slot(db: sqlite3.Connection, sha256: str, state: SlotState, now: float) -> None:
+def insert_slot(db: sqlite3.Connection, slot: Slot) -> None:
+    """A new slot, logged, within the transaction that is open. Raises SlotTaken."""
+    row = (
+        slot.sha256, slot.kind, slot.state, slot.certificate_der, slot.created_at,
+        slot.changed_at or slot.created_at, slot.chain_pem, slot.root, slot.has_key,
+    )  # fmt: skip
+    try:
+        db.execute(f"INSERT INTO signing_slots ({_SLOT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)  # noqa: S608
+    except sqlite3.IntegrityError:
+        raise SlotTaken(f"this {slot.kind} is known, or another one is {slot.state} already") from None
+    _log_slot(db, slot.sha256, slot.kind, slot.state, slot.created_at)
+    if slot.kind == "root" and slot.state in IN_BUNDLE:
+        next_number(db, "bundle_sequence")
+
+
+def move_slot(db: sqlite3.Connection, sha256: str, state: SlotState, now: float) -> None:
+    """Move a slot on, logged, within the transaction that is open. Raises DamagedCa for a move not in the table."""
     found: tuple[Any, Any] | None = db.execute(
         "SELECT kind, state FROM signing_slots WHERE sha256 = ?", (sha256,)
     ).fetchone()

@@ -15,7 +15,11 @@ from typing import Any, Literal, Protocol
 
 from ca.chain import Head, Line
 from ca.entries import EnrolmentKeyRecord, Entry, JoinTokenRecord
+from ca.federation import Partner
+from ca.rotation import Rotation
 from ca.slots import SlotKind, SlotState
+from certs.bundle import TrustBundle
+from certs.spiffe import TrustDomain
 
 RevocationKind = Literal["serial", "spiffe_id"]
 
@@ -153,6 +157,9 @@ class Store(Protocol):
     def issued_by(self, issuer_serial: str, ends_after: float) -> tuple[int, float, float]:
         """How many certificates of this issuing CA end after this moment, and the first and last of these ends."""
 
+    def live(self, issuer_serial: str, now: float) -> tuple[Issuance, ...]:
+        """The certificates of this issuing CA that end after now, oldest first."""
+
     def lines(self, after: int = 0, limit: int = 1000) -> tuple[Line, ...]:
         """Lines of the log that follow number `after`, oldest first."""
 
@@ -192,6 +199,37 @@ class Store(Protocol):
 
     def bundle_sequence(self) -> int:
         """Grows at every change of the set of roots."""
+
+    def rotation(self) -> Rotation | None:
+        """The rotation of a root that is under way, or the last one; None before the first."""
+
+    def advance_rotation(
+        self, before: Rotation | None, after: Rotation, steps: Sequence[Slot | tuple[str, SlotState]] = ()
+    ) -> Rotation:
+        """Take a rotation from one phase to the next, adding and moving slots in this order: all of it or nothing.
+
+        Logged. Raises RotationMoved where the rotation is not at `before` any more, SlotTaken, DamagedCa.
+        """
+
+    # ---- other trust domains
+
+    def add_partner(self, partner: Partner) -> None:
+        """Federate with another trust domain, whose bundle is not known yet. Logged. Raises FederationRefused."""
+
+    def remove_partner(self, trust_domain: TrustDomain, now: float) -> bool:
+        """Trust it no longer; a new federation sequence. Logged. False where it was not federated with."""
+
+    def partners(self) -> tuple[Partner, ...]:
+        """Every trust domain that we federate with, by name."""
+
+    def accept_bundle(self, before: Partner, bundle: TrustBundle, now: float) -> bool:
+        """Take a bundle in the place of the one of `before`. One that differs is logged, and a new sequence.
+
+        False where the partner is not as `before` any more.
+        """
+
+    def federation_sequence(self) -> int:
+        """Grows at every change of what is federated."""
 
     # ---- revocation
 

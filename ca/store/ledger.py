@@ -58,6 +58,11 @@ class Ledger(Database):
         )[0]
         return int(count), float(first), float(last)
 
+    def live(self, issuer_serial: str, now: float) -> tuple[Issuance, ...]:
+        """See Store.live."""
+        sql = "SELECT number, line FROM log WHERE kind = 'issued' AND issuer_serial = ? AND not_after > ?"
+        return tuple(_issuance(*row) for row in self._read(f"{sql} ORDER BY number", issuer_serial, now))
+
     def lines(self, after: int = 0, limit: int = 1000) -> tuple[Line, ...]:
         """See Store.lines."""
         sql = "SELECT number, line, hash FROM log WHERE number > ? ORDER BY number LIMIT ?"
@@ -99,8 +104,8 @@ class Ledger(Database):
         was told after the copy was made, by however many restored CAs, was told under a lower number.
         """
         with self._write() as db:
-            jump = "UPDATE numbers SET value = max(value + 1, ?) WHERE name IN ('bundle_sequence', 'denylist_sequence')"
-            db.execute(jump, (int(now),))
+            jump = "UPDATE numbers SET value = max(value + 1, ?) WHERE name IN (?, ?, ?)"
+            db.execute(jump, (int(now), "bundle_sequence", "denylist_sequence", "federation_sequence"))
             spent = db.execute("UPDATE join_tokens SET used_at = ? WHERE used_at IS NULL", (now,)).rowcount
             log_to(db, Event(now, "restored", {"tokens_ended": spent, "from_head": head_of(db).number}))
             return int(spent)

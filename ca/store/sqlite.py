@@ -1,11 +1,13 @@
-"""The store in one SQLite file: the connection (`database`), and three parts that each keep some tables."""
+"""The store in one SQLite file: the connection (`database`), and five parts that each keep some tables."""
 
 from __future__ import annotations
 
 from ca.store.authorities import Authorities
+from ca.store.federations import Federations
 from ca.store.ledger import Ledger
 from ca.store.registry import Registry
+from ca.store.rotations import Rotations
 
 
-class SqliteStore(Registry, Ledger, Authorities):
+class SqliteStore(Registry, Ledger, Authorities, Rotations, Federations):
     """A `Store` (see `ca.store.base`) in one file, or in memory for tests. Safe to call from any thread."""

@@ -36,6 +36,7 @@ VERBS: dict[str, Verb] = {
     ),
     "explain": Verb("Look", "sidecar.cli.explain:explain", "Why a request is refused, and what would allow it."),
     "certs": Verb("Look", "sidecar.cli.certs:certs", "Identities: list, show, verify, rotate, revoke."),
+    "drill": Verb("Look", "sidecar.cli.drill:drill", "An outage, played on a copy of your mesh: what would fail."),
     "conformance": Verb(
         "Look", "sidecar.cli.conformance:conformance", "By-passes and smuggling against an HTTP proxy, ours or not."
     ),

@@ -19,6 +19,7 @@ from sidecar.patterns import HeaderPattern, HostPattern, IdentityPattern, PathTe
 
 UNIX = "unix:"  # before the path of a socket
 Protocol = Literal["http", "tcp", "auto"]
+KeyKind = Literal["p256", "p384", "ed25519", "rsa3072"]  # certs.keys.KEY_KINDS; a test holds the two together
 HttpVersion = Literal["auto", "http1", "http2"]  # by which an application is asked
 ProxyHeaders = Literal["none", "v1", "v2"]  # that we send
 SocketMode = Literal["owner", "group"]
@@ -230,6 +231,11 @@ class Tls:
     """What we speak on the wire. The defaults need no thought."""
 
     unsafe_tls12: bool = described("Also accept TLS 1.2 with AEAD suites.", False)
+    key: KeyKind = described(
+        "Of which kind our key is: ECDSA on P-256 or P-384, Ed25519, or RSA with 3072 bits. Peers need not have the "
+        "same. A reload that changes it takes effect with the next certificate.",
+        "p256",
+    )
 
 
 @dataclass(frozen=True, slots=True)

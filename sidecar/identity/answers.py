@@ -16,6 +16,7 @@ from sidecar.identity.errors import BadAnswer, CaBusy, CaRefused
 from sidecar.net.http_message import Answer, BadJson
 
 LONGEST_RETRY_AFTER = 3600.0  # seconds; an answer that asks for more is cut to this
+LONGEST_WAIT = 3600.0  # seconds
 LATEST_TIME = 253402300800.0  # the year 10000, where certificates end too (RFC 5280 section 4.1.2.5)
 
 
@@ -53,10 +54,31 @@ def parse_bundle(trust_domain: TrustDomain, data: bytes) -> TrustBundle:
         raise BadAnswer(f"the CA's trust bundle cannot be read: {error}") from error
 
 
+def parse_federation(own: TrustDomain, document: object) -> BundleSet:
+    """The bundles of all other trust domains, by name. Raises BadAnswer, also for one that claims to be ours."""
+    if not isinstance(document, dict):
+        raise BadAnswer("the CA names no bundles of other trust domains")
+    named = ((name, json.dumps(bundle).encode()) for name, bundle in document.items())
+    try:
+        bundles = [TrustBundle.parse_jwks(TrustDomain.parse(name), jwks) for name, jwks in named]
+    except IdentityError as error:
+        raise BadAnswer(f"the bundle of another trust domain cannot be read: {error}") from error
+    if any(bundle.trust_domain == own for bundle in bundles):
+        raise BadAnswer("our own trust domain is among the others")
+    return BundleSet.of_all(bundles)
+
+
 def parse_time(value: object) -> float:
     """Seconds since the epoch. Raises BadAnswer for what is no number, or no time."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < LATEST_TIME:
         raise BadAnswer("the CA's answer names no time")
+    return float(value)
+
+
+def parse_wait(value: object) -> float:
+    """Seconds that the CA leaves us for something, an hour at most. Raises BadAnswer for what is no such number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LONGEST_WAIT:
+        raise BadAnswer("the CA names no time in which to renew")
     return float(value)
 
 

@@ -21,7 +21,7 @@ import trio
 from certs.csr import make_csr
 from certs.enrolment import Enrolment, EnrolmentKey, JoinToken
 from certs.errors import PrivateFileUnavailable
-from certs.keys import new_key
+from certs.keys import KEY_KINDS, PrivateKey, make_key
 from sidecar.identity.answers import Issued
 from sidecar.identity.ca_client import CaSession
 from sidecar.identity.errors import CaRefused
@@ -37,21 +37,31 @@ async def in_thread(work: Callable[[], T]) -> T:
     return await trio.to_thread.run_sync(work)
 
 
-async def enrol(session: CaSession, enrolment: Enrolment, state: StateFolder, disk: Any = in_thread) -> Issued:
+async def enrol(
+    session: CaSession, enrolment: Enrolment, state: StateFolder, disk: Any = in_thread, kind: str = KEY_KINDS[0]
+) -> Issued:
     """Obtain a certificate for a new key by whatever proof we have. Raises CaError's kinds, DamagedState, OSError."""
     if isinstance(enrolment.proof, EnrolmentKey):
-        return await _by_key(session, enrolment, enrolment.proof)
-    return await _by_token(session, enrolment, enrolment.proof, state, disk)
+        return await _by_key(session, enrolment, enrolment.proof, disk, kind)
+    return await _by_token(session, enrolment, enrolment.proof, state, disk, kind)
 
 
-async def renew(session: CaSession, enrolment: Enrolment) -> Issued:
+async def renew(
+    session: CaSession, enrolment: Enrolment, disk: Any = in_thread, kind: str = KEY_KINDS[0]
+) -> Issued:
     """Obtain a certificate for a new key on a connection that shows the current certificate. Raises CaError's kinds."""
-    key = new_key()
+    key = await _new_key(kind, disk)
     return await session.renew(make_csr(key), key, enrolment.spiffe_id)
 
 
-async def _by_key(session: CaSession, enrolment: Enrolment, proof: EnrolmentKey) -> Issued:
-    key = new_key()
+async def _new_key(kind: str, thread: Any) -> PrivateKey:
+    """A fresh key; RSA, which takes up to a second, in a thread of its own."""
+    key: PrivateKey = await thread(lambda: make_key(kind)) if kind.startswith("rsa") else make_key(kind)
+    return key
+
+
+async def _by_key(session: CaSession, enrolment: Enrolment, proof: EnrolmentKey, disk: Any, kind: str) -> Issued:
+    key = await _new_key(kind, disk)
     csr = make_csr(key)
     nonce = await session.challenge(enrolment.entry)
     signature = proof.sign(enrolment.trust_domain, enrolment.entry, nonce, csr)
@@ -60,7 +70,7 @@ async def _by_key(session: CaSession, enrolment: Enrolment, proof: EnrolmentKey)
 
 
 async def _by_token(
-    session: CaSession, enrolment: Enrolment, token: JoinToken, state: StateFolder, disk: Any
+    session: CaSession, enrolment: Enrolment, token: JoinToken, state: StateFolder, disk: Any, kind: str
 ) -> Issued:
     kept: KeptKey | None = await disk(state.load_key)
     if kept is None or kept.token_sha256 != token_hash(token):
@@ -68,8 +78,8 @@ async def _by_token(
         made = kept
         await disk(lambda: state.save_key(made))
     if kept.confirmed:
-        return await _by_key(session, enrolment, kept.key)
-    issued = await _exchange(session, enrolment, token, kept.key)
+        return await _by_key(session, enrolment, kept.key, disk, kind)
+    issued = await _exchange(session, enrolment, token, kept.key, disk, kind)
     confirmed = replace(kept, confirmed=True)
     try:
         await disk(lambda: state.save_key(confirmed))
@@ -78,12 +88,14 @@ async def _by_token(
     return issued
 
 
-async def _exchange(session: CaSession, enrolment: Enrolment, token: JoinToken, kept: EnrolmentKey) -> Issued:
+async def _exchange(
+    session: CaSession, enrolment: Enrolment, token: JoinToken, kept: EnrolmentKey, disk: Any, kind: str
+) -> Issued:
     """Spend the token; where it turns out to be spent, the key that we may have registered with it is the proof.
 
     Where that key is unknown, somebody else has spent the token, and what the CA said of that is what to tell.
     """
-    key = new_key()
+    key = await _new_key(kind, disk)
     shown = {"type": "join_token", "token": token.token, "enrolment_public_key": _b64(kept.public_bytes)}
     try:
         return await session.enrol(make_csr(key), shown, key, enrolment.spiffe_id)
@@ -92,7 +104,7 @@ async def _exchange(session: CaSession, enrolment: Enrolment, token: JoinToken, 
             raise
         spent = refused
     try:
-        return await _by_key(session, enrolment, kept)
+        return await _by_key(session, enrolment, kept, disk, kind)
     except CaRefused as refused:
         if refused.status == 401:
             raise spent from None

@@ -16,6 +16,7 @@ from certs.bundle import BundleSet, TrustBundle
 from certs.denylist import Denylist, Why
 from certs.enrolment import Enrolment
 from certs.errors import MeshError
+from certs.keys import KEY_KINDS
 from certs.signed import InvalidStatement
 from certs.source import Source
 from certs.svid import X509Svid
@@ -35,11 +36,15 @@ FORGOTTEN = (
 
 @dataclass(frozen=True, slots=True)
 class IdentityConfig:
-    """What there is to know beforehand. `ca_address` (`host:port`), where not empty, overrides the enrolment file's."""
+    """What there is to know beforehand. `ca_address` (`host:port`), where not empty, overrides the enrolment file's.
+
+    `key_kind` is one of `certs.keys.KEY_KINDS`: of which kind the keys of our certificates are.
+    """
 
     enrolment: Enrolment
     state_dir: Path
     ca_address: str = ""
+    key_kind: str = KEY_KINDS[0]
 
     @property
     def address(self) -> str:
@@ -65,6 +70,7 @@ class Holdings:
         self.svids = svids
         self.clock = clock
         self.disk = disk
+        self.key_kind = config.key_kind
         self.state = StateFolder(config.state_dir, config.enrolment)
         self._address = config.address
         self._bundles = bundles
@@ -73,6 +79,7 @@ class Holdings:
         self._kept: TrustBundle | None = None
         self._kept_denylist: object = None  # the signed document that is on disk
         self.denylists: Source[Denylist] = denylists if denylists is not None else Source("denylist")
+        self._federated = BundleSet()
         self._known = IdentityStatus(config.enrolment.spiffe_id.text)
         status.publish(self._known)
 
@@ -121,7 +128,7 @@ class Holdings:
             self.say(bundle_error=error)
             _log.error("a trust bundle is refused: %s", error)
             return False
-        others = self._bundles.current if self._bundles.number else BundleSet()
+        others = self._bundles.current if self._bundles.number else self._federated
         self._bundles.publish(others.with_bundle(bundle))
         self.say(bundle_sequence=bundle.sequence, bundle_error="", **self._chain_ends())
         _log.info("trust bundle %d with %d roots", bundle.sequence, len(bundle.roots))
@@ -143,6 +150,27 @@ class Holdings:
             return {}
         issuer, root = chain_ends(self.svids.current, bundle)
         return {"issuer_not_after": issuer, "root_not_after": root}
+
+    def publish_federation(self, others: BundleSet) -> None:
+        """Make these the bundles of other trust domains, all of them; those that are missing are trusted no longer."""
+        if set(others) == set(self._federated):
+            return
+        self._federated, own = others, self.bundle()
+        if own is not None:
+            self._bundles.publish(others.with_bundle(own))
+        for one in others:
+            _log.info("trust domain %s: bundle %d with %d roots", one.trust_domain, one.sequence, len(one.roots))
+
+    async def keep_federation(self, others: BundleSet) -> None:
+        """Write the bundles of other trust domains to the state folder. Raises OSError, PrivateFileUnavailable."""
+        await self.disk(lambda: self.state.save_federation(others))
+
+    async def load_federation(self) -> None:
+        """Begin with the bundles of other trust domains that were kept; damaged ones are left out, and said."""
+        try:
+            self.publish_federation(await self.disk(self.state.load_federation))
+        except (MeshError, OSError) as error:
+            _log.error("the bundles of other trust domains that were kept cannot be read: %s", error)
 
     async def keep_bundle(self, bundle: TrustBundle) -> None:
         """Write the bundle to the state folder, unless it is there. Raises OSError, PrivateFileUnavailable."""

@@ -83,9 +83,10 @@ class Rotator:
     async def run(self) -> NoReturn:
         """Run both loops until cancelled."""
         await self._held.recall_denylist()
+        await self._held.load_federation()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_renewing)
-            nursery.start_soon(keep_watching, self._held, self._dice)
+            nursery.start_soon(keep_watching, self._held, self._dice, self.renew_soon)
             nursery.start_soon(keep_an_eye_on_age, self._held)
         raise AssertionError("the loops never end")
 
@@ -100,6 +101,10 @@ class Rotator:
             _log.error("our own certificate %s of %s was revoked, by %s", svid.serial, svid.spiffe_id, why)
         if why in ("serial", "issuer"):
             self.renew_soon()
+
+    def use_key_kind(self, kind: str) -> None:
+        """Make the keys of all further certificates of this kind (`certs.keys.KEY_KINDS`)."""
+        self._held.key_kind = kind
 
     async def _keep_renewing(self) -> NoReturn:
         failures = 0
@@ -128,14 +133,14 @@ class Rotator:
         held = self._held
         async with await held.connect_to_enrol() as session:
             held.take_skew(await session.skew(self._clock))
-            return await enrol(session, held.enrolment, held.state, held.disk)
+            return await enrol(session, held.enrolment, held.state, held.disk, held.key_kind)
 
     async def _renew(self, svid: X509Svid) -> Issued | None:
         """A new certificate by this one; None where a CA that is there and well will not have it (revoked, say)."""
         async with await self._held.connect_with(svid) as session:
             try:
                 self._held.take_skew(await session.skew(self._clock))
-                return await renew(session, self._held.enrolment)
+                return await renew(session, self._held.enrolment, self._held.disk, self._held.key_kind)
             except (CaRefused, CaUnreachable) as error:
                 if isinstance(error, CaRefused) and error.status >= 500:
                     raise

@@ -1,4 +1,4 @@
-"""What a sidecar keeps on disk between two lives: its enrolment key, the last trust bundle and the last denylist, each
+"""What a sidecar keeps on disk between two lives: its enrolment key, the last trust bundles and the last denylist, each
 0600 (D14).
 
 Never the SVID's key: that one lives and dies with the process. The files are named for the entry, so sidecars may share
@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from certs.bundle import TrustBundle
+from certs.bundle import BundleSet, TrustBundle
 from certs.enrolment import KEY_BYTES, Enrolment, EnrolmentKey, JoinToken, decode_base64
 from certs.errors import IdentityError, PrivateFileUnavailable
+from certs.spiffe import TrustDomain
 from certs.store import ensure_private_dir, read_private, write_private
 
 
@@ -54,6 +55,7 @@ class StateFolder:
         self._key_path = path / f"{enrolment.entry}.enrolment-key.json"
         self._bundle_path = path / f"{enrolment.entry}.bundle.json"
         self._denylist_path = path / f"{enrolment.entry}.denylist.json"
+        self._federation_path = path / f"{enrolment.entry}.federation.json"
 
     def load_key(self) -> KeptKey | None:
         """The enrolment key that we made, None where there is none. Raises DamagedState, PrivateFileUnavailable."""
@@ -95,6 +97,22 @@ class StateFolder:
     def save_denylist(self, document: dict[str, Any]) -> None:
         """Keep a signed denylist, durably. Raises OSError, PrivateFileUnavailable."""
         self._write(self._denylist_path, document)
+
+    def load_federation(self) -> BundleSet:
+        """The bundles of other trust domains that we kept. Raises DamagedState, PrivateFileUnavailable."""
+        document = _read(self._federation_path)
+        if document is None or document.get("pins") != sorted(self._enrolment.root_sha256):
+            return BundleSet()
+        try:
+            kept = ((name, json.dumps(bundle).encode()) for name, bundle in document["bundles"].items())
+            return BundleSet.of_all(TrustBundle.parse_jwks(TrustDomain.parse(name), jwks) for name, jwks in kept)
+        except (KeyError, AttributeError, IdentityError) as error:
+            raise _damaged(self._federation_path) from error
+
+    def save_federation(self, others: BundleSet) -> None:
+        """Keep the bundles of other trust domains, durably. Raises OSError, PrivateFileUnavailable."""
+        bundles = {bundle.trust_domain.name: json.loads(bundle.to_jwks()) for bundle in others}
+        self._write(self._federation_path, {"pins": sorted(self._enrolment.root_sha256), "bundles": bundles})
 
     def _write(self, path: Path, document: dict[str, Any]) -> None:
         ensure_private_dir(self._folder)

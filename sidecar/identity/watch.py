@@ -17,9 +17,9 @@ from typing import Any
 
 import trio
 
-from certs.bundle import TrustBundle
+from certs.bundle import BundleSet, TrustBundle
 from certs.spiffe import TrustDomain
-from sidecar.identity.answers import parse_bundle, parse_time
+from sidecar.identity.answers import parse_bundle, parse_federation, parse_time, parse_wait
 from sidecar.identity.errors import BadAnswer, CaUnreachable
 from sidecar.net.clock import Clock
 from sidecar.net.http_client import BadHttp, Duplex
@@ -32,6 +32,9 @@ MAX_LINE_BYTES = 2 * 1024 * 1024  # a bundle of 1 MiB (certs.bundle) in its enve
 class Watch:
     """Reads one open watch. `on_bundle` and `on_denylist` publish and keep, and say whether they did; `on_skew` learns
     our clock minus the CA's.
+
+    `on_renew` is told within how many seconds the CA wants us to renew, where it does; `on_federation` publishes and
+    keeps the bundles of all other trust domains.
     """
 
     def __init__(
@@ -42,6 +45,8 @@ class Watch:
         on_bundle: Callable[[TrustBundle], Awaitable[bool]],
         on_skew: Callable[[float], None],
         on_denylist: Callable[[object], Awaitable[bool]] | None = None,
+        on_renew: Callable[[float], None] = lambda within: None,
+        on_federation: Callable[[BundleSet], Awaitable[None]] | None = None,
     ) -> None:
         self._duplex = duplex
         self._trust_domain = trust_domain
@@ -49,6 +54,8 @@ class Watch:
         self._on_bundle = on_bundle
         self._on_skew = on_skew
         self._on_denylist = on_denylist
+        self._on_renew = on_renew
+        self._on_federation = on_federation
         self._buffer = b""
 
     async def follow(self, on_message: Callable[[], None]) -> None:
@@ -87,7 +94,13 @@ class Watch:
                 await self._take_bundle(message)
             case "denylist" if self._on_denylist is not None:
                 if await self._on_denylist(message.get("denylist")):
-                    await self._acknowledge("denylist", message)
+                    await self._acknowledge(message)
+            case "federation" if self._on_federation is not None:
+                await self._on_federation(parse_federation(self._trust_domain, message.get("bundles")))
+                await self._acknowledge(message)
+            case "renew":
+                self._on_renew(parse_wait(message.get("within")))
+                await self._acknowledge(message)
             case "time":
                 self._take_time(message, arrived)
             case _:
@@ -96,11 +109,12 @@ class Watch:
     async def _take_bundle(self, message: dict[str, Any]) -> None:
         bundle = parse_bundle(self._trust_domain, json.dumps(message.get("bundle")).encode())
         if await self._on_bundle(bundle):
-            await self._acknowledge("bundle", message)
+            await self._acknowledge(message)
 
-    async def _acknowledge(self, topic: str, message: dict[str, Any]) -> None:
+    async def _acknowledge(self, message: dict[str, Any]) -> None:
+        ack = {"ack": message.get("topic"), "sequence": message.get("sequence")}
         with trio.fail_after(SEND_SECONDS):
-            await self._duplex.send(json.dumps({"ack": topic, "sequence": message.get("sequence")}).encode() + b"\n")
+            await self._duplex.send(json.dumps(ack).encode() + b"\n")
 
     def _take_time(self, message: dict[str, Any], arrived: float) -> None:
         self._on_skew(arrived - parse_time(message.get("now")))

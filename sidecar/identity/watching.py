@@ -3,6 +3,10 @@
 A broken watch is opened again after a back-off (0.5 s, doubling to 150 s, full jitter) that begins anew once a watch
 has brought a message. A new certificate is a reason to open a new watch at once, so that the CA knows what is in use. A
 watch that is down is no failure of the identity: the certificate is good without it.
+
+The CA may ask us over the watch to renew early, because the root above our certificate is leaving. We do so at a random
+moment of the time that it names, so that a fleet does not come all at once. A new certificate ends the watch, and with
+it whatever was asked of the old one; a watch that breaks is told again.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from typing import NoReturn
 
 import trio
 
-from certs.bundle import TrustBundle
+from certs.bundle import BundleSet, TrustBundle
 from certs.rotation import RECHECK_SECONDS, backoff
 from sidecar.identity.errors import CaUnreachable
 from sidecar.identity.holdings import Dice, Holdings, describe, surprise
@@ -22,8 +26,8 @@ from sidecar.identity.watch import Watch
 _log = logging.getLogger("mesh.identity")
 
 
-async def keep_watching(held: Holdings, dice: Dice) -> NoReturn:
-    """Keep a watch open until cancelled. Raises nothing else."""
+async def keep_watching(held: Holdings, dice: Dice, renew_soon: Callable[[], None]) -> NoReturn:
+    """Keep a watch open until cancelled. Raises nothing else. `renew_soon` obtains another certificate."""
     failures = 0
 
     def heard() -> None:
@@ -33,7 +37,7 @@ async def keep_watching(held: Holdings, dice: Dice) -> NoReturn:
     while True:
         number = await held.svids.wait_past(0)
         try:
-            await _watch_once(held, number, heard)
+            await _watch_once(held, number, heard, dice, renew_soon)
         except Exception as error:  # noqa: BLE001 - no surprise may take down a sidecar with a valid certificate
             held.say(watch_error=describe(error))
             _log.info("the watch is not connected: %s", describe(error), exc_info=surprise(error))
@@ -59,7 +63,9 @@ async def keep_an_eye_on_age(held: Holdings) -> NoReturn:
         await trio.sleep(RECHECK_SECONDS)
 
 
-async def _watch_once(held: Holdings, number: int, heard: Callable[[], None]) -> None:
+async def _watch_once(
+    held: Holdings, number: int, heard: Callable[[], None], dice: Dice, renew_soon: Callable[[], None]
+) -> None:
     """One watch, from its connection to its end; returns where a new certificate calls for a new one."""
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
@@ -68,9 +74,17 @@ async def _watch_once(held: Holdings, number: int, heard: Callable[[], None]) ->
             await held.svids.wait_past(number)
             nursery.cancel_scope.cancel()
 
+        async def renew_after(seconds: float) -> None:
+            await trio.sleep(seconds)
+            _log.info("the CA asks for an early renewal: the root above this certificate is leaving")
+            renew_soon()
+
+        def take_order(within: float) -> None:
+            nursery.start_soon(renew_after, within * dice())
+
         nursery.start_soon(end_with_the_certificate)
         try:
-            await _follow(held, heard)
+            await _follow(held, heard, take_order)
         except Exception as error:  # noqa: BLE001 - raised again outside, so that it comes as itself, in no group
             failure = error
         nursery.cancel_scope.cancel()
@@ -78,7 +92,7 @@ async def _watch_once(held: Holdings, number: int, heard: Callable[[], None]) ->
         raise failure
 
 
-async def _follow(held: Holdings, heard: Callable[[], None]) -> None:
+async def _follow(held: Holdings, heard: Callable[[], None], take_order: Callable[[float], None]) -> None:
     svid = held.valid_svid()
     if svid is None:
         raise CaUnreachable("there is no valid certificate to show")
@@ -89,10 +103,14 @@ async def _follow(held: Holdings, heard: Callable[[], None]) -> None:
             await held.keep_bundle(bundle)
         return taken
 
+    async def take_federation(others: BundleSet) -> None:
+        held.publish_federation(others)
+        await held.keep_federation(others)
+
     async with await held.connect_with(svid) as session:
         watch = Watch(
             await session.watch(), svid.spiffe_id.trust_domain, held.clock, take_bundle, held.take_skew,
-            held.take_denylist,
+            held.take_denylist, take_order, take_federation,
         )  # fmt: skip
         held.say(ca_connected=True, watch_error="")
         try:

@@ -125,7 +125,7 @@ class Worker:
         ensure_private_dir(state_dir)
         address = str(config.ca.address) if config.ca.address is not None else ""
         self._rotator = Rotator(
-            IdentityConfig(proof, state_dir, address),
+            IdentityConfig(proof, state_dir, address, self.service.tls.key),
             self.svids,
             self.bundles,
             self.clock,
@@ -180,6 +180,8 @@ class Worker:
                 self.proxy.reload(service)
             except CannotListen as error:
                 raise CannotReload([str(error)]) from None
+        if service.tls.key != self.service.tls.key:
+            self._rotator.use_key_kind(service.tls.key)
         self.config, self.service = config, service
         if self._gate is not None:
             self._gate.tls12 = service.tls.unsafe_tls12

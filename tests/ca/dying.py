@@ -19,6 +19,7 @@ from ca.attest.proof import KeyProof, TokenProof
 from ca.authority import Authority
 from ca.enrolling import grant_key, grant_token
 from ca.roots import load_bundle, load_issuer
+from ca.rotating import RootRotation
 from ca.schedule import Schedule
 from ca.store.sqlite import SqliteStore
 from ca.store.threads import StoreThreads
@@ -100,7 +101,25 @@ def hand_out(directory: Path, store: SqliteStore) -> None:
     store.remove_entry(entry.id, NOW)
 
 
-STORIES: dict[str, Callable[[Path, SqliteStore], None]] = {"issue": issue, "turn": turn, "hand_out": hand_out}
+def rotate(directory: Path, store: SqliteStore) -> None:
+    """A new root is announced, takes over, and is alone; then another, and that one is turned back half-way."""
+    rotation = RootRotation(directory, store, DEMO, PASS)
+    rotation.begin(NOW)
+    while rotation.round(NOW):
+        pass
+    rotation.begin(NOW)
+    rotation.round(NOW)
+    rotation.abort(NOW)
+    while rotation.round(NOW):
+        pass
+
+
+STORIES: dict[str, Callable[[Path, SqliteStore], None]] = {
+    "issue": issue,
+    "turn": turn,
+    "hand_out": hand_out,
+    "rotate": rotate,
+}
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

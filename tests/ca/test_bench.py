@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
-from tests.ca import bench
+from tests.ca import bench, same_minute
 
 
 @pytest.mark.integration
@@ -17,3 +18,9 @@ def test_a_small_round_of_the_bench(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     said = capsys.readouterr().out
     for words in ("enrolment key", "renewal", "openssl x509 -req", "ours / openssl", "the bar"):
         assert words in said
+
+
+@pytest.mark.integration
+def test_some_sidecars_that_renew_in_the_same_seconds(tmp_path: Path) -> None:
+    found = same_minute.play(tmp_path, 20, 20.0)
+    assert found.held, found

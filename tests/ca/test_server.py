@@ -20,6 +20,7 @@ from ca.config import CaSettings, ServeConfig
 from ca.create import create_ca
 from ca.errors import BadRequest, IssuerUnusable
 from ca.roots import renew_issuer, slot_of
+from ca.rotating import RenewOrder
 from ca.server import open_server
 from ca.signers import make_root
 from ca.store.base import Ack
@@ -27,6 +28,7 @@ from ca.watch import Watch, Watcher
 from certs.bundle import TrustBundle, root_hash
 from certs.csr import make_csr
 from certs.keys import new_key
+from certs.source import Source
 from certs.spiffe import ca_id
 from certs.svid import X509Svid
 from certs.verify import verify_chain, verify_pinned
@@ -219,7 +221,8 @@ async def test_a_watch_tells_bundle_and_time_at_once_and_each_change_and_keeps_a
         duplex = await client.duplex("POST", "/v1/watch")
         assert isinstance(duplex, Duplex)
         lines = Lines(duplex)
-        second, first, denied = await lines.next(), await lines.next(), await lines.next()
+        second, first, denied, others = [await lines.next() for _ in range(4)]
+        assert others == {"topic": "federation", "sequence": 1, "bundles": {}}
         assert first is not None
         assert denied is not None
         assert (denied["topic"], denied["sequence"]) == ("denylist", 1)
@@ -328,6 +331,36 @@ def test_a_watch_beats_every_thirty_seconds_and_ends_with_its_certificate() -> N
         assert told == [(0, "time", 1), (0, "bundle", 1), (30, "time", 2), (60, "time", 3), (90, "time", 4)]
 
     trio.run(watch, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_only_who_holds_a_certificate_of_a_leaving_ca_is_told_to_renew() -> None:
+    office = open_office()
+    orders: Source[RenewOrder] = Source("order")
+    orders.publish(RenewOrder())
+    channels = {name: StillChannel() for name in ("old", "new")}
+
+    async def watch(name: str) -> None:
+        watcher = Watcher(DEMO.id(name), name, office.clock.now + 1000, (f"issuer-{name}",))
+        one = Watch(watcher, office.bundles, office.threads, office.clock, orders=orders)
+        await one.run(channels[name])  # type: ignore[arg-type]
+
+    async def story() -> None:
+        async with trio.open_nursery() as nursery:
+            for name in channels:
+                nursery.start_soon(watch, name)
+            await trio.sleep(1)
+            orders.publish(RenewOrder(5, frozenset({"issuer-old"}), 4.0))
+            await trio.sleep(1)
+            nursery.start_soon(watch, "old")  # a watch that broke is told again
+            await trio.sleep(1)
+            nursery.cancel_scope.cancel()
+
+    trio.run(story, clock=trio.testing.MockClock(autojump_threshold=0))
+    told = {
+        name: [(line["sequence"], line["within"]) for _, line in channel.sent if line["topic"] == "renew"]
+        for name, channel in channels.items()
+    }
+    assert told == {"old": [(5, 4.0), (5, 4.0)], "new": []}
 
 
 def test_a_bad_acknowledgement_comes_out_as_itself() -> None:

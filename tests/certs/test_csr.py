@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from certs.csr import MAX_CSR_BYTES, Csr, make_csr, parse_csr
 from certs.errors import InvalidCsr
-from certs.keys import new_key, public_bytes
+from certs.keys import new_key, public_bytes, why_not_issued
 
 FIT: list[Any] = [
     new_key(),
@@ -42,6 +43,15 @@ def test_what_a_request_asks_for_is_not_even_kept() -> None:
     parsed = parse_csr(request.sign(key, hashes.SHA256()).public_bytes(Encoding.DER))
     assert Csr.__slots__ == ("public_key",)
     assert public_bytes(parsed.public_key) == public_bytes(key.public_key())
+
+
+def test_rsa_keys_are_certified_up_to_4096_bits() -> None:
+    """`openssl req -new -newkey rsa:8192`, kept: such a key takes half a minute to make. Verifiers still read them."""
+    with pytest.raises(InvalidCsr, match="an RSA key of 8192 bits; 2048 to 4096 are certified"):
+        parse_csr((Path(__file__).parent / "rsa8192.csr.der").read_bytes())
+    assert why_not_issued(rsa.RSAPublicNumbers(65537, (1 << 4095) | 1).public_key()) is None
+    assert "4097 bits" in str(why_not_issued(rsa.RSAPublicNumbers(65537, (1 << 4096) | 1).public_key()))
+    assert "2047 bits" in str(why_not_issued(rsa.RSAPublicNumbers(65537, (1 << 2046) | 1).public_key()))
 
 
 @pytest.mark.parametrize(

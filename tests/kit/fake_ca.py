@@ -68,6 +68,7 @@ class FakeCa:
     acks: list[tuple[str, int]] = field(default_factory=list)  # serial, sequence
     denylist_acks: list[tuple[str, int]] = field(default_factory=list)
     denylist: dict[str, Any] | None = None  # signed; None: a CA that knows of none
+    other_acks: list[tuple[str, str, int]] = field(default_factory=list)  # serial, topic, sequence
     issued: list[X509Svid] = field(default_factory=list)
     bundle: TrustBundle = field(init=False)
     watchers: set[Channel] = field(default_factory=set)
@@ -235,8 +236,12 @@ class FakeCa:
         while (piece := await channel.receive()) is not None:
             for line in piece.splitlines():
                 ack = json.loads(line)
-                acks = {"bundle": self.acks, "denylist": self.denylist_acks}[ack["ack"]]
-                acks.append((serial, ack["sequence"]))
+                if ack["ack"] == "bundle":
+                    self.acks.append((serial, ack["sequence"]))
+                elif ack["ack"] == "denylist":
+                    self.denylist_acks.append((serial, ack["sequence"]))
+                else:
+                    self.other_acks.append((serial, ack["ack"], ack["sequence"]))
 
     async def _beat(self, channel: Channel) -> None:
         while True:

@@ -31,7 +31,7 @@ defaults:
   limits: {pool: 7, requests: 9}
   access_log: {mode: all}
   audit: {permits: each}
-  tls: {unsafe_tls12: true}
+  tls: {unsafe_tls12: true, key: ed25519}
   revocation: {max_age: 2h}
 services:
   orders:

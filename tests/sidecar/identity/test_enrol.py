@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from certs.enrolment import Enrolment, EnrolmentKey, JoinToken
+from certs.keys import KEY_KINDS, make_key
+from sidecar.config.schema import KeyKind
 from sidecar.identity.ca_client import Issued, Trust, connect
 from sidecar.identity.enrol import enrol
 from sidecar.identity.errors import CaRefused, CaUnreachable
@@ -53,6 +56,24 @@ def test_later_lives_use_the_key_and_never_the_token(with_ca: Callable[[Story], 
         assert b"join_token" not in ca.seen[-1].body
         assert first.svid.serial != second.svid.serial
         assert first.svid.key.public_key() != second.svid.key.public_key()
+
+    with_ca(story)
+
+
+def test_the_kinds_of_keys_are_those_that_the_configuration_names() -> None:
+    assert get_args(KeyKind) == KEY_KINDS
+
+
+@pytest.mark.parametrize("kind", KEY_KINDS)
+def test_the_key_is_of_the_kind_that_was_asked_for(with_ca: Callable[[Story], None], kind: str) -> None:
+    async def story(ca: FakeCa, folder: Path) -> None:
+        wanted, enrolment = type(make_key(kind)), ca.enrolment()
+        trust = Trust(TRUST_DOMAIN, pins=enrolment.root_sha256)
+        async with await connect(enrolment.ca_address, trust, None, TestClock(NOW), ca.dial) as session:
+            for _ in range(2):  # by the token, then by the key that it was exchanged for
+                state = StateFolder(folder, enrolment)
+                issued = await enrol(session, enrolment, state, on_the_spot, kind)
+                assert type(issued.svid.key) is wanted
 
     with_ca(story)
 

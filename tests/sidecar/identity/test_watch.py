@@ -128,6 +128,71 @@ def test_without_a_valid_certificate_there_is_no_watch(with_ca: Run) -> None:
     with_ca(story)
 
 
+def test_a_bundle_with_a_lower_sequence_is_not_used(with_ca: Run) -> None:
+    async def story(ca: FakeCa, folder: Path) -> None:
+        life = Life(ca, folder)
+        await life.identity()
+        both = a_bundle(ROOT, NEXT, sequence=5)
+        await ca.publish(both)
+        await trio.sleep(1)
+        with pytest.raises(BadAnswer, match="trust bundle 4, and we hold 5 already"):
+            life.rotator._held.publish_bundle(a_bundle(NEXT, sequence=4))
+        assert life.bundles.current.of(TRUST_DOMAIN) == both
+
+    with_ca(story)
+
+
+ORDER = b'{"topic":"renew","sequence":9,"within":60.0}\n'
+
+
+@pytest.mark.parametrize(("dice", "after"), [(0.0, 100.0), (0.5, 130.0), (0.9, 154.0)])
+def test_an_order_to_renew_is_followed_at_a_random_moment_and_once(with_ca: Run, dice: float, after: float) -> None:
+    async def story(ca: FakeCa, folder: Path) -> None:
+        life = Life(ca, folder, dice=dice)
+        first = await life.identity()
+        await trio.sleep(100)
+        [channel] = ca.watchers
+        await channel.send(ORDER)
+        await channel.send(ORDER)
+        await life.svids.wait_past(1)
+        assert life.obtained[1] - life.obtained[0] == pytest.approx(after, abs=0.1)
+        assert ca.other_acks[:1] == [(first.serial, "renew", 9)]
+        await trio.sleep(1000)
+        assert life.svids.number == 2, "a new certificate forgets what was asked of the old one"
+
+    with_ca(story)
+
+
+def test_an_order_just_after_a_renewal_waits_for_ten_seconds(with_ca: Run) -> None:
+    async def story(ca: FakeCa, folder: Path) -> None:
+        life = Life(ca, folder, dice=0.0)
+        await life.identity()
+        [channel] = ca.watchers
+        await channel.send(ORDER)
+        await life.svids.wait_past(1)
+        assert life.obtained[1] - life.obtained[0] == pytest.approx(10, abs=0.1)
+
+    with_ca(story)
+
+
+def test_an_order_that_meets_a_ca_that_is_gone_is_tried_until_it_is_back(with_ca: Run) -> None:
+    async def story(ca: FakeCa, folder: Path) -> None:
+        life = Life(ca, folder, dice=0.5)
+        await life.identity()
+        await trio.sleep(100)
+        [channel] = ca.watchers
+        await channel.send(ORDER)
+        await trio.sleep(25)
+        ca.answers["/v1/renew"] = lambda _: Response.error(503, "store_unavailable", "later")
+        await trio.sleep(60)
+        assert life.svids.number == 1
+        assert life.now.consecutive_failures > 0
+        ca.answers.clear()
+        await life.svids.wait_past(1)
+
+    with_ca(story)
+
+
 # ---- what a watch may say ------------------------------------------------------------------------------------------
 
 
@@ -185,6 +250,10 @@ BAD: list[tuple[bytes, str]] = [
     (b'{"topic":"time","now":true}\n', "names no time"),
     (b'{"topic":"time","now":1' + b"0" * 400 + b"}\n", "names no time"),
     (b'{"topic":"time","now":NaN}\n', "names no time"),
+    (b'{"topic":"renew","sequence":1}\n', "no time in which to renew"),
+    (b'{"topic":"renew","sequence":1,"within":-1}\n', "no time in which to renew"),
+    (b'{"topic":"renew","sequence":1,"within":1e9}\n', "no time in which to renew"),
+    (b'{"topic":"renew","sequence":1,"within":NaN}\n', "no time in which to renew"),
     (b"x" * (MAX_LINE_BYTES + 70_000), "longer than"),
 ]
 
