@@ -212,5 +212,8 @@ def _claims(view: View) -> list[_Claim]:
         claims.append(_Claim(service.forward_proxy, f"{view.path}.forward_proxy", f"the forward proxy of {name}"))
     if service.health.listen is not None:
         claims.append(_Claim(service.health.listen, f"{view.path}.health.listen", f"the health port of {name}"))
+    if service.workload_api is not None:
+        path = f"{view.path}.workload_api.listen"
+        claims.append(_Claim(service.workload_api.listen, path, f"the Workload API of {name}"))
     apps = (_Claim(each.value.app, f"{each.path}.app", f"the application of {name}", app=True) for each in view.inbound)
     return [*claims, *apps]

@@ -43,6 +43,8 @@ HeaderName = Annotated[str, "header"]
 EnvironmentName = Annotated[str, "environment"]
 FilePath = Annotated[str, "path"]
 Endpoint = Annotated["Address", "endpoint"]  # host:port, or a Unix socket
+Socket = Annotated["Address", "socket"]  # a Unix socket and nothing else
+UserId = Annotated[int, "uid"]
 Command = Annotated[tuple[str, ...], "command"]
 
 
@@ -383,6 +385,18 @@ class Outbound:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkloadApi:
+    """The SPIFFE Workload API for the application: whoever may ask gets the service's certificate *with its key*."""
+
+    listen: Socket = described(
+        "Its socket, as `unix:/run/mesh/orders/api.sock`, in a folder that nobody but us and root can write."
+    )
+    allow_uids: tuple[UserId, ...] = described(
+        "Users who may ask, by number, besides our own and root. Without any the socket is 0600.", ()
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """One service and its sidecar."""
 
@@ -401,6 +415,9 @@ class Service:
     allow: tuple[Rule, ...] = described("Who may call. Nobody may whom no rule allows.", ())
     deny: tuple[Rule, ...] = described("Who may not, whatever `allow` says.", ())
     health: Health = described("Probes and metrics.", factory=Health)
+    workload_api: WorkloadApi | None = described(
+        "Serve the SPIFFE Workload API to the application; absent for not.", None
+    )
     timeouts: Timeouts = described("Over the defaults.", factory=Timeouts)
     limits: Limits = described("Over the defaults.", factory=Limits)
     access_log: AccessLog = described("Over the defaults.", factory=AccessLog)

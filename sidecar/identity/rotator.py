@@ -35,6 +35,7 @@ from sidecar.identity.ca_client import Dial, dial_tcp
 from sidecar.identity.enrol import enrol, in_thread, renew
 from sidecar.identity.errors import BadAnswer, CaBusy, CaRefused, CaUnreachable, CaUntrusted
 from sidecar.identity.holdings import Dice, Holdings, IdentityConfig, describe, surprise
+from sidecar.identity.jwt_svids import JwtSvids
 from sidecar.identity.status import IdentityStatus, describe_skew
 from sidecar.identity.watching import keep_watching
 from sidecar.net.clock import Clock
@@ -72,6 +73,7 @@ class Rotator:
         disk: Any = in_thread,
     ) -> None:
         self._held = Holdings(config, svids, bundles, clock, status, dial, disk)
+        self.fetch_jwt = JwtSvids(self._held).fetch
         self._clock = clock
         self._dice = dice
         self._nudge = trio.Event()

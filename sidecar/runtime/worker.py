@@ -27,9 +27,11 @@ from certs.svid import X509Svid
 from sidecar import __version__
 from sidecar.admin.api import serve_admin
 from sidecar.admin.health import serve_health
+from sidecar.admin.workload_socket import serve_workload_api
 from sidecar.config.diff import RESTART, Change, diff, fixed
 from sidecar.identity.rotator import IdentityConfig, Rotator
 from sidecar.identity.status import IdentityStatus
+from sidecar.identity.workload_api import FetchJwt
 from sidecar.net.clock import Clock, SystemClock
 from sidecar.net.mtls import MtlsGate
 from sidecar.net.reactor import Reactor
@@ -132,6 +134,7 @@ class Worker:
             version=self.version,
         )
         self.renew_soon = self._rotator.renew_soon
+        self.fetch_jwt: FetchJwt = self._rotator.fetch_jwt
         self.reloader = (
             Reloader(config_path, config, self.apply, self.log, self.recorder.metrics, self.clock)
             if config_path is not None
@@ -226,6 +229,10 @@ class Worker:
 
     async def _open_windows(self, nursery: trio.Nursery, run_dir: Path) -> None:
         await nursery.start(partial(serve_admin, Inspector(self), run_dir, self.service.name, self.log))
+        if (api := self.service.workload_api) is not None:
+            await nursery.start(
+                serve_workload_api, api, self.svids, self.bundles, self.fetch_jwt, self.clock, self.log
+            )
         address = self.service.health.listen
         if address is not None:
             listeners = await _listen_for_health(address)
