@@ -83,6 +83,8 @@ def _fields(path: str, specs: Sequence[FieldSpec], old: Any, new: Any, *, fixed:
 
 def _values(path: str, shape: Shape, a: Any, b: Any, *, fixed: bool) -> Iterator[Change]:
     match shape:
+        case Record() if a is None or b is None:  # a block that may be absent, and on one side is
+            yield Change(path, f"{_show(shape, a)} → {_show(shape, b)}", fixed)
         case Record(cls):
             yield from _fields(path, fields_of(cls), a, b, fixed=fixed)
         case Many(Record(cls), _):
@@ -121,7 +123,7 @@ def _table(path: str, a: Any, b: Any) -> Iterator[Change]:
 def _key(item: Any) -> str:
     if isinstance(item, Route):
         return " ".join((*item.methods, item.path.text))
-    return str(item.name)
+    return str(getattr(item, "name", ""))
 
 
 def _brief(item: Any) -> str:
@@ -142,7 +144,7 @@ def _show(shape: Shape, value: Any) -> str:
         case Many(inner, _):
             return f"[{', '.join(_show(inner, each) for each in value)}]"
         case Record():
-            return _brief(value) or "{}"
+            return "none" if value is None else _brief(value) or "{}"
         case HeaderTable():
             return f"[{', '.join(map(str, value))}]"
         case CommandLine():

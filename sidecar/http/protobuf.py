@@ -6,13 +6,13 @@ the fields in their order; unknown ones are there and harm nobody. proto3 leaves
 
 from __future__ import annotations
 
-import math
 import struct
 from collections.abc import Mapping
 from typing import Any, Final
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_VARINT: Final = 10  # bytes of a 64-bit number
+_LARGEST: Final = 1e300  # an integer of JSON may be larger than any double
 MAX_DEPTH: Final = 32  # of a JSON value; protobuf's own limit is 100 messages, three for each level
 
 
@@ -117,7 +117,7 @@ def _value(value: Any, depth: int) -> bytes:
         case bool():
             return varint(4 << 3 | _VARINT) + varint(int(value))
         case int() | float():
-            number = float(value) if abs(value) < 1e300 else math.copysign(1e300, value)
+            number = float(value) if abs(value) < _LARGEST else _LARGEST if value > 0 else -_LARGEST
             return varint(2 << 3 | _FIXED64) + struct.pack("<d", number)
         case str():
             return data(3, value.encode())
