@@ -5,6 +5,7 @@
     GET  /v1/health     ready or not, and why        POST /v1/renew       the next one, over mTLS with the current one
     GET  /v1/metrics    for Prometheus               POST /v1/watch       bundle and time, as they change (`ca.watch`)
     GET  /v1/crl        revoked serials, RFC 5280    GET  /v1/log/head    the signed end of the log (`ca.checkpoints`)
+    POST /v1/jwt        a JWT-SVID, over mTLS
 
 Bodies are JSON objects. An error is `{"error": short name, "detail": what to do}`; refusals hold nothing secret, and
 what is a fault of ours is told to the log, not to the caller.
@@ -49,6 +50,7 @@ from ca.watch import BEAT_SECONDS, Watch, Watcher
 from certs.bundle import BundleSet, TrustBundle
 from certs.enrolment import InvalidEnrolment, check_entry_name
 from certs.errors import InvalidCsr, MeshError
+from certs.jwt import InvalidJwt
 from certs.source import Source
 from certs.spiffe import SpiffeId
 from sidecar.net.clock import Clock
@@ -62,6 +64,7 @@ STATUS: Mapping[type[MeshError], int] = {
     BadRequest: 400,
     InvalidCsr: 400,
     InvalidEnrolment: 400,
+    InvalidJwt: 400,
     ProofRefused: 401,
     ClientCertificateNeeded: 401,
     RenewalRefused: 403,
@@ -124,6 +127,7 @@ class Api:
             ("POST", "/v1/challenge"): self._challenge,
             ("POST", "/v1/enrol"): self._enrol,
             ("POST", "/v1/renew"): self._renew,
+            ("POST", "/v1/jwt"): self._jwt,
         }
 
     async def handle(self, request: Request) -> Response:
@@ -182,6 +186,10 @@ class Api:
         issued = await self._authority.renew(_csr(request.json()), _caller(request).chain)
         return self._issued(issued)
 
+    async def _jwt(self, request: Request) -> Response:
+        token = await self._authority.issue_jwt(request.json().get("audience"), _caller(request).chain)
+        return Response.of_json(200, {"token": token, "now": self._clock.wall()}, ((b"cache-control", b"no-store"),))
+
     async def _watch(self, request: Request, channel: Channel) -> None:
         caller = _caller(request)
         if caller.spiffe_id is None:
@@ -226,7 +234,7 @@ class Api:
         if allowed:
             allow = ((b"allow", ", ".join(allowed).encode()),)
             return Response.error(405, "method_not_allowed", f"use {' or '.join(allowed)}", allow)
-        return Response.error(404, "not_found", "see /v1/time, bundle, health, challenge, enrol, renew and watch")
+        return Response.error(404, "not_found", "see /v1/time, bundle, health, challenge, enrol, renew, jwt and watch")
 
 
 def refusal(error: MeshError, request: Request) -> Response:

@@ -115,7 +115,8 @@ def restore(source: Path, directory: Path, now: float) -> BackupFacts:
 def _keys(directory: Path, store: Store) -> list[Path]:
     """The key files of all that may still sign. One that is missing is told by name: PrivateFileUnavailable."""
     live = [slot for slot in store.slots() if slot.has_key and slot.state not in ("retired", "revoked")]
-    return [key_file(directory, slot.sha256) for slot in live]
+    tokens = [key.kid for key in store.jwt_keys() if key.state not in ("retired", "revoked")]
+    return [key_file(directory, name) for name in (*(slot.sha256 for slot in live), *tokens)]
 
 
 def _check_restored(workshop: Path, store: SqliteStore, settings: CaSettings, manifest: dict[str, Any]) -> None:

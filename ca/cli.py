@@ -30,6 +30,7 @@ from ca.cli_common import (
 )
 from ca.cli_entries import entry, key, token
 from ca.cli_external import csr, import_
+from ca.cli_jwt import JwtTtl, renew_jwt_key
 from ca.cli_keep import backup, crl, log, restore
 from ca.config import DEFAULT_ADDRESS, CaSettings, ServeConfig, load_settings
 from ca.durations import format_duration
@@ -40,6 +41,7 @@ from ca.signers import ISSUER_TTL, ROOT_TTL
 from ca.store.base import Ack, Store
 from ca.tree import chain_facts, draw, has_issuer, next_change
 from certs.bundle import TrustBundle
+from certs.jwt_svid import LIFETIME
 from certs.keys import KEY_KINDS
 from certs.spiffe import TrustDomain
 
@@ -125,9 +127,10 @@ def init(
 
 @ca.command(cls=CaCommand)
 @click.option("--listen", type=HostPort(), help="Address to listen on.  [default: as given to init, 127.0.0.1:17012]")
+@click.option("--jwt-ttl", type=JwtTtl(), default=LIFETIME, help="Lifetime of JWT-SVIDs, 10s to 1h.  [default: 5m]")
 @passphrase_option
 @dir_option
-def serve(listen: str | None, passphrase_file: Path | None, directory: Path) -> None:
+def serve(listen: str | None, jwt_ttl: float, passphrase_file: Path | None, directory: Path) -> None:
     """Serve the CA until SIGTERM or Ctrl-C. One line on standard output says that it is ready; the log is on stderr.
 
     \b
@@ -142,7 +145,7 @@ def serve(listen: str | None, passphrase_file: Path | None, directory: Path) -> 
     settings = load_settings(directory)
     host, _, port = (listen or settings.address).rpartition(":")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
-    config = ServeConfig(directory, host.strip("[]"), int(port))
+    config = ServeConfig(directory, host.strip("[]"), int(port), jwt_ttl=jwt_ttl)
 
     def on_ready(server: CaServer, address: str) -> None:
         click.echo(f"ca ready on {address} (trust domain {server.settings.trust_domain})")
@@ -260,6 +263,7 @@ ca.add_command(csr)
 ca.add_command(import_)
 ca.add_command(log)
 ca.add_command(crl)
+ca.add_command(renew_jwt_key)
 ca.add_command(entry)
 ca.add_command(token)
 ca.add_command(key)

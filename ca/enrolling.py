@@ -16,7 +16,10 @@ from certs.spiffe import SpiffeId, TrustDomain
 def register(store: Store, trust_domain: TrustDomain, new: NewEntry, now: float) -> Entry:
     """Add an entry. Raises InvalidEntry."""
     check_entry(new, trust_domain)
-    entry = Entry(entry_id(new.spiffe_id, os.urandom(4)), new.spiffe_id, new.dns_names, new.ttl, now)
+    entry = Entry(
+        entry_id(new.spiffe_id, os.urandom(4)), new.spiffe_id, new.dns_names, new.ttl, now, new.selectors,
+        new.expired_for,
+    )  # fmt: skip
     store.add_entry(entry)
     return entry
 

@@ -4,9 +4,10 @@ In order: the store and the issuing CA are opened (a wrong passphrase ends here)
 CAs has missed is made up for, the bundle is published, the CA issues its own certificate (an expired root ends here),
 the health is judged, and only then does anybody hear "ready". From then on these tasks run: the listener;
 `_keep_own_svid`, which renews our certificate at half of its life; `_keep_schedule`, which prepares, activates and
-retires issuing CAs; `_keep_checkpoints`, which signs the head of the log; `_follow_store`, which picks up what other
-processes (`mesh ca …`) change; `_look_after_store`, which notices a full disk and its end; `_warn`, which says loudly
-what is about to end. A new certificate or bundle is a new TLS context; connections keep the one they began with.
+retires issuing CAs and keys of JWT-SVIDs; `_keep_checkpoints`, which signs the head of the log; `_follow_store`, which
+picks up what other processes (`mesh ca …`) change; `_look_after_store`, which notices a full disk and its end; `_warn`,
+which says loudly what is about to end. A new certificate or bundle is a new TLS context; connections keep the one they
+began with.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from ca.config import STORE_FILE, CaSettings, ServeConfig, load_settings
 from ca.crls import Crls
 from ca.errors import CaError, IssuerUnusable
 from ca.health import Health, judge, warnings
+from ca.jwt_keys import JwtKeys
 from ca.metrics import CaMetrics
 from ca.revocation import SignedDenylist, draw_up
 from ca.roots import active_slot, load_bundle, load_issuer
@@ -71,6 +73,7 @@ class CaServer:
     clock: Clock
     authority: Authority
     schedule: Schedule
+    jwt_keys: JwtKeys
     bundles: Source[BundleSet] = field(default_factory=lambda: Source("trust bundle"))
     svids: Source[X509Svid] = field(default_factory=lambda: Source("certificate of the CA"))
     denylists: Source[SignedDenylist] = field(default_factory=lambda: Source("denylist"))
@@ -204,7 +207,9 @@ class CaServer:
 
     async def keep_schedule_once(self) -> None:
         """Prepare, activate and retire what is due; sign with what is active now. Raises CaError, KeyUnavailable."""
-        if await self.store.call(self.schedule.round, self.clock.wall()):
+        now = self.clock.wall()
+        moved = [*await self.store.call(self.schedule.round, now), *await self.store.call(self.jwt_keys.round, now)]
+        if moved:
             await self.follow_store_once()
 
     async def _keep_checkpoints(self) -> None:
@@ -288,6 +293,8 @@ def open_server(
         if schedule.round(clock.wall()):
             issuer = load_issuer(config.directory, opened, passphrase)
         schedule.destroy_keys()
+        jwt_keys = JwtKeys(config.directory, opened, passphrase)
+        jwt_keys.round(clock.wall())
         threads = StoreThreads(opened)
         bundles: Source[BundleSet] = Source("trust bundle")
         bundles.publish(BundleSet((load_bundle(opened, settings.trust_domain),)))
@@ -295,10 +302,11 @@ def open_server(
         denylists: Source[SignedDenylist] = Source("denylist")
         denylists.publish(draw_up(opened, settings.trust_domain, issuer, clock.wall()))
         authority = Authority(
-            settings.trust_domain, issuer, threads, bundles, clock, bucket=Bucket(), denylists=denylists
-        )
+            settings.trust_domain, issuer, threads, bundles, clock, bucket=Bucket(), denylists=denylists,
+            jwt_keys=jwt_keys, jwt_ttl=config.jwt_ttl,
+        )  # fmt: skip
         return CaServer(
-            config, settings, issuer, threads, clock, authority, schedule, bundles, denylists=denylists
+            config, settings, issuer, threads, clock, authority, schedule, jwt_keys, bundles, denylists=denylists
         )
     except BaseException:
         opened.close()
