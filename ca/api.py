@@ -26,6 +26,7 @@ from urllib.parse import parse_qs
 from cryptography import x509
 
 from ca.attest.proof import parse_proof
+from ca.attest.socket_peer import SocketPeer
 from ca.authority import Authority, Issued
 from ca.checkpoints import export_head
 from ca.errors import (
@@ -43,6 +44,7 @@ from ca.errors import (
     UnknownEntry,
 )
 from ca.health import Health
+from ca.https import OutsideUnavailable
 from ca.metrics import CONTENT_TYPE, CaMetrics
 from ca.revocation import SignedDenylist
 from ca.store.threads import StoreThreads
@@ -74,10 +76,13 @@ STATUS: Mapping[type[MeshError], int] = {
     TooManyIssuances: 429,
     IssuerUnusable: 503,
     StoreUnavailable: 503,
+    OutsideUnavailable: 503,
     TemplateViolation: 500,
     CaError: 500,
 }
 _OURS = 500  # statuses from here on are faults of ours: logged in full; the caller learns the name alone
+
+_FAILED = ("the CA failed; its log says why", "the CA cannot verify this proof now; its log says why")
 
 _log = logging.getLogger("mesh.ca")
 
@@ -88,6 +93,8 @@ class Caller:
 
     chain: tuple[x509.Certificate, ...] = ()
     spiffe_id: SpiffeId | None = None
+    on_socket: SocketPeer | None = None
+    """Who it is by the kernel's word, on the CA's own Unix socket."""
 
 
 class Api:
@@ -179,7 +186,8 @@ class Api:
 
     async def _enrol(self, request: Request) -> Response:
         document = request.json()
-        issued = await self._authority.enrol(_csr(document), parse_proof(document.get("proof")))
+        shown = peer.selectors if (peer := _caller(request).on_socket) is not None else ()
+        issued = await self._authority.enrol(_csr(document), parse_proof(document.get("proof"), shown))
         return self._issued(issued)
 
     async def _renew(self, request: Request) -> Response:
@@ -242,12 +250,13 @@ def refusal(error: MeshError, request: Request) -> Response:
     status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
     caller = _caller(request).spiffe_id or "a caller without certificate"
     if status >= _OURS:
-        surprise = None if isinstance(error, StoreUnavailable | IssuerUnusable) else error  # those explain themselves
+        known = isinstance(error, StoreUnavailable | IssuerUnusable | OutsideUnavailable)
+        surprise = None if known else error  # those explain themselves
         _log.error("%s %s from %s failed: %s", request.method, request.path, caller, error, exc_info=surprise)
         if isinstance(error, StoreUnavailable):
             detail = error.advice
         else:
-            detail = str(error) if isinstance(error, IssuerUnusable) else "the CA failed; its log says why"
+            detail = str(error) if isinstance(error, IssuerUnusable) else _FAILED[isinstance(error, OutsideUnavailable)]
         return Response.error(status, error.name, detail)
     _log.warning("%s %s from %s refused: %s: %s", request.method, request.path, caller, error.name, error)
     headers: Headers = ()

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from ca.attest import enrolment_key, join_token, svid
-from ca.attest.proof import Attested, Proof, TokenProof
+from ca.attest import enrolment_key, expired, join_token, socket_peer, svid
+from ca.attest.kubernetes import Kubernetes
+from ca.attest.proof import Attested, ExpiredProof, KeyProof, KubernetesProof, Proof, SocketProof, TokenProof
 from ca.bucket import Bucket
 from ca.entries import DEFAULT_TTL
 from ca.errors import IssuerUnusable, Revoked, TooManyIssuances
@@ -77,6 +78,7 @@ class Authority:
         self._jwt_ttl = jwt_ttl
         self._jwt_bucket = Bucket()  # of its own: tokens never keep anybody from a certificate
         self._challenges = enrolment_key.Challenges(entropy(32))
+        self._kubernetes = Kubernetes(clock)
 
     def challenge(self, entry: str) -> enrolment_key.Challenge:
         """A nonce for an enrolment key to sign, for any name of an entry."""
@@ -85,16 +87,30 @@ class Authority:
     async def enrol(self, csr_der: bytes, proof: Proof) -> Issued:
         """A first certificate.
 
-        Raises InvalidCsr, ProofRefused, TokenUsed, Revoked, TooManyIssuances, IssuerUnusable, StoreUnavailable.
+        Raises InvalidCsr, ProofRefused, TokenUsed, Revoked, TooManyIssuances, IssuerUnusable, StoreUnavailable,
+        OutsideUnavailable.
         """
-        csr, now = parse_csr(csr_der), self._clock.wall()
-        if isinstance(proof, TokenProof):
-            attested = await join_token.attest(self._store, proof, now)
-        else:
-            attested = await enrolment_key.attest(
-                self._store, self._challenges, self.trust_domain, proof, csr_der, now
-            )
-        return await self._issue(csr.public_key, attested)
+        csr = parse_csr(csr_der)
+        return await self._issue(csr.public_key, await self._attest(proof, csr_der))
+
+    async def _attest(self, proof: Proof, csr_der: bytes) -> Attested:
+        now, store = self._clock.wall(), self._store
+        match proof:
+            case TokenProof():
+                return await join_token.attest(store, proof, now)
+            case KeyProof():
+                return await enrolment_key.attest(store, self._challenges, self.trust_domain, proof, csr_der, now)
+            case KubernetesProof():
+                return await self._kubernetes.attest(store, proof, now)
+            case SocketProof():
+                return await socket_peer.attest(store, proof)
+            case ExpiredProof():
+                attested, (serial, *issuers) = await expired.attest(
+                    store, self._challenges, self.trust_domain, self._bundles.current, proof, csr_der, now
+                )
+                if (revoked := self.why_revoked(attested.entry.spiffe_id, serial, issuers)) is not None:
+                    raise revoked
+                return attested
 
     async def renew(self, csr_der: bytes, chain: svid.Chain) -> Issued:
         """The next certificate for whoever shows the current one. Raises RenewalRefused, and otherwise as `enrol`."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from cryptography import x509
 
+from ca.cli_clusters import cluster
 from ca.cli_common import (
     CaCommand,
     Domain,
@@ -28,6 +29,7 @@ from ca.cli_common import (
     read_passphrase,
     table,
 )
+from ca.cli_enrolment import enrolment
 from ca.cli_entries import entry, key, token
 from ca.cli_external import csr, import_
 from ca.cli_jwt import JwtTtl, renew_jwt_key
@@ -49,7 +51,7 @@ if TYPE_CHECKING:
     from ca.server import CaServer
 
 NO_ISSUER = "there is no issuing CA yet: `mesh ca csr`, let your PKI sign it, then `mesh ca import`"
-before_serving: list[Callable[[Path], None]] = []  # called with the directory, once the passphrase has been read
+before_serving: list[Callable[[Path, Path | None], None]] = []  # called once the passphrase has been read
 
 
 @click.group("ca")
@@ -127,10 +129,15 @@ def init(
 
 @ca.command(cls=CaCommand)
 @click.option("--listen", type=HostPort(), help="Address to listen on.  [default: as given to init, 127.0.0.1:17012]")
+@click.option(
+    "--socket", type=click.Path(path_type=Path), help="Also a Unix socket, where local callers enrol by their user id."
+)
 @click.option("--jwt-ttl", type=JwtTtl(), default=LIFETIME, help="Lifetime of JWT-SVIDs, 10s to 1h.  [default: 5m]")
 @passphrase_option
 @dir_option
-def serve(listen: str | None, jwt_ttl: float, passphrase_file: Path | None, directory: Path) -> None:
+def serve(
+    listen: str | None, jwt_ttl: float, socket: Path | None, passphrase_file: Path | None, directory: Path
+) -> None:
     """Serve the CA until SIGTERM or Ctrl-C. One line on standard output says that it is ready; the log is on stderr.
 
     \b
@@ -145,14 +152,14 @@ def serve(listen: str | None, jwt_ttl: float, passphrase_file: Path | None, dire
     settings = load_settings(directory)
     host, _, port = (listen or settings.address).rpartition(":")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
-    config = ServeConfig(directory, host.strip("[]"), int(port), jwt_ttl=jwt_ttl)
+    config = ServeConfig(directory, host.strip("[]"), int(port), jwt_ttl=jwt_ttl, socket=socket)
 
     def on_ready(server: CaServer, address: str) -> None:
         click.echo(f"ca ready on {address} (trust domain {server.settings.trust_domain})")
 
     passphrase = read_passphrase(passphrase_file, new=False)
     for act in before_serving:
-        act(directory)
+        act(directory, socket)
     try:
         trio.run(run, config, passphrase, on_ready)
     except OSError as error:
@@ -267,3 +274,5 @@ ca.add_command(renew_jwt_key)
 ca.add_command(entry)
 ca.add_command(token)
 ca.add_command(key)
+ca.add_command(enrolment)
+ca.add_command(cluster)

@@ -91,6 +91,9 @@ class ServeConfig:
     directory: Path
     host: str = "127.0.0.1"
     port: int = 17012
+    socket: Path | None = None
+    """A Unix socket on which callers of this machine enrol by who they are; None for none."""
+
     connections: int = 4096  # each sidecar holds one watch and now and then a second connection
     handshake_timeout: float = 5.0  # decision D8
     svid_ttl: float = 24 * 3600.0

@@ -9,7 +9,7 @@ from ca.attest.join_token import TOKEN_BYTES, new_token
 from ca.entries import JOIN_TOKEN_TTL, EnrolmentKeyRecord, Entry, NewEntry, check_entry, entry_id
 from ca.roots import load_bundle
 from ca.store.base import Store
-from certs.enrolment import Enrolment, EnrolmentKey, JoinToken, Proof
+from certs.enrolment import Enrolment, EnrolmentKey, JoinToken, KubernetesToken, Proof, UnixSocket
 from certs.spiffe import SpiffeId, TrustDomain
 
 
@@ -36,6 +36,11 @@ def grant_key(store: Store, entry: Entry, ca_address: str, now: float) -> Enrolm
     key = EnrolmentKey.generate()
     store.add_key(EnrolmentKeyRecord(hashlib.sha256(key.public_bytes).hexdigest(), entry.id, key.public_bytes, now))
     return _enrolment(store, entry, ca_address, key)
+
+
+def describe(store: Store, entry: Entry, ca_address: str, proof: KubernetesToken | UnixSocket) -> Enrolment:
+    """A file for a sidecar that proves who it is by where it runs; it holds no secret."""
+    return _enrolment(store, entry, ca_address, proof)
 
 
 def _enrolment(store: Store, entry: Entry, ca_address: str, proof: Proof) -> Enrolment:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 MAX_SELECTORS = 16
 KINDS = {"k8s": ("cluster", "ns", "sa", "pod", "pod-uid", "node"), "unix": ("uid", "gid", "path")}
-# A proof of this kind is worth nothing without these: any account of a cluster, or any user's group, is nobody
-_ENOUGH = {"k8s": ({"cluster", "ns", "sa"},), "unix": ({"uid"}, {"path"})}
+# Less than this names nobody: accounts are of a cluster and a namespace, and any user can start any program
+_ENOUGH = {"k8s": ({"cluster", "ns", "sa"},), "unix": ({"uid"},)}
 _VALUE = re.compile(r"[!-~]{1,256}\Z", re.ASCII)
 _NUMBER = re.compile(r"(?:0|[1-9][0-9]{0,9})\Z", re.ASCII)
 

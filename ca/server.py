@@ -15,14 +15,17 @@ from __future__ import annotations
 import logging
 import random
 import signal
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import trio
 from cryptography import x509
 from OpenSSL import SSL
 
 from ca.api import Api, Caller
+from ca.attest.socket_peer import listen_on, peer_of
 from ca.authority import Authority
 from ca.bucket import Bucket
 from ca.checkpoints import checkpoint_if_due
@@ -109,6 +112,9 @@ class CaServer:
             nursery.start_soon(self._warn)
             nursery.start_soon(self._look_after_store)
             await nursery.start(trio.serve_listeners, lambda stream: self._serve(stream, api), listeners)
+            if self.config.socket is not None:
+                socket_listener = trio.SocketListener(trio.socket.from_stdlib_socket(listen_on(self.config.socket)))
+                nursery.start_soon(trio.serve_listeners, lambda stream: self._serve(stream, api), [socket_listener])
             task_status.started(_address_of(listeners[0]))
 
     async def health(self) -> Health:
@@ -154,7 +160,7 @@ class CaServer:
                 transport,
                 self._context,
                 api.handle,
-                identify=self._identify,
+                identify=partial(self._identify, transport.socket),
                 duplex=api.duplex,
                 limits=LIMITS,
                 handshake_seconds=self.config.handshake_timeout,
@@ -162,12 +168,11 @@ class CaServer:
         finally:
             self._connections -= 1
 
-    def _identify(self, stream: TlsStream) -> Caller:
+    def _identify(self, connection: trio.socket.SocketType, stream: TlsStream) -> Caller:
         """Who finished this handshake. Raises InvalidSvid, UntrustedSvid; nobody at all is fine."""
         chain = stream.peer_chain()
-        if not chain:
-            return Caller()
-        return Caller(chain, verify_chain(chain, self.bundles.current, self.clock.wall()))
+        spiffe_id = verify_chain(chain, self.bundles.current, self.clock.wall()) if chain else None
+        return Caller(chain, spiffe_id, peer_of(connection) if connection.family == socket.AF_UNIX else None)
 
     async def _keep_own_svid(self) -> None:
         failures = 0

@@ -24,8 +24,9 @@ RevocationKind = Literal["serial", "spiffe_id"]
 class Issuance:
     """A certificate as the log has it. Times are seconds since the epoch; `number` is that of its line, from 1 up.
 
-    `proof` is `join_token`, `enrolment_key`, `renewal` or `self`; `proof_detail` names the token's hash, the key's id
-    or the serial of the certificate that was renewed, so that every use of a proof can be found (decision D14).
+    `proof` is `join_token`, `enrolment_key`, `kubernetes`, `unix`, `renewal`, `expired_svid` or `self`; `proof_detail`
+    names the token's hash, the key's id, the selectors that were shown, or the serial of the certificate that was
+    renewed, so that every use of a proof can be found (decision D14).
     """
 
     serial: str

@@ -120,6 +120,7 @@ def _confine(
     mode: str, config: MeshConfig, service: Service, enrolment: Path | None, state: Path, run_dir: Path
 ) -> None:
     """Put the process's hygiene in force; the folders that it will write in must be there first. Raises MeshError."""
+    from certs.enrolment import Enrolment, KubernetesToken, UnixSocket
     from certs.store import ensure_private_dir
     from sidecar.admin.client import make_run_folder
     from sidecar.admin.workload_socket import make_folder
@@ -132,7 +133,10 @@ def _confine(
     folders = [state, run_dir, *(Path(listen.path).parent for listen in listens if listen.unix)]
     if service.workload_api is not None:
         folders.append(make_folder(service.workload_api))
+    proof = Enrolment.load(Path(enrolment or config.ca.enrolment)).proof
     read = [*config.files, enrolment or config.ca.enrolment]
+    if isinstance(proof, KubernetesToken | UnixSocket):
+        read.append(proof.path)
     hygiene.apply(hygiene.Folders.around(read=read, write=logs, folders=folders), hygiene.Mode(mode))
 
 

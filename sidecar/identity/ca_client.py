@@ -63,7 +63,9 @@ class Trust:
 
 
 async def dial_tcp(address: str) -> trio.abc.Stream:
-    """A TCP connection to `host:port`. Raises OSError."""
+    """A TCP connection to `host:port`, or one to `unix:/path`. Raises OSError."""
+    if address.startswith("unix:"):
+        return await trio.open_unix_socket(address.removeprefix("unix:"))
     host, _, port = address.rpartition(":")
     return await trio.open_tcp_stream(host.strip("[]"), int(port))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from certs.bundle import BundleSet, TrustBundle
-from certs.enrolment import Enrolment
+from certs.enrolment import Enrolment, UnixSocket
 from certs.errors import MeshError
 from certs.source import Source
 from certs.svid import X509Svid
@@ -84,7 +84,14 @@ class Holdings:
         The CA is known by the bundle we hold, else by the one we kept, else by the roots that the enrolment file pins.
         """
         bundle = self.bundle() or await self.disk(self.state.load_bundle)
-        return await self._connect(Trust(self.enrolment.trust_domain, bundle, self.enrolment.root_sha256), None)
+        trust, proof = Trust(self.enrolment.trust_domain, bundle, self.enrolment.root_sha256), self.enrolment.proof
+        address = f"unix:{proof.path}" if isinstance(proof, UnixSocket) else self._address
+        return await connect(address, trust, None, self.clock, self._dial)
+
+    def expired_svid(self) -> X509Svid | None:
+        """The SVID in hand that has ended, None where there is none."""
+        svid = self.svids.current if self.svids.number else None
+        return svid if svid is not None and self.valid_svid() is None else None
 
     async def _connect(self, trust: Trust, svid: X509Svid | None) -> CaSession:
         return await connect(self._address, trust, svid, self.clock, self._dial)
