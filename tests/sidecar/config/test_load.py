@@ -80,6 +80,7 @@ services:
       - from: shop/old
         port: raw
     health: {listen: "0.0.0.0:9090"}
+    workload_api: {listen: unix:/run/mesh/orders/api.sock, allow_uids: [1000]}
     timeouts: {connect: 1s, request_head: 3s, response_head: 4s, idle: 4m, keep_alive: 6s, tcp_idle: 2h,
                pool_idle_app: 7s, pool_idle_peer: 8s, lame_duck: 9s, drain: 0s, slow: 6s, detect: 1s}
     limits: {head_bytes: 64KiB, head_lines: 50, connections: 9, pending: 250ms, connections_per_peer: 7,
