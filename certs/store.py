@@ -66,6 +66,15 @@ def read_guarded(path: Path) -> bytes:
     return _read(path, stat.S_IWGRP | stat.S_IWOTH)
 
 
+def read_key(path: Path) -> bytes:
+    """The content of a regular file that belongs to us (or root), that others cannot read, and nobody else write.
+
+    Its group may read it: Kubernetes gives the files of a secret to root, and to the group of the pod (`fsGroup`).
+    Symbolic links are followed and the file they lead to is judged. Raises PrivateFileUnavailable.
+    """
+    return _read(path, stat.S_IWGRP | stat.S_IXGRP | stat.S_IRWXO)
+
+
 def ensure_private_dir(path: Path) -> None:
     """Make sure that this folder exists and is ours alone (0700); its parents are made likewise where they are missing.
 

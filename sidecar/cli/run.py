@@ -71,7 +71,8 @@ def run(
         if command:
             raise Failure("--with-app and a command of your own exclude each other.", "Leave one out.", Code.USAGE)
         command = chosen.run
-    _check_enrolment(enrolment, config)
+    if chosen.identity_source is None:
+        _check_enrolment(enrolment, config)
     state = state or default_state_dir() / chosen.name
     run_dir = run_dir or run_folder()
     confine = partial(_confine, hygiene, config, chosen, enrolment, state, run_dir)
@@ -120,7 +121,6 @@ def _confine(
     mode: str, config: MeshConfig, service: Service, enrolment: Path | None, state: Path, run_dir: Path
 ) -> None:
     """Put the process's hygiene in force; the folders that it will write in must be there first. Raises MeshError."""
-    from certs.enrolment import Enrolment, KubernetesToken, UnixSocket
     from certs.store import ensure_private_dir
     from sidecar.admin.client import make_run_folder
     from sidecar.admin.workload_socket import make_folder
@@ -133,11 +133,21 @@ def _confine(
     folders = [state, run_dir, *(Path(listen.path).parent for listen in listens if listen.unix)]
     if service.workload_api is not None:
         folders.append(make_folder(service.workload_api))
-    proof = Enrolment.load(Path(enrolment or config.ca.enrolment)).proof
-    read = [*config.files, enrolment or config.ca.enrolment]
-    if isinstance(proof, KubernetesToken | UnixSocket):
-        read.append(proof.path)
+    read = [*config.files, *_proofs(service, enrolment or Path(config.ca.enrolment))]
     hygiene.apply(hygiene.Folders.around(read=read, write=logs, folders=folders), hygiene.Mode(mode))
+
+
+def _proofs(service: Service, enrolment: Path) -> list[str | Path]:
+    """The files by which we come by our identity. Raises MeshError."""
+    from certs.enrolment import Enrolment, KubernetesToken, UnixSocket
+
+    source = service.identity_source
+    if source is None:
+        proof = Enrolment.load(enrolment).proof
+        return [enrolment, *([proof.path] if isinstance(proof, KubernetesToken | UnixSocket) else [])]
+    if source.files is not None:
+        return [source.files.cert, source.files.key, source.files.bundle]
+    return [source.workload_api.path] if source.workload_api is not None else []
 
 
 def _run(

@@ -32,7 +32,9 @@ from sidecar.config.schema import Inbound, MeshConfig, Outbound, Route, Rule, Se
 
 RESTART: Final = "it is fixed when a sidecar starts: restart it, or take the change back"
 # Who we are, whom we trust, and what is opened once in the life of the process. Keys of the file, then of the service.
-_FIXED: Final = frozenset(("trust_domain", "ca", "identity", "health", "access_log", "audit", "workload_api"))
+_FIXED: Final = frozenset((
+    "trust_domain", "ca", "identity", "identity_source", "health", "access_log", "audit", "workload_api",
+))  # fmt: skip
 _NEXT_START: Final = frozenset(("run", "env"))  # of a command that runs already: said, not acted on
 _OF_THE_FILE: Final = ("trust_domain", "ca")  # the rest of it is in its services already
 _ORDERED: Final = (Rule, Route)  # the first that matches decides

@@ -385,6 +385,23 @@ class Outbound:
 
 
 @dataclass(frozen=True, slots=True)
+class IdentityFiles:
+    """PEM files that somebody else renews. They are read again when they change, all three as of one moment."""
+
+    cert: FilePath = described("The certificate, and after it the CAs above it but for the root.")
+    key: FilePath = described("Its private key, not encrypted; nobody else may be able to read it but our group.")
+    bundle: FilePath = described("The roots of our trust domain, as PEM or as SPIFFE's JWK Set.")
+
+
+@dataclass(frozen=True, slots=True)
+class IdentitySource:
+    """Where the identity comes from, if not from our CA: exactly one of these."""
+
+    workload_api: Socket | None = described("The Workload API of another agent, as `unix:/run/spire/agent.sock`.", None)
+    files: IdentityFiles | None = described("Files that somebody else renews.", None)
+
+
+@dataclass(frozen=True, slots=True)
 class WorkloadApi:
     """The SPIFFE Workload API for the application: whoever may ask gets the service's certificate *with its key*."""
 
@@ -403,6 +420,10 @@ class Service:
     name: str = described("The key under `services`.", hidden=True)
     identity: SpiffeId = described(
         "`service`, `namespace/service` or a SPIFFE ID.", filled="the key, in the mesh's namespace"
+    )
+    identity_source: IdentitySource | None = described(
+        "Where the identity comes from: another agent's Workload API, or files. Absent: from the CA, by enrolment.",
+        None,
     )
     address: HostName = described("Host under which peers reach its sidecar.", "127.0.0.1")
     run: Command = described(

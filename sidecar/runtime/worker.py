@@ -29,6 +29,9 @@ from sidecar.admin.api import serve_admin
 from sidecar.admin.health import serve_health
 from sidecar.admin.workload_socket import serve_workload_api
 from sidecar.config.diff import RESTART, Change, diff, fixed
+from sidecar.identity.from_files import FromFiles
+from sidecar.identity.from_workload_api import FromWorkloadApi
+from sidecar.identity.given import Held, Keeper
 from sidecar.identity.rotator import IdentityConfig, Rotator
 from sidecar.identity.status import IdentityStatus
 from sidecar.identity.workload_api import FetchJwt
@@ -109,22 +112,8 @@ class Worker:
         self.orders = Orders()
         self.drain: Drain | None = None  # once it is under way
         self._gate: MtlsGate | None = None
-        path = enrolment or (Path(config.ca.enrolment) if config.ca.enrolment else None)
-        if path is None:
-            raise WrongEnrolment("no enrolment file: name one with --enrolment, or `ca.enrolment` in the configuration")
-        proof = Enrolment.load(path)
-        if proof.spiffe_id != self.service.identity:
-            raise WrongEnrolment(f"{path} is for {proof.spiffe_id}, but {service} is {self.service.identity}")
+        self._rotator = self._keeper(enrolment, state_dir)
         ensure_private_dir(state_dir)
-        address = str(config.ca.address) if config.ca.address is not None else ""
-        self._rotator = Rotator(
-            IdentityConfig(proof, state_dir, address),
-            self.svids,
-            self.bundles,
-            self.clock,
-            random.random,
-            self.identity_status,
-        )
         self.recorder = make_recorder(
             self.service,
             instance=self.instance,
@@ -140,6 +129,26 @@ class Worker:
             if config_path is not None
             else None
         )
+
+    def _keeper(self, enrolment: Path | None, state_dir: Path) -> Keeper:
+        """Whoever is to keep our identity. Raises WrongEnrolment, InvalidEnrolment, PrivateFileUnavailable."""
+        source = self.service.identity_source
+        sources = (self.svids, self.bundles, self.clock)
+        if source is not None:
+            held = Held(self.service.identity, *sources, self.identity_status)
+            if source.workload_api is not None:
+                return FromWorkloadApi(held, source.workload_api.path, random.random)
+            assert source.files is not None  # `lint` sees to it
+            return FromFiles(held, *(Path(path) for path in (source.files.cert, source.files.key, source.files.bundle)))
+        path = enrolment or (Path(self.config.ca.enrolment) if self.config.ca.enrolment else None)
+        if path is None:
+            raise WrongEnrolment("no enrolment file: name one with --enrolment, or `ca.enrolment` in the configuration")
+        proof, service = Enrolment.load(path), self.service
+        if proof.spiffe_id != service.identity:
+            raise WrongEnrolment(f"{path} is for {proof.spiffe_id}, but {service.name} is {service.identity}")
+        address = str(self.config.ca.address) if self.config.ca.address is not None else ""
+        config = IdentityConfig(proof, state_dir, address)
+        return Rotator(config, self.svids, self.bundles, self.clock, random.random, self.identity_status)
 
     # ---- what others ask -------------------------------------------------------------------------------------------
 

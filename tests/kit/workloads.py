@@ -47,6 +47,7 @@ class ServedApi:
         self.jwt_key: ec.EllipticCurvePrivateKey = new_key()
         self.now = now
         self.asked: list[tuple[str, ...]] = []
+        self.jwt = self._jwt
         self.svids: Source[X509Svid] = Source("SVID")
         self.bundles: Source[BundleSet] = Source("bundle")
         self._spoken = WorkloadApi(Address(f"unix:{self.path}", 0), allow_uids)
@@ -91,8 +92,8 @@ class ServedApi:
         with self._scope:
             async with trio.open_nursery() as nursery:
                 await nursery.start(
-                    serve_workload_api, self._spoken, self.svids, self.bundles, self._jwt, SystemClock(),
-                    Log(fd=self._log.fileno(), human=False),
+                    serve_workload_api, self._spoken, self.svids, self.bundles, lambda audience: self.jwt(audience),
+                    SystemClock(), Log(fd=self._log.fileno(), human=False),
                 )  # fmt: skip
                 self._ready.set()
 

@@ -34,6 +34,7 @@ defaults:
 services:
   orders:
     identity: elsewhere/orders
+    identity_source: {workload_api: unix:/run/spire/agent.sock}
     address: Orders.Internal
     run: ./orders --port 8080 "a b"
     env: {PORT: 8080, EMPTY: "", QUOTED: "no"}
@@ -93,6 +94,7 @@ TEAM = """\
 services:
   bills:
     address: 10.0.0.7
+    identity_source: {files: {cert: /run/id/tls.crt, key: /run/id/tls.key, bundle: /run/id/ca.crt}}
     inbound:
       - {name: first, app: "127.0.0.1:8001"}
       - {name: second, port: 9443, app: "127.0.0.1:8001"}
