@@ -80,6 +80,9 @@ class FromWorkloadApi:
         while True:
             try:
                 async with self._open(path, b"") as answers:
+                    with trio.fail_after(ANSWER_SECONDS):  # the first message is immediate, by the standard
+                        take(await self._first(answers))
+                    failures = 0
                     async for answer in answers:
                         take(answer)
                         failures = 0
@@ -94,7 +97,16 @@ class FromWorkloadApi:
             with trio.move_on_after(wait):
                 await self._nudge.wait()
 
+    async def _first(self, answers: AsyncGenerator[bytes, None]) -> bytes:
+        async for answer in answers:
+            return answer
+        raise NotOurs(f"the agent at {self._socket} ended the stream")
+
     def _complain(self, error: Exception, ours: bool) -> None:
+        if isinstance(error, trio.TooSlowError):
+            error = NotOurs(f"the agent at {self._socket} says nothing")
+        elif isinstance(error, OSError):
+            error = NotOurs(f"the agent at {self._socket}: {error.strerror or error}")
         if ours:
             self._held.fail(error)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -193,3 +194,18 @@ def test_two_places_are_a_mistake(place: Path, capsys: pytest.CaptureFixture[str
         assert run_command(["check", "-f", str(config)]) != 0
         captured = capsys.readouterr()
         assert "an identity comes from one place" in captured.out + captured.err
+
+
+def test_an_agent_that_says_nothing_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sidecar.identity.from_workload_api.ANSWER_SECONDS", 0.2)
+    api = ServedApi(place, time.time())
+    api.path.parent.mkdir()
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(api.path))
+        silent.listen()
+
+        async def story(client: Client) -> None:
+            await client.until(lambda: "says nothing" in client.status.current.last_error)
+
+        play(api, story)
+    api._log.close()
