@@ -421,10 +421,6 @@ class Service:
     identity: SpiffeId = described(
         "`service`, `namespace/service` or a SPIFFE ID.", filled="the key, in the mesh's namespace"
     )
-    identity_source: IdentitySource | None = described(
-        "Where the identity comes from: another agent's Workload API, or files. Absent: from the CA, by enrolment.",
-        None,
-    )
     address: HostName = described("Host under which peers reach its sidecar.", "127.0.0.1")
     run: Command = described(
         "Command that `mesh up` starts once the sidecar is ready: a list, or a line split like a shell's.", ()
@@ -438,6 +434,10 @@ class Service:
     health: Health = described("Probes and metrics.", factory=Health)
     workload_api: WorkloadApi | None = described(
         "Serve the SPIFFE Workload API to the application; absent for not.", None
+    )
+    identity_source: IdentitySource | None = described(
+        "Where the identity comes from: another agent's Workload API, or files. Absent: from the CA, by enrolment.",
+        None,
     )
     timeouts: Timeouts = described("Over the defaults.", factory=Timeouts)
     limits: Limits = described("Over the defaults.", factory=Limits)

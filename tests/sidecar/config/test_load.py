@@ -208,7 +208,7 @@ def test_rules_are_named_by_their_place_and_name_listeners_not_ports(everything:
 
 
 def test_places_are_kept_for_explain(everything: MeshConfig) -> None:
-    assert str(everything.services["bills"].inbound[1].where) == "team/bills.yaml:6"
+    assert str(everything.services["bills"].inbound[1].where) == "team/bills.yaml:7"
     where = everything.services["orders"].where
     assert where == Where("mesh.yaml", EVERYTHING.split("\n").index("  orders:") + 1, 3)
     assert everything.files == ("mesh.yaml", "team/bills.yaml")
