@@ -1,6 +1,6 @@
 """Certificates as the CA issues them, before other TLS stacks and before a linter: in both roles, and by the letter.
 
-BoringSSL and Chromium meet them in the bench (`tests/bench/peers/envoy.py`) and in `test_http2_clients.py`.
+Chromium, which is a client only, meets them in `test_http2_clients.py`.
 """
 
 from __future__ import annotations

