@@ -163,7 +163,8 @@ def serve(
     try:
         trio.run(run, config, passphrase, on_ready)
     except OSError as error:
-        raise CaError(f"cannot listen on {listen or settings.address}: {error.strerror or error}") from error
+        where = error.filename or listen or settings.address
+        raise CaError(f"cannot listen on {where}: {error.strerror or error}") from error
 
 
 @ca.command("renew-issuer", cls=CaCommand)

@@ -98,7 +98,7 @@ class CaServer:
         health = await self.health()
         if not health.ready:
             raise IssuerUnusable("; ".join(health.reasons))
-        listeners = await trio.open_tcp_listeners(self.config.port, host=self.config.host)
+        doors = await self._open_doors()
         api = Api(
             self.authority, self.store, self.bundles, self.clock, self.health,
             beat=self.config.watch_beat, metrics=self.metrics, scrape=self.scrape, denylists=self.denylists,
@@ -111,11 +111,20 @@ class CaServer:
             nursery.start_soon(self._follow_store)
             nursery.start_soon(self._warn)
             nursery.start_soon(self._look_after_store)
-            await nursery.start(trio.serve_listeners, lambda stream: self._serve(stream, api), listeners)
-            if self.config.socket is not None:
-                socket_listener = trio.SocketListener(trio.socket.from_stdlib_socket(listen_on(self.config.socket)))
-                nursery.start_soon(trio.serve_listeners, lambda stream: self._serve(stream, api), [socket_listener])
-            task_status.started(_address_of(listeners[0]))
+            await nursery.start(trio.serve_listeners, lambda stream: self._serve(stream, api), doors)
+            task_status.started(_address_of(doors[0]))
+
+    async def _open_doors(self) -> list[trio.SocketListener]:
+        """TCP first, then the Unix socket, if there is to be one. Raises OSError."""
+        doors = await trio.open_tcp_listeners(self.config.port, host=self.config.host)
+        if self.config.socket is not None:
+            try:
+                doors.append(trio.SocketListener(trio.socket.from_stdlib_socket(listen_on(self.config.socket))))
+            except BaseException:
+                for door in doors:
+                    door.socket.close()
+                raise
+        return doors
 
     async def health(self) -> Health:
         """The CA's health now, store included."""

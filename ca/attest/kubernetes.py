@@ -19,7 +19,8 @@ import trio
 
 from ca.attest.clusters import KubernetesCluster
 from ca.attest.proof import Attested, KubernetesProof, nothing_to_settle
-from ca.errors import ProofRefused
+from ca.bucket import Bucket
+from ca.errors import ProofRefused, TooManyIssuances
 from ca.https import HttpsClient, HttpsUrl, OutsideUnavailable
 from ca.selectors import choose
 from ca.store.base import Store
@@ -34,6 +35,7 @@ AGAIN_SECONDS = 10.0  # between two fetches for the sake of an unknown key
 STALE_SECONDS = 86400.0
 LEEWAY = 60.0
 MAX_KEYS = 100
+QUESTIONS_PER_SECOND, QUESTIONS_AT_ONCE = 50.0, 500.0  # TokenReviews; half of what we issue
 MAX_TOKEN_FILE = 16 * 1024
 _USER = "system:serviceaccount:"
 _EXTRA = {"pod": "authentication.kubernetes.io/pod-name", "pod-uid": "authentication.kubernetes.io/pod-uid",
@@ -53,14 +55,20 @@ class _KeySet:
 
 @dataclass(slots=True)
 class Kubernetes:
-    """The judge of such tokens; it keeps the keys of issuers."""
+    """The judge of such tokens; it keeps the keys of issuers.
+
+    A token can be made up by anybody who reaches us, so questions to clusters come from a bucket of their own.
+    """
 
     clock: Clock
+    _questions: Bucket = field(default_factory=lambda: Bucket(QUESTIONS_PER_SECOND, QUESTIONS_AT_ONCE))
     _sets: dict[str, _KeySet] = field(default_factory=dict)
     _fetching: trio.Lock = field(default_factory=trio.Lock)
 
     async def attest(self, store: StoreThreads, proof: KubernetesProof, now: float) -> Attested:
-        """Judge a token, and find the entry that it fits. Raises ProofRefused, OutsideUnavailable, StoreUnavailable."""
+        """Judge a token, and find the entry that it fits. Raises ProofRefused, OutsideUnavailable,
+        TooManyIssuances, StoreUnavailable.
+        """
         clusters, entries = await store.call(_look_up, store.store)
         if not clusters:
             raise ProofRefused("a Kubernetes token was presented; this CA knows no cluster: `mesh ca cluster add`")
@@ -77,6 +85,8 @@ class Kubernetes:
         _check_audience(cluster, jwt.audience())
         jwt.check_times(now, LEEWAY)
         if cluster.mode == "review":
+            if (wait := self._questions.take(self.clock.monotonic())) > 0:
+                raise TooManyIssuances(wait)
             return await _review(cluster, token)
         if jwt.text("iss").rstrip("/") != cluster.url.rstrip("/"):
             issuer = jwt.text("iss")[:120]

@@ -12,7 +12,8 @@ import trio
 
 from ca.attest.clusters import KubernetesCluster
 from ca.attest.proof import KubernetesProof
-from ca.errors import DamagedCa, InvalidEntry, ProofRefused
+from ca.bucket import Bucket
+from ca.errors import DamagedCa, InvalidEntry, ProofRefused, TooManyIssuances
 from ca.https import HttpsUrl, OutsideUnavailable
 from ca.store.base import Cluster
 from certs.keys import new_key
@@ -219,6 +220,21 @@ def test_of_several_clusters_the_one_that_is_named_or_issued_it(told: Any) -> No
         assert "name its cluster" in await refusal(office, cluster.token(iss="https://nobody.example"))
 
     told("oidc", story)
+
+
+def test_made_up_tokens_do_not_become_a_flood_of_questions(told: Any) -> None:
+    async def story(office: Office, cluster: FakeCluster) -> None:
+        office.authority._kubernetes._questions = Bucket(1.0, 2.0)
+        forged = dataclasses.replace(cluster, key=new_key()).token()
+        for _ in range(2):
+            await refusal(office, forged)
+        for _ in range(3):
+            await refusal(office, forged, TooManyIssuances)
+        assert len(cluster.own_tokens) == 2
+        office.clock.now += 1
+        assert await enrol(office, cluster.token())
+
+    told("review", story)
 
 
 def test_a_ca_that_knows_no_cluster_says_so() -> None:

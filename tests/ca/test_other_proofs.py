@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,12 @@ import trio
 
 from ca.attest.proof import ExpiredProof, SocketProof, parse_proof
 from ca.attest.socket_peer import SocketPeer, listen_on, peer_of
+from ca.config import CaSettings, ServeConfig
+from ca.create import create_ca
 from ca.entries import Entry
 from ca.errors import BadRequest, ProofRefused, Revoked
 from ca.revocation import draw_up
+from ca.server import serve
 from ca.store.base import Revocation
 from certs.csr import make_csr
 from certs.enrolment import challenge_message
@@ -75,6 +79,14 @@ def test_what_others_could_have_put_there_is_not_listened_on(tmp_path: Path) -> 
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError):
         listen_on(tmp_path / "file")
+
+
+def test_a_socket_that_cannot_be_opened_ends_the_start_in_words(tmp_path: Path) -> None:
+    """Not as a traceback: `mesh ca serve --socket` in a folder that is not there."""
+    create_ca(tmp_path / "ca", CaSettings(DEMO, kdf_rounds=10), b"pass", time.time())
+    config = ServeConfig(tmp_path / "ca", port=0, socket=tmp_path / "nowhere" / "ca.sock")
+    with pytest.raises(FileNotFoundError):
+        trio.run(serve, config, b"pass", lambda *_: None)
 
 
 def with_selectors(office: Office, *selectors: str, expired_for: float = 0.0) -> Entry:

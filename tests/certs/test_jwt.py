@@ -14,6 +14,8 @@ import jwt as pyjwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import given
+from hypothesis import strategies as st
 
 from certs.bundle import BundleSet, JwtKey, TrustBundle
 from certs.errors import InvalidBundle
@@ -103,6 +105,10 @@ def raw(header: bytes, claims: bytes) -> str:
     return f"{encode_base64url(header)}.{encode_base64url(claims)}.{encode_base64url(b'x' * 64)}"
 
 
+def raw_parts(parts: list[bytes]) -> str:
+    return ".".join(map(encode_base64url, parts))
+
+
 HEADER = b'{"alg":"ES256","kid":"k1"}'
 BAD: list[tuple[str, str, str]] = [
     ("empty", "", "malformed"),
@@ -155,6 +161,12 @@ BAD: list[tuple[str, str, str]] = [
 @pytest.mark.parametrize(("token", "reason"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
 def test_a_token_that_is_not_good_is_refused_by_that_name(token: str, reason: str) -> None:
     assert judge(token) == reason
+
+
+@given(st.text(max_size=80) | st.lists(st.binary(max_size=40), min_size=3, max_size=3).map(raw_parts))
+def test_any_text_is_refused(text: str) -> None:
+    """No text that nobody signed is a token."""
+    assert judge(text)
 
 
 def test_a_clock_that_is_a_little_slow_is_excused_and_an_end_is_an_end() -> None:
