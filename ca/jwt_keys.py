@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from ca.config import ISSUER_TTL, load_settings
 from ca.errors import DamagedCa, IssuerUnusable, SlotTaken
-from ca.roots import key_file
+from ca.roots import key_file, load_issuer
 from ca.signers import CA_BACKDATE
 from ca.slots import Activate, Life, Prepare, Retire, Step, next_step
 from ca.store.base import JwtSlot, Store
@@ -77,8 +77,10 @@ class JwtKeys:
     def renew(self, now: float, *, revoke: bool) -> tuple[str, tuple[str, ...]]:
         """Let another key take over now; with `revoke` a fresh one, and all others are worth nothing from here on.
 
-        Its kid, and the kids that are revoked. Raises StoreUnavailable, KeyUnavailable.
+        Its kid, and the kids that are revoked. Raises StoreUnavailable, KeyUnavailable: a key is never made under a
+        passphrase that does not open the issuing CA's, for the server would not open it.
         """
+        load_issuer(self.directory, self.store, self.passphrase)
         prepared = next((key for key in self.store.jwt_keys() if key.state == "prepared"), None)
         if prepared is not None and revoke:
             self.store.set_jwt_key_state(prepared.kid, "revoked", now)
