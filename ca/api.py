@@ -5,6 +5,7 @@
     GET  /v1/health     ready or not, and why        POST /v1/renew       the next one, over mTLS with the current one
     GET  /v1/metrics    for Prometheus               POST /v1/watch       bundle and time, as they change (`ca.watch`)
     GET  /v1/crl        revoked serials, RFC 5280    GET  /v1/log/head    the signed end of the log (`ca.checkpoints`)
+    POST /v1/jwt        a JWT-SVID, over mTLS
 
 Bodies are JSON objects. An error is `{"error": short name, "detail": what to do}`; refusals hold nothing secret, and
 what is a fault of ours is told to the log, not to the caller.
@@ -25,6 +26,7 @@ from urllib.parse import parse_qs
 from cryptography import x509
 
 from ca.attest.proof import parse_proof
+from ca.attest.socket_peer import SocketPeer
 from ca.authority import Authority, Issued
 from ca.checkpoints import export_head
 from ca.errors import (
@@ -43,6 +45,7 @@ from ca.errors import (
 )
 from ca.federating import Federated
 from ca.health import Health
+from ca.https import OutsideUnavailable
 from ca.metrics import CONTENT_TYPE, CaMetrics
 from ca.revocation import SignedDenylist
 from ca.rotating import RenewOrder
@@ -51,6 +54,7 @@ from ca.watch import BEAT_SECONDS, Watch, Watcher
 from certs.bundle import BundleSet, TrustBundle
 from certs.enrolment import InvalidEnrolment, check_entry_name
 from certs.errors import InvalidCsr, MeshError
+from certs.jwt import InvalidJwt
 from certs.source import Source
 from certs.spiffe import SpiffeId
 from sidecar.net.clock import Clock
@@ -64,6 +68,7 @@ STATUS: Mapping[type[MeshError], int] = {
     BadRequest: 400,
     InvalidCsr: 400,
     InvalidEnrolment: 400,
+    InvalidJwt: 400,
     ProofRefused: 401,
     ClientCertificateNeeded: 401,
     RenewalRefused: 403,
@@ -73,10 +78,13 @@ STATUS: Mapping[type[MeshError], int] = {
     TooManyIssuances: 429,
     IssuerUnusable: 503,
     StoreUnavailable: 503,
+    OutsideUnavailable: 503,
     TemplateViolation: 500,
     CaError: 500,
 }
 _OURS = 500  # statuses from here on are faults of ours: logged in full; the caller learns the name alone
+
+_FAILED = ("the CA failed; its log says why", "the CA cannot verify this proof now; its log says why")
 
 _log = logging.getLogger("mesh.ca")
 
@@ -87,6 +95,8 @@ class Caller:
 
     chain: tuple[x509.Certificate, ...] = ()
     spiffe_id: SpiffeId | None = None
+    on_socket: SocketPeer | None = None
+    """Who it is by the kernel's word, on the CA's own Unix socket."""
 
 
 class Api:
@@ -130,6 +140,7 @@ class Api:
             ("POST", "/v1/challenge"): self._challenge,
             ("POST", "/v1/enrol"): self._enrol,
             ("POST", "/v1/renew"): self._renew,
+            ("POST", "/v1/jwt"): self._jwt,
         }
 
     async def handle(self, request: Request) -> Response:
@@ -181,12 +192,17 @@ class Api:
 
     async def _enrol(self, request: Request) -> Response:
         document = request.json()
-        issued = await self._authority.enrol(_csr(document), parse_proof(document.get("proof")))
+        shown = peer.selectors if (peer := _caller(request).on_socket) is not None else ()
+        issued = await self._authority.enrol(_csr(document), parse_proof(document.get("proof"), shown))
         return self._issued(issued)
 
     async def _renew(self, request: Request) -> Response:
         issued = await self._authority.renew(_csr(request.json()), _caller(request).chain)
         return self._issued(issued)
+
+    async def _jwt(self, request: Request) -> Response:
+        token = await self._authority.issue_jwt(request.json().get("audience"), _caller(request).chain)
+        return Response.of_json(200, {"token": token, "now": self._clock.wall()}, ((b"cache-control", b"no-store"),))
 
     async def _watch(self, request: Request, channel: Channel) -> None:
         caller = _caller(request)
@@ -235,7 +251,7 @@ class Api:
         if allowed:
             allow = ((b"allow", ", ".join(allowed).encode()),)
             return Response.error(405, "method_not_allowed", f"use {' or '.join(allowed)}", allow)
-        return Response.error(404, "not_found", "see /v1/time, bundle, health, challenge, enrol, renew and watch")
+        return Response.error(404, "not_found", "see /v1/time, bundle, health, challenge, enrol, renew, jwt and watch")
 
 
 def refusal(error: MeshError, request: Request) -> Response:
@@ -243,12 +259,13 @@ def refusal(error: MeshError, request: Request) -> Response:
     status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
     caller = _caller(request).spiffe_id or "a caller without certificate"
     if status >= _OURS:
-        surprise = None if isinstance(error, StoreUnavailable | IssuerUnusable) else error  # those explain themselves
+        known = isinstance(error, StoreUnavailable | IssuerUnusable | OutsideUnavailable)
+        surprise = None if known else error  # those explain themselves
         _log.error("%s %s from %s failed: %s", request.method, request.path, caller, error, exc_info=surprise)
         if isinstance(error, StoreUnavailable):
             detail = error.advice
         else:
-            detail = str(error) if isinstance(error, IssuerUnusable) else "the CA failed; its log says why"
+            detail = str(error) if isinstance(error, IssuerUnusable) else _FAILED[isinstance(error, OutsideUnavailable)]
         return Response.error(status, error.name, detail)
     _log.warning("%s %s from %s refused: %s: %s", request.method, request.path, caller, error.name, error)
     headers: Headers = ()

@@ -14,19 +14,22 @@ from dataclasses import dataclass
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from ca.attest import enrolment_key, join_token, svid
-from ca.attest.proof import Attested, Proof, TokenProof
+from ca.attest import enrolment_key, expired, join_token, socket_peer, svid
+from ca.attest.kubernetes import Kubernetes
+from ca.attest.proof import Attested, ExpiredProof, KeyProof, KubernetesProof, Proof, SocketProof, TokenProof
 from ca.bucket import Bucket
 from ca.entries import DEFAULT_TTL
-from ca.errors import Revoked, TooManyIssuances
+from ca.errors import IssuerUnusable, Revoked, TooManyIssuances
+from ca.jwt_keys import JwtKeys
 from ca.revocation import SignedDenylist
 from ca.signers import Issuer
-from ca.store.base import Issuance
+from ca.store.base import Issuance, JwtIssuance
 from ca.store.threads import StoreThreads
 from ca.template import SERIAL_BYTES, Template, draw_up, sign
 from ca.validate import check_signed
 from certs.bundle import BundleSet, root_hash
 from certs.csr import parse_csr
+from certs.jwt_svid import LIFETIME, check_audience, make_jwt_svid
 from certs.keys import PrivateKey, PublicKey
 from certs.source import Source
 from certs.spiffe import SpiffeId, TrustDomain, ca_id
@@ -60,6 +63,8 @@ class Authority:
         entropy: Callable[[int], bytes] = os.urandom,
         bucket: Bucket | None = None,
         denylists: Source[SignedDenylist] | None = None,
+        jwt_keys: JwtKeys | None = None,
+        jwt_ttl: float = LIFETIME,
     ) -> None:
         self.trust_domain = trust_domain
         self.issuer = issuer
@@ -69,7 +74,11 @@ class Authority:
         self._entropy = entropy
         self._bucket = bucket or Bucket()
         self._denylists = denylists
+        self._jwt_keys = jwt_keys
+        self._jwt_ttl = jwt_ttl
+        self._jwt_bucket = Bucket()  # of its own: tokens never keep anybody from a certificate
         self._challenges = enrolment_key.Challenges(entropy(32))
+        self._kubernetes = Kubernetes(clock)
 
     def challenge(self, entry: str) -> enrolment_key.Challenge:
         """A nonce for an enrolment key to sign, for any name of an entry."""
@@ -78,16 +87,30 @@ class Authority:
     async def enrol(self, csr_der: bytes, proof: Proof) -> Issued:
         """A first certificate.
 
-        Raises InvalidCsr, ProofRefused, TokenUsed, Revoked, TooManyIssuances, IssuerUnusable, StoreUnavailable.
+        Raises InvalidCsr, ProofRefused, TokenUsed, Revoked, TooManyIssuances, IssuerUnusable, StoreUnavailable,
+        OutsideUnavailable.
         """
-        csr, now = parse_csr(csr_der), self._clock.wall()
-        if isinstance(proof, TokenProof):
-            attested = await join_token.attest(self._store, proof, now)
-        else:
-            attested = await enrolment_key.attest(
-                self._store, self._challenges, self.trust_domain, proof, csr_der, now
-            )
-        return await self._issue(csr.public_key, attested)
+        csr = parse_csr(csr_der)
+        return await self._issue(csr.public_key, await self._attest(proof, csr_der))
+
+    async def _attest(self, proof: Proof, csr_der: bytes) -> Attested:
+        now, store = self._clock.wall(), self._store
+        match proof:
+            case TokenProof():
+                return await join_token.attest(store, proof, now)
+            case KeyProof():
+                return await enrolment_key.attest(store, self._challenges, self.trust_domain, proof, csr_der, now)
+            case KubernetesProof():
+                return await self._kubernetes.attest(store, proof, now)
+            case SocketProof():
+                return await socket_peer.attest(store, proof)
+            case ExpiredProof():
+                attested, (serial, *issuers) = await expired.attest(
+                    store, self._challenges, self.trust_domain, self._bundles.current, proof, csr_der, now
+                )
+                if (revoked := self.why_revoked(attested.entry.spiffe_id, serial, issuers)) is not None:
+                    raise revoked
+                return attested
 
     async def renew(self, csr_der: bytes, chain: svid.Chain) -> Issued:
         """The next certificate for whoever shows the current one. Raises RenewalRefused, and otherwise as `enrol`."""
@@ -114,6 +137,30 @@ class Authority:
                 return Revoked(f"certificate {serial} of {spiffe_id} is revoked. Make a new key and enrol again")
             case "issuer":
                 return Revoked(f"the issuing CA of certificate {serial} is revoked. Make a new key and enrol again")
+
+    async def issue_jwt(self, audience: object, chain: svid.Chain) -> str:
+        """A JWT-SVID for whoever shows this certificate, for these audiences.
+
+        Raises InvalidJwt (the audience), RenewalRefused, Revoked, TooManyIssuances, IssuerUnusable, StoreUnavailable.
+        """
+        wanted, now = check_audience(audience), self._clock.wall()
+        attested = await svid.attest(self._store, self._bundles.current, chain, now)
+        serial, *issuers = (f"{one.serial_number:x}" for one in chain)
+        identity = attested.entry.spiffe_id
+        if (revoked := self.why_revoked(identity, serial, issuers)) is not None:
+            raise revoked
+        if (wait := self._jwt_bucket.take(self._clock.monotonic())) > 0:
+            raise TooManyIssuances(wait)
+        if self._jwt_keys is None:
+            raise IssuerUnusable("this CA signs no JWT-SVIDs")
+        signer = await self._store.call(self._jwt_keys.signer, now)
+        lifetime = min(self._jwt_ttl, signer.ends_at - now)
+        token = make_jwt_svid(identity, wanted, signer.kid, signer.key, now, lifetime)
+        ends = float(int(now + lifetime))
+        issuance = JwtIssuance(identity.text, attested.entry.id, wanted, signer.kid, now, ends, serial)
+        if not await self._store.call(self._store.store.record_jwt, issuance):
+            raise Revoked(f"{identity} was revoked while its token was being made")
+        return token
 
     async def issue_own(self, key: PrivateKey, ttl: float = DEFAULT_TTL) -> X509Svid:
         """The certificate under which the CA itself serves, recorded like any other. Raises as `enrol`."""

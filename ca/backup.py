@@ -119,7 +119,9 @@ def _keys(directory: Path, store: Store) -> list[Path]:
     live = [slot for slot in store.slots() if slot.has_key and slot.state not in ("retired", "revoked")]
     rotation = store.rotation()
     waiting = () if rotation is None else parse_waiting(rotation)[:1]
-    return [key_file(directory, sha256) for sha256 in (*(slot.sha256 for slot in live), *map(root_hash, waiting))]
+    tokens = [key.kid for key in store.jwt_keys() if key.state not in ("retired", "revoked")]
+    names = (*(slot.sha256 for slot in live), *map(root_hash, waiting), *tokens)
+    return [key_file(directory, name) for name in names]
 
 
 def _check_restored(workshop: Path, store: SqliteStore, settings: CaSettings, manifest: dict[str, Any]) -> None:

@@ -6,8 +6,9 @@ the first line follows 64 zeros. So the text that was stored is the text that is
 and `sha256sum` is all that an outsider needs to follow the chain.
 
 Kinds: `issued` · `slot` (a signing key changed its state) · `revoked`, `unrevoked` · `entry_added`, `entry_removed` ·
-`key_added`, `key_revoked` · `token_made`, `token_used` · `rotation` (`ca.rotation`) ·
-`federation_added`, `federation_removed`, `federated_bundle` · `migrated`, `restored`.
+`key_added`, `key_revoked` · `token_made`, `token_used` · `jwt_key` (as `slot`), `jwt_issued` · `cluster_added`,
+`cluster_removed` · `rotation` (`ca.rotation`) · `federation_added`, `federation_removed`, `federated_bundle` ·
+`migrated`, `restored`.
 """
 
 from __future__ import annotations

@@ -256,6 +256,8 @@ class _Replay:
 
     def __init__(self) -> None:
         self.slots: dict[str, str] = {}
+        self.jwt_keys: dict[str, str] = {}
+        self.clusters: set[str] = set()
         self.entries: set[str] = set()
         self.revoked: set[tuple[str, str]] = set()
 
@@ -264,6 +266,12 @@ class _Replay:
         match facts["kind"]:
             case "slot":
                 self.slots[facts["slot"]] = facts["state"]
+            case "jwt_key":
+                self.jwt_keys[facts["kid"]] = facts["state"]
+            case "cluster_added":
+                self.clusters.add(facts["cluster"])
+            case "cluster_removed":
+                self.clusters.discard(facts["cluster"])
             case "entry_added":
                 self.entries.add(facts["entry"])
             case "entry_removed":
@@ -276,10 +284,15 @@ class _Replay:
     def differences(self, store: Store) -> Iterator[str]:
         """Where a table says something that the log does not."""
         slots = {slot.sha256: str(slot.state) for slot in store.slots()}
-        for sha256 in sorted({*slots, *self.slots}):
-            said, logged = slots.get(sha256, "missing"), self.slots.get(sha256, "unknown")
-            if said != logged:
-                yield f"signing key {sha256[:16]} is {said} in its table and {logged} in the log"
+        jwt_keys = {key.kid: str(key.state) for key in store.jwt_keys()}
+        for found, known in ((slots, self.slots), (jwt_keys, self.jwt_keys)):
+            for name in sorted({*found, *known}):
+                said, logged = found.get(name, "missing"), known.get(name, "unknown")
+                if said != logged:
+                    yield f"signing key {name[:16]} is {said} in its table and {logged} in the log"
+        clusters = {cluster.name for cluster in store.clusters()}
+        for name in sorted(clusters ^ self.clusters):
+            yield f"cluster {name} {'is there, yet was never added' if name in clusters else 'is gone without a line'}"
         entries = {entry.id for entry in store.entries()}
         for entry in sorted(entries ^ self.entries):
             yield f"entry {entry} {'lives, yet was never added' if entry in entries else 'is gone without a line'}"

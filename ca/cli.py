@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from cryptography import x509
 
+from ca.cli_clusters import cluster
 from ca.cli_common import (
     CaCommand,
     Domain,
@@ -29,9 +30,11 @@ from ca.cli_common import (
     table,
     to_paste,
 )
+from ca.cli_enrolment import enrolment
 from ca.cli_entries import entry, key, token
 from ca.cli_external import csr, import_
 from ca.cli_federation import facts, federation
+from ca.cli_jwt import JwtTtl, renew_jwt_key
 from ca.cli_keep import backup, crl, log, restore
 from ca.cli_rotate import rotate_root
 from ca.config import DEFAULT_ADDRESS, CaSettings, ServeConfig, load_settings
@@ -44,6 +47,7 @@ from ca.signers import ISSUER_TTL, ROOT_TTL
 from ca.store.base import Ack, Store
 from ca.tree import chain_facts, draw, has_issuer, next_change, next_words
 from certs.bundle import TrustBundle
+from certs.jwt_svid import LIFETIME
 from certs.keys import KEY_KINDS
 from certs.spiffe import TrustDomain
 
@@ -51,7 +55,7 @@ if TYPE_CHECKING:
     from ca.server import CaServer
 
 NO_ISSUER = "there is no issuing CA yet: `mesh ca csr`, let your PKI sign it, then `mesh ca import`"
-before_serving: list[Callable[[Path], None]] = []  # called with the directory, once the passphrase has been read
+before_serving: list[Callable[[Path, Path | None], None]] = []  # called once the passphrase has been read
 
 
 @click.group("ca")
@@ -130,9 +134,15 @@ def init(
 
 @ca.command(cls=CaCommand)
 @click.option("--listen", type=HostPort(), help="Address to listen on.  [default: as given to init, 127.0.0.1:17012]")
+@click.option(
+    "--socket", type=click.Path(path_type=Path), help="Also a Unix socket, where local callers enrol by their user id."
+)
+@click.option("--jwt-ttl", type=JwtTtl(), default=LIFETIME, help="Lifetime of JWT-SVIDs, 10s to 1h.  [default: 5m]")
 @passphrase_option
 @dir_option
-def serve(listen: str | None, passphrase_file: Path | None, directory: Path) -> None:
+def serve(
+    listen: str | None, jwt_ttl: float, socket: Path | None, passphrase_file: Path | None, directory: Path
+) -> None:
     """Serve the CA until SIGTERM or Ctrl-C. One line on standard output says that it is ready; the log is on stderr.
 
     \b
@@ -147,18 +157,19 @@ def serve(listen: str | None, passphrase_file: Path | None, directory: Path) -> 
     settings = load_settings(directory)
     host, _, port = (listen or settings.address).rpartition(":")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
-    config = ServeConfig(directory, host.strip("[]"), int(port))
+    config = ServeConfig(directory, host.strip("[]"), int(port), jwt_ttl=jwt_ttl, socket=socket)
 
     def on_ready(server: CaServer, address: str) -> None:
         click.echo(f"ca ready on {address} (trust domain {server.settings.trust_domain})")
 
     passphrase = read_passphrase(passphrase_file, new=False)
     for act in before_serving:
-        act(directory)
+        act(directory, socket)
     try:
         trio.run(run, config, passphrase, on_ready)
     except OSError as error:
-        raise CaError(f"cannot listen on {listen or settings.address}: {error.strerror or error}") from error
+        where = error.filename or listen or settings.address
+        raise CaError(f"cannot listen on {where}: {error.strerror or error}") from error
 
 
 @ca.command("renew-issuer", cls=CaCommand)
@@ -279,6 +290,9 @@ ca.add_command(log)
 ca.add_command(crl)
 ca.add_command(rotate_root)
 ca.add_command(federation)
+ca.add_command(renew_jwt_key)
 ca.add_command(entry)
 ca.add_command(token)
 ca.add_command(key)
+ca.add_command(enrolment)
+ca.add_command(cluster)

@@ -42,24 +42,46 @@ def entry() -> None:
 @click.argument("service")
 @click.option("--dns", "dns_names", multiple=True, metavar="NAME", help="A DNS name for its certificates; repeatable.")
 @click.option("--ttl", type=Duration(), default=DEFAULT_TTL, help="Lifetime of its certificates.  [default: 24h]")
+@click.option(
+    "--selector", "selectors", multiple=True, metavar="SELECTOR",
+    help="What a proof must show, as k8s:ns:shop, k8s:sa:orders or unix:uid:1000; repeatable, all must hold.",
+)
+@click.option(
+    "--expired-for", type=Duration(), default=0.0,
+    help="How long after its end a certificate still proves who asks, at most 7d.  [default: not at all]",
+)
 @dir_option
 @output_option
-def add(service: str, dns_names: tuple[str, ...], ttl: float, directory: Path, output: str) -> None:
+def add(
+    service: str,
+    dns_names: tuple[str, ...],
+    ttl: float,
+    selectors: tuple[str, ...],
+    expired_for: float,
+    directory: Path,
+    output: str,
+) -> None:
     """Let SERVICE have an identity. SERVICE is a name, namespace/name, or a whole SPIFFE ID.
 
     \b
     Examples:
       mesh ca entry add orders
       mesh ca entry add shop/orders --dns orders.internal --ttl 7d
+      mesh ca entry add orders --selector k8s:cluster:prod --selector k8s:ns:shop --selector k8s:sa:orders
+      mesh ca entry add laptop --selector unix:uid:1000 --expired-for 7d
     """
     with opened(directory) as (settings, store):
         identity = parse_identity(service, settings.trust_domain)
-        added = register(store, settings.trust_domain, NewEntry(identity, dns_names, ttl), time.time())
-    lines = [
-        f"added {added.id}  {added.spiffe_id}",
-        f"next: {to_paste(f'key {added.id}', directory)}     (a reusable key)",
-        f"or:   {to_paste(f'token {added.id}', directory)}   (good for one sidecar, once)",
-    ]
+        added = register(
+            store, settings.trust_domain, NewEntry(identity, dns_names, ttl, selectors, expired_for), time.time()
+        )
+    lines = [f"added {added.id}  {added.spiffe_id}"]
+    if selectors:
+        how = "kubernetes" if selectors[0][0] == "k" else "socket"
+        lines.append(f"next: {to_paste(f'enrolment {added.id} --{how} …', directory)}")
+    else:
+        lines.append(f"next: {to_paste(f'key {added.id}', directory)}     (a reusable key)")
+        lines.append(f"or:   {to_paste(f'token {added.id}', directory)}   (good for one sidecar, once)")
     print_result(output, _document(added, ()), lines)
 
 
@@ -106,6 +128,8 @@ def show(name: str, directory: Path, output: str) -> None:
     lines = [
         f"{found.id}  {found.spiffe_id}",
         f"DNS names {', '.join(found.dns_names) or '-'}; certificates live {format_duration(found.ttl)}",
+        *(f"selector {selector}" for selector in found.selectors),
+        *([f"expired certificates are accepted for {format_duration(found.expired_for)}"] if found.expired_for else []),
         *table(("KEY", "MADE BY", "MADE AT", "STATE"), rows, "no enrolment keys"),
     ]
     print_result(output, _document(found, keys), lines)
@@ -238,6 +262,8 @@ def _document(item: Entry, keys: tuple[EnrolmentKeyRecord, ...]) -> dict[str, An
         "dns_names": list(item.dns_names),
         "ttl_seconds": item.ttl,
         "created_at": item.created_at,
+        "selectors": list(item.selectors),
+        "expired_for_seconds": item.expired_for,
         "keys": [
             {"id": one.key_id, "origin": one.origin, "created_at": one.created_at, "revoked_at": one.revoked_at}
             for one in keys

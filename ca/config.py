@@ -10,6 +10,7 @@ from ca.durations import DAY
 from ca.errors import DamagedCa, NoCa
 from certs.enrolment import check_address
 from certs.errors import IdentityError, PrivateFileUnavailable
+from certs.jwt_svid import LIFETIME
 from certs.keys import KEY_KINDS
 from certs.spiffe import TrustDomain
 from certs.store import read_private
@@ -90,9 +91,13 @@ class ServeConfig:
     directory: Path
     host: str = "127.0.0.1"
     port: int = 17012
+    socket: Path | None = None
+    """A Unix socket on which callers of this machine enrol by who they are; None for none."""
+
     connections: int = 4096  # each sidecar holds one watch and now and then a second connection
     handshake_timeout: float = 5.0  # decision D8
     svid_ttl: float = 24 * 3600.0
+    jwt_ttl: float = LIFETIME
     bundle_poll: float = 1.0  # how soon a change made by another process is on its way; D10 allows 5 s
     checkpoint_every: float = 10.0  # how long a line of the log may be without a signed head above it
     denylist_every: float = 600.0  # how often it is signed anew while nothing changes; at 3600 s sidecars alarm (D10)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ca.config import ENROLMENT_DIR, KEYS_DIR, SETTINGS_FILE, STORE_FILE, CaSettings
 from ca.errors import CaExists
+from ca.jwt_keys import JwtKeys
 from ca.roots import key_path, load_bundle, slot_of
 from ca.signers import ISSUER_TTL, ROOT_TTL, check_lifetimes, make_issuer, make_root
 from ca.store.base import Store
@@ -87,6 +88,7 @@ def _build(directory: Path, settings: CaSettings, passphrase: bytes, now: float,
     save_key(key_path(directory, issuer), issuer_key, passphrase, settings.kdf_rounds)
     write_private(directory / SETTINGS_FILE, settings.to_json())
     store = SqliteStore(directory / STORE_FILE, create=True)
+    JwtKeys(directory, store, passphrase).round(now)
     store.add_slot(slot_of(root, "root", now))
     store.add_slot(slot_of(issuer, "issuer", now, root=root_hash(root)))
     return store

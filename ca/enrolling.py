@@ -9,14 +9,17 @@ from ca.attest.join_token import TOKEN_BYTES, new_token
 from ca.entries import JOIN_TOKEN_TTL, EnrolmentKeyRecord, Entry, NewEntry, check_entry, entry_id
 from ca.roots import load_bundle
 from ca.store.base import Store
-from certs.enrolment import Enrolment, EnrolmentKey, JoinToken, Proof
+from certs.enrolment import Enrolment, EnrolmentKey, JoinToken, KubernetesToken, Proof, UnixSocket
 from certs.spiffe import SpiffeId, TrustDomain
 
 
 def register(store: Store, trust_domain: TrustDomain, new: NewEntry, now: float) -> Entry:
     """Add an entry. Raises InvalidEntry."""
     check_entry(new, trust_domain)
-    entry = Entry(entry_id(new.spiffe_id, os.urandom(4)), new.spiffe_id, new.dns_names, new.ttl, now)
+    entry = Entry(
+        entry_id(new.spiffe_id, os.urandom(4)), new.spiffe_id, new.dns_names, new.ttl, now, new.selectors,
+        new.expired_for,
+    )  # fmt: skip
     store.add_entry(entry)
     return entry
 
@@ -38,6 +41,11 @@ def grant_key(store: Store, entry: Entry, ca_address: str, now: float) -> Enrolm
 def key_id(key: EnrolmentKey) -> str:
     """By what the CA knows this key: the SHA-256 of its public half, in hex."""
     return hashlib.sha256(key.public_bytes).hexdigest()
+
+
+def describe(store: Store, entry: Entry, ca_address: str, proof: KubernetesToken | UnixSocket) -> Enrolment:
+    """A file for a sidecar that proves who it is by where it runs; it holds no secret."""
+    return _enrolment(store, entry, ca_address, proof)
 
 
 def _enrolment(store: Store, entry: Entry, ca_address: str, proof: Proof) -> Enrolment:

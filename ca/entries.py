@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from ca.durations import DAY, HOUR, format_duration
 from ca.errors import InvalidEntry, UnknownEntry
+from ca.selectors import check_selectors
 from certs.errors import InvalidSpiffeId
 from certs.spiffe import SpiffeId, TrustDomain, workload_id
 
@@ -22,6 +23,7 @@ MAX_TTL = 7 * DAY  # decision D17: seven days can be set per entry, for opaque T
 MIN_TTL = 20.0  # two renewals, which are never within 10 s of each other (D17); tests scale time down to this
 JOIN_TOKEN_TTL = HOUR
 MAX_JOIN_TOKEN_TTL = 7 * DAY
+MAX_EXPIRED = 7 * DAY
 MAX_DNS_NAMES = 64
 DEFAULT_NAMESPACE = "default"
 
@@ -36,6 +38,8 @@ class NewEntry:
     spiffe_id: SpiffeId
     dns_names: tuple[str, ...] = ()
     ttl: float = DEFAULT_TTL
+    selectors: tuple[str, ...] = ()
+    expired_for: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,11 @@ class Entry:
     dns_names: tuple[str, ...]
     ttl: float
     created_at: float
+    selectors: tuple[str, ...] = ()
+    """What a proof that yields selectors has to yield, all of it (`ca.selectors`); empty where none will do."""
+
+    expired_for: float = 0.0
+    """How long after its end, in seconds, a certificate still proves who asks for the next one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +100,9 @@ def check_entry(new: NewEntry, trust_domain: TrustDomain) -> NewEntry:
         raise InvalidEntry("a DNS name is given twice")
     for name in new.dns_names:
         check_dns_name(name)
+    if not (math.isfinite(new.expired_for) and 0 <= new.expired_for <= MAX_EXPIRED):
+        raise InvalidEntry("an expired certificate may be accepted for at most 7d after its end")
+    check_selectors(new.selectors)
     return new
 
 

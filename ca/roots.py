@@ -21,7 +21,7 @@ from ca.errors import DamagedCa, IssuerUnusable
 from ca.signers import CA_BACKDATE, ISSUER_TTL, Issuer, make_issuer
 from ca.slots import IN_BUNDLE, Life, SlotKind, SlotState
 from ca.store.base import Slot, Store
-from certs.bundle import TrustBundle, root_hash
+from certs.bundle import JwtKey, TrustBundle, root_hash
 from certs.keys import PrivateKey, load_key, make_key, public_bytes, save_key
 from certs.spiffe import TrustDomain
 
@@ -108,10 +108,13 @@ def load_slot(directory: Path, slots: Iterable[Slot], slot: Slot, passphrase: by
 
 
 def load_bundle(store: Store, trust_domain: TrustDomain) -> TrustBundle:
-    """The trust bundle as it is now: every root that is prepared, active or retiring (S3: overlap is plain union)."""
+    """The trust bundle as it is now: every root, and every key of JWT-SVIDs, that is prepared, active or
+    retiring (S3: overlap is plain union).
+    """
     sequence = store.bundle_sequence()  # read first: a change in between makes this bundle too new, never too old
     roots = [certificate_of(slot) for slot in store.slots() if slot.kind == "root" and slot.state in IN_BUNDLE]
-    return TrustBundle(trust_domain, tuple(roots), sequence, REFRESH_HINT)
+    jwt_keys = tuple(JwtKey(key.kid, key.public_der) for key in store.jwt_keys() if key.state in IN_BUNDLE)
+    return TrustBundle(trust_domain, tuple(roots), sequence, REFRESH_HINT, jwt_keys)
 
 
 def key_path(directory: Path, certificate: x509.Certificate) -> Path:

@@ -4,10 +4,10 @@ In order: the store and the issuing CA are opened (a wrong passphrase ends here)
 CAs has missed is made up for, the bundle is published, the CA issues its own certificate (an expired root ends here),
 the health is judged, and only then does anybody hear "ready". From then on these tasks run: the listener;
 `_keep_own_svid`, which renews our certificate at half of its life; `_keep_schedule`, which prepares, activates and
-retires issuing CAs; `_keep_rotation`, which takes a rotation of the root from phase to phase, and tells sidecars to
-renew; `_keep_checkpoints`, which signs the head of the log; `_follow_store`, which picks up what other processes (`mesh
-ca …`) change; `_look_after_store`, which notices a full disk and its end; `_warn`, which says loudly what is about to
-end. A new certificate or bundle is a new TLS context; connections keep the one they began with.
+retires issuing CAs and keys of JWT-SVIDs; `_keep_rotation`, which takes a rotation of the root from phase to phase,
+and tells sidecars to renew; `_keep_checkpoints`, which signs the head of the log; `_follow_store`, which picks up what
+other processes (`mesh ca …`) change; `_look_after_store`, which notices a full disk and its end; `_warn`, which says
+loudly what is about to end. A new certificate or bundle is a new TLS context; connections keep the one they began with.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from __future__ import annotations
 import logging
 import random
 import signal
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -24,6 +26,7 @@ from cryptography import x509
 from OpenSSL import SSL
 
 from ca.api import Api, Caller
+from ca.attest.socket_peer import listen_on, peer_of
 from ca.authority import Authority
 from ca.bucket import Bucket
 from ca.checkpoints import checkpoint_if_due
@@ -32,6 +35,7 @@ from ca.crls import Crls
 from ca.errors import CaError, IssuerUnusable
 from ca.federating import Federator
 from ca.health import Health, judge, warnings
+from ca.jwt_keys import JwtKeys
 from ca.metrics import CaMetrics
 from ca.revocation import SignedDenylist, draw_up
 from ca.roots import active_slot, load_bundle, load_issuer
@@ -75,6 +79,7 @@ class CaServer:
     clock: Clock
     authority: Authority
     schedule: Schedule
+    jwt_keys: JwtKeys
     bundles: Source[BundleSet] = field(default_factory=lambda: Source("trust bundle"))
     svids: Source[X509Svid] = field(default_factory=lambda: Source("certificate of the CA"))
     denylists: Source[SignedDenylist] = field(default_factory=lambda: Source("denylist"))
@@ -107,7 +112,7 @@ class CaServer:
         if not health.ready:
             raise IssuerUnusable("; ".join(health.reasons))
         await self.federator.publish()
-        listeners = await trio.open_tcp_listeners(self.config.port, host=self.config.host)
+        doors = await self._open_doors()
         api = Api(
             self.authority, self.store, self.bundles, self.clock, self.health,
             beat=self.config.watch_beat, metrics=self.metrics, scrape=self.scrape, denylists=self.denylists,
@@ -122,8 +127,20 @@ class CaServer:
             nursery.start_soon(self._follow_store)
             nursery.start_soon(self._warn)
             nursery.start_soon(self._look_after_store)
-            await nursery.start(trio.serve_listeners, lambda stream: self._serve(stream, api), listeners)
-            task_status.started(_address_of(listeners[0]))
+            await nursery.start(trio.serve_listeners, lambda stream: self._serve(stream, api), doors)
+            task_status.started(_address_of(doors[0]))
+
+    async def _open_doors(self) -> list[trio.SocketListener]:
+        """TCP first, then the Unix socket, if there is to be one. Raises OSError."""
+        doors = await trio.open_tcp_listeners(self.config.port, host=self.config.host)
+        if self.config.socket is not None:
+            try:
+                doors.append(trio.SocketListener(trio.socket.from_stdlib_socket(listen_on(self.config.socket))))
+            except BaseException:
+                for door in doors:
+                    door.socket.close()
+                raise
+        return doors
 
     async def health(self) -> Health:
         """The CA's health now, store included."""
@@ -168,7 +185,7 @@ class CaServer:
                 transport,
                 self._context,
                 api.handle,
-                identify=self._identify,
+                identify=partial(self._identify, transport.socket),
                 duplex=api.duplex,
                 limits=LIMITS,
                 handshake_seconds=self.config.handshake_timeout,
@@ -176,12 +193,11 @@ class CaServer:
         finally:
             self._connections -= 1
 
-    def _identify(self, stream: TlsStream) -> Caller:
+    def _identify(self, connection: trio.socket.SocketType, stream: TlsStream) -> Caller:
         """Who finished this handshake. Raises InvalidSvid, UntrustedSvid; nobody at all is fine."""
         chain = stream.peer_chain()
-        if not chain:
-            return Caller()
-        return Caller(chain, verify_chain(chain, self.bundles.current, self.clock.wall()))
+        spiffe_id = verify_chain(chain, self.bundles.current, self.clock.wall()) if chain else None
+        return Caller(chain, spiffe_id, peer_of(connection) if connection.family == socket.AF_UNIX else None)
 
     async def _keep_own_svid(self) -> None:
         failures = 0
@@ -221,7 +237,9 @@ class CaServer:
 
     async def keep_schedule_once(self) -> None:
         """Prepare, activate and retire what is due; sign with what is active now. Raises CaError, KeyUnavailable."""
-        if await self.store.call(self.schedule.round, self.clock.wall()):
+        now = self.clock.wall()
+        moved = [*await self.store.call(self.schedule.round, now), *await self.store.call(self.jwt_keys.round, now)]
+        if moved:
             await self.follow_store_once()
 
     async def _keep_rotation(self) -> None:
@@ -328,6 +346,8 @@ def open_server(
         if schedule.round(clock.wall()) or turned:
             issuer = load_issuer(config.directory, opened, passphrase)
         schedule.destroy_keys()
+        jwt_keys = JwtKeys(config.directory, opened, passphrase)
+        jwt_keys.round(clock.wall())
         threads = StoreThreads(opened)
         bundles: Source[BundleSet] = Source("trust bundle")
         bundles.publish(BundleSet((load_bundle(opened, settings.trust_domain),)))
@@ -335,10 +355,11 @@ def open_server(
         denylists: Source[SignedDenylist] = Source("denylist")
         denylists.publish(draw_up(opened, settings.trust_domain, issuer, clock.wall()))
         authority = Authority(
-            settings.trust_domain, issuer, threads, bundles, clock, bucket=Bucket(), denylists=denylists
-        )
+            settings.trust_domain, issuer, threads, bundles, clock, bucket=Bucket(), denylists=denylists,
+            jwt_keys=jwt_keys, jwt_ttl=config.jwt_ttl,
+        )  # fmt: skip
         return CaServer(
-            config, settings, issuer, threads, clock, authority, schedule, bundles, denylists=denylists
+            config, settings, issuer, threads, clock, authority, schedule, jwt_keys, bundles, denylists=denylists
         )
     except BaseException:
         opened.close()

@@ -16,28 +16,42 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, load_der_public_key
 
 from certs.errors import InvalidBundle, InvalidSvid
+from certs.jwk import parse_public_jwk, public_jwk
+from certs.jwt import algorithms_of
+from certs.keys import public_bytes
 from certs.spiffe import TrustDomain
 from certs.svid import check_signer, parse_certificate
 
+MAX_KID = 256
 MAX_BUNDLE_BYTES = 1 << 20  # a root is about 1 KiB as JWK; nobody has a thousand of them
 DEFAULT_REFRESH_SECONDS = 300  # SPIFFE_Trust_Domain_and_Bundle.md 4.1.2: without a hint, about five minutes
 
 _KNOWN_KTY = ("EC", "RSA", "OKP")
-_CURVES = {"secp256r1": "P-256", "secp384r1": "P-384"}
+
+
+@dataclass(frozen=True, slots=True)
+class JwtKey:
+    """A key that may have signed JWT-SVIDs of its trust domain. `der` is its SubjectPublicKeyInfo."""
+
+    kid: str
+    der: bytes
 
 
 @dataclass(frozen=True)
 class TrustBundle:
-    """The roots of one trust domain. `sequence` grows at each change; `refresh_hint` is in seconds, None if unsaid."""
+    """The roots of one trust domain, and the keys of its JWT-SVIDs.
+
+    `sequence` grows at each change; `refresh_hint` is in seconds, None if unsaid.
+    """
 
     trust_domain: TrustDomain
     roots: tuple[x509.Certificate, ...]
     sequence: int = 0
     refresh_hint: int | None = None
+    jwt_keys: tuple[JwtKey, ...] = ()
 
     @classmethod
     def parse_jwks(cls, trust_domain: TrustDomain, data: bytes) -> TrustBundle:
@@ -47,15 +61,27 @@ class TrustBundle:
         if not isinstance(entries, list):
             raise InvalidBundle("the bundle has no list `keys`")
         roots = [_parse_root(entry) for entry in entries if _is_x509_svid(entry)]
-        sequence = _parse_count(document, "spiffe_sequence") or 0
-        return cls(trust_domain, tuple(dict.fromkeys(roots)), sequence, _parse_count(document, "spiffe_refresh_hint"))
+        jwt_keys = tuple(_parse_jwt_key(entry) for entry in entries if _is_jwt_svid(entry))
+        if len({key.kid for key in jwt_keys}) != len(jwt_keys):
+            raise InvalidBundle("two jwt-svid entries have the same `kid`")
+        sequence, hint = _parse_count(document, "spiffe_sequence") or 0, _parse_count(document, "spiffe_refresh_hint")
+        return cls(trust_domain, tuple(dict.fromkeys(roots)), sequence, hint, jwt_keys)
 
     def to_jwks(self) -> bytes:
         """The bundle as SPIFFE's JWK Set: compact JSON, the same bytes for the same bundle. Raises InvalidBundle."""
-        document: dict[str, Any] = {"keys": [_jwk(root) for root in self.roots], "spiffe_sequence": self.sequence}
+        keys = [*map(_jwk, self.roots), *map(_jwt_jwk, self.jwt_keys)]
+        document: dict[str, Any] = {"keys": keys, "spiffe_sequence": self.sequence}
         if self.refresh_hint is not None:
             document["spiffe_refresh_hint"] = self.refresh_hint
         return json.dumps(document, separators=(",", ":")).encode()
+
+    def to_jwt_jwks(self) -> bytes:
+        """The keys of JWT-SVIDs alone, as a JWK Set: what the Workload API calls a JWT bundle."""
+        return json.dumps({"keys": list(map(_jwt_jwk, self.jwt_keys))}, separators=(",", ":")).encode()
+
+    def to_der(self) -> bytes:
+        """The roots as concatenated DER: what the Workload API calls an X.509 bundle."""
+        return b"".join(root.public_bytes(Encoding.DER) for root in self.roots)
 
     def to_pem(self) -> bytes:
         """The roots as concatenated PEM."""
@@ -147,6 +173,24 @@ def _is_x509_svid(entry: object) -> bool:
     return entry.get("use") == "x509-svid" and entry.get("kty") in _KNOWN_KTY
 
 
+def _is_jwt_svid(entry: dict[str, Any]) -> bool:
+    return entry.get("use") == "jwt-svid" and entry.get("kty") in _KNOWN_KTY
+
+
+def _parse_jwt_key(entry: dict[str, Any]) -> JwtKey:
+    """JWT-SVID.md section 6: a key with a `kid`, which alone says that it is meant."""
+    kid = entry.get("kid")
+    if not isinstance(kid, str) or not 0 < len(kid) <= MAX_KID:
+        raise InvalidBundle("a jwt-svid entry has no `kid`")
+    try:
+        key = parse_public_jwk(entry)
+    except ValueError as error:
+        raise InvalidBundle(f"a jwt-svid entry cannot be read: {error}") from None
+    if not algorithms_of(key):
+        raise InvalidBundle("a jwt-svid entry has a key that signs no tokens")
+    return JwtKey(kid, public_bytes(key))
+
+
 def _parse_root(entry: dict[str, Any]) -> x509.Certificate:
     if "kid" in entry:
         raise InvalidBundle("an x509-svid entry has a `kid`")
@@ -170,25 +214,16 @@ def _jwk(root: x509.Certificate) -> dict[str, Any]:
     return {"use": "x509-svid", **_key_members(root), "x5c": [base64.b64encode(der).decode("ascii")]}
 
 
+def _jwt_jwk(key: JwtKey) -> dict[str, Any]:
+    return {"use": "jwt-svid", "kid": key.kid, **public_jwk(load_der_public_key(key.der))}
+
+
 def _key_members(root: x509.Certificate) -> dict[str, str]:
-    """RFC 7518 section 6 and RFC 8037 section 2: the public key as JWK members."""
     try:
         key = root.public_key()
     except (ValueError, UnsupportedAlgorithm) as error:
         raise InvalidBundle("a root has a key of unknown type") from error
-    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _CURVES:
-        numbers, size = key.public_numbers(), (key.key_size + 7) // 8
-        members = {"x": _b64(numbers.x, size), "y": _b64(numbers.y, size)}
-        return {"kty": "EC", "crv": _CURVES[key.curve.name], **members}
-    if isinstance(key, rsa.RSAPublicKey):
-        modulus, exponent = key.public_numbers().n, key.public_numbers().e
-        return {"kty": "RSA", "n": _b64(modulus), "e": _b64(exponent)}
-    if isinstance(key, ed25519.Ed25519PublicKey):
-        raw = key.public_bytes(Encoding.Raw, PublicFormat.Raw)
-        return {"kty": "OKP", "crv": "Ed25519", "x": _b64(int.from_bytes(raw, "big"), 32)}
-    raise InvalidBundle("a root has a key that a bundle cannot express")
-
-
-def _b64(number: int, size: int | None = None) -> str:
-    raw = number.to_bytes(size or (number.bit_length() + 7) // 8, "big")
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
+    try:
+        return public_jwk(key)
+    except ValueError as error:
+        raise InvalidBundle("a root has a key that a bundle cannot express") from error

@@ -7,8 +7,9 @@ lives in a file that only its owner can read, and neither secret appears in any 
     {"version": 1, "trust_domain": "demo.mesh", "ca_address": "127.0.0.1:17012", "root_sha256": ["9f…"],
      "entry": "orders-1c2d3e4f", "spiffe_id": "spiffe://demo.mesh/ns/default/sa/orders", "join_token": "…"}
 
-`enrolment_key` (the raw 32 bytes of an Ed25519 private key, base64) takes the place of `join_token`. What the key signs
-is defined here too, because the sidecar that signs and the CA that checks must agree to the byte.
+`enrolment_key` (the raw 32 bytes of an Ed25519 private key, base64) takes the place of `join_token`. Without a secret
+are files with `kubernetes_token_file` (and perhaps `kubernetes_cluster`) or `ca_socket`: paths to what is shown. What
+the key signs is defined here too, because the sidecar that signs and the CA that checks must agree to the byte.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from certs.errors import IdentityError, InvalidSpiffeId
 from certs.spiffe import SpiffeId, TrustDomain
-from certs.store import read_private, write_private
+from certs.store import read_guarded, read_private, write_private
 
 VERSION = 1
 MAX_FILE_BYTES = 64 * 1024  # a file of ours is under 1 KiB; a hundred pinned roots still fit
@@ -42,7 +43,9 @@ _PORT = re.compile(r"[0-9]{1,5}\Z", re.ASCII)
 # what a key or a token looks like, or a good part of one: capitals, small letters and digits, all mixed
 _SECRET = re.compile(r"(?=[a-z0-9+/=_-]*[A-Z])(?=[A-Z0-9+/=_-]*[a-z])(?=[A-Za-z+/=_-]*[0-9])[A-Za-z0-9+/=_-]{12,}+")
 _COMMON_KEYS = {"version", "trust_domain", "ca_address", "root_sha256", "entry", "spiffe_id"}
-_PROOF_KEYS = {"join_token", "enrolment_key"}
+_PROOF_KEYS = {"join_token", "enrolment_key", "kubernetes_token_file", "ca_socket"}
+_OPTIONAL_KEYS = {"kubernetes_cluster"}
+_SECRETS = ("join_token", "enrolment_key")
 
 
 class InvalidEnrolment(IdentityError):
@@ -80,7 +83,23 @@ class EnrolmentKey:
         return private.sign(challenge_message(trust_domain, entry, nonce, csr_der))
 
 
-Proof = JoinToken | EnrolmentKey
+@dataclass(frozen=True, slots=True)
+class KubernetesToken:
+    """Where a projected service-account token lies, to be read anew at each use. No secret itself."""
+
+    path: str
+    cluster: str = ""
+    """Whose token it is, where the CA knows several clusters."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnixSocket:
+    """The CA's Unix socket, on which we are known by our user. No secret itself."""
+
+    path: str
+
+
+Proof = JoinToken | EnrolmentKey | KubernetesToken | UnixSocket
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +129,7 @@ class Enrolment:
         document = _read_object(data)
         if document.get("version") != VERSION or isinstance(document.get("version"), bool):
             raise InvalidEnrolment(f"version is {document.get('version')!r}; this program reads version {VERSION}")
-        if unknown := document.keys() - _COMMON_KEYS - _PROOF_KEYS:
+        if unknown := document.keys() - _COMMON_KEYS - _PROOF_KEYS - _OPTIONAL_KEYS:
             raise InvalidEnrolment(f"unknown field {sorted(unknown)[0]!r}")
         try:
             trust_domain = TrustDomain.parse(_text(document, "trust_domain"))
@@ -143,6 +162,12 @@ class Enrolment:
                 document["join_token"] = token
             case EnrolmentKey(private):
                 document["enrolment_key"] = base64.b64encode(private).decode()
+            case KubernetesToken(path, cluster):
+                document["kubernetes_token_file"] = path
+                if cluster:
+                    document["kubernetes_cluster"] = cluster
+            case UnixSocket(path):
+                document["ca_socket"] = path
         return json.dumps(document, indent=2).encode() + b"\n"
 
     def save(self, path: Path) -> None:
@@ -152,9 +177,12 @@ class Enrolment:
     @classmethod
     def load(cls, path: Path) -> Enrolment:
         """Read an enrolment file from disk. Raises InvalidEnrolment; PrivateFileUnavailable where it is
-        missing or others could read it."""
+        missing, others could write it, or, with a secret in it, read it."""
         try:
-            return cls.parse(read_private(path))
+            found = cls.parse(read_guarded(path))
+            if isinstance(found.proof, JoinToken | EnrolmentKey):
+                return cls.parse(read_private(path))
+            return found
         except InvalidEnrolment as error:
             raise InvalidEnrolment(f"{path}: {error}") from None
 
@@ -250,8 +278,19 @@ def _hashes(value: Any) -> tuple[str, ...]:
 def _proof(document: dict[str, Any]) -> Proof:
     given = sorted(document.keys() & _PROOF_KEYS)
     if len(given) != 1:
-        raise InvalidEnrolment("exactly one of 'join_token' and 'enrolment_key' is needed")
+        names = "'join_token', 'enrolment_key', 'kubernetes_token_file' and 'ca_socket'"
+        raise InvalidEnrolment(f"exactly one of {names} is needed")
     text = _text(document, given[0])
+    if "kubernetes_cluster" in document and given != ["kubernetes_token_file"]:
+        raise InvalidEnrolment("field 'kubernetes_cluster' goes with 'kubernetes_token_file'")
+    if given[0] not in _SECRETS:
+        if not text.startswith("/") or not text.isprintable() or len(text) > 4096:
+            raise InvalidEnrolment(f"field {given[0]!r} is not an absolute path")
+        if given == ["ca_socket"]:
+            return UnixSocket(text)
+        if "kubernetes_cluster" not in document:
+            return KubernetesToken(text)
+        return KubernetesToken(text, _matching(document, "kubernetes_cluster", check_entry_name))
     if given == ["join_token"]:
         if not _TOKEN.match(text):
             raise InvalidEnrolment("field 'join_token' is not a join token")

@@ -42,16 +42,37 @@ def read_private(path: Path) -> bytes:
 
     Symbolic links are followed and the file they lead to is judged. Raises PrivateFileUnavailable.
     """
+    return _read(path, _OTHERS)
+
+
+def _read(path: Path, forbidden: int) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO must not hold us up
         with os.fdopen(descriptor, "rb") as file:
-            _check_ours(path, os.fstat(file.fileno()))
+            _check_ours(path, os.fstat(file.fileno()), forbidden)
             data = file.read(MAX_PRIVATE_BYTES + 1)
     except OSError as error:
         raise PrivateFileUnavailable(f"{path}: {error.strerror}") from error
     if len(data) > MAX_PRIVATE_BYTES:
         raise PrivateFileUnavailable(f"{path} is larger than {MAX_PRIVATE_BYTES} bytes")
     return data
+
+
+def read_guarded(path: Path) -> bytes:
+    """The content of a regular file that belongs to us (or root) and that nobody else may write; others may read it.
+
+    Symbolic links are followed and the file they lead to is judged. Raises PrivateFileUnavailable.
+    """
+    return _read(path, stat.S_IWGRP | stat.S_IWOTH)
+
+
+def read_key(path: Path) -> bytes:
+    """The content of a regular file that belongs to us (or root), that others cannot read, and nobody else write.
+
+    Its group may read it: Kubernetes gives the files of a secret to root, and to the group of the pod (`fsGroup`).
+    Symbolic links are followed and the file they lead to is judged. Raises PrivateFileUnavailable.
+    """
+    return _read(path, stat.S_IWGRP | stat.S_IXGRP | stat.S_IRWXO)
 
 
 def ensure_private_dir(path: Path) -> None:
@@ -81,12 +102,12 @@ def _tighten(path: Path) -> None:
         path.chmod(0o700)
 
 
-def _check_ours(path: Path, facts: os.stat_result) -> None:
+def _check_ours(path: Path, facts: os.stat_result, forbidden: int) -> None:
     if not stat.S_ISREG(facts.st_mode):
         raise PrivateFileUnavailable(f"{path} is not a regular file")
     if facts.st_uid not in (0, os.geteuid()):
         raise PrivateFileUnavailable(f"{path} belongs to user {facts.st_uid}, not to us (user {os.geteuid()})")
-    if facts.st_mode & _OTHERS:
+    if facts.st_mode & forbidden:
         mode = stat.S_IMODE(facts.st_mode)
         raise PrivateFileUnavailable(f"{path} is open to others (mode {mode:04o}); make it private: chmod 600 {path}")
 

@@ -28,8 +28,9 @@ RevocationKind = Literal["serial", "spiffe_id"]
 class Issuance:
     """A certificate as the log has it. Times are seconds since the epoch; `number` is that of its line, from 1 up.
 
-    `proof` is `join_token`, `enrolment_key`, `renewal` or `self`; `proof_detail` names the token's hash, the key's id
-    or the serial of the certificate that was renewed, so that every use of a proof can be found (decision D14).
+    `proof` is `join_token`, `enrolment_key`, `kubernetes`, `unix`, `renewal`, `expired_svid` or `self`; `proof_detail`
+    names the token's hash, the key's id, the selectors that were shown, or the serial of the certificate that was
+    renewed, so that every use of a proof can be found (decision D14).
     """
 
     serial: str
@@ -63,6 +64,40 @@ class Slot:
     chain_pem: bytes = b""
     root: str = ""
     has_key: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class JwtSlot:
+    """A key of JWT-SVIDs and where it is in its life (`ca.slots`). `kid` is the SHA-256 of `public_der`, hex."""
+
+    kid: str
+    state: SlotState
+    public_der: bytes
+    created_at: float
+    changed_at: float
+    ends_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class JwtIssuance:
+    """A token that is about to leave. `serial` is of the certificate that it was asked for with."""
+
+    spiffe_id: str
+    entry: str
+    audience: tuple[str, ...]
+    kid: str
+    issued_at: float
+    ends_at: float
+    serial: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A Kubernetes cluster whose tokens count as proofs; `document` is JSON (`ca.attest.clusters`)."""
+
+    name: str
+    document: str
+    created_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +285,32 @@ class Store(Protocol):
 
     def next_crl_number(self, now: float) -> int:
         """A number that no CRL of ours has had, higher than all that had one (RFC 5280 section 5.2.3)."""
+
+    # ---- tokens, and whose tokens we believe
+
+    def add_jwt_key(self, key: JwtSlot) -> None:
+        """Remember a key of JWT-SVIDs; a new bundle sequence. Raises SlotTaken where one is in its state already."""
+
+    def set_jwt_key_state(self, kid: str, state: SlotState, now: float) -> None:
+        """Move a key on; one that leaves the bundle is a new bundle sequence. Raises DamagedCa, as set_slot_state."""
+
+    def activate_jwt_key(self, kid: str, now: float) -> None:
+        """Let a prepared key take over; the active one retires in the same moment."""
+
+    def jwt_keys(self) -> tuple[JwtSlot, ...]:
+        """Every key of JWT-SVIDs, oldest first."""
+
+    def record_jwt(self, token: JwtIssuance) -> bool:
+        """Append a token to the log, durably. False where its identity or certificate is revoked: nothing is kept."""
+
+    def add_cluster(self, cluster: Cluster) -> None:
+        """Believe a cluster's tokens from now on. Raises InvalidEntry where its name is taken."""
+
+    def remove_cluster(self, name: str, now: float) -> bool:
+        """Believe them no more. False where it was unknown."""
+
+    def clusters(self) -> tuple[Cluster, ...]:
+        """The clusters, by name."""
 
     # ---- acknowledgements, health, copies
 

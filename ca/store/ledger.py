@@ -116,7 +116,7 @@ def _revoked_meanwhile(db: sqlite3.Connection, issuances: Sequence[Issuance]) ->
     if not db.execute("SELECT EXISTS (SELECT 1 FROM revocations)").fetchone()[0]:
         return frozenset()
     sql = "SELECT 1 FROM revocations WHERE (kind, target) IN (VALUES ('spiffe_id', ?), ('serial', ?))"
-    renewed = ((item, item.proof_detail if item.proof == "renewal" else "") for item in issuances)
+    renewed = ((item, item.proof_detail if item.proof in ("renewal", "expired_svid") else "") for item in issuances)
     return frozenset(item.serial for item, old in renewed if db.execute(sql, (item.spiffe_id, old)).fetchone())
 
 

@@ -12,6 +12,7 @@ from ca.errors import InvalidEntry, ProofRefused, TokenUsed, UnknownEntry
 from ca.store.database import Database, log_to
 from certs.spiffe import SpiffeId
 
+_ENTRY = "id, spiffe_id, dns_names, ttl, created_at, selectors, expired_for"
 _LIVE = "EXISTS (SELECT 1 FROM entries WHERE id = entry AND removed_at IS NULL)"
 
 
@@ -21,23 +22,31 @@ class Registry(Database):
     def add_entry(self, entry: Entry) -> None:
         """See Store.add_entry."""
         names = list(entry.dns_names)
-        row = (entry.id, entry.spiffe_id.text, json.dumps(names), entry.ttl, entry.created_at)
-        facts = {"entry": entry.id, "spiffe_id": entry.spiffe_id.text, "dns_names": names, "ttl": entry.ttl}
+        selectors = list(entry.selectors)
+        row = (
+            entry.id, entry.spiffe_id.text, json.dumps(names), entry.ttl, entry.created_at, json.dumps(selectors),
+            entry.expired_for,
+        )  # fmt: skip
+        facts = {
+            "entry": entry.id, "spiffe_id": entry.spiffe_id.text, "dns_names": names, "ttl": entry.ttl,
+            "selectors": selectors, "expired_for": entry.expired_for,
+        }  # fmt: skip
         try:
             with self._write() as db:
-                db.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, NULL)", row)
+                db.execute(f"INSERT INTO entries ({_ENTRY}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)  # noqa: S608
                 log_to(db, Event(entry.created_at, "entry_added", facts))
         except sqlite3.IntegrityError:
             raise InvalidEntry(f"{entry.spiffe_id} has an entry already; see `mesh ca entry list`") from None
 
     def entry(self, entry_id: str) -> Entry | None:
         """See Store.entry."""
-        rows = self._read("SELECT * FROM entries WHERE id = ? AND removed_at IS NULL", entry_id)
+        rows = self._read(f"SELECT {_ENTRY} FROM entries WHERE id = ? AND removed_at IS NULL", entry_id)  # noqa: S608
         return _entry(rows[0]) if rows else None
 
     def entries(self) -> tuple[Entry, ...]:
         """See Store.entries."""
-        return tuple(map(_entry, self._read("SELECT * FROM entries WHERE removed_at IS NULL ORDER BY created_at, id")))
+        sql = f"SELECT {_ENTRY} FROM entries WHERE removed_at IS NULL ORDER BY created_at, id"  # noqa: S608
+        return tuple(map(_entry, self._read(sql)))
 
     def remove_entry(self, entry_id: str, now: float) -> bool:
         """See Store.remove_entry."""
@@ -114,4 +123,5 @@ def _insert_key(db: sqlite3.Connection, key: EnrolmentKeyRecord) -> None:
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:
-    return Entry(row[0], SpiffeId.parse(row[1]), tuple(json.loads(row[2])), row[3], row[4])
+    names, selectors = tuple(json.loads(row[2])), tuple(json.loads(row[5]))
+    return Entry(row[0], SpiffeId.parse(row[1]), names, row[3], row[4], selectors, row[6])

@@ -11,11 +11,19 @@ from sidecar.cli.console import list_whole
 __all__ = ["ca"]
 
 
-def confine(directory: Path) -> None:
-    """Put the hygiene of the CA's process in force (best effort); it reads and writes its directory alone."""
+def confine(directory: Path, socket: Path | None = None) -> None:
+    """Put the hygiene of the CA's process in force (best effort); it writes its directory alone, and its socket's.
+
+    It reads, besides, the folders of the tokens that it shows to clusters.
+    """
+    from ca.attest.clusters import token_files
+    from ca.cli_common import opened
     from sidecar.runtime import hygiene
 
-    found = hygiene.apply(hygiene.Folders.around(folders=[directory]))
+    with opened(directory) as (_, store):
+        tokens = token_files(store.clusters())
+    folders = [directory, *([socket.parent] if socket is not None else [])]
+    found = hygiene.apply(hygiene.Folders.around(read=tokens, folders=folders))
     log = logging.getLogger("mesh.ca")
     terms = ", ".join(f"{name} {value}" for name, value in found.in_force.items())
     log.log(logging.WARNING if found.note() else logging.INFO, "process hygiene: %s", terms)

@@ -71,7 +71,8 @@ def run(
         if command:
             raise Failure("--with-app and a command of your own exclude each other.", "Leave one out.", Code.USAGE)
         command = chosen.run
-    _check_enrolment(enrolment, config)
+    if chosen.identity_source is None:
+        _check_enrolment(enrolment, config)
     state = state or default_state_dir() / chosen.name
     run_dir = run_dir or run_folder()
     confine = partial(_confine, hygiene, config, chosen, enrolment, state, run_dir)
@@ -99,6 +100,12 @@ def default_state_dir() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "mesh"
 
 
+def _endpoint(service: Service) -> dict[str, str]:
+    """Where SPIFFE libraries look for a Workload API (SPIFFE_Workload_Endpoint.md section 4)."""
+    api = service.workload_api
+    return {} if api is None else {"SPIFFE_ENDPOINT_SOCKET": str(api.listen)}
+
+
 def _check_enrolment(enrolment: Path | None, config: MeshConfig) -> None:
     """Fail before anything starts where the file that we were told to use is not there."""
     path = enrolment or (Path(config.ca.enrolment) if config.ca.enrolment else None)
@@ -118,6 +125,7 @@ def _confine(
     """Put the process's hygiene in force; the folders that it will write in must be there first. Raises MeshError."""
     from certs.store import ensure_private_dir
     from sidecar.admin.client import make_run_folder
+    from sidecar.admin.workload_socket import make_folder
     from sidecar.runtime import hygiene
 
     ensure_private_dir(state)
@@ -125,8 +133,23 @@ def _confine(
     logs = [path for path in (service.access_log.path, service.audit.path) if path not in ("", "-")]
     listens = [each.listen for each in service.outbound if each.listen is not None]
     folders = [state, run_dir, *(Path(listen.path).parent for listen in listens if listen.unix)]
-    read = [*config.files, enrolment or config.ca.enrolment]
+    if service.workload_api is not None:
+        folders.append(make_folder(service.workload_api))
+    read = [*config.files, *_proofs(service, enrolment or Path(config.ca.enrolment))]
     hygiene.apply(hygiene.Folders.around(read=read, write=logs, folders=folders), hygiene.Mode(mode))
+
+
+def _proofs(service: Service, enrolment: Path) -> list[str | Path]:
+    """The files by which we come by our identity. Raises MeshError."""
+    from certs.enrolment import Enrolment, KubernetesToken, UnixSocket
+
+    source = service.identity_source
+    if source is None:
+        proof = Enrolment.load(enrolment).proof
+        return [enrolment, *([proof.path] if isinstance(proof, KubernetesToken | UnixSocket) else [])]
+    if source.files is not None:
+        return [source.files.cert, source.files.key, source.files.bundle]
+    return [source.workload_api.path] if source.workload_api is not None else []
 
 
 def _run(
@@ -159,7 +182,7 @@ def _run(
             config_path=file,
         )
 
-    env: Mapping[str, str] = {**os.environ, **service.env}
+    env: Mapping[str, str] = {**os.environ, **_endpoint(service), **service.env}
     try:
         return trio.run(partial(supervise, serve, command, env, confine))
     except WrongEnrolment as error:

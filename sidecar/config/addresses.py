@@ -60,6 +60,14 @@ def endpoint_of(scalar: Scalar, scope: Scope) -> Address:
     return address_of(scalar, scope)
 
 
+def socket_of(scalar: Scalar, scope: Scope) -> Address:
+    """`unix:` and the path of a socket. Raises BadValue."""
+    address = endpoint_of(scalar, scope)
+    if not address.unix:
+        raise BadValue(f"{quoted(scalar.text)} is not a Unix socket", f"write {UNIX}/run/mesh/api.sock")
+    return address
+
+
 def read_socket_path(path: str) -> str:
     """The path of a Unix socket. Raises BadValue."""
     if path.startswith("//"):

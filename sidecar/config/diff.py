@@ -32,7 +32,9 @@ from sidecar.config.schema import Inbound, MeshConfig, Outbound, RateLimit, Rout
 
 RESTART: Final = "it is fixed when a sidecar starts: restart it, or take the change back"
 # Who we are, whom we trust, and what is opened once in the life of the process. Keys of the file, then of the service.
-_FIXED: Final = frozenset(("trust_domain", "ca", "identity", "health", "access_log", "audit"))
+_FIXED: Final = frozenset((
+    "trust_domain", "ca", "identity", "identity_source", "health", "access_log", "audit", "workload_api",
+))  # fmt: skip
 _NEXT_START: Final = frozenset(("run", "env"))  # of a command that runs already: said, not acted on
 _OF_THE_FILE: Final = ("trust_domain", "ca")  # the rest of it is in its services already
 _ORDERED: Final = (Rule, Route)  # the first that matches decides
@@ -84,6 +86,8 @@ def _fields(path: str, specs: Sequence[FieldSpec], old: Any, new: Any, *, fixed:
 
 def _values(path: str, shape: Shape, a: Any, b: Any, *, fixed: bool) -> Iterator[Change]:
     match shape:
+        case Record() if a is None or b is None:  # a block that may be absent, and on one side is
+            yield Change(path, f"{_show(shape, a)} → {_show(shape, b)}", fixed)
         case Record(cls):
             yield from _fields(path, fields_of(cls), a, b, fixed=fixed)
         case Many(Record(cls), _):
@@ -122,7 +126,7 @@ def _table(path: str, a: Any, b: Any) -> Iterator[Change]:
 def _key(item: Any) -> str:
     if isinstance(item, Route):
         return " ".join((*item.methods, item.path.text))
-    return str(item.name)
+    return str(getattr(item, "name", ""))
 
 
 def _brief(item: Any) -> str:
@@ -143,7 +147,7 @@ def _show(shape: Shape, value: Any) -> str:
         case Many(inner, _):
             return f"[{', '.join(_show(inner, each) for each in value)}]"
         case Record():
-            return _brief(value) or "{}"
+            return "none" if value is None else _brief(value) or "{}"
         case HeaderTable():
             return f"[{', '.join(map(str, value))}]"
         case CommandLine():

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from certs.errors import InvalidSpiffeId, MeshError
 from certs.spiffe import SpiffeId, TrustDomain, workload_id
-from sidecar.config.addresses import address_of, endpoint_of, host_of, ip_of, network_of
+from sidecar.config.addresses import address_of, endpoint_of, host_of, ip_of, network_of, socket_of
 from sidecar.config.document import Scalar
 from sidecar.config.plain import BadValue, Scope, quoted, text_of
 from sidecar.config.posture import MOMENT_SCHEMA, read_moment, show_moment
@@ -170,6 +170,12 @@ KINDS: Final[Mapping[str, Kind]] = {
         "host:port, or unix:/path",
         endpoint_of,
         {"type": "string", "pattern": r"^(unix:/.{1,106}|(\[[0-9A-Fa-f:.]+\]|[^:\[\]]+):[0-9]{1,5})$"},
+    ),
+    "socket": Kind(
+        "unix:/path", socket_of, {"type": "string", "pattern": r"^unix:/.{1,106}$"},
+    ),
+    "uid": Kind(
+        "a user id", between(0, 2**32 - 2, "a user id"), {"type": "integer", "minimum": 0, "maximum": 2**32 - 2}
     ),
     "network": Kind("a network in CIDR notation", network_of),
     "trust_domain": Kind("a trust domain", _trust_domain, _pattern("[a-z0-9._-]+")),

@@ -27,6 +27,7 @@ def lint(config: MeshConfig, views: Sequence[View], book: Book, now: float | Non
     for view in views:
         _names(view, book)
         _identity(view, config, book)
+        _identity_source(view, book)
         _loopback(view, book)
         _upstream_hosts(view, book)
         _access_log(view.built.access_log.headers, f"{view.path}.access_log.headers", book)
@@ -56,6 +57,13 @@ def _names(view: View, book: Book) -> None:
     _unique(view.rates, lambda each: (each.value.name, f"{each.path}.name"), "limit name", book)
     _unique(view.inbound, lambda each: (each.value.name, f"{each.path}.name"), "listener name", book)
     _unique(view.outbound, lambda each: (each.value.name, f"{each.path}.to"), "upstream", book)
+
+
+def _identity_source(view: View, book: Book) -> None:
+    source = view.built.identity_source
+    if source is not None and (source.workload_api is None) == (source.files is None):
+        hint = "name one of the two: workload_api, or files"
+        book.at(f"{view.path}.identity_source", "an identity comes from one place", hint)
 
 
 def _line(book: Book, path: str) -> tuple[int, int]:
@@ -213,5 +221,8 @@ def _claims(view: View) -> list[_Claim]:
         claims.append(_Claim(service.forward_proxy, f"{view.path}.forward_proxy", f"the forward proxy of {name}"))
     if service.health.listen is not None:
         claims.append(_Claim(service.health.listen, f"{view.path}.health.listen", f"the health port of {name}"))
+    if service.workload_api is not None:
+        path = f"{view.path}.workload_api.listen"
+        claims.append(_Claim(service.workload_api.listen, path, f"the Workload API of {name}"))
     apps = (_Claim(each.value.app, f"{each.path}.app", f"the application of {name}", app=True) for each in view.inbound)
     return [*claims, *apps]

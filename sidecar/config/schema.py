@@ -48,6 +48,8 @@ FilePath = Annotated[str, "path"]
 Endpoint = Annotated["Address", "endpoint"]  # host:port, or a Unix socket
 Often = Annotated["Frequency", "frequency"]
 Whose = Annotated["Per", "per"]
+Socket = Annotated["Address", "socket"]  # a Unix socket and nothing else
+UserId = Annotated[int, "uid"]
 Command = Annotated[tuple[str, ...], "command"]
 
 
@@ -501,6 +503,35 @@ class Outbound:
 
 
 @dataclass(frozen=True, slots=True)
+class IdentityFiles:
+    """PEM files that somebody else renews. They are read again when they change, all three as of one moment."""
+
+    cert: FilePath = described("The certificate, and after it the CAs above it but for the root.")
+    key: FilePath = described("Its private key, not encrypted; nobody else may be able to read it but our group.")
+    bundle: FilePath = described("The roots of our trust domain, as PEM or as SPIFFE's JWK Set.")
+
+
+@dataclass(frozen=True, slots=True)
+class IdentitySource:
+    """Where the identity comes from, if not from our CA: exactly one of these."""
+
+    workload_api: Socket | None = described("The Workload API of another agent, as `unix:/run/spire/agent.sock`.", None)
+    files: IdentityFiles | None = described("Files that somebody else renews.", None)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadApi:
+    """The SPIFFE Workload API for the application: whoever may ask gets the service's certificate *with its key*."""
+
+    listen: Socket = described(
+        "Its socket, as `unix:/run/mesh/orders/api.sock`, in a folder that nobody but us and root can write."
+    )
+    allow_uids: tuple[UserId, ...] = described(
+        "Users who may ask, by number, besides our own and root. Without any the socket is 0600.", ()
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """One service and its sidecar."""
 
@@ -520,6 +551,13 @@ class Service:
     deny: tuple[Rule, ...] = described("Who may not, whatever `allow` says.", ())
     rates: tuple[RateLimit, ...] = described("How often it may be called; absent means without limit.", ())
     health: Health = described("Probes and metrics.", factory=Health)
+    workload_api: WorkloadApi | None = described(
+        "Serve the SPIFFE Workload API to the application; absent for not.", None
+    )
+    identity_source: IdentitySource | None = described(
+        "Where the identity comes from: another agent's Workload API, or files. Absent: from the CA, by enrolment.",
+        None,
+    )
     timeouts: Timeouts = described("Over the defaults.", factory=Timeouts)
     limits: Limits = described("Over the defaults.", factory=Limits)
     access_log: AccessLog = described("Over the defaults.", factory=AccessLog)

@@ -8,6 +8,8 @@ from typing import Any
 
 from certs.bundle import BundleSet, TrustBundle
 from certs.errors import IdentityError, InvalidSvid, UntrustedSvid
+from certs.jwt import InvalidJwt
+from certs.jwt_svid import JwtSvid, read_jwt_svid
 from certs.keys import PrivateKey
 from certs.spiffe import SpiffeId, TrustDomain
 from certs.svid import X509Svid
@@ -44,6 +46,20 @@ def parse_issued(document: dict[str, Any], key: PrivateKey, expected: SpiffeId) 
     except (InvalidSvid, UntrustedSvid) as error:
         raise BadAnswer(f"the CA issued a certificate that does not hold: {error}") from error
     return Issued(svid, bundle, now)
+
+
+def parse_jwt_svid(document: dict[str, Any], audience: tuple[str, ...], expected: SpiffeId) -> JwtSvid:
+    """A JWT-SVID that is ours and for this audience. Raises BadAnswer."""
+    token = document.get("token")
+    if not isinstance(token, str):
+        raise BadAnswer("the CA's answer lacks `token`")
+    try:
+        svid = read_jwt_svid(token)
+    except InvalidJwt as error:
+        raise BadAnswer(f"the CA issued a JWT-SVID that cannot be read: {error}") from None
+    if svid.spiffe_id != expected or set(svid.audience) != set(audience):
+        raise BadAnswer(f"the CA issued a JWT-SVID of {svid.spiffe_id} for another identity or audience than we asked")
+    return svid
 
 
 def parse_bundle(trust_domain: TrustDomain, data: bytes) -> TrustBundle:

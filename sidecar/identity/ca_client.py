@@ -24,11 +24,12 @@ from OpenSSL import SSL
 from certs.bundle import BundleSet, TrustBundle
 from certs.denylist import Denylist
 from certs.errors import IdentityError, MeshError, UntrustedSvid
+from certs.jwt_svid import JwtSvid
 from certs.keys import PrivateKey
 from certs.spiffe import SpiffeId, TrustDomain, ca_id
 from certs.svid import X509Svid
 from certs.verify import verify_chain, verify_pinned
-from sidecar.identity.answers import Issued, parse_bundle, parse_issued, parse_refusal, parse_time
+from sidecar.identity.answers import Issued, parse_bundle, parse_issued, parse_jwt_svid, parse_refusal, parse_time
 from sidecar.identity.errors import BadAnswer, CaRefused, CaUnreachable, CaUntrusted
 from sidecar.identity.status import CLOCK_TOLERANCE, describe_skew
 from sidecar.net.clock import Clock
@@ -70,7 +71,9 @@ class Trust:
 
 
 async def dial_tcp(address: str) -> trio.abc.Stream:
-    """A TCP connection to `host:port`. Raises OSError."""
+    """A TCP connection to `host:port`, or one to `unix:/path`. Raises OSError."""
+    if address.startswith("unix:"):
+        return await trio.open_unix_socket(address.removeprefix("unix:"))
     host, _, port = address.rpartition(":")
     return await trio.open_tcp_stream(host.strip("[]"), int(port))
 
@@ -127,6 +130,10 @@ class CaSession:
     async def renew(self, csr: bytes, key: PrivateKey, expected: SpiffeId) -> Issued:
         """Ask for a certificate with the one that this connection shows."""
         return parse_issued(await self._call("POST", "/v1/renew", {"csr": _b64(csr)}), key, expected)
+
+    async def jwt_svid(self, audience: tuple[str, ...], expected: SpiffeId) -> JwtSvid:
+        """Ask for a token for this audience, of the identity that this connection shows."""
+        return parse_jwt_svid(await self._call("POST", "/v1/jwt", {"audience": list(audience)}), audience, expected)
 
     async def watch(self) -> Duplex:
         """Open the watch."""

@@ -13,6 +13,12 @@ class CaError(IdentityError):
     name: ClassVar[str] = "ca"
 
 
+class NoToken(CaError):
+    """The proof that we are to show is not there: the file of the service-account token."""
+
+    name = "no_token"
+
+
 class CaUnreachable(CaError):
     """No connection, or it broke, or the CA took too long."""
 
@@ -44,6 +50,7 @@ class CaRefused(CaError):
         super().__init__(f"the CA answered {status} {error}: {detail}")
         self.status = status
         self.error = error
+        self.detail = detail
 
 
 class CaBusy(CaError):

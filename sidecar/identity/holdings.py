@@ -14,7 +14,7 @@ from typing import Any
 
 from certs.bundle import BundleSet, TrustBundle
 from certs.denylist import Denylist, Why
-from certs.enrolment import Enrolment
+from certs.enrolment import Enrolment, UnixSocket
 from certs.errors import MeshError
 from certs.keys import KEY_KINDS
 from certs.signed import InvalidStatement
@@ -107,8 +107,15 @@ class Holdings:
         The CA is known by the bundle we hold, else by the one we kept, else by the roots that the enrolment file pins.
         """
         bundle = self.bundle() or await self.disk(self.state.load_bundle)
-        trust_domain, pins = self.enrolment.trust_domain, self.enrolment.root_sha256
-        return await self._connect(Trust(trust_domain, bundle, pins, self.denylist()), None)
+        trust_domain, pins, proof = self.enrolment.trust_domain, self.enrolment.root_sha256, self.enrolment.proof
+        address = f"unix:{proof.path}" if isinstance(proof, UnixSocket) else self._address
+        trust = Trust(trust_domain, bundle, pins, self.denylist())
+        return await connect(address, trust, None, self.clock, self._dial)
+
+    def expired_svid(self) -> X509Svid | None:
+        """The SVID in hand that has ended, None where there is none."""
+        svid = self.svids.current if self.svids.number else None
+        return svid if svid is not None and self.valid_svid() is None else None
 
     async def _connect(self, trust: Trust, svid: X509Svid | None) -> CaSession:
         return await connect(self._address, trust, svid, self.clock, self._dial)

@@ -34,9 +34,10 @@ from certs.source import Source
 from certs.svid import X509Svid
 from sidecar.identity.answers import Issued
 from sidecar.identity.ca_client import Dial, dial_tcp
-from sidecar.identity.enrol import enrol, in_thread, renew
-from sidecar.identity.errors import BadAnswer, CaBusy, CaRefused, CaUnreachable, CaUntrusted
+from sidecar.identity.enrol import enrol, in_thread, reenrol, renew
+from sidecar.identity.errors import BadAnswer, CaBusy, CaRefused, CaUnreachable, CaUntrusted, NoToken
 from sidecar.identity.holdings import Dice, Holdings, IdentityConfig, describe, surprise
+from sidecar.identity.jwt_svids import JwtSvids
 from sidecar.identity.status import IdentityStatus, describe_skew
 from sidecar.identity.watching import keep_an_eye_on_age, keep_watching
 from sidecar.net.clock import Clock
@@ -75,6 +76,7 @@ class Rotator:
         disk: Any = in_thread,
     ) -> None:
         self._held = Holdings(config, svids, bundles, clock, status, dial, disk, denylists)
+        self.fetch_jwt = JwtSvids(self._held).fetch
         self._clock = clock
         self._dice = dice
         self._nudge = trio.Event()
@@ -133,7 +135,19 @@ class Rotator:
         held = self._held
         async with await held.connect_to_enrol() as session:
             held.take_skew(await session.skew(self._clock))
-            return await enrol(session, held.enrolment, held.state, held.disk, held.key_kind)
+            try:
+                return await enrol(session, held.enrolment, held.state, held.disk, held.key_kind)
+            except (CaRefused, NoToken) as error:
+                old = held.expired_svid()
+                if old is None or (isinstance(error, CaRefused) and error.status >= 500):
+                    raise
+                refused = error
+        _log.warning("our proof was not accepted, so we show the certificate that has ended: %s", refused)
+        async with await held.connect_to_enrol() as session:
+            try:
+                return await reenrol(session, held.enrolment, old, held.disk, held.key_kind)
+            except CaRefused as error:
+                raise CaRefused(error.status, error.error, f"{error.detail}; and before that: {refused}") from None
 
     async def _renew(self, svid: X509Svid) -> Issued | None:
         """A new certificate by this one; None where a CA that is there and well will not have it (revoked, say)."""

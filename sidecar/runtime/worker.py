@@ -28,12 +28,17 @@ from certs.svid import X509Svid
 from sidecar import __version__
 from sidecar.admin.api import serve_admin
 from sidecar.admin.health import serve_health
+from sidecar.admin.workload_socket import serve_workload_api
 from sidecar.config.diff import RESTART, Change, diff, fixed
 from sidecar.discovery.follow import Follower
 from sidecar.discovery.names import SystemNames
+from sidecar.identity.from_files import FromFiles
+from sidecar.identity.from_workload_api import FromWorkloadApi
+from sidecar.identity.given import Held, Keeper
 from sidecar.identity.rotator import IdentityConfig, Rotator
 from sidecar.identity.status import IdentityStatus
 from sidecar.identity.survival import first_end
+from sidecar.identity.workload_api import FetchJwt
 from sidecar.net.clock import Clock, SystemClock
 from sidecar.net.mtls import MtlsGate
 from sidecar.net.reactor import Reactor
@@ -116,23 +121,8 @@ class Worker:
         self.drain: Drain | None = None  # once it is under way
         self.served: ServedCheck | None = None  # once there are listeners
         self._gate: MtlsGate | None = None
-        path = enrolment or (Path(config.ca.enrolment) if config.ca.enrolment else None)
-        if path is None:
-            raise WrongEnrolment("no enrolment file: name one with --enrolment, or `ca.enrolment` in the configuration")
-        proof = Enrolment.load(path)
-        if proof.spiffe_id != self.service.identity:
-            raise WrongEnrolment(f"{path} is for {proof.spiffe_id}, but {service} is {self.service.identity}")
+        self._rotator = self._keeper(enrolment, state_dir)
         ensure_private_dir(state_dir)
-        address = str(config.ca.address) if config.ca.address is not None else ""
-        self._rotator = Rotator(
-            IdentityConfig(proof, state_dir, address, self.service.tls.key),
-            self.svids,
-            self.bundles,
-            self.clock,
-            random.random,
-            self.identity_status,
-            denylists=self.denylists,
-        )
         self.recorder = make_recorder(
             self.service,
             instance=self.instance,
@@ -142,11 +132,34 @@ class Worker:
             version=self.version,
         )
         self.renew_soon = self._rotator.renew_soon
+        self.fetch_jwt: FetchJwt = self._rotator.fetch_jwt
         self._follower = Follower(SystemNames().look_up, self.log)
         self.reloader = (
             Reloader(config_path, config, self.apply, self.log, self.recorder.metrics, self.clock)
             if config_path is not None
             else None
+        )
+
+    def _keeper(self, enrolment: Path | None, state_dir: Path) -> Keeper:
+        """Whoever is to keep our identity. Raises WrongEnrolment, InvalidEnrolment, PrivateFileUnavailable."""
+        source = self.service.identity_source
+        sources = (self.svids, self.bundles, self.clock)
+        if source is not None:
+            held = Held(self.service.identity, *sources, self.identity_status)
+            if source.workload_api is not None:
+                return FromWorkloadApi(held, source.workload_api.path, random.random)
+            assert source.files is not None  # `lint` sees to it
+            return FromFiles(held, *(Path(path) for path in (source.files.cert, source.files.key, source.files.bundle)))
+        path = enrolment or (Path(self.config.ca.enrolment) if self.config.ca.enrolment else None)
+        if path is None:
+            raise WrongEnrolment("no enrolment file: name one with --enrolment, or `ca.enrolment` in the configuration")
+        proof, service = Enrolment.load(path), self.service
+        if proof.spiffe_id != service.identity:
+            raise WrongEnrolment(f"{path} is for {proof.spiffe_id}, but {service.name} is {service.identity}")
+        address = str(self.config.ca.address) if self.config.ca.address is not None else ""
+        config = IdentityConfig(proof, state_dir, address, service.tls.key)
+        return Rotator(
+            config, self.svids, self.bundles, self.clock, random.random, self.identity_status, denylists=self.denylists
         )
 
     # ---- what others ask -------------------------------------------------------------------------------------------
@@ -180,7 +193,7 @@ class Worker:
                 self.proxy.reload(service)
             except CannotListen as error:
                 raise CannotReload([str(error)]) from None
-        if service.tls.key != self.service.tls.key:
+        if service.tls.key != self.service.tls.key and isinstance(self._rotator, Rotator):
             self._rotator.use_key_kind(service.tls.key)
         self.config, self.service = config, service
         if self._gate is not None:
@@ -246,6 +259,10 @@ class Worker:
 
     async def _open_windows(self, nursery: trio.Nursery, run_dir: Path) -> None:
         await nursery.start(partial(serve_admin, Inspector(self), run_dir, self.service.name, self.log))
+        if (api := self.service.workload_api) is not None:
+            await nursery.start(
+                serve_workload_api, api, self.svids, self.bundles, self.fetch_jwt, self.clock, self.log
+            )
         address = self.service.health.listen
         if address is not None:
             listeners = await _listen_for_health(address)

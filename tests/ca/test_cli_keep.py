@@ -28,7 +28,7 @@ def shell(tmp_path: Path) -> Shell:
 def test_back_up_and_restore(shell: Shell) -> None:
     file, place = str(shell.folder / "monday.tar"), str(shell.folder / "new")
     said = shell.json("backup", file)
-    assert (said["trust_domain"], said["keys"], said["log_number"]) == ("demo.mesh", 2, 3)
+    assert (said["trust_domain"], said["keys"], said["log_number"]) == ("demo.mesh", 3, 5)
     assert "--force" in shell.refused("backup", file)
     assert "wrote" in shell.ok("backup", file, "--force")
     assert "never overwritten" in shell.refused("restore", file)
@@ -63,7 +63,7 @@ def test_a_broken_log_is_exit_code_1_and_named(shell: Shell) -> None:
 
 def test_all_that_happened(shell: Shell) -> None:
     kinds = [line["kind"] for line in shell.json("log", "--all")["lines"]]
-    assert kinds == ["entry_added", "slot", "slot"]
+    assert kinds == ["entry_added", "slot", "slot", "jwt_key", "jwt_key"]
     assert "state active" in shell.ok("log", "--all", "--limit", "2")
     assert "do not go together" in shell.refused("log", "--all", "--entry", "orders", code=2)
 

@@ -46,7 +46,7 @@ def test_all_of_it_is_ours_alone_and_keys_are_encrypted(tmp_path: Path) -> None:
     for path in [directory, *directory.rglob("*")]:
         assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
     keys = list((directory / "keys").iterdir())
-    assert len(keys) == 2
+    assert len(keys) == 3  # root, issuing CA, tokens
     for path in keys:
         assert path.read_bytes().startswith(b"-----BEGIN ENCRYPTED PRIVATE KEY-----")
         load_pem_private_key(path.read_bytes(), PASS)

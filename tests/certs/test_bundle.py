@@ -100,7 +100,7 @@ def test_an_empty_list_of_keys_means_trust_nothing() -> None:
 @pytest.mark.parametrize(
     "unknown",
     [
-        {"kty": "EC", "use": "jwt-svid", "kid": "k1", "crv": "P-256"},
+        {"kty": "EC", "use": "some-svid", "kid": "k1", "crv": "P-256"},
         {"kty": "EC", "use": "sig"},
         {"kty": "EC"},
         {"kty": "XYZ", "use": "x509-svid", "kid": "whatever", "x5c": ["nothing"]},

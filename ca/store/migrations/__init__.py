@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ca.store.migrations import m0001_first, m0002_chain, m0004_federation
+from ca.store.migrations import m0001_first, m0002_chain, m0003_proofs, m0004_federation
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,5 +25,6 @@ class Step:
 STEPS: tuple[Step, ...] = (
     Step("first", m0001_first.SQL),
     Step("chain", m0002_chain.SQL, m0002_chain.fill),
+    Step("proofs", m0003_proofs.SQL),
     Step("federation", m0004_federation.SQL),
 )

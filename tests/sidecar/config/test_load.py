@@ -36,6 +36,7 @@ defaults:
 services:
   orders:
     identity: elsewhere/orders
+    identity_source: {workload_api: unix:/run/spire/agent.sock}
     address: Orders.Internal
     run: ./orders --port 8080 "a b"
     env: {PORT: 8080, EMPTY: "", QUOTED: "no"}
@@ -90,6 +91,7 @@ services:
     rates:
       - {name: old, limit: 6000/m, burst: 5, per: header X-Api-Key, from: shop/old, method: GET, path: /a/**, port: web}
     health: {listen: "0.0.0.0:9090"}
+    workload_api: {listen: unix:/run/mesh/orders/api.sock, allow_uids: [1000]}
     timeouts: {connect: 1s, request_head: 3s, response_head: 4s, idle: 4m, keep_alive: 6s, tcp_idle: 2h,
                pool_idle_app: 7s, pool_idle_peer: 8s, lame_duck: 9s, drain: 0s, slow: 6s, detect: 1s}
     limits: {head_bytes: 64KiB, head_lines: 50, connections: 9, pending: 250ms, connections_per_peer: 7,
@@ -103,6 +105,7 @@ TEAM = """\
 services:
   bills:
     address: 10.0.0.7
+    identity_source: {files: {cert: /run/id/tls.crt, key: /run/id/tls.key, bundle: /run/id/ca.crt}}
     inbound:
       - {name: first, app: "127.0.0.1:8001"}
       - {name: second, port: 9443, app: "127.0.0.1:8001"}
@@ -217,7 +220,7 @@ def test_rules_are_named_by_their_place_and_name_listeners_not_ports(everything:
 
 
 def test_places_are_kept_for_explain(everything: MeshConfig) -> None:
-    assert str(everything.services["bills"].inbound[1].where) == "team/bills.yaml:6"
+    assert str(everything.services["bills"].inbound[1].where) == "team/bills.yaml:7"
     where = everything.services["orders"].where
     assert where == Where("mesh.yaml", EVERYTHING.split("\n").index("  orders:") + 1, 3)
     assert everything.files == ("mesh.yaml", "team/bills.yaml")
