@@ -10,7 +10,7 @@ FLOORS = (
     ("certs",),
     ("sidecar.hop", "sidecar.errors", "sidecar.patterns", "sidecar.http", "sidecar.config"),
     ("sidecar.policy", "sidecar.traffic"),
-    ("sidecar.net", "sidecar.identity", "sidecar.telemetry", "sidecar.answer"),
+    ("sidecar.net", "sidecar.identity", "sidecar.telemetry", "sidecar.answer", "sidecar.discovery"),
     ("sidecar.proxy",),
     ("sidecar.runtime", "sidecar.admin", "sidecar.demo", "sidecar.conformance"),
     ("sidecar.cli",),

@@ -80,7 +80,7 @@ class SystemNames:
         except dns.resolver.NoAnswer as error:
             return Found((), _negative_ttl([error.kwargs["response"]]))
         assert answer.rrset is not None
-        return Found(tuple(record.address for record in answer.rrset), float(answer.rrset.ttl))
+        return Found(tuple(sorted(record.address for record in answer.rrset)), float(answer.rrset.ttl))
 
     def _in_hosts(self, name: str) -> tuple[str, ...]:
         try:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.bodies import pids
-from tests.kit.fleet import Fleet
+from tests.kit.fleet import Fleet, Metrics
 from tests.kit.free_ports import Ports
 from tests.kit.memory_use import MIB, MemoryWatch
 from tests.kit.nonce import NonceLoad, Tally
@@ -126,12 +126,16 @@ class Siege:
         for name in memory.growth:
             assert memory[name].grown < GROWTH, memory.report()
         labels = {"reason": attack.reason} if attack.reason else {}
-        counted = [each.total("mesh_protocol_failures_total", **labels) for each in (before, after)]
-        assert (counted[1] - counted[0] > 0) == bool(attack.reason)
+        counted = increase(before, after, "mesh_protocol_failures_total", **labels)
+        # Who asks faster than a busy machine answers has too many streams open at once, whatever else it does.
+        excess = 0.0 if attack.reason else increase(
+            before, after, "mesh_protocol_failures_total", reason="excess_streams"
+        )
+        assert (counted > excess) == bool(attack.reason)
         flagged = [each.total("mesh_requests_total", flag=self._flag(attack)) for each in (before, after)]
         assert flagged[1] > flagged[0], after.series("mesh_requests_total")
-        assert (attack.goaway in saw["goaways"]) if attack.goaway else (not saw["goaways"]), saw
-        assert (attack.reset in saw["resets"]) if attack.reset else (not saw["resets"]), saw
+        assert (attack.goaway in saw["goaways"]) if attack.goaway else (not saw["goaways"] or excess), saw
+        assert (attack.reset in saw["resets"]) if attack.reset else (not saw["resets"] or excess), saw
         assert not attack.status or set(saw["statuses"]) == {attack.status}, saw
         eventually("nothing of it is left", lambda: victim.status()["in_flight"] == 0)
         self.fleet.assert_well()
@@ -139,6 +143,11 @@ class Siege:
     @staticmethod
     def _flag(attack: Attack) -> str:
         return {"slow_read": "DT", "slow_body": "DT", "late_reset": "DC"}.get(attack.kind, "DPE")
+
+
+def increase(before: Metrics, after: Metrics, name: str, **labels: str) -> float:
+    """How much a counter has grown."""
+    return after.total(name, **labels) - before.total(name, **labels)
 
 
 def share_in_time(tally: Tally) -> float:

@@ -263,6 +263,8 @@ class World:
         for call in self.live():  # those that it has not seen yet may be among them
             if call.number not in stay:
                 call.left += 1  # three times is too often
+                if any(asked.answering for asked in self.asked.get(call.number, ())):
+                    call.spoiled = call.spoiled or "the application took back what it had begun to say"
                 if how != "goaway" or call.left > 1 or len(call.sent) > REPLAY or self.most < 100:
                     call.spoiled = call.spoiled or f"the application left: {how}"
         for asked in mine:

@@ -207,7 +207,7 @@ async def test_the_revoked_get_no_new_connection(stage: Stage) -> None:
 async def test_connections_to_an_upstream_that_rest_in_the_pool_are_closed(stage: Stage) -> None:
     stage.app(apps.always(apps.OK))
     assert (await stage.ask(GET)).status == 200
-    pool = stage.web._upstreams[0].pool
+    pool = next(iter(stage.web.upstreams[0].places.values())).pool
     assert pool.open == 1
     revoke_called(stage)
     assert pool.open == 0
@@ -262,7 +262,7 @@ async def test_a_trunk_to_a_revoked_upstream_ends_with_all_its_streams(stage: St
     assert (await web.answer(3)).status == 503
     assert stage.now == 0.0
     assert stage.web.books.flags == ["ID", "ID"]
-    assert stage.web._upstreams[0].trunks.open == 0
+    assert next(iter(stage.web.upstreams[0].places.values())).trunks.open == 0
 
 
 @scene(http=", app_http: http2")
@@ -270,10 +270,10 @@ async def test_an_idle_trunk_to_a_revoked_upstream_is_closed(stage: Stage) -> No
     stage.app(h2_app(answer_ok))
     web = await h2_call(stage, headers(1, ORDERS_GET))
     assert (await web.answer(1)).status == 200
-    assert stage.web._upstreams[0].trunks.open == 1
+    assert next(iter(stage.web.upstreams[0].places.values())).trunks.open == 1
     revoke_called(stage)
     await stage.quiet()
-    assert stage.web._upstreams[0].trunks.open == 0
+    assert next(iter(stage.web.upstreams[0].places.values())).trunks.open == 0
     assert stage.now == 0.0
 
 

@@ -135,8 +135,7 @@ def test_a_bundle_with_a_lower_sequence_is_not_used(with_ca: Run) -> None:
         both = a_bundle(ROOT, NEXT, sequence=5)
         await ca.publish(both)
         await trio.sleep(1)
-        with pytest.raises(BadAnswer, match="trust bundle 4, and we hold 5 already"):
-            life.rotator._held.publish_bundle(a_bundle(NEXT, sequence=4))
+        assert not life.rotator._held.publish_bundle(a_bundle(NEXT, sequence=4))
         assert life.bundles.current.of(TRUST_DOMAIN) == both
 
     with_ca(story)

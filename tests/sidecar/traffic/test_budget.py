@@ -79,6 +79,7 @@ class Spending(RuleBasedStateMachine):
         self.budget = Budget(ratio, floor, window)
         self.ratio, self.floor, self.window = ratio, floor * window, window
         self.now = self.latest = 5000.0
+        self.budget.left(self.now)
         self.requests: list[int] = []
         self.retries: list[int] = []
 
