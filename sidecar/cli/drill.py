@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
 from pathlib import Path
@@ -12,6 +13,8 @@ import click
 from sidecar.cli.console import Code, Duration, Failure, output_option, print_json, print_table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sidecar.cli.drill_stories import Drill, Wish
     from sidecar.config.schema import MeshConfig
 
@@ -102,15 +105,13 @@ def _play(name: str, file: Path, ttl: float, wish: Wish, output: str) -> int:
 
 
 def _run(name: str, config: MeshConfig, ttl: float, wish: Wish) -> Drill:
-    import logging
-
     import trio
 
     from sidecar.cli.drill_copy import a_copy
     from sidecar.cli.drill_stories import STORIES, Drill
 
-    logging.getLogger("mesh").setLevel(logging.CRITICAL)  # the copy's CA tells of dates that are nobody's
     with (
+        _silence(),
         tempfile.TemporaryDirectory(prefix="mesh-drill-") as folder,
         a_copy(config, Path(folder), time.time(), ttl) as copy,
     ):
@@ -124,6 +125,20 @@ def _run(name: str, config: MeshConfig, ttl: float, wish: Wish) -> Drill:
 
         trio.run(whole)
     return played
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """The copy's CA tells of dates that are nobody's."""
+    import logging
+
+    logger = logging.getLogger("mesh")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _document(name: str, played: Drill) -> dict[str, Any]:
