@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
-from sidecar.discovery.names import Found, NotFound
+from sidecar.discovery.answers import Found, NotFound
 
 if TYPE_CHECKING:
     from sidecar.config.schema import Address
@@ -92,3 +92,18 @@ class Follower:
                     shown = " ".join(addresses) or "none"
                     self._log.info("endpoints by DNS", upstream=upstream.name, name=name.host, addresses=shown)
                 await trio.sleep(min(max(found.ttl, SHORTEST), LONGEST))
+
+
+def look_up_as_we_do() -> LookUp:
+    """Look-ups by this machine's own resolvers, whose library is loaded with the first of them."""
+    names = None
+
+    async def look_up(name: str) -> Found:
+        nonlocal names
+        if names is None:
+            from sidecar.discovery.names import SystemNames
+
+            names = SystemNames()
+        return await names.look_up(name)
+
+    return look_up

@@ -8,7 +8,6 @@ of those for IPv6: with both, machines where one family leads nowhere would try 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
@@ -18,22 +17,12 @@ import dns.exception
 import dns.resolver
 import trio
 
+from sidecar.discovery.answers import Found, NotFound
+
 LOOK_UP_SECONDS: Final = 5.0  # for one look-up, all servers together
 HOSTS: Final = Path("/etc/hosts")
 HOSTS_TTL: Final = 5.0  # seconds after which the hosts file is looked at again
 _KINDS: Final = ("A", "AAAA")
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """An answer. Without addresses it is one, too: the name has none, and the resolvers are sure of it."""
-
-    addresses: tuple[str, ...]
-    ttl: float  # seconds
-
-
-class NotFound(Exception):
-    """No resolver could tell: that says nothing of the name."""
 
 
 class SystemNames:

@@ -28,17 +28,11 @@ from certs.svid import X509Svid
 from sidecar import __version__
 from sidecar.admin.api import serve_admin
 from sidecar.admin.health import serve_health
-from sidecar.admin.workload_socket import serve_workload_api
 from sidecar.config.diff import RESTART, Change, diff, fixed
-from sidecar.discovery.follow import Follower
-from sidecar.discovery.names import SystemNames
-from sidecar.identity.from_files import FromFiles
-from sidecar.identity.from_workload_api import FromWorkloadApi
-from sidecar.identity.given import Held, Keeper
+from sidecar.discovery.follow import Follower, look_up_as_we_do
 from sidecar.identity.rotator import IdentityConfig, Rotator
 from sidecar.identity.status import IdentityStatus
 from sidecar.identity.survival import first_end
-from sidecar.identity.workload_api import FetchJwt
 from sidecar.net.clock import Clock, SystemClock
 from sidecar.net.mtls import MtlsGate
 from sidecar.net.reactor import Reactor
@@ -54,6 +48,8 @@ from sidecar.telemetry.setup import make_recorder, new_instance
 
 if TYPE_CHECKING:
     from sidecar.config.schema import Address, MeshConfig
+    from sidecar.identity.given import Keeper
+    from sidecar.identity.workload_api import FetchJwt
     from sidecar.telemetry.metrics import Metrics
 
 SWEEP_SECONDS = 0.5  # pooled connections
@@ -133,7 +129,7 @@ class Worker:
         )
         self.renew_soon = self._rotator.renew_soon
         self.fetch_jwt: FetchJwt = self._rotator.fetch_jwt
-        self._follower = Follower(SystemNames().look_up, self.log)
+        self._follower = Follower(look_up_as_we_do(), self.log)
         self.reloader = (
             Reloader(config_path, config, self.apply, self.log, self.recorder.metrics, self.clock)
             if config_path is not None
@@ -145,6 +141,10 @@ class Worker:
         source = self.service.identity_source
         sources = (self.svids, self.bundles, self.clock)
         if source is not None:
+            from sidecar.identity.from_files import FromFiles
+            from sidecar.identity.from_workload_api import FromWorkloadApi
+            from sidecar.identity.given import Held
+
             held = Held(self.service.identity, *sources, self.identity_status)
             if source.workload_api is not None:
                 return FromWorkloadApi(held, source.workload_api.path, random.random)
@@ -260,6 +260,8 @@ class Worker:
     async def _open_windows(self, nursery: trio.Nursery, run_dir: Path) -> None:
         await nursery.start(partial(serve_admin, Inspector(self), run_dir, self.service.name, self.log))
         if (api := self.service.workload_api) is not None:
+            from sidecar.admin.workload_socket import serve_workload_api
+
             await nursery.start(
                 serve_workload_api, api, self.svids, self.bundles, self.fetch_jwt, self.clock, self.log
             )
@@ -299,8 +301,11 @@ class Worker:
         """Let the CA, which answered a moment ago, say who was revoked while we were away, before anybody comes in.
 
         It is the first thing on the watch. A CA that does not say it (it has gone, or is older than that) keeps nobody
-        down: what an earlier life has kept is in force, and `revocation.max_age` is for those who want more.
+        down: what an earlier life has kept is in force, and `revocation.max_age` is for those who want more. Whose
+        identity comes from elsewhere has no watch.
         """
+        if self.service.identity_source is not None:
+            return
         status = self.identity_status
         with trio.move_on_after(DENYLIST_SECONDS) as waiting:
             while not status.current.denylist_heard_at:

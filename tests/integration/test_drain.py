@@ -100,11 +100,11 @@ def test_restarts_under_load_cost_at_most_what_was_not_answered_yet(pair: Pair) 
     print(tally.summary())
     assert not tally.crossed
     assert not tally.torn
-    assert tally.ok > tally.sent / 4
+    assert tally.ok > tally.sent / 10  # after each failure in a row nobody asks for a second, then two, then four
     assert all("status 503" in failure for failure in tally.failed), tally.failed[:5]
     flags = {line["flags"] for line in pair["web"].access_log() if line["status"] == 503}
-    assert flags <= {"UF", "UC", "UR", "-"}
-    assert " 200 " in curl("-i", pair.url + "/after").text
+    assert flags <= {"UF", "UC", "UR", "UH", "-"}
+    eventually("it is asked again", lambda: " 200 " in curl("-i", pair.url + "/after").text)
     pair.assert_well()
 
 

@@ -27,7 +27,8 @@ Code = grpc.StatusCode
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     folder = tmp_path_factory.mktemp("grpc-failures")
     defaults = "{timeouts: {idle: 1s, response_head: 1s, drain: 2s}}"
-    with grpc_pair(folder, allow=ALLOW, routes=LIMITED, defaults=defaults) as pair:
+    failing = ", breaker: off"  # one failure after the other
+    with grpc_pair(folder, allow=ALLOW, routes=LIMITED, defaults=defaults, upstream=failing) as pair:
         yield pair
         pair.assert_well()
 

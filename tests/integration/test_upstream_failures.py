@@ -23,7 +23,8 @@ ALLOW = "[{name: web-may, from: web, path: [/slow/**, /orders/**, /after]}]"
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     defaults = "{timeouts: {response_head: 1s, connect: 1s, idle: 2s}}"
-    pair = Pair(tmp_path_factory.mktemp("failures"), defaults=defaults, allow=ALLOW)
+    folder = tmp_path_factory.mktemp("failures")
+    pair = Pair(folder, defaults=defaults, allow=ALLOW, upstream=", breaker: off")  # one failure after the other
     with pair:
         pair.start_all()
         yield pair

@@ -70,10 +70,11 @@ def failure(call: Any) -> Any:
 
 @contextmanager
 def grpc_pair(
-    folder: Path, *, allow: str = DEFAULT_ALLOW, defaults: str = "", routes: str = "", script: str = "grpc_server.py"
+    folder: Path, *, allow: str = DEFAULT_ALLOW, defaults: str = "", routes: str = "", upstream: str = "",
+    script: str = "grpc_server.py",
 ) -> Iterator[Pair]:
     """web → app, with a gRPC server behind app."""
-    pair = Pair(folder, allow=allow, defaults=defaults, routes=routes)
+    pair = Pair(folder, allow=allow, defaults=defaults, routes=routes, upstream=upstream)
     with pair, echo_app(folder, pair.ports.app, script):
         pair.start_all()
         yield pair

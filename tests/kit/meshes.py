@@ -24,6 +24,7 @@ def pair_yaml(
     defaults: str = "",
     routes: str = "",
     app: str = "",
+    upstream: str = "",
 ) -> str:
     """The mesh.yaml of such a pair: names of ports are ca, door, proxy, app_in, app, web_health, app_health."""
     return f"""\
@@ -34,7 +35,7 @@ services:
   web:
     forward_proxy: 127.0.0.1:{ports.proxy}
     outbound:
-      - {{to: app, listen: "127.0.0.1:{ports.door}"}}
+      - {{to: app, listen: "127.0.0.1:{ports.door}"{upstream}}}
     access_log: {{mode: all, path: {folder}/web.access}}
     health: {{listen: "127.0.0.1:{ports.web_health}"}}
   app:
@@ -64,12 +65,14 @@ class Pair(Fleet):
         defaults: str = "",
         routes: str = "",
         app: str = "",
+        upstream: str = "",
         ttl: float | Mapping[str, float] = DEFAULT_TTL,
     ) -> None:
         self.ports = ports or Ports()
         text = pair_yaml(
-            self.ports, folder, protocol=protocol, allow=allow, defaults=defaults, routes=routes, app=app
-        )
+            self.ports, folder, protocol=protocol, allow=allow, defaults=defaults, routes=routes, app=app,
+            upstream=upstream,
+        )  # fmt: skip
         super().__init__(folder, text, ttl=ttl)
         self.url = f"http://127.0.0.1:{self.ports.door}"
         self.proxy = f"http://127.0.0.1:{self.ports.proxy}"

@@ -10,8 +10,8 @@ import trio
 import trio.testing
 
 from sidecar.config.schema import Address
+from sidecar.discovery.answers import Found, NotFound
 from sidecar.discovery.follow import FIRST_WAIT, LONGEST, LONGEST_WAIT, MOST, SHORTEST, Follower
-from sidecar.discovery.names import Found, NotFound
 from sidecar.telemetry.log import Log
 
 NAME = Address("orders.test", 443)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from sidecar.discovery.names import HOSTS_TTL, Found, NotFound, SystemNames, read_hosts
+from sidecar.discovery.answers import Found, NotFound
+from sidecar.discovery.names import HOSTS_TTL, SystemNames, read_hosts
 from tests.kit.dns_server import DnsServer, serving
 
 NOWHERE = Path("/nonexistent/hosts")
