@@ -34,7 +34,7 @@ services:
   web:
     forward_proxy: 127.0.0.1:{ports.proxy}
     outbound:
-      - {{to: app, port: {ports.app_in}, listen: "127.0.0.1:{ports.door}", upgrade: {upgrade}}}
+      - {{to: app, port: {ports.app_in}, listen: "127.0.0.1:{ports.door}", upgrade: {upgrade}, breaker: off}}
     access_log: {{mode: errors, path: {folder}/web.access}}
     health: {{listen: off}}
   app:
