@@ -103,7 +103,9 @@ def test_copies_that_die_hang_and_come_back(shop: Shop) -> None:
     assert shop.states() == dict.fromkeys(COPIES, "available")
 
     shop.copies["a"].signal(signal.SIGKILL)  # with requests on their way, and connections in the pool
-    assert shop.ask(400) == {200: 400}
+    found = shop.ask(400)
+    assert found[200] >= 392, found  # but for what had been sent on a connection of its own, and may have been done
+    assert set(found) <= {200, 503}
     assert shop.states()["a"] == "open"
     assert shop.mesh["web"].metrics().total("mesh_retries_total") > 0
 
