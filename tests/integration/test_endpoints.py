@@ -106,7 +106,7 @@ def test_copies_that_die_hang_and_come_back(shop: Shop) -> None:
     found = shop.ask(400)
     assert found[200] >= 392, found  # but for what had been sent on a connection of its own, and may have been done
     assert set(found) <= {200, 503}
-    assert shop.states()["a"] == "open"
+    assert shop.states()["a"] in ("open", "half-open")
     assert shop.mesh["web"].metrics().total("mesh_retries_total") > 0
 
     shop.copies["b"].signal(signal.SIGSTOP)  # the kernel goes on to accept for it
