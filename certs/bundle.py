@@ -23,6 +23,7 @@ from certs.jwk import parse_public_jwk, public_jwk
 from certs.jwt import algorithms_of
 from certs.keys import public_bytes
 from certs.spiffe import TrustDomain
+from certs.strict_json import no_constant, unique
 from certs.svid import check_signer, parse_certificate
 
 MAX_KID = 256
@@ -139,23 +140,12 @@ def _parse_object(data: bytes) -> dict[str, Any]:
     if len(data) > MAX_BUNDLE_BYTES:
         raise InvalidBundle(f"the bundle is {len(data)} bytes long; at most {MAX_BUNDLE_BYTES} are accepted")
     try:
-        document = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+        document = json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_constant=no_constant)
     except (ValueError, RecursionError) as error:
         raise InvalidBundle(f"the bundle is not JSON: {error}") from error
     if not isinstance(document, dict):
         raise InvalidBundle("the bundle is not a JSON object")
     return document
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("an object names the same member twice")
-    return found
-
-
-def _no_constant(text: str) -> None:
-    raise ValueError(f"{text} is not JSON")
 
 
 def _parse_count(document: dict[str, Any], member: str) -> int | None:

@@ -15,6 +15,7 @@ endpoints slowly, and avoid `excluded` ones (those that a request has failed on)
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from heapq import heapify, heapreplace
 from typing import TYPE_CHECKING, Final
 
@@ -29,7 +30,7 @@ _Turns = tuple[tuple["Endpoint", ...], list[tuple[float, int]]]
 RAMP: Final = 10.0  # seconds of slow start: as long as the memory of the average that it protects
 
 
-class Balancer:
+class Balancer(ABC):
     """What all of them share: whom to choose from. Subclasses choose (`_choose`)."""
 
     def __init__(
@@ -71,8 +72,9 @@ class Balancer:
         self.view = View(self.endpoints, now, zone=self._zone, panic=self._panic)
         return self.view
 
+    @abstractmethod
     def _choose(self, among: tuple[Endpoint, ...], now: float, key: bytes) -> Endpoint | None:
-        raise NotImplementedError
+        """One of them; None where there is none."""
 
 
 def _without(among: tuple[Endpoint, ...], excluded: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
