@@ -11,7 +11,8 @@ from pathlib import Path
 from sidecar.cli.console import Code, Failure
 from sidecar.config import ports
 from sidecar.config.load import load_config, load_text
-from sidecar.config.schema import Address, MeshConfig
+from sidecar.config.schema import MeshConfig
+from sidecar.config.terms import Address
 from sidecar.demo.config import demo_yaml
 
 DEMO_FILE = "mesh.yaml"

@@ -12,7 +12,8 @@ from itertools import chain
 from pathlib import Path
 
 from sidecar.cli.console import Code, Failure, our_name
-from sidecar.config.schema import Address, MeshConfig, Service
+from sidecar.config.schema import MeshConfig, Service
+from sidecar.config.terms import Address
 from sidecar.demo.config import DEFAULT_BASE
 
 BASE_STEP = 1000

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from sidecar.config.document import Scalar
 from sidecar.config.plain import INTEGER, BadValue, Scope, quoted, text_of
-from sidecar.config.schema import UNIX, Address
+from sidecar.config.terms import UNIX, Address
 
 SUN_PATH: Final = 107  # unix(7): bytes of a socket's path, without the NUL at its end
 _DNS_LABEL: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"

@@ -15,7 +15,8 @@ from sidecar.config.limited import limited
 from sidecar.config.mistakes import Book, nearest
 from sidecar.config.overlap import overlaps
 from sidecar.config.posture import posture_of, show_moment
-from sidecar.config.schema import Inbound, MeshConfig, Rule
+from sidecar.config.schema import MeshConfig
+from sidecar.config.schema_inbound import Inbound, Rule
 from sidecar.config.sentences import applies_to, is_http
 from sidecar.config.spoken import spoken
 

@@ -18,7 +18,10 @@ from sidecar.config.files import Collected
 from sidecar.config.mistakes import Book, meant, nearest
 from sidecar.config.plain import Scope
 from sidecar.config.reader import Draft
-from sidecar.config.schema import Address, Effect, Health, Inbound, MeshConfig, Outbound, RateLimit, Rule, Service
+from sidecar.config.schema import Health, MeshConfig, Service
+from sidecar.config.schema_inbound import Inbound, RateLimit, Rule
+from sidecar.config.schema_outbound import Outbound
+from sidecar.config.terms import Address, Effect
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from typing import Any, Final, TypeVar
 
-from sidecar.config.schema import Inbound, Route, Rule
+from sidecar.config.schema_inbound import Inbound, Route, Rule
 from sidecar.patterns import HeaderPattern, HostPattern, IdentityPattern, PathTemplate
 
 T = TypeVar("T")

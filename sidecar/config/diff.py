@@ -28,7 +28,9 @@ from sidecar.config.fields import (
     Table,
     fields_of,
 )
-from sidecar.config.schema import Inbound, MeshConfig, Outbound, RateLimit, Route, Rule, Service
+from sidecar.config.schema import MeshConfig, Service
+from sidecar.config.schema_inbound import Inbound, RateLimit, Route, Rule
+from sidecar.config.schema_outbound import Outbound
 
 RESTART: Final = "it is fixed when a sidecar starts: restart it, or take the change back"
 # Who we are, whom we trust, and what is opened once in the life of the process. Keys of the file, then of the service.

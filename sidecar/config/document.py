@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import yaml
 
 from sidecar.config.mistakes import Book
-from sidecar.config.schema import Where
+from sidecar.config.terms import Where
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32  # the schema itself is six levels deep

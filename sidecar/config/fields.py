@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 from certs.spiffe import SpiffeId, TrustDomain
 from sidecar.config.kinds import KINDS, Kind
-from sidecar.config.schema import Address
+from sidecar.config.terms import Address
 from sidecar.patterns import HeaderPattern, HostPattern, IdentityPattern, PathTemplate
 
 OFF: Final = "off"

@@ -20,7 +20,8 @@ from sidecar.config.document import Entries, decode, parse
 from sidecar.config.mistakes import Book
 from sidecar.config.plain import Scope
 from sidecar.config.reader import Draft, read_record
-from sidecar.config.schema import MeshConfig, Where
+from sidecar.config.schema import MeshConfig
+from sidecar.config.terms import Where
 
 MAX_FILES: Final = 256
 NO_FILE: Final = "name another with -f, or begin with the demo's: mesh up --show-config > mesh.yaml"

@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 from sidecar.config.assemble import Placed, View
 from sidecar.config.cover import KNOWN_METHODS, identity_covers, path_covers
 from sidecar.config.mistakes import Book
-from sidecar.config.schema import Inbound, RateLimit, Rule
+from sidecar.config.schema_inbound import Inbound, RateLimit, Rule
 from sidecar.patterns import IdentityPattern, PathTemplate
 
 T = TypeVar("T")

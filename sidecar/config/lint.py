@@ -13,8 +13,10 @@ from typing import Final
 from sidecar.config.assemble import Placed, View, is_loopback
 from sidecar.config.mistakes import Book
 from sidecar.config.posture import LONGEST, posture_of, show_moment
-from sidecar.config.schema import Address, Inbound, MeshConfig, Rule
+from sidecar.config.schema import MeshConfig
+from sidecar.config.schema_inbound import Inbound, Rule
 from sidecar.config.sentences import applies_to, is_http
+from sidecar.config.terms import Address
 
 RESERVED: Final = "mesh-"  # decision D6
 # Decision D9: these never enter a log.

@@ -19,7 +19,8 @@ from sidecar.config.files import Disk, Memory, Shelf, collect
 from sidecar.config.lint import lint
 from sidecar.config.mistakes import Book, ConfigErrors, Mistake, TooMany
 from sidecar.config.plain import Scope
-from sidecar.config.schema import MeshConfig, Where
+from sidecar.config.schema import MeshConfig
+from sidecar.config.terms import Where
 
 _ATTEMPTS = 3  # a second change within the milliseconds of reading is rare, a third is somebody writing without end
 _NOWHERE = Scope(TrustDomain("trust-domain.invalid"), "default")  # until the file says; RFC 6761 section 6.4

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import ClassVar
 
 from certs.errors import MeshError
-from sidecar.config.schema import Where
+from sidecar.config.terms import Where
 
 MAX_CANDIDATES = 2000  # to compare a slip with; more would take seconds
 MAX_MISTAKES = 500  # a file that is not a config at all would otherwise be quoted back whole

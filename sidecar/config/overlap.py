@@ -10,7 +10,7 @@ from typing import Any, Final
 from sidecar.config.assemble import Placed, View
 from sidecar.config.cover import covers, host_covers, identity_covers, networks_cover, path_covers, route_covers, same
 from sidecar.config.mistakes import Book
-from sidecar.config.schema import Inbound, Route, Rule
+from sidecar.config.schema_inbound import Inbound, Route, Rule
 from sidecar.errors import ProtocolViolation
 from sidecar.http.canonical import Leniency, canonical_target
 from sidecar.patterns import PathTemplate

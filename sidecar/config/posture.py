@@ -18,7 +18,7 @@ from typing import Final, Literal
 
 from sidecar.config.document import Scalar
 from sidecar.config.plain import BadValue, Scope, quoted
-from sidecar.config.schema import Inbound
+from sidecar.config.schema_inbound import Inbound
 
 Weakened = Literal["permissive", "observe"]
 

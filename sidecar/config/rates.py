@@ -7,7 +7,7 @@ from typing import Final
 
 from sidecar.config.document import Scalar
 from sidecar.config.plain import BadValue, Scope, quoted
-from sidecar.config.schema import Frequency, Per
+from sidecar.config.terms import Frequency, Per
 
 FREQUENCY_SCHEMA: Final = {"type": "string", "pattern": "^[1-9][0-9]{0,8}/(s|m|h|d)$"}
 PER_SCHEMA: Final = {

@@ -31,7 +31,8 @@ from sidecar.config.fields import (
 from sidecar.config.kinds import KINDS, Kind
 from sidecar.config.mistakes import Book, meant, nearest
 from sidecar.config.plain import BadValue, Scope
-from sidecar.config.schema import MeshConfig, Service, Where
+from sidecar.config.schema import MeshConfig, Service
+from sidecar.config.terms import Where
 from sidecar.patterns import HeaderPattern, PatternError
 
 _NOTHING: Final = object()  # a value that could not be read; its mistake is noted

@@ -1,146 +1,39 @@
 """Everything an operator can say, with defaults and units. The reader, the reference and the JSON Schema all walk this.
 
-A field's documentation is `metadata["doc"]`; `metadata["yaml"]` is its key where that differs from the attribute. The
-type says how a value is written: `Seconds` as `2s`, `500ms`, `5m`, `1h`; `Bytes` as `64KiB`, `1MiB`; a `Moment` as
-`2026-01-31T18:00:00Z`; an address as `host:port`. The names inside `Annotated` are those of `sidecar.config.kinds`.
+`sidecar.config.terms` has the kinds of values; what is said of listeners and of upstreams has files of its own.
 """
 # ruff: noqa: RUF009 - `described` only wraps dataclasses.field; its defaults are immutable
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from certs.spiffe import SpiffeId, TrustDomain
 from sidecar.config import ports
-from sidecar.patterns import HeaderPattern, HostPattern, IdentityPattern, PathTemplate
-
-UNIX = "unix:"  # before the path of a socket
-Protocol = Literal["http", "tcp", "auto"]
-KeyKind = Literal["p256", "p384", "ed25519", "rsa3072"]  # certs.keys.KEY_KINDS; a test holds the two together
-HttpVersion = Literal["auto", "http1", "http2"]  # by which an application is asked
-ProxyHeaders = Literal["none", "v1", "v2"]  # that we send
-SocketMode = Literal["owner", "group"]
-Effect = Literal["allow", "deny"]
-
-Seconds = Annotated[float, "seconds"]  # more than none
-Delay = Annotated[float, "delay"]  # none is allowed
-Bytes = Annotated[int, "size"]
-Count = Annotated[int, "count"]  # at least 1
-Few = Annotated[int, "few"]  # 0 to 10
-ErrorStatus = Annotated[int, "status"]  # 400 to 599
-Share = Annotated[float, "share"]  # 0 to 1
-Moment = Annotated[float, "moment"]  # seconds since the epoch
-PortNumber = Annotated[int, "port"]
-Label = Annotated[str, "label"]  # the name of a rule or a listener
-ServiceName = Annotated[str, "service"]
-Namespace = Annotated[str, "namespace"]
-HostName = Annotated[str, "host"]  # an IP address or a DNS name
-BindAddress = Annotated[str, "ip"]
-ListenerRef = Annotated[str, "listener"]
-Method = Annotated[str, "method"]
-MediaType = Annotated[str, "media_type"]
-HeaderName = Annotated[str, "header"]
-EnvironmentName = Annotated[str, "environment"]
-FilePath = Annotated[str, "path"]
-Endpoint = Annotated["Address", "endpoint"]  # host:port, or a Unix socket
-Often = Annotated["Frequency", "frequency"]
-Whose = Annotated["Per", "per"]
-Socket = Annotated["Address", "socket"]  # a Unix socket and nothing else
-UserId = Annotated[int, "uid"]
-Command = Annotated[tuple[str, ...], "command"]
-
-
-def described(
-    doc: str,
-    default: Any = ...,
-    *,
-    yaml: str | None = None,
-    factory: Any = None,
-    filled: str = "",
-    hidden: bool = False,
-    some: bool = False,
-) -> Any:
-    """A dataclass field that carries its documentation, and its YAML key where it is not the attribute's name.
-
-    `filled` says in words what the loader puts in where the key is absent; `hidden` fields are not written in YAML at
-    all; `some` forbids an empty list, which would otherwise read as "does not narrow".
-    """
-    metadata = {"doc": doc, "yaml": yaml, "filled": filled, "hidden": hidden, "some": some}
-    if factory is not None:
-        return field(default_factory=factory, metadata=metadata)
-    if default is ...:
-        return field(metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
-@dataclass(frozen=True, slots=True)
-class Where:
-    """A place in a config file, for messages and `mesh explain`. Lines and columns count from 1; 0 is unknown."""
-
-    file: str
-    line: int
-    column: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}"
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """`host:port`; the host is an IP address or a DNS name, IPv6 in brackets. Or `unix:/path`, whose port is 0."""
-
-    host: str
-    port: int
-
-    @property
-    def unix(self) -> bool:
-        """Whether it is a Unix socket of this machine."""
-        return self.host.startswith(UNIX)
-
-    @property
-    def named(self) -> bool:
-        """Whether the host is a DNS name that somebody has to be asked for; `localhost` is not (RFC 6761)."""
-        return not self.unix and ":" not in self.host and not self.host[-1:].isdigit() and self.host != "localhost"
-
-    @property
-    def path(self) -> str:
-        """Where that socket is; empty for any other address."""
-        return self.host[len(UNIX) :] if self.unix else ""
-
-    def __str__(self) -> str:
-        if self.unix:
-            return self.host
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class Frequency:
-    """`100/s`: so many in a second, minute, hour or day."""
-
-    count: int
-    unit: Literal["s", "m", "h", "d"]
-
-    @property
-    def per_second(self) -> float:
-        """The same as a rate."""
-        return self.count / {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}[self.unit]
-
-    def __str__(self) -> str:
-        return f"{self.count}/{self.unit}"
-
-
-@dataclass(frozen=True, slots=True)
-class Per:
-    """Who has a limit together: all at a listener, each caller, each endpoint, or each value of a header."""
-
-    kind: Literal["listener", "caller", "endpoint", "header"]
-    header: str = ""  # lower-case; only of that kind
-
-    def __str__(self) -> str:
-        return f"header {self.header}" if self.header else self.kind
+from sidecar.config.schema_inbound import Inbound, RateLimit, Rule
+from sidecar.config.schema_outbound import Outbound
+from sidecar.config.terms import (
+    Address,
+    Bytes,
+    Command,
+    Count,
+    Delay,
+    EnvironmentName,
+    FilePath,
+    HeaderName,
+    HostName,
+    KeyKind,
+    Namespace,
+    Seconds,
+    ServiceName,
+    Share,
+    Socket,
+    UserId,
+    Where,
+    described,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,233 +166,6 @@ class Defaults:
     audit: Audit = described("See `audit`.", factory=Audit)
     tls: Tls = described("See `tls`.", factory=Tls)
     revocation: Revocation = described("See `revocation`.", factory=Revocation)
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One AND of all it names; an absent field does not narrow (decision D3). In a list, any one is enough."""
-
-    name: Label = described(
-        "A name, unique in its service, for logs, metrics and `mesh explain`. Name the rules that dashboards know.",
-        filled="`allow-1`, `deny-2`, … by its place in the list",
-    )
-    effect: Effect = described("`allow` or `deny`, from the list the rule stands in.", hidden=True)
-    callers: tuple[IdentityPattern, ...] = described(
-        "Who calls: a service, `namespace/service`, `*` (any service of this namespace), `**` (anybody of this trust "
-        "domain), or a SPIFFE ID pattern.",
-        yaml="from",
-        some=True,
-    )
-    hosts: tuple[HostPattern, ...] = described(
-        "Host asked for: exact, or `*.` for one label.", (), yaml="host", some=True
-    )
-    methods: tuple[Method, ...] = described(
-        "HTTP methods, upper case. One outside GET HEAD POST PUT PATCH DELETE OPTIONS passes only if listed.",
-        (),
-        yaml="method",
-        some=True,
-    )
-    paths: tuple[PathTemplate, ...] = described(
-        "Path templates: `/orders/{id}`, `/static/**`.", (), yaml="path", some=True
-    )
-    headers: tuple[HeaderPattern, ...] = described(
-        "Headers: `name: value`, `name: {prefix: p}`, `name: {present: true}`.", (), some=True
-    )
-    networks: tuple[IPv4Network | IPv6Network, ...] = described(
-        "Source networks in CIDR notation; they only narrow.", (), yaml="source", some=True
-    )
-    ports: tuple[ListenerRef, ...] = described("Names or ports of inbound listeners.", (), yaml="port", some=True)
-    shadow: bool = described("Judge, count and log this rule, but do not act on it.", False)
-    where: Where = described("Where the rule stands.", Where("", 0), hidden=True)
-
-
-@dataclass(frozen=True, slots=True)
-class RateLimit:
-    """How often something may be asked, by how many together; see docs/rate-limits.md. All limits that a request comes
-    under hold at once; over any of them it is refused with 429, and takes nothing from the others.
-    """
-
-    name: Label = described(
-        "A name, unique among the limits of its service, for callers, logs, metrics and `mesh explain`.",
-        filled="`rate-1`, `rate-2`, … by its place in the list",
-    )
-    limit: Often = described("How often: `100/s`, `6000/m`, `500/h` or `1000/d`.")
-    burst: Count = described(
-        "How many may come at once after a pause.", filled="as many as `limit` names: 100 of `100/s`"
-    )
-    per: Whose = described(
-        "Who shares it: `listener` (everybody who calls it), `caller` (each identity has its own), `endpoint` (each "
-        "method of each path template has its own), or `header x-api-key` (each value has its own, and all requests "
-        "without that header one together).",
-        Per("listener"),
-    )
-    callers: tuple[IdentityPattern, ...] = described(
-        "Whom it is for, in the words of rules; absent means everybody.", (), yaml="from", some=True
-    )
-    methods: tuple[Method, ...] = described("HTTP methods; absent means all.", (), yaml="method", some=True)
-    paths: tuple[PathTemplate, ...] = described(
-        "Path templates, as in rules; absent means all.", (), yaml="path", some=True
-    )
-    ports: tuple[ListenerRef, ...] = described(
-        "Names or ports of inbound listeners; absent means all.", (), yaml="port", some=True
-    )
-    where: Where = described("Where the limit stands.", Where("", 0), hidden=True)
-
-    @property
-    def http_only(self) -> bool:
-        """Whether it names something that only HTTP has."""
-        return bool(self.methods or self.paths or self.per.kind in ("endpoint", "header"))
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """What requests to some paths of an inbound listener must keep to, beyond being allowed. First match wins."""
-
-    path: PathTemplate = described("Path template.")
-    methods: tuple[Method, ...] = described("HTTP methods; absent means all.", (), yaml="method", some=True)
-    max_body: Bytes | None = described("Largest request body; over it 413.", None)
-    content_types: tuple[MediaType, ...] = described(
-        "Accepted media types of a request body; otherwise 415.", (), some=True
-    )
-    unsafe_encoded_slash: bool = described("Accept %2F inside a segment.", False)
-    unsafe_empty_segments: bool = described("Accept `//`.", False)
-    unsafe_path_parameters: bool = described("Accept `;` in a segment.", False)
-
-
-@dataclass(frozen=True, slots=True)
-class ProxyProtocol:
-    """A load balancer in front of an inbound listener that tells whose connections it brings."""
-
-    senders: tuple[IPv4Network | IPv6Network, ...] = described(
-        "Networks of the load balancers, in CIDR notation. Each of their connections must begin with a PROXY header, "
-        "of version 1 or 2, before TLS; nobody else's may.",
-        yaml="from",
-        some=True,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Inbound:
-    """A listener for peers: mTLS in, plaintext to the application on loopback."""
-
-    name: Label = described("A name, unique in its service.", filled="the protocol")
-    port: PortNumber = described(
-        "Port that peers connect to.", ports.INBOUND, filled=f"{ports.INBOUND}, or the next one free on this host"
-    )
-    bind: BindAddress = described(
-        "IP address to listen on.", "", filled="the service's own address where that is an IP address, else `0.0.0.0`"
-    )
-    app: Endpoint = described(
-        "Where the application listens: an address on loopback, or `unix:/run/app.sock`, which nobody can reach from "
-        "another machine.",
-        Address("127.0.0.1", 8080),
-    )
-    protocol: Protocol = described(
-        "`http`, `tcp` or `auto`. On `http` whatever cannot be read as HTTP is refused. `auto` goes by ALPN, and "
-        "without it by the first bytes; what is not HTTP passes as raw TCP, unless a rule or a route looks at HTTP: "
-        "then it is refused.",
-        "http",
-    )
-    app_http: HttpVersion = described(
-        "By which version of HTTP the application is asked: `http1`, `http2` (without TLS, by prior knowledge), or "
-        "`auto`: gRPC, which needs it, by HTTP/2, and everything else by HTTP/1.1.",
-        "auto",
-    )
-    proxy_protocol: ProxyProtocol | None = described(
-        "Load balancers in front that tell the caller's address by the PROXY protocol; absent for none.", None
-    )
-    app_proxy_protocol: ProxyHeaders = described(
-        "On a `tcp` listener: tell the application the caller's address by a PROXY header of version `v1` or `v2`.",
-        "none",
-    )
-    routes: tuple[Route, ...] = described("Limits for some paths.", ())
-    xfcc_forwarders: tuple[IdentityPattern, ...] = described(
-        "Peers whose x-forwarded-client-cert is kept and appended to.", ()
-    )
-    posture: Literal["strict", "permissive", "observe"] = described(
-        "`strict`; or, until a day you name: `permissive` lets plaintext in beside mTLS, `observe` judges by the rules "
-        "and counts, but refuses nobody. See docs/operations.md.",
-        "strict",
-    )
-    until: Moment | None = described(
-        "When a posture other than `strict` ends by itself: a date (its first moment, UTC) or `2026-01-31T18:00:00Z`, "
-        "at most 14 days ahead.",
-        None,
-    )
-    where: Where = described("Where the listener stands.", Where("", 0), hidden=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Retries:
-    """When a request that failed is sent again; see docs/traffic.md. By itself only where the upstream provably has not
-    begun with it.
-    """
-
-    resends: Few = described("How often a request may be sent again; 0 for never.", 2)
-    statuses: tuple[ErrorStatus, ...] = described(
-        "HTTP statuses after which it is sent again too, where it is idempotent or has an `Idempotency-Key`.", ()
-    )
-    budget: Share = described("Retries as a share of the requests of ten seconds; one a second is always let.", 0.2)
-
-
-@dataclass(frozen=True, slots=True)
-class Outbound:
-    """An upstream that the application may call. What is not declared is refused (decision D5)."""
-
-    to: ServiceName = described("A service of this file, or a name for one that is not.")
-    listener: ListenerRef = described(
-        "Which inbound listener of that service, by name or port; needed where it has several.",
-        "",
-        yaml="port",
-        filled="its only one",
-    )
-    listen: Endpoint | None = described(
-        "Where the application reaches it: an address on loopback, or `unix:/run/mesh/orders.sock`; absent, only the "
-        "forward proxy does.",
-        None,
-    )
-    listen_mode: SocketMode = described(
-        "Who may use that socket: our own user (`owner`, mode 0600), or our group too (`group`, mode 0660).", "owner"
-    )
-    protocol: Protocol = described(
-        "`http`, `tcp` or `auto`, as for inbound listeners; toward one that is `auto` any of the three.",
-        "http",
-        filled="that of the service's listener; `http` for one outside this file",
-    )
-    upgrade: Literal["none", "h2"] = described(
-        "`h2` asks by HTTP/2 also for what the application asked by HTTP/1.1: many requests share a connection, and "
-        "so do WebSockets where the other side takes them there. `none` keeps the application's version.",
-        "none",
-    )
-    host: HostName = described("The host that requests carry.", "", filled="the service's name")
-    identity: SpiffeId | None = described(
-        "The SPIFFE ID it must show.", None, filled="that of the service in this file"
-    )
-    endpoints: tuple[Endpoint, ...] = described(
-        "Where its sidecar listens. With `unmeshed: passthrough`, where it listens itself, which may be a Unix socket: "
-        "`unix:/run/db.sock`.",
-        (),
-        filled="address and port of the service in this file",
-        some=True,
-    )
-    balance: Literal["least_loaded", "round_robin"] = described(
-        "Which endpoint a request goes to: of two taken by chance the one with less load (latency times requests under "
-        "way), or one after the other.",
-        "least_loaded",
-    )
-    retries: Retries = described("When a request that failed is sent again.", factory=Retries)
-    breaker: Literal["on", "off"] = described(
-        "Whether endpoints that fail are left alone for a while: by a breaker of their own where there are fewer than "
-        "five, else by comparing them.",
-        "on",
-    )
-    unmeshed: Literal["refuse", "passthrough"] = described(
-        "`passthrough` sends plaintext to a host outside the mesh.", "refuse"
-    )
-    where: Where = described("Where the upstream stands.", Where("", 0), hidden=True)
-    name: str = described(
-        "`to`, or `to.listener` where a service is called on several of its listeners.", "", hidden=True
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sidecar.config.schema import Inbound, MeshConfig, RateLimit, Rule, Service
+from sidecar.config.schema import MeshConfig, Service
+from sidecar.config.schema_inbound import Inbound, RateLimit, Rule
 from sidecar.patterns import IdentityPattern
 
 

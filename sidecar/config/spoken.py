@@ -6,7 +6,8 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from sidecar.config.assemble import Placed, View
 from sidecar.config.mistakes import Book
-from sidecar.config.schema import Inbound, Outbound
+from sidecar.config.schema_inbound import Inbound
+from sidecar.config.schema_outbound import Outbound
 from sidecar.config.sentences import needs_http
 
 

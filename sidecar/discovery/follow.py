@@ -16,7 +16,7 @@ import trio
 from sidecar.discovery.answers import Found, NotFound
 
 if TYPE_CHECKING:
-    from sidecar.config.schema import Address
+    from sidecar.config.terms import Address
     from sidecar.telemetry.log import Log
 
 SHORTEST, LONGEST = 1.0, 300.0  # seconds that an answer is good

@@ -17,7 +17,7 @@ from sidecar.http.proxy_header import BadProxyHeader, IpAddress, ProxyHeader, ma
 from sidecar.net.port import Expired, WireBroken
 
 if TYPE_CHECKING:
-    from sidecar.config.schema import ProxyProtocol
+    from sidecar.config.schema_inbound import ProxyProtocol
     from sidecar.net.mtls import Gate
     from sidecar.net.wires import SocketWire
 

@@ -34,7 +34,7 @@ from sidecar.policy.index import WORTH_IT, RuleIndex
 
 if TYPE_CHECKING:
     from certs.spiffe import SpiffeId
-    from sidecar.config.schema import Rule
+    from sidecar.config.schema_inbound import Rule
     from sidecar.patterns import HeaderPattern
 
 KNOWN_METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))

@@ -31,7 +31,7 @@ from sidecar.policy.propose import Change, propose, sentence
 from sidecar.policy.why_not import WhyNot, why_not, without
 
 if TYPE_CHECKING:
-    from sidecar.config.schema import Rule
+    from sidecar.config.schema_inbound import Rule
 
 _CONDITIONS: Final = frozenset(("headers", "source"))
 

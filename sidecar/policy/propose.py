@@ -18,7 +18,8 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from certs.spiffe import SpiffeId, TrustDomain
-from sidecar.config.schema import Rule, Where
+from sidecar.config.schema_inbound import Rule
+from sidecar.config.terms import Where
 from sidecar.hop import Hop
 from sidecar.patterns import HostPattern, IdentityPattern, PathTemplate, PatternError
 

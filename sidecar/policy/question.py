@@ -19,7 +19,8 @@ from sidecar.http.message import RequestHead
 from sidecar.policy.reading import Reading
 
 if TYPE_CHECKING:
-    from sidecar.config.schema import Inbound, MeshConfig, Service
+    from sidecar.config.schema import MeshConfig, Service
+    from sidecar.config.schema_inbound import Inbound
     from sidecar.hop import HopProtocol
 
 

@@ -14,7 +14,8 @@ from sidecar.errors import AmbiguousPath
 from sidecar.http.canonical import Leniency, Target, canonical_target, request_host
 
 if TYPE_CHECKING:
-    from sidecar.config.schema import Inbound, Route, Service
+    from sidecar.config.schema import Service
+    from sidecar.config.schema_inbound import Inbound, Route
     from sidecar.hop import Hop
 
 

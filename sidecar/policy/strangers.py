@@ -15,7 +15,7 @@ from sidecar.policy.authz import RuleSet
 
 if TYPE_CHECKING:
     from certs.spiffe import TrustDomain
-    from sidecar.config.schema import Rule
+    from sidecar.config.schema_inbound import Rule
 
 
 def for_strangers(rules: RuleSet, trust_domain: TrustDomain) -> RuleSet:

@@ -18,7 +18,7 @@ from sidecar.policy.differences import Difference, agreements, differences, dist
 from sidecar.policy.propose import sentence
 
 if TYPE_CHECKING:
-    from sidecar.config.schema import Rule
+    from sidecar.config.schema_inbound import Rule
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from certs.spiffe import SpiffeId
-    from sidecar.config.schema import Inbound, Limits, Route, Timeouts
+    from sidecar.config.schema import Limits, Timeouts
+    from sidecar.config.schema_inbound import Inbound, Route
     from sidecar.hop import Direction, Permit
     from sidecar.http.plain import PlainRequest
     from sidecar.http.proxy_header import Version

@@ -47,7 +47,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from certs.spiffe import SpiffeId
-    from sidecar.config.schema import Address, Limits, Timeouts
+    from sidecar.config.schema import Limits, Timeouts
+    from sidecar.config.terms import Address
     from sidecar.hop import Direction
     from sidecar.http.plain import PlainRequest
     from sidecar.net.pool import Connection

@@ -7,7 +7,8 @@ from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
 
-from sidecar.config.schema import Address, HttpVersion, Limits, Timeouts
+from sidecar.config.schema import Limits, Timeouts
+from sidecar.config.terms import Address, HttpVersion
 from sidecar.errors import (
     ConnectFailed,
     Draining,

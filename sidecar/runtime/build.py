@@ -6,7 +6,9 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sidecar.config.schema import Address, Inbound, Service
+from sidecar.config.schema import Service
+from sidecar.config.schema_inbound import Inbound
+from sidecar.config.terms import Address
 from sidecar.errors import IdentityRefused, IdentityRevoked, NoIdentity
 from sidecar.net.admission import SHARE, Admission, memory_limit, memory_used
 from sidecar.net.contexts import contexts_alive
@@ -33,7 +35,7 @@ from sidecar.telemetry.record import Handshake
 if TYPE_CHECKING:
     import socket
 
-    from sidecar.config.schema import SocketMode
+    from sidecar.config.terms import SocketMode
     from sidecar.hop import Direction
     from sidecar.net.mtls import Gate
     from sidecar.net.port import Task, Wire

@@ -27,7 +27,10 @@ from sidecar.traffic.retry import RetryRules
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sidecar.config.schema import Address, HttpVersion, Inbound, Outbound, Service
+    from sidecar.config.schema import Service
+    from sidecar.config.schema_inbound import Inbound
+    from sidecar.config.schema_outbound import Outbound
+    from sidecar.config.terms import Address, HttpVersion
     from sidecar.net.mtls import Gate
     from sidecar.net.reactor import Reactor
     from sidecar.proxy.side import Door

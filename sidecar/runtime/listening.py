@@ -13,7 +13,7 @@ from certs.errors import MeshError
 from sidecar.net.wires import UNSENT_BYTES, keep_alive
 
 if TYPE_CHECKING:
-    from sidecar.config.schema import Address, SocketMode
+    from sidecar.config.terms import Address, SocketMode
 
 BACKLOG = 1024
 MODES: Final[Mapping[SocketMode, int]] = {"owner": 0o600, "group": 0o660}

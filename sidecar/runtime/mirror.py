@@ -27,7 +27,7 @@ from sidecar.net.tls_stream import TlsStream
 if TYPE_CHECKING:
     from cryptography import x509
 
-    from sidecar.config.schema import Inbound
+    from sidecar.config.schema_inbound import Inbound
     from sidecar.net.mtls import Gate
     from sidecar.net.reactor import Reactor
     from sidecar.net.wires import SocketWire

@@ -14,7 +14,7 @@ from sidecar.config.posture import Posture, posture_of, show_moment
 from sidecar.telemetry.clock import rfc3339
 
 if TYPE_CHECKING:
-    from sidecar.config.schema import Inbound
+    from sidecar.config.schema_inbound import Inbound
     from sidecar.telemetry.metrics import Metrics
     from sidecar.telemetry.record import Recorder
 

@@ -22,7 +22,7 @@ from sidecar.telemetry.clock import rfc3339
 
 if TYPE_CHECKING:
     from certs.bundle import BundleSet
-    from sidecar.config.schema import Inbound
+    from sidecar.config.schema_inbound import Inbound
     from sidecar.net.clock import Clock
     from sidecar.runtime.mirror import Shown
     from sidecar.telemetry.log import Log

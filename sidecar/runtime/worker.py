@@ -47,7 +47,8 @@ from sidecar.telemetry.log import Log
 from sidecar.telemetry.setup import make_recorder, new_instance
 
 if TYPE_CHECKING:
-    from sidecar.config.schema import Address, MeshConfig
+    from sidecar.config.schema import MeshConfig
+    from sidecar.config.terms import Address
     from sidecar.identity.given import Keeper
     from sidecar.identity.workload_api import FetchJwt
     from sidecar.telemetry.metrics import Metrics

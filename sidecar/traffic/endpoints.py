@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from sidecar.config.schema import Address
+    from sidecar.config.terms import Address
     from sidecar.traffic.breaker import Breaker
 
 FIRST_LATENCY: Final = 0.030  # seconds, of an endpoint that has not answered yet (S18: Linkerd)

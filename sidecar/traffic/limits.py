@@ -27,7 +27,7 @@ from sidecar.traffic.gcra import Levels, Rate
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from sidecar.config.schema import RateLimit
+    from sidecar.config.schema_inbound import RateLimit
     from sidecar.hop import Headers, Hop
     from sidecar.traffic.gcra import Refused
 

@@ -11,7 +11,7 @@ from random import Random
 from time import process_time
 from zoneinfo import ZoneInfo
 
-from sidecar.config.schema import Address
+from sidecar.config.terms import Address
 from sidecar.traffic.budget import Budget
 from sidecar.traffic.destination import Algorithm, Destination, DestinationRules
 from sidecar.traffic.endpoints import Declared

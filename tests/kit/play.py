@@ -24,7 +24,8 @@ from typing import Any, cast
 
 from certs.spiffe import SpiffeId
 from sidecar.config.load import load_text
-from sidecar.config.schema import Address, MeshConfig, Service
+from sidecar.config.schema import MeshConfig, Service
+from sidecar.config.terms import Address
 from sidecar.hop import Hop
 from sidecar.net.memory import MemoryPort, MemoryWire, where
 from sidecar.net.memory_gate import DAY, MemoryGate

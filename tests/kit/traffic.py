@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from random import Random
 
-from sidecar.config.schema import Address
+from sidecar.config.terms import Address
 from sidecar.traffic.balance import Balancer
 from sidecar.traffic.endpoints import Declared, Endpoint, EndpointSet
 

@@ -28,7 +28,8 @@ from certs.keys import new_key, public_bytes
 from certs.source import Source
 from certs.svid import X509Svid
 from sidecar.admin.workload_socket import serve_workload_api
-from sidecar.config.schema import Address, WorkloadApi
+from sidecar.config.schema import WorkloadApi
+from sidecar.config.terms import Address
 from sidecar.net.clock import SystemClock
 from sidecar.telemetry.log import Log
 from tests.kit.identities import Authority, a_bundle, a_root, an_issuer, an_svid

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.config.schema import Address
+from sidecar.config.terms import Address
 from sidecar.errors import ConnectFailed
 from tests.kit import apps
 from tests.kit.h1_line import Line, Request

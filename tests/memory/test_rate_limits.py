@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from sidecar.config.posture import show_moment
-from sidecar.config.schema import Frequency, RateLimit
+from sidecar.config.schema_inbound import RateLimit
+from sidecar.config.terms import Frequency
 from sidecar.errors import RateLimited
 from sidecar.net.memory import EPOCH
 from sidecar.proxy import lane

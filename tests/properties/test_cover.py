@@ -21,7 +21,8 @@ from sidecar.config.cover import (
     same,
     value_covers,
 )
-from sidecar.config.schema import Effect, Inbound, Route, Rule
+from sidecar.config.schema_inbound import Inbound, Route, Rule
+from sidecar.config.terms import Effect
 from sidecar.hop import Hop
 from sidecar.patterns import HeaderPattern, HostPattern, IdentityPattern, PathTemplate
 from sidecar.policy.authz import CompiledRule

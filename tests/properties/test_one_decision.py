@@ -24,7 +24,8 @@ import pytest
 
 from certs.spiffe import SpiffeId
 from sidecar.config.load import load_bytes
-from sidecar.config.schema import Rule, Service
+from sidecar.config.schema import Service
+from sidecar.config.schema_inbound import Rule
 from sidecar.errors import HopError, PolicyDenied, ProtocolViolation, UnsupportedFeature
 from sidecar.hop import Hop, Permit
 from sidecar.net.memory import MemoryClock

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from certs.spiffe import SpiffeId, TrustDomain
 from sidecar.config.load import load_text
-from sidecar.config.schema import Effect, Rule, Where
+from sidecar.config.schema_inbound import Rule
+from sidecar.config.terms import Effect, Where
 from sidecar.hop import Headers, Hop, Permit
 from sidecar.patterns import HeaderPattern, HostPattern, IdentityPattern, PathTemplate
 from sidecar.policy.authz import RuleSet

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from certs.spiffe import SpiffeId
 from sidecar.config.load import load_text
-from sidecar.config.schema import Rule, Service
+from sidecar.config.schema import Service
+from sidecar.config.schema_inbound import Rule
 from sidecar.hop import Hop, Permit
 from sidecar.policy.authz import CompiledRule, RuleSet
 from sidecar.policy.explain import explain

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Literal
 
-from sidecar.config.schema import Address
+from sidecar.config.terms import Address
 from sidecar.traffic.destination import Destination, DestinationRules
 from sidecar.traffic.endpoints import Declared, Endpoint
 from sidecar.traffic.marks import Marks

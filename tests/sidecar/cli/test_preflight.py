@@ -13,7 +13,7 @@ from sidecar.cli import preflight
 from sidecar.cli.console import Failure
 from sidecar.cli.preflight import Wanted, check_ports, holder_of, wanted_ports, why_not
 from sidecar.config.load import load_text
-from sidecar.config.schema import Address
+from sidecar.config.terms import Address
 from sidecar.demo.config import DemoPorts, demo_yaml
 
 

@@ -17,7 +17,7 @@ import pytest
 from sidecar.cli.fleet import descendants
 from sidecar.cli.preflight import wanted_ports, why_not
 from sidecar.config.load import load_text
-from sidecar.config.schema import Address
+from sidecar.config.terms import Address
 from sidecar.demo.config import DemoPorts, demo_yaml
 from tests.kit.free_ports import free_base
 

@@ -17,7 +17,8 @@ from sidecar.config.fields import fields_of, records
 from sidecar.config.files import NO_FILE
 from sidecar.config.load import load, load_bytes, load_config, load_text
 from sidecar.config.mistakes import ConfigErrors
-from sidecar.config.schema import Address, MeshConfig, Where
+from sidecar.config.schema import MeshConfig
+from sidecar.config.terms import Address, Where
 
 HEAD = "trust_domain: demo.mesh\n"
 

@@ -10,7 +10,7 @@ from sidecar.config.diff import diff
 from sidecar.config.load import load_bytes, load_text
 from sidecar.config.mistakes import ConfigErrors, Mistake
 from sidecar.config.posture import LONGEST, SLACK, Posture, posture_of, show_moment
-from sidecar.config.schema import Inbound
+from sidecar.config.schema_inbound import Inbound
 
 NOW = datetime(2026, 1, 5, 12, tzinfo=UTC).timestamp()
 DAY = 86400.0

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from sidecar.config.load import load_bytes, load_text
 from sidecar.config.mistakes import ConfigErrors, Mistake
-from sidecar.config.schema import Frequency, Per, RateLimit
+from sidecar.config.schema_inbound import RateLimit
 from sidecar.config.sentences import sentences
+from sidecar.config.terms import Frequency, Per
 
 HTTP = "inbound: [{name: http, app: '127.0.0.1:1'}], allow: [{from: '**'}]"
 BOTH = HTTP.replace("}],", "}, {name: raw, protocol: tcp, app: '127.0.0.1:2'}],", 1)

@@ -6,7 +6,7 @@ import pytest
 
 from sidecar.config.load import load_bytes, load_text
 from sidecar.config.mistakes import ConfigErrors
-from sidecar.config.schema import Address
+from sidecar.config.terms import Address
 
 HEAD = "trust_domain: demo.mesh\nservices:\n"
 

@@ -6,7 +6,8 @@ import pytest
 
 from sidecar.config.load import load_text
 from sidecar.config.mistakes import ConfigErrors
-from sidecar.config.schema import Address, MeshConfig
+from sidecar.config.schema import MeshConfig
+from sidecar.config.terms import Address
 
 HEAD = "trust_domain: demo.mesh\nservices:\n"
 LONGEST = "/" + "x" * 106

@@ -8,7 +8,8 @@ from sidecar.cli.run import _endpoint
 from sidecar.config.diff import diff, fixed
 from sidecar.config.load import load_text
 from sidecar.config.mistakes import ConfigErrors
-from sidecar.config.schema import Address, MeshConfig, WorkloadApi
+from sidecar.config.schema import MeshConfig, WorkloadApi
+from sidecar.config.terms import Address
 
 HEAD = "trust_domain: demo.mesh\nservices:\n  a:\n    workload_api: "
 

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from sidecar.config.schema import Address
+from sidecar.config.terms import Address
 from sidecar.discovery.answers import Found, NotFound
 from sidecar.discovery.follow import FIRST_WAIT, LONGEST, LONGEST_WAIT, MOST, SHORTEST, Follower
 from sidecar.telemetry.log import Log

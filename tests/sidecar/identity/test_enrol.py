@@ -11,7 +11,7 @@ import pytest
 
 from certs.enrolment import Enrolment, EnrolmentKey, JoinToken
 from certs.keys import KEY_KINDS, make_key
-from sidecar.config.schema import KeyKind
+from sidecar.config.terms import KeyKind
 from sidecar.identity.ca_client import Issued, Trust, connect
 from sidecar.identity.enrol import enrol
 from sidecar.identity.errors import CaRefused, CaUnreachable

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.config.schema import ProxyProtocol
+from sidecar.config.schema_inbound import ProxyProtocol
 from sidecar.errors import IdentityRefused
 from sidecar.http.proxy_header import write
 from sidecar.net.port import WireBroken

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from certs.spiffe import SpiffeId, TrustDomain, workload_id
-from sidecar.config.schema import Effect, Rule, Where
+from sidecar.config.schema_inbound import Rule
+from sidecar.config.terms import Effect, Where
 from sidecar.errors import PolicyDenied
 from sidecar.hop import Deny, Hop, Permit, ShadowVerdict
 from sidecar.patterns import HeaderPattern, HostPattern, IdentityPattern, PathTemplate

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from certs.spiffe import SpiffeId, TrustDomain, workload_id
-from sidecar.config.schema import Effect, Rule, Where
+from sidecar.config.schema_inbound import Rule
+from sidecar.config.terms import Effect, Where
 from sidecar.hop import Hop, Permit
 from sidecar.patterns import HeaderPattern, HostPattern, IdentityPattern, PathTemplate
 from sidecar.policy.authz import RuleSet

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from sidecar.config.schema import Address
+from sidecar.config.terms import Address
 from sidecar.runtime.listening import bind
 
 

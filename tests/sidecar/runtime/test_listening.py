@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.config.schema import Address, SocketMode
+from sidecar.config.terms import Address, SocketMode
 from sidecar.net.memory import MemoryClock
 from sidecar.net.reactor import Acceptor, Reactor
 from sidecar.runtime.listening import CannotListen, bind_all

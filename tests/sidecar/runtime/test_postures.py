@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sidecar.config.posture import LONGEST
-from sidecar.config.schema import Inbound
+from sidecar.config.schema_inbound import Inbound
 from sidecar.hop import Waived
 from sidecar.net.memory import EPOCH, MemoryClock
 from sidecar.runtime.postures import REPEAT_SECONDS, PostureWatch

@@ -6,7 +6,7 @@ from math import exp
 
 import pytest
 
-from sidecar.config.schema import Address
+from sidecar.config.terms import Address
 from sidecar.traffic.endpoints import MOST, Declared, EndpointSet
 from tests.kit.traffic import a_set, declared, names
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from certs.spiffe import TrustDomain
 from sidecar.config.assemble import Placed
 from sidecar.config.limited import _first
-from sidecar.config.schema import Frequency, Inbound, Per, RateLimit
+from sidecar.config.schema_inbound import Inbound, RateLimit
+from sidecar.config.terms import Frequency, Per
 from sidecar.errors import RateLimited
 from sidecar.hop import Hop
 from sidecar.patterns import IdentityPattern, PathTemplate

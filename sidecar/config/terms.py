@@ -1,0 +1,139 @@
+"""The words that the schema is written in: kinds of values, addresses, how often, and where something stands.
+
+A field's documentation is `metadata["doc"]`; `metadata["yaml"]` is its key where that differs from the attribute. The
+type says how a value is written: `Seconds` as `2s`, `500ms`, `5m`, `1h`; `Bytes` as `64KiB`, `1MiB`; a `Moment` as
+`2026-01-31T18:00:00Z`; an address as `host:port`. The names inside `Annotated` are those of `sidecar.config.kinds`.
+"""
+
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+UNIX = "unix:"  # before the path of a socket
+Protocol = Literal["http", "tcp", "auto"]
+KeyKind = Literal["p256", "p384", "ed25519", "rsa3072"]  # certs.keys.KEY_KINDS; a test holds the two together
+HttpVersion = Literal["auto", "http1", "http2"]  # by which an application is asked
+ProxyHeaders = Literal["none", "v1", "v2"]  # that we send
+SocketMode = Literal["owner", "group"]
+Effect = Literal["allow", "deny"]
+
+Seconds = Annotated[float, "seconds"]  # more than none
+Delay = Annotated[float, "delay"]  # none is allowed
+Bytes = Annotated[int, "size"]
+Count = Annotated[int, "count"]  # at least 1
+Few = Annotated[int, "few"]  # 0 to 10
+ErrorStatus = Annotated[int, "status"]  # 400 to 599
+Share = Annotated[float, "share"]  # 0 to 1
+Moment = Annotated[float, "moment"]  # seconds since the epoch
+PortNumber = Annotated[int, "port"]
+Label = Annotated[str, "label"]  # the name of a rule or a listener
+ServiceName = Annotated[str, "service"]
+Namespace = Annotated[str, "namespace"]
+HostName = Annotated[str, "host"]  # an IP address or a DNS name
+BindAddress = Annotated[str, "ip"]
+ListenerRef = Annotated[str, "listener"]
+Method = Annotated[str, "method"]
+MediaType = Annotated[str, "media_type"]
+HeaderName = Annotated[str, "header"]
+EnvironmentName = Annotated[str, "environment"]
+FilePath = Annotated[str, "path"]
+UserId = Annotated[int, "uid"]
+Command = Annotated[tuple[str, ...], "command"]
+
+
+def described(
+    doc: str,
+    default: Any = ...,
+    *,
+    yaml: str | None = None,
+    factory: Any = None,
+    filled: str = "",
+    hidden: bool = False,
+    some: bool = False,
+) -> Any:
+    """A dataclass field that carries its documentation, and its YAML key where it is not the attribute's name.
+
+    `filled` says in words what the loader puts in where the key is absent; `hidden` fields are not written in YAML at
+    all; `some` forbids an empty list, which would otherwise read as "does not narrow".
+    """
+    metadata = {"doc": doc, "yaml": yaml, "filled": filled, "hidden": hidden, "some": some}
+    if factory is not None:
+        return field(default_factory=factory, metadata=metadata)
+    if default is ...:
+        return field(metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """A place in a config file, for messages and `mesh explain`. Lines and columns count from 1; 0 is unknown."""
+
+    file: str
+    line: int
+    column: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """`host:port`; the host is an IP address or a DNS name, IPv6 in brackets. Or `unix:/path`, whose port is 0."""
+
+    host: str
+    port: int
+
+    @property
+    def unix(self) -> bool:
+        """Whether it is a Unix socket of this machine."""
+        return self.host.startswith(UNIX)
+
+    @property
+    def named(self) -> bool:
+        """Whether the host is a DNS name that somebody has to be asked for; `localhost` is not (RFC 6761)."""
+        return not self.unix and ":" not in self.host and not self.host[-1:].isdigit() and self.host != "localhost"
+
+    @property
+    def path(self) -> str:
+        """Where that socket is; empty for any other address."""
+        return self.host[len(UNIX) :] if self.unix else ""
+
+    def __str__(self) -> str:
+        if self.unix:
+            return self.host
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Frequency:
+    """`100/s`: so many in a second, minute, hour or day."""
+
+    count: int
+    unit: Literal["s", "m", "h", "d"]
+
+    @property
+    def per_second(self) -> float:
+        """The same as a rate."""
+        return self.count / {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}[self.unit]
+
+    def __str__(self) -> str:
+        return f"{self.count}/{self.unit}"
+
+
+@dataclass(frozen=True, slots=True)
+class Per:
+    """Who has a limit together: all at a listener, each caller, each endpoint, or each value of a header."""
+
+    kind: Literal["listener", "caller", "endpoint", "header"]
+    header: str = ""  # lower-case; only of that kind
+
+    def __str__(self) -> str:
+        return f"header {self.header}" if self.header else self.kind
+
+
+Endpoint = Annotated[Address, "endpoint"]  # host:port, or a Unix socket
+Often = Annotated[Frequency, "frequency"]
+Whose = Annotated[Per, "per"]
+Socket = Annotated[Address, "socket"]  # a Unix socket and nothing else
