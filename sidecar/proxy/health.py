@@ -75,12 +75,15 @@ class Checks:
         self._rules = HealthRules(spec.every, spec.healthy, spec.unhealthy)
         self._on_check = on_check
         self._running: dict[Endpoint, Task] = {}
+        self._stopped = False
         self._told = ""  # what was said last of checks that say nothing
 
     # ---- when --------------------------------------------------------------------------------------------------------
 
     def look(self) -> None:
         """Start the checks that are due."""
+        if self._stopped:
+            return
         upstream, now = self._upstream, self._port.now
         for endpoint, place in upstream.places.items():
             health = endpoint.health
@@ -94,7 +97,8 @@ class Checks:
                 self._running[endpoint] = self._port.start(self._check(endpoint, place, health))
 
     def stop(self) -> None:
-        """End those that are under way; nobody calls `look` any more."""
+        """End those that are under way, and begin no more."""
+        self._stopped = True
         for task in list(self._running.values()):
             task.cancel()
 
