@@ -99,7 +99,7 @@ async def test_the_first_check_decides_at_once_and_before_it_an_endpoint_counts_
     app.healthy = ILL
     stage.app(app)
     assert (await stage.ask(GET)).status == 200
-    assert row(stage)["health"] is None
+    assert row(stage)["health"]["result"] == "unchecked"
     stage.attend()
     await stage.sleep(1.2)
     assert len(app.checks) == 1
