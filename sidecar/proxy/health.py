@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from sidecar.errors import HopError, PeerIdentityMismatch, UpstreamClosed, UpstreamReset
+from sidecar.errors import HopError, Overflow, PeerIdentityMismatch, UpstreamClosed, UpstreamReset
 from sidecar.http import grpc, protobuf
 from sidecar.http.headers import first
 from sidecar.http.message import NEED_DATA, Data, End, RequestHead, ResponseHead
@@ -158,6 +158,8 @@ class Checks:
         """None where the connection was stale. Raises HopError."""
         head, body = self._request()
         road = place.road(self._upstream.way(head))
+        if road.full:  # with requests; that they last tells less of an endpoint than our own limit does
+            raise Overflow("no place for a check (limits.pool)")
         connection = await road.take(max_idle)
         stale = connection.reused and max_idle != FRESH
         received, good = connection.wire.received, False
@@ -272,6 +274,6 @@ def _of_error(error: HopError) -> Result:
     why = redact.text(error.detail or error.name, 200)
     if isinstance(error, PeerIdentityMismatch) and error.reason.startswith("alert_"):
         return Result("refused", f"it does not believe who we are: {why}")
-    if of_error(error) is Outcome.NEUTRAL and not isinstance(error, UpstreamClosed):
+    if of_error(error) is Outcome.NEUTRAL:
         return Result("skipped", why)
     return Result("unreachable", why)

@@ -159,6 +159,28 @@ async def test_without_an_identity_of_our_own_nobody_is_blamed(stage: Stage) -> 
 
 
 @scene(upstream=EVERY_SECOND)
+async def test_a_pool_that_is_full_of_requests_makes_nobody_ill(stage: Stage) -> None:
+    async def slow(line: Line) -> None:
+        if (await line.request()).target == b"/":
+            await stage.sleep(12.0)
+        await line.say(apps.OK)
+
+    stage.app(slow)
+    callers = [await stage.call() for _ in range(4)]
+    for line in callers:
+        await line.say(GET)
+    await stage.quiet()
+    stage.attend()
+    await stage.sleep(10.0)
+    assert row(stage)["health"]["result"] == "skipped"
+    assert row(stage)["state"] == "available"
+    for line in callers:
+        assert (await line.answer()).status == 200
+    await stage.sleep(2.0)
+    assert row(stage)["health"]["result"] == "passed"
+
+
+@scene(upstream=EVERY_SECOND)
 async def test_an_application_that_is_not_there_is_told_by_its_sidecar(stage: Stage) -> None:
     stage.attend()
     await stage.sleep(2.0)
