@@ -105,6 +105,7 @@ class Checks:
     async def _check(self, endpoint: Endpoint, place: Place, health: Health) -> None:
         try:
             result = await self._in_time(place)
+            result = result._replace(why=result.why.removeprefix(f"{endpoint.name}: "))
         finally:
             self._running.pop(endpoint, None)
         if endpoint not in self._upstream.places:
