@@ -93,6 +93,20 @@ async def test_an_application_that_says_it_is_ill_is_left_within_three_checks_an
     assert 'mesh_health_checks_total{listener="orders.http",result="failed"} ' in text
 
 
+@scene(upstream=EVERY_SECOND + ", upgrade: h2", app="127.0.0.1:8080")
+async def test_a_check_goes_by_http_2_where_requests_do(stage: Stage) -> None:
+    app = App()
+    stage.app(app)
+    stage.attend()
+    await stage.sleep(3.0)
+    assert row(stage)["health"]["result"] == "passed"
+    assert {hop.version for hop in stage.orders.books.hops} == {"2"}
+    app.healthy = ILL
+    await stage.sleep(4.0)
+    assert row(stage)["health"]["reason"] == "answers 500 to /healthz, not 200-399"
+    assert len(stage.web.books.handshakes) == 1
+
+
 @scene(upstream=EVERY_SECOND)
 async def test_the_first_check_decides_at_once_and_before_it_an_endpoint_counts_as_well(stage: Stage) -> None:
     app = App()
