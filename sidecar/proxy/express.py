@@ -163,20 +163,26 @@ class Express:
             via = request.via
             tail = ticket.tail if via == ticket.via else lane.direct(ticket, via)
             whom = ticket.upstream
-            place = whom.pick(port.now) if tail else None
+            key_of = whom.key_of
+            if not tail:
+                place = None
+            elif key_of is None:
+                place = whom.pick(port.now)
+            else:
+                place = whom.pick(port.now, (), key_of(headers_of(data, request)))
             if place is None or tail is None:
                 return self._general(data[at:])
             pool = place.pool
             connection = pool.reuse(NEVER if request.keyed or method in REPEATABLE else YOUNG)
             if connection is None:
-                whom.end(place, Outcome.NEUTRAL, port.now, port.now)
+                whom.undo(place, port.now)
                 return self._general(data[at:])
             dues = ticket.dues
             if dues is not None:  # the last that can turn it away: what is taken here goes out, and is taken once
                 keys = dues.keys if dues.fixed else dues.keys_of(hop.headers)
                 if dues.levels.take(port.now, keys) is not None:
                     pool.give(connection)
-                    whom.end(place, Outcome.NEUTRAL, port.now, port.now)
+                    whom.undo(place, port.now)
                     return self._general(data[at:])
 
             # ask

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from sidecar.config.sentences import needs_http
+from sidecar.config.terms import Address
 from sidecar.policy.authz import RuleSet
 from sidecar.policy.reading import Reading
 from sidecar.proxy.inbound import InboundSide
@@ -20,6 +21,7 @@ from sidecar.proxy.outbound import OutboundSide
 from sidecar.proxy.upstream import Upstream
 from sidecar.traffic.ceilings import CeilingRules
 from sidecar.traffic.destination import DestinationRules
+from sidecar.traffic.endpoints import Declared as Listed
 from sidecar.traffic.limits import Rates
 from sidecar.traffic.marks import Marks
 from sidecar.traffic.retry import RetryRules
@@ -29,14 +31,15 @@ if TYPE_CHECKING:
 
     from sidecar.config.schema import Service
     from sidecar.config.schema_inbound import Inbound
-    from sidecar.config.schema_outbound import Outbound
-    from sidecar.config.terms import Address, HttpVersion
+    from sidecar.config.schema_outbound import HealthCheck, Outbound
+    from sidecar.config.terms import Affinity, HttpVersion
     from sidecar.net.mtls import Gate
     from sidecar.net.reactor import Reactor
     from sidecar.proxy.side import Door
     from sidecar.proxy.tcp import Tunnels
     from sidecar.telemetry.record import Recorder
 
+_LOCALHOST = ("127.0.0.1", "::1")
 Place = tuple[str, str]  # ("app", name of the listener in front of it) or ("upstream", its name)
 
 
@@ -81,11 +84,19 @@ class Maker:
         self._instance = instance
         self._tunnels = tunnels
         self._marks = Marks()
+        self.ours: set[Address] = set()  # where our application reaches us, in the generation in force
         self._upstreams: WeakSet[Upstream] = WeakSet()
 
     def upstreams(self) -> list[Upstream]:
         """Every upstream that was made and is still used, by requests of earlier generations perhaps."""
         return list(self._upstreams)
+
+    def in_force(self, generation: Generation) -> None:
+        """This is the generation in force now."""
+        listening = {address for _, _, address, _ in generation.outbound}
+        named = {Address(host, each.port) for each in listening if each.host == "localhost" for host in _LOCALHOST}
+        self.ours.clear()
+        self.ours.update(listening | named)
 
     def generation(self, service: Service, before: Generation | None) -> Generation:
         """The generation of this configuration; `before` is the one in force."""
@@ -159,15 +170,16 @@ class Maker:
     # ---- upstreams -------------------------------------------------------------------------------------------------
 
     def _app(self, made: Generation, before: Generation | None, spec: Inbound) -> Upstream:
-        facts = (spec.name, "app", spec.protocol, (spec.app,), made.service.identity, None, spec.app_http, None)
+        facts = (spec.name, "app", spec.protocol, (Listed(spec.app),), made.service.identity, None, spec.app_http, None)
         return self._declare(made, before, ("app", spec.name), *facts)
 
     def _upstream(self, made: Generation, before: Generation | None, spec: Outbound) -> Upstream:
         gate = self._gate if spec.unmeshed == "refuse" else None
         http: HttpVersion = "http2" if spec.upgrade == "h2" else "auto"
-        rules = _rules(spec, made.service.limits.requests)
-        facts = (spec.name, spec.host, spec.protocol, spec.endpoints, spec.identity, gate, http, rules)
-        return self._declare(made, before, ("upstream", spec.name), *facts)
+        rules = _rules(spec, made.service)
+        endpoints = tuple(Listed(each.address, each.weight, each.zone) for each in spec.endpoints)
+        facts = (spec.name, spec.host, spec.protocol, endpoints, spec.identity, gate, http, rules)
+        return self._declare(made, before, ("upstream", spec.name), *facts, spec.affinity, spec.health)
 
     def _declare(
         self,
@@ -177,17 +189,19 @@ class Maker:
         name: str,
         host: str,
         protocol: str,
-        endpoints: tuple[Address, ...],
+        endpoints: tuple[Listed, ...],
         identity: object,
         gate: Gate | None,
         http: HttpVersion,
         rules: DestinationRules | None,
+        affinity: Affinity | None = None,
+        health: HealthCheck | None = None,
     ) -> Upstream:
         """The upstream of this place: the one that is there, where all it depends on is the same, or a new one."""
         service = made.service
         times, limits = service.timeouts, service.limits
         facts = (
-            name, host, protocol, endpoints, identity, gate, http, rules,
+            name, host, protocol, endpoints, identity, gate, http, rules, affinity, health,
             times.connect, times.handshake, times.pool_idle_app, times.pool_idle_peer, times.idle, times.request_head,
             limits.pool, limits.pending, limits.head_bytes, limits.head_lines,
         )  # fmt: skip
@@ -211,18 +225,23 @@ class Maker:
             marks=self._marks,
             http=http,
             rules=rules,
+            affinity=affinity,
+            health=health,
+            ours=self.ours,
+            on_check=self._recorder.checked,
         )
         self._upstreams.add(upstream)
         made.upstreams[place] = Declared(facts, upstream)
         return upstream
 
 
-def _rules(spec: Outbound, requests: int) -> DestinationRules:
+def _rules(spec: Outbound, service: Service) -> DestinationRules:
     """What the configuration says of one upstream, in the words of `sidecar.traffic`."""
+    key = service.identity.text.encode() if spec.affinity is not None and spec.affinity.kind == "caller" else b""
     retries = RetryRules(tries=1 + spec.retries.resends, statuses=frozenset(spec.retries.statuses))
     return DestinationRules(
         balance=spec.balance, retries=retries, budget_ratio=spec.retries.budget, watch=spec.breaker == "on",
-        ceilings=CeilingRules(requests=requests),
+        ceilings=CeilingRules(requests=service.limits.requests), zone=service.zone, ramp=spec.slow_start, key=key,
     )  # fmt: skip
 
 
