@@ -11,9 +11,11 @@ from sidecar.config.terms import (
     Endpoint,
     ErrorStatus,
     Few,
+    GrpcStatus,
     HostName,
     ListenerRef,
     Protocol,
+    Seconds,
     ServiceName,
     Share,
     SocketMode,
@@ -32,7 +34,21 @@ class Retries:
     statuses: tuple[ErrorStatus, ...] = described(
         "HTTP statuses after which it is sent again too, where it is idempotent or has an `Idempotency-Key`.", ()
     )
+    grpc_statuses: tuple[GrpcStatus, ...] = described(
+        "Statuses of gRPC, by name as in `[unavailable]`, after which a call is sent again too, where its caller has "
+        "put an `idempotency-key` into its metadata and the answer is nothing but that status.",
+        (),
+    )
     budget: Share = described("Retries as a share of the requests of ten seconds; one a second is always let.", 0.2)
+
+
+@dataclass(frozen=True, slots=True)
+class OutboundTimeouts:
+    """Time-outs of one upstream, over those of the service; see `timeouts`."""
+
+    response_head: Seconds = described("As there.", 15.0, filled="the service's")
+    total: Seconds | None = described("As there.", None, filled="the service's", off=True)
+    per_try: Seconds | None = described("As there.", None, filled="the service's", off=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +97,7 @@ class Outbound:
         "least_loaded",
     )
     retries: Retries = described("When a request that failed is sent again.", factory=Retries)
+    timeouts: OutboundTimeouts = described("How long a request to it may take.", factory=OutboundTimeouts)
     breaker: Literal["on", "off"] = described(
         "Whether endpoints that fail are left alone for a while: by a breaker of their own where there are fewer than "
         "five, else by comparing them.",

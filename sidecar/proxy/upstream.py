@@ -19,7 +19,7 @@ from sidecar.errors import (
     Overflow,
     PeerIdentityMismatch,
 )
-from sidecar.http.grpc import is_grpc
+from sidecar.http.grpc import is_grpc, timeout
 from sidecar.http.h1 import H1Client
 from sidecar.http.headers import first
 from sidecar.http.plain_answers import AnswerReader
@@ -31,6 +31,7 @@ from sidecar.proxy.sockets import SocketRoad
 from sidecar.proxy.streams import StreamEnd
 from sidecar.proxy.trunks import Trunks, h2_limits
 from sidecar.telemetry.record import Handshake
+from sidecar.traffic.deadline import HOP_FIELD, DeadlineRules
 from sidecar.traffic.destination import Destination, DestinationRules
 from sidecar.traffic.endpoints import Declared
 from sidecar.traffic.outcome import Outcome, of_error
@@ -72,6 +73,7 @@ class Upstream:
         marks: Marks,
         http: HttpVersion = "auto",
         rules: DestinationRules | None = None,
+        times: DeadlineRules | None = None,
         dice: Callable[[], float] = random.random,  # no secret: who waits how long, and who goes where
     ) -> None:
         self.name = name
@@ -92,6 +94,10 @@ class Upstream:
         self.heir: Upstream | None = None  # who stands in our place since a reload
         self.ends_at = NEVER  # monotonic: when what is open to it ends, because it is no longer declared
         self.dice = dice
+        self.times = times or DeadlineRules(response_head=timeouts.response_head)
+        self.patience = self.times.patience  # seconds until somebody must look at a request without an answer
+        self.total = self.times.total  # seconds of a whole request, from the operator
+        self.hurried = self.times.per_try is not None and rules is not None  # tries have a time of their own
         declared = [Declared(address) for address in endpoints]
         self.destination = Destination(declared, dice, port.now, rules or DestinationRules())
         self._found: dict[Address, tuple[Address, ...]] = {}  # what the declared names stand for
@@ -101,6 +107,12 @@ class Upstream:
         self._sole = None if rules is not None else next(iter(self.places.values()))
         if gate is not None:
             self.renew(gate.generation)
+
+    @property
+    def told(self) -> bytes:
+        """The line that tells a peer's sidecar how long a plain request may take, where the operator has said so."""
+        total = self.total
+        return b"" if total is None or not self.meshed else b"%b: %b\r\n" % (HOP_FIELD, timeout(total))
 
     # ---- endpoints by name -----------------------------------------------------------------------------------------
 

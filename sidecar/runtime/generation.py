@@ -19,6 +19,7 @@ from sidecar.proxy.inbound import InboundSide
 from sidecar.proxy.outbound import OutboundSide
 from sidecar.proxy.upstream import Upstream
 from sidecar.traffic.ceilings import CeilingRules
+from sidecar.traffic.deadline import DeadlineRules
 from sidecar.traffic.destination import DestinationRules
 from sidecar.traffic.limits import Rates
 from sidecar.traffic.marks import Marks
@@ -27,7 +28,7 @@ from sidecar.traffic.retry import RetryRules
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sidecar.config.schema import Service
+    from sidecar.config.schema import Limits, Service
     from sidecar.config.schema_inbound import Inbound
     from sidecar.config.schema_outbound import Outbound
     from sidecar.config.terms import Address, HttpVersion
@@ -159,14 +160,18 @@ class Maker:
     # ---- upstreams -------------------------------------------------------------------------------------------------
 
     def _app(self, made: Generation, before: Generation | None, spec: Inbound) -> Upstream:
-        facts = (spec.name, "app", spec.protocol, (spec.app,), made.service.identity, None, spec.app_http, None)
+        times = made.service.timeouts
+        deadlines = DeadlineRules(times.total, None, times.response_head, f"services.{made.service.name}")
+        facts = (
+            spec.name, "app", spec.protocol, (spec.app,), made.service.identity, None, spec.app_http, None, deadlines,
+        )  # fmt: skip
         return self._declare(made, before, ("app", spec.name), *facts)
 
     def _upstream(self, made: Generation, before: Generation | None, spec: Outbound) -> Upstream:
         gate = self._gate if spec.unmeshed == "refuse" else None
         http: HttpVersion = "http2" if spec.upgrade == "h2" else "auto"
-        rules = _rules(spec, made.service.limits.requests)
-        facts = (spec.name, spec.host, spec.protocol, spec.endpoints, spec.identity, gate, http, rules)
+        rules, times = _rules(spec, made.service.limits), _times(spec, made.service)
+        facts = (spec.name, spec.host, spec.protocol, spec.endpoints, spec.identity, gate, http, rules, times)
         return self._declare(made, before, ("upstream", spec.name), *facts)
 
     def _declare(
@@ -182,12 +187,13 @@ class Maker:
         gate: Gate | None,
         http: HttpVersion,
         rules: DestinationRules | None,
+        deadlines: DeadlineRules,
     ) -> Upstream:
         """The upstream of this place: the one that is there, where all it depends on is the same, or a new one."""
         service = made.service
         times, limits = service.timeouts, service.limits
         facts = (
-            name, host, protocol, endpoints, identity, gate, http, rules,
+            name, host, protocol, endpoints, identity, gate, http, rules, deadlines,
             times.connect, times.handshake, times.pool_idle_app, times.pool_idle_peer, times.idle, times.request_head,
             limits.pool, limits.pending, limits.head_bytes, limits.head_lines,
         )  # fmt: skip
@@ -211,18 +217,30 @@ class Maker:
             marks=self._marks,
             http=http,
             rules=rules,
+            times=deadlines,
         )
         self._upstreams.add(upstream)
         made.upstreams[place] = Declared(facts, upstream)
         return upstream
 
 
-def _rules(spec: Outbound, requests: int) -> DestinationRules:
+def _times(spec: Outbound, service: Service) -> DeadlineRules:
+    """How long a request to an upstream may take, and where that stands if not in the service's `timeouts`."""
+    ours, times = spec.timeouts, service.timeouts
+    own = (ours.total, ours.per_try, ours.response_head) != (times.total, times.per_try, times.response_head)
+    where = f"services.{service.name}.outbound.{spec.name}" if own else f"services.{service.name}"
+    return DeadlineRules(ours.total, ours.per_try, ours.response_head, where)
+
+
+def _rules(spec: Outbound, limits: Limits) -> DestinationRules:
     """What the configuration says of one upstream, in the words of `sidecar.traffic`."""
-    retries = RetryRules(tries=1 + spec.retries.resends, statuses=frozenset(spec.retries.statuses))
+    retries = RetryRules(
+        tries=1 + spec.retries.resends, statuses=frozenset(spec.retries.statuses),
+        grpc=frozenset(spec.retries.grpc_statuses),
+    )  # fmt: skip
     return DestinationRules(
         balance=spec.balance, retries=retries, budget_ratio=spec.retries.budget, watch=spec.breaker == "on",
-        ceilings=CeilingRules(requests=requests),
+        ceilings=CeilingRules(requests=limits.requests, retries=limits.retries),
     )  # fmt: skip
 
 
