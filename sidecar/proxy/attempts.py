@@ -120,8 +120,11 @@ class Attempts:
             self._upstream.end(place, outcome, self._began, self._hop.first_byte or self._port.now, hint)
 
     def answered(self, response: ResponseHead) -> None:
-        """The attempt has brought the answer that was sent on, whole."""
-        by_mesh = self._upstream.meshed and bool(self._hop.decision_id)
+        """The attempt has brought the answer that was sent on, whole. Where a sidecar nearer to the failure has had its
+        chance, it is that one's to leave the failing endpoint alone, and says nothing of the one that we asked: else a
+        dead leaf would open the breakers of all hops before it, each of which would then wait for its own.
+        """
+        by_mesh = self._upstream.meshed and (bool(self._hop.decision_id) or self._tried_elsewhere(response))
         if self._hop.grpc_status:
             status = Status.__members__.get(self._hop.grpc_status, Status.UNKNOWN)
             self.end(of_grpc(status, by_mesh=by_mesh, late=self._port.now >= self.until))
@@ -158,6 +161,7 @@ class Attempts:
                 self.max_idle = FRESH
             return 0.0
         if isinstance(error, NoHealthyUpstream | HandshakeFailed):
+            self._mark()  # nor is it better for whoever asks us again
             return None  # who speaks no TLS, or another one, does not a moment later
         if not self._upstream.guarded and not isinstance(error, UpstreamRefused):
             return None
