@@ -73,7 +73,7 @@ class SlowApp:
 
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Pair, SlowApp]]:
-    """web → app; a request of web's to the path /total may take 700 ms by its own configuration: see `totals`."""
+    """web → app."""
     with Pair(tmp_path_factory.mktemp("pair")) as pair:
         app = SlowApp(pair.ports.app)
         pair.start_all()
@@ -85,7 +85,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Pair, SlowA
 def last(pair: Pair, service: str, path: str) -> dict[str, Any]:
     """The last line of an access log about a path, once it is there."""
     def lines() -> list[dict[str, Any]]:
-        return [line for line in pair[service].access_log() if line.get("path", "").startswith(path)]
+        return [line for line in pair[service].access_log() if line.get("uri", "").startswith(path)]
 
     eventually(f"{service} has logged {path}", lines)
     return lines()[-1]
@@ -104,11 +104,12 @@ def test_a_chain_ends_everywhere_when_its_time_is_over(mesh: tuple[Pair, SlowApp
     assert b"mesh-deadline" not in head.lower()
     for service, timer in (("web", "mesh-timeout"), ("app", "mesh-deadline")):
         line = last(pair, service, "/chain")
-        assert (line["status"], line["flags"]) == (504, "UT")
-        assert 290 <= line["duration_ms"] <= (0.3 + SWEEP + SLACK) * 1e3
+        assert line["status"] == 504
+        assert 0.29 <= line["total_ns"] / 1e9 <= 0.3 + SWEEP + SLACK
+        if service == "web" and line["flags"] == "-":  # the other one was quicker by a moment, and web has passed it on
+            continue
         explained = pair.explain(line["decision_id"])
-        assert timer in explained
-        assert "deadline_past" in explained
+        assert (line["flags"], timer in explained, "deadline_past" in explained) == ("UT", True, True)
 
 
 @pytest.mark.parametrize("value", ["soon", "-1S", "123456789S", "1.5S", ""])
@@ -146,7 +147,7 @@ def test_who_leaves_takes_the_work_for_it_along(mesh: tuple[Pair, SlowApp], vers
 @pytest.fixture(scope="module")
 def totals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     """The same, where web gives a request to app 500 ms."""
-    with Pair(tmp_path_factory.mktemp("totals"), upstream=", timeouts: {total: 500ms}") as pair:
+    with Pair(tmp_path_factory.mktemp("totals"), upstream=", timeouts: {total: 500ms}, breaker: off") as pair:
         app = SlowApp(pair.ports.app)
         pair.start_all()
         yield pair
@@ -227,5 +228,8 @@ def test_a_stampede_at_an_upstream_that_hangs_is_turned_away_at_once(mesh: tuple
     growth = watch.growth["web"]
     print(f"{len(refused)} refused, half of them within {sorted(refused)[len(refused) // 2]:.3f} s; web {growth}")
     assert growth.grown <= BAR
-    assert pair["web"].metrics().total("mesh_requests_total", flag="UO") >= STAMPEDE - 2 * UNDER_WAY
+    metrics = pair["web"].metrics()
+    flags = {flag: metrics.total("mesh_requests_total", flag=flag) for flag in ("UO", "UH", "UC", "UF", "UT", "UR")}
+    print(flags)  # UH: where the handshakes of hundreds come to their own limit, the breaker opens
+    assert flags["UO"] + flags["UH"] >= STAMPEDE - 2 * UNDER_WAY
     assert curl(*TIME, pair.url + "/now").text.startswith("200")
