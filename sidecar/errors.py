@@ -134,11 +134,11 @@ class RequestTimeout(HopError):
 
 
 class DeadlinePast(HopError):
-    """The deadline that the caller has set (grpc-timeout) has passed."""
+    """The deadline that came with the request (grpc-timeout, mesh-timeout, mesh-deadline) has passed."""
 
     name = "deadline_past"
     fault = Fault.DOWNSTREAM
-    flag = "DT"
+    flag = "UT"
 
 
 class DownstreamIdle(HopError):
@@ -338,6 +338,18 @@ class ResponseTimeout(HopError):
     name = "response_timeout"
     fault = Fault.UPSTREAM
     flag = "UT"
+
+
+class TotalTimeout(ResponseTimeout):
+    """The whole exchange took longer than the operator gives it (timeouts.total)."""
+
+    name = "total_timeout"
+
+
+class TryTimeout(ResponseTimeout):
+    """One try took longer than the operator gives it (timeouts.per_try); another may be quicker."""
+
+    name = "try_timeout"
 
 
 class UpstreamIdle(HopError):

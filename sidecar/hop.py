@@ -66,6 +66,7 @@ class Hop:
     attempts: int = 0
     endpoint: str = ""  # "host:port" of the last attempt
     tried: tuple[str, ...] = ()  # what came of each attempt that was not the last word, and why there is no other
+    exhausted: bool = False  # it was sent again as often as may be, and failed each time
     tls: TlsInfo | None = None  # the mesh side of this hop: downstream's inbound, upstream's outbound
     trace_id: str = ""
 
@@ -78,8 +79,13 @@ class Hop:
 
     @property
     def flag(self) -> str:
-        """Why the hop failed, in Envoy's letters; `-` where it did not."""
-        return self.error.flag if self.error is not None else "-"
+        """Why the hop failed, in Envoy's letters; `-` where it did not. URX is said beside what the last try met, or
+        alone where that was an answer.
+        """
+        flag = self.error.flag if self.error is not None else "-"
+        if not self.exhausted:
+            return flag
+        return f"{flag},URX" if self.error is not None else "URX"
 
     @property
     def path(self) -> str:

@@ -20,7 +20,7 @@ from sidecar.config.plain import Scope
 from sidecar.config.reader import Draft
 from sidecar.config.schema import Health, MeshConfig, Service
 from sidecar.config.schema_inbound import Inbound, RateLimit, Rule
-from sidecar.config.schema_outbound import EndpointEntry, Outbound
+from sidecar.config.schema_outbound import EndpointEntry, Outbound, OutboundTimeouts
 from sidecar.config.terms import Address, Effect
 
 T = TypeVar("T")
@@ -83,7 +83,7 @@ def assemble(collected: Collected, scope: Scope, book: Book) -> tuple[MeshConfig
     for view in views.values():
         _add_inbound(view, free)
     for view in views.values():
-        _add_outbound(view, views, collected.broken, book)
+        _add_outbound(view, views, main.values.get("defaults"), broken=collected.broken, book=book)
         view.allow = _rules(view, "allow", book)
         view.deny = _rules(view, "deny", book)
         view.rates = _rates(view, book)
@@ -188,7 +188,9 @@ def _service(view: View, defaults: Draft | None, free: _FreePorts) -> Service:
 # ---- upstreams ---------------------------------------------------------------------------------------------------
 
 
-def _add_outbound(view: View, views: Mapping[str, View], broken: bool, book: Book) -> None:
+def _add_outbound(
+    view: View, views: Mapping[str, View], defaults: Draft | None, *, broken: bool, book: Book
+) -> None:
     drafts = view.draft.values.get("outbound", [])
     targets = [draft.values.get("to") for draft in drafts]
     for index, draft in enumerate(drafts):
@@ -210,7 +212,18 @@ def _add_outbound(view: View, views: Mapping[str, View], broken: bool, book: Boo
         filled["name"] = draft.values["to"]
         if targets.count(draft.values["to"]) > 1 and filled.get("listener"):
             filled["name"] += "." + filled["listener"]
-        view.outbound.append(Placed(draft.build(**{**filled, **_said(draft, filled)}), path))
+        filled |= {**_said(draft, filled), "timeouts": _times(draft, view.draft, defaults)}
+        view.outbound.append(Placed(draft.build(**filled), path))
+
+
+def _times(draft: Draft, service: Draft, defaults: Draft | None) -> OutboundTimeouts:
+    """What holds for an upstream: what is written there, over its service's, over the defaults."""
+    said: dict[str, Any] = {}
+    for above in (defaults, service, draft):
+        block = above.values.get("timeouts") if above is not None else None
+        if block is not None:
+            said |= {name: value for name, value in block.values.items() if name in OutboundTimeouts.__slots__}
+    return OutboundTimeouts(**said)
 
 
 def _addresses(draft: Draft) -> list[Address]:

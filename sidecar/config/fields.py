@@ -158,7 +158,7 @@ def _default(item: dataclasses.Field[Any]) -> Any:
 
 def _shape_of(item: dataclasses.Field[Any], hint: Any) -> Shape:
     shape = _shape(hint, item.metadata["some"])
-    return shape.inner if isinstance(shape, Maybe) and _default(item) is None else shape
+    return shape.inner if isinstance(shape, Maybe) and _default(item) is None and not item.metadata["off"] else shape
 
 
 def _shape(hint: Any, some: bool) -> Shape:

@@ -11,6 +11,7 @@ from sidecar.config.checked import never_checked
 from sidecar.config.mistakes import Book
 from sidecar.config.quantities import show_seconds
 from sidecar.config.schema import AccessLog, Limits, MeshConfig, Timeouts
+from sidecar.config.times import times
 
 SHORTEST_LINE: Final = 4  # bytes of a header line: a name of one letter, a colon, CR, LF
 SMALLEST_HEAD: Final = 128  # bytes; a request line, a Host line and what a sidecar adds hardly take less
@@ -30,6 +31,7 @@ def settings(config: MeshConfig, views: Sequence[View], book: Book) -> None:
         for upstream in view.outbound:
             never_balanced(view, upstream, book)
             never_checked(view, upstream, views, book)
+        times(view, book)
         if service.env and not service.run:
             message = "is for the command under run:, and there is none"
             book.warn("MESH058", f"{view.path}.env", message, "add run:, or remove it")
@@ -63,6 +65,10 @@ def _calls_peers(view: View) -> bool:
     return any(each.unmeshed == "refuse" and each.protocol != "tcp" for each in view.built.outbound)
 
 
+def _calls(view: View) -> bool:
+    return any(each.protocol != "tcp" for each in view.built.outbound)
+
+
 def _serves_http(view: View) -> bool:
     plain = any(each.unmeshed == "passthrough" and each.protocol != "tcp" for each in view.built.outbound)
     return plain or any(each.protocol != "tcp" for each in view.built.inbound)
@@ -77,10 +83,11 @@ _NEEDS: Final[tuple[tuple[tuple[str, ...], Callable[[View], bool], str], ...]] =
     (("detect",), _detects, "listeners and upstreams with protocol: auto, and there is none"),
     (("tcp_idle",), _speaks("tcp"), "raw TCP, and nothing here is protocol: tcp"),
     (
-        ("request_head", "response_head", "idle", "keep_alive", "slow"),
+        ("request_head", "response_head", "total", "idle", "keep_alive", "slow"),
         _speaks("http"),
         "HTTP, and everything here is tcp",
     ),
+    (("per_try",), _calls, "HTTP upstreams, and there is none"),
     (("pool_idle_peer",), _calls_peers, "HTTP upstreams within the mesh, and there is none"),
     (("pool_idle_app",), _serves_http, "plain HTTP to an application or an unmeshed host, and there is none"),
 )

@@ -18,6 +18,7 @@ from sidecar.config.balancing import (
     read_statuses,
 )
 from sidecar.config.document import Scalar
+from sidecar.config.grpc_statuses import GRPC_STATUSES, read_grpc_status, show_grpc_status
 from sidecar.config.plain import BadValue, Scope, quoted, text_of
 from sidecar.config.posture import MOMENT_SCHEMA, read_moment, show_moment
 from sidecar.config.quantities import (
@@ -139,6 +140,9 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     "status": Kind(
         "an HTTP status from 400", between(400, 599, "a status"), {"type": "integer", "minimum": 400, "maximum": 599}
+    ),
+    "grpc_status": Kind(
+        "a status of gRPC, by name", read_grpc_status, {"enum": [*GRPC_STATUSES]}, show_grpc_status
     ),
     "port": Kind("a port", between(1, 65535, "a port"), {"type": "integer", "minimum": 1, "maximum": 65535}),
     "share": Kind(

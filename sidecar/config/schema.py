@@ -50,6 +50,18 @@ class Timeouts:
     )
     request_head: Seconds = described("First byte to end of a request head.", 10.0)
     response_head: Seconds = described("End of the request to the response head; off for gRPC.", 15.0)
+    total: Seconds | None = described(
+        "Request head to the end of the answer, all tries together; `off` for none. Never for upgrades, gRPC calls and "
+        "event streams. What is left of it goes with the request to the next sidecar.",
+        None,
+        off=True,
+    )
+    per_try: Seconds | None = described(
+        "One try of a request to an upstream, until its response head; `off` for none. Only where another try may "
+        "follow: for requests that are idempotent or have an `Idempotency-Key`, and not for the last one.",
+        None,
+        off=True,
+    )
     idle: Seconds = described("No byte of body or stream in either direction; off for upgrades and gRPC.", 300.0)
     slow: Seconds = described("How far a peer may fall behind `limits.body_rate` before its request is ended.", 20.0)
     keep_alive: Seconds = described("An idle HTTP connection from downstream.", 300.0)
@@ -84,7 +96,11 @@ class Limits:
     )
     pool: Count = described("Open connections to one endpoint of an upstream.", 1024)
     requests: Count = described("Requests under way to one upstream; over it they are refused at once.", 512)
-    pending: Delay = described("How long a request waits for a place in a full pool.", 1.0)
+    retries: Count = described(
+        "Retries under way to one upstream, those that wait for their turn included; over it a failure is passed on.",
+        102,
+    )
+    pending: Delay = described("How long a request waits for a place in a full pool; 1,024 may wait.", 1.0)
 
 
 @dataclass(frozen=True, slots=True)

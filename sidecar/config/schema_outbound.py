@@ -16,6 +16,7 @@ from sidecar.config.terms import (
     ErrorStatus,
     Few,
     GrpcService,
+    GrpcStatus,
     HostName,
     Label,
     ListenerRef,
@@ -43,6 +44,11 @@ class Retries:
     resends: Few = described("How often a request may be sent again; 0 for never.", 2)
     statuses: tuple[ErrorStatus, ...] = described(
         "HTTP statuses after which it is sent again too, where it is idempotent or has an `Idempotency-Key`.", ()
+    )
+    grpc_statuses: tuple[GrpcStatus, ...] = described(
+        "Statuses of gRPC, by name as in `[unavailable]`, after which a call is sent again too, where its caller has "
+        "put an `idempotency-key` into its metadata and the answer is nothing but that status.",
+        (),
     )
     budget: Share = described("Retries as a share of the requests of ten seconds; one a second is always let.", 0.2)
 
@@ -79,6 +85,15 @@ class HealthCheck:
     healthy: Count = described("So many good ones in a row let an unhealthy endpoint in again.", 2)
     unhealthy: Count = described("So many bad ones in a row take a healthy endpoint out. The first decides at once.", 3)
     expect: Statuses = described("The statuses of a good answer to `http`.", StatusRange(200, 399))
+
+
+@dataclass(frozen=True, slots=True)
+class OutboundTimeouts:
+    """Time-outs of one upstream, over those of the service; see `timeouts`."""
+
+    response_head: Seconds = described("As there.", 15.0, filled="the service's")
+    total: Seconds | None = described("As there.", None, filled="the service's", off=True)
+    per_try: Seconds | None = described("As there.", None, filled="the service's", off=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +151,7 @@ class Outbound:
     slow_start: Delay = described("How long a new or readmitted endpoint takes to come to its whole share.", 10.0)
     health: HealthCheck | None = described("Whether and how endpoints are asked if they are well.", None)
     retries: Retries = described("When a request that failed is sent again.", factory=Retries)
+    timeouts: OutboundTimeouts = described("How long a request to it may take.", factory=OutboundTimeouts)
     breaker: Literal["on", "off"] = described(
         "Whether endpoints that fail are left alone for a while: by a breaker of their own where there are fewer than "
         "five, else by comparing them.",

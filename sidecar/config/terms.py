@@ -25,6 +25,7 @@ Bytes = Annotated[int, "size"]
 Count = Annotated[int, "count"]  # at least 1
 Few = Annotated[int, "few"]  # 0 to 10
 ErrorStatus = Annotated[int, "status"]  # 400 to 599
+GrpcStatus = Annotated[int, "grpc_status"]  # by name
 Share = Annotated[float, "share"]  # 0 to 1
 Weight = Annotated[int, "weight"]  # 1 to 100
 Moment = Annotated[float, "moment"]  # seconds since the epoch
@@ -56,14 +57,18 @@ def described(
     hidden: bool = False,
     some: bool = False,
     alone: bool = False,
+    off: bool = False,
 ) -> Any:
     """A dataclass field that carries its documentation, and its YAML key where it is not the attribute's name.
 
     `filled` says in words what the loader puts in where the key is absent; `hidden` fields are not written in YAML at
     all; `some` forbids an empty list, which would otherwise read as "does not narrow"; a single value that is `alone`
-    may be written in the place of its whole record.
+    may be written in the place of its whole record; `off` lets that word stand for none, where none is what an absent
+    key means too, unless a default says otherwise.
     """
-    metadata = {"doc": doc, "yaml": yaml, "filled": filled, "hidden": hidden, "some": some, "alone": alone}
+    metadata = {
+        "doc": doc, "yaml": yaml, "filled": filled, "hidden": hidden, "some": some, "alone": alone, "off": off,
+    }  # fmt: skip
     if factory is not None:
         return field(default_factory=factory, metadata=metadata)
     if default is ...:

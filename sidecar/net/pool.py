@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 FRESH = 0.0  # "no connection that has been used before"
 RETIRED = -1  # the generation of no connection
+MOST_WAITING = 1024  # requests at one pool: who comes then is refused at once (semantics S15: Envoy)
 YOUNG = 0.5  # seconds: idle for less than this, a connection is all but certainly alive (decision D22)
 
 
@@ -209,6 +210,8 @@ class Pool:
 
     async def _wait_for_place(self, give_up: float) -> None:
         place = Signal()
+        if len(self._waiting) >= MOST_WAITING:
+            raise Overflow(f"{MOST_WAITING} requests wait for a place in the pool of {self._limit} (limits.pool)")
         self._waiting.append(place)
         self._port.deadline(give_up)
         try:

@@ -83,9 +83,20 @@ HAPPENED: Final[dict[str, Reason]] = {
         "send chunks, between which it owes nothing.",
     ),
     "deadline_past": Reason(
-        "The deadline that {caller} has set with the request has passed: {detail}.",
-        "Find out where the time went: in the callers before, or here. Then set a longer deadline where the first "
-        "request is made.",
+        "The deadline that came with the request of {caller} has passed: {detail}.",
+        "Find out where the time went: in the callers before, here, or in {upstream}. A `grpc-timeout` or "
+        "`mesh-timeout` is set where the first request is made; a `mesh-deadline` is what is left of one, or of "
+        "`timeouts.total` of a sidecar before this one. Set that longer, or make what is slow quicker.",
+    ),
+    "total_timeout": Reason(
+        "The exchange took longer than the configuration gives it: {detail}.",
+        "Look at what {upstream} was doing, and at the tries above. If such requests are as long, raise {total}, or "
+        "`timeouts.total` of that upstream alone; upgrades, gRPC calls and event streams never come under it.",
+    ),
+    "try_timeout": Reason(
+        "A try took longer than the configuration gives it, and there was no other: {detail}.",
+        "Read below what became of each try and why there is no further one. If answers take that long, raise "
+        "{per_try}.",
     ),
     "downstream_gone": Reason(
         "{caller} went away before the answer was complete: {detail}.",

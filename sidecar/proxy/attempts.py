@@ -15,8 +15,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sidecar.errors import ConnectFailed, HandshakeFailed, HopError, NoHealthyUpstream, UpstreamClosed, UpstreamRefused
-from sidecar.http.grpc import Status
+from sidecar.errors import (
+    ConnectFailed,
+    HandshakeFailed,
+    HopError,
+    NoHealthyUpstream,
+    TryTimeout,
+    UpstreamClosed,
+    UpstreamRefused,
+)
+from sidecar.http.grpc import STATUS_FIELD, Status, is_grpc
 from sidecar.http.headers import first
 from sidecar.http.trace import trace_of
 from sidecar.net.pool import FRESH
@@ -32,6 +40,7 @@ if TYPE_CHECKING:
     from sidecar.net.port import Port
     from sidecar.proxy.places import Place
     from sidecar.proxy.upstream import Upstream
+    from sidecar.traffic.deadline import Deadline
     from sidecar.traffic.endpoints import Endpoint
 
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"))  # RFC 9110 section 9.2.2
@@ -45,6 +54,7 @@ WORDS: Final[dict[str, str]] = {  # why there is no further attempt, in a log an
     "tries": "not tried again: as often as retries.resends lets it",
     "replay": "not tried again: too much of its body has been passed on",
     "deadline": "not tried again: the answer would come too late",
+    "ceiling": "not tried again: as many retries as may be are under way (limits.retries)",
     "budget": "not tried again: the budget for retries is spent (retries.budget)",
 }
 
@@ -53,7 +63,8 @@ class Attempts:
     """What was tried for one request."""
 
     __slots__ = (
-        "_began", "_excluded", "_head", "_hop", "_key", "_place", "_port", "_renewals", "_upstream", "max_idle",
+        "_began", "_excluded", "_head", "_hop", "_key", "_place", "_port", "_renewals", "_retrying", "_upstream",
+        "max_idle",
         "until",
     )  # fmt: skip
 
@@ -68,6 +79,7 @@ class Attempts:
         self._key = b"" if key_of is None else key_of(head.headers)  # what it sticks to an endpoint by
         self._excluded: list[Endpoint] = []  # where it has failed
         self._renewals = 0
+        self._retrying = False  # it is one of those that limits.retries counts
         self.max_idle = NEVER  # seconds that the next connection may have been idle
         self.until = NEVER  # monotonic: when nobody waits for an answer any more
 
@@ -87,17 +99,39 @@ class Attempts:
         """An attempt that the express has begun."""
         self._place, self._began = place, began
 
+    def try_until(self, whole: Deadline, began: float, more: int) -> Deadline:
+        """Until when a try may take that began then: the whole request's time where no other can follow it. `more` is 1
+        where it is not counted yet.
+        """
+        upstream = self._upstream
+        tries = self._hop.attempts - self._renewals + more
+        last = tries >= upstream.destination.rules.retries.tries or not upstream.guarded or not self.resendable
+        return upstream.times.of_try(whole, began, last=last)
+
     def end(self, outcome: Outcome, hint: float | None = None) -> None:
-        """The attempt under way has ended, if there is one."""
+        """The attempt under way has ended, if there is one, and no other follows it."""
+        if self._retrying:
+            self._leave()
+        self._end(outcome, hint)
+
+    def _leave(self) -> None:
+        self._retrying = False
+        self._upstream.destination.ceilings.retries.leave()
+
+    def _end(self, outcome: Outcome, hint: float | None = None) -> None:
         place, self._place = self._place, None
         if place is not None:
             self._upstream.end(place, outcome, self._began, self._hop.first_byte or self._port.now, hint)
 
     def answered(self, response: ResponseHead) -> None:
-        """The attempt has brought the answer that was sent on, whole."""
-        by_mesh = self._upstream.meshed and bool(self._hop.decision_id)
+        """The attempt has brought the answer that was sent on, whole. Where a sidecar nearer to the failure has had its
+        chance, it is that one's to leave the failing endpoint alone, and says nothing of the one that we asked: else a
+        dead leaf would open the breakers of all hops before it, each of which would then wait for its own.
+        """
+        by_mesh = self._upstream.meshed and (bool(self._hop.decision_id) or self._tried_elsewhere(response))
         if self._hop.grpc_status:
-            self.end(of_grpc(Status.__members__.get(self._hop.grpc_status, Status.UNKNOWN), by_mesh=by_mesh))
+            status = Status.__members__.get(self._hop.grpc_status, Status.UNKNOWN)
+            self.end(of_grpc(status, by_mesh=by_mesh, late=self._port.now >= self.until))
             return
         outcome = of_status(response.status, by_mesh=by_mesh)
         if outcome in BAD and self._place is not None:
@@ -120,7 +154,7 @@ class Attempts:
         if stale and isinstance(error, UpstreamClosed):
             error.reused = True
         self._note(error.detail, error.name)
-        self.end(of_error(error))
+        self._end(of_error(error))
         if isinstance(error, ConnectFailed) and place is not None and self._goes_elsewhere(place):
             return 0.0
         leaves = isinstance(error, UpstreamRefused) and error.code is None
@@ -133,24 +167,34 @@ class Attempts:
                 self.max_idle = FRESH
             return 0.0
         if isinstance(error, NoHealthyUpstream | HandshakeFailed):
+            self._mark()  # nor is it better for whoever asks us again
             return None  # who speaks no TLS, or another one, does not a moment later
         if not self._upstream.guarded and not isinstance(error, UpstreamRefused):
             return None
-        if self._port.now - self._began > LONG and len(self._upstream.places) == 1:
+        slow = self._port.now - self._began > LONG and not isinstance(error, TryTimeout)
+        if slow and len(self._upstream.places) == 1:
             return None
         return self._judge(kind_of(error, wrote=wrote), place, replayable=replayable)
 
     def after_answer(self, response: ResponseHead, *, replayable: bool) -> float | None:
-        """The same, after an answer that the operator wants to be tried again by its status."""
+        """The same, after an answer that the operator wants to be tried again by its status: that of HTTP or, where the
+        answer is nothing else, of gRPC.
+        """
         rules = self._upstream.destination.rules.retries
+        if not (rules.statuses or rules.grpc) or not self._upstream.guarded:
+            return None
+        what, outcome = f"answered {response.status}", of_status(response.status)
         kind = rules.kind_of_status(response.status)
-        if kind != Kind.STATUS or not self._upstream.guarded:
+        status = _grpc_status(response) if rules.grpc and kind != Kind.STATUS else None
+        if status is not None:
+            what, outcome, kind = f"answered {status.name}", of_grpc(status), rules.kind_of_grpc(status)
+        if kind != Kind.STATUS:
             return None
         place, hint = self._place, self._hint(response)
-        self._note(f"answered {response.status}", "status")
+        self._note(what, "status")
         wait = self._judge(kind, place, replayable=replayable, hint=hint, elsewhere=self._tried_elsewhere(response))
         if wait is not None:
-            self.end(of_status(response.status), hint)
+            self._end(outcome, hint)
         return wait
 
     def _goes_elsewhere(self, place: Place) -> bool:
@@ -166,18 +210,25 @@ class Attempts:
         self, kind: Kind, place: Place | None, *, replayable: bool, hint: float | None = None, elsewhere: bool = False
     ) -> float | None:
         destination = self._upstream.destination
+        ceiling = destination.ceilings.retries
+        if self._retrying:  # the last one is over, and the next one is judged like any other
+            self._leave()
         tries = self._hop.attempts - self._renewals
         decision = destination.rules.retries.check(
             kind, tries, self._port.now, self._upstream.dice(), destination.budget, repeatable=self.resendable,
             replayable=replayable, deadline=self.until, hint=hint, elsewhere=elsewhere,
+            room=ceiling.count < ceiling.most,
         )  # fmt: skip
         if not isinstance(decision, Again):
             if decision.why != "kind":
                 self._upstream.on_retry(self._upstream.name, decision.why)
                 self._hop.tried += (WORDS[decision.why],)
+                self._hop.exhausted = decision.why == "tries" and tries > 1
             if decision.settled:
                 self._mark()
             return None
+        ceiling.enter()
+        self._retrying = True
         self._upstream.on_retry(self._upstream.name, "sent")
         self._mark()
         if place is not None:
@@ -204,3 +255,11 @@ class Attempts:
     def _hint(self, response: ResponseHead) -> float | None:
         asked = push_back(response.headers)
         return asked if asked is not None else retry_after(response.headers, self._port.wall())
+
+
+def _grpc_status(response: ResponseHead) -> Status | None:
+    """The status of a call that has no other answer (trailers-only)."""
+    value = first(response.headers, STATUS_FIELD)
+    if value is None or not value.isdigit() or len(value) > 2 or not is_grpc(response.headers):
+        return None
+    return Status(int(value)) if int(value) in Status._value2member_map_ else None

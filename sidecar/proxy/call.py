@@ -2,10 +2,10 @@
 are told in its own language.
 
 What a call says passes as it is: messages, metadata, compression. Its messages are followed, not read, so that an end
-in the middle of one is known for what it is. The deadline (`grpc-timeout`) counts from the moment at which we had read
-the head; when it passes, work upstream is cancelled, whatever the call waits for. There is no idle time, because a
-stream may wait for its next message as long as it likes (decision D8); connections that are dead show by TCP's
-keep-alive.
+in the middle of one is known for what it is. Its deadline (`grpc-timeout`) is kept like that of any exchange
+(`sidecar.proxy.waiting`): when it passes, work upstream is cancelled, whatever the call waits for. There is no idle
+time, because a stream may wait for its next message as long as it likes (decision D8); connections that are dead show
+by TCP's keep-alive.
 
 A call that fails once its answer has begun ends with trailers, since gRPC has its status there: the caller learns that
 it was UNAVAILABLE, not that some stream was reset. Where trailers would say something else (an answer that is not gRPC,
@@ -16,17 +16,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sidecar.errors import DeadlinePast, ProtocolViolation, UpstreamProtocolViolation
+from sidecar.errors import ProtocolViolation, UpstreamProtocolViolation
 from sidecar.http import grpc
 from sidecar.http.headers import first
-from sidecar.net.port import NEVER, Expired, park
+from sidecar.net.port import NEVER
 from sidecar.proxy.exchange import Exchange
 
 if TYPE_CHECKING:
     from sidecar.hop import Headers, Hop
     from sidecar.http.message import RequestHead, ResponseHead
-    from sidecar.net.port import Port, Task
-    from sidecar.proxy.express import Handover
+    from sidecar.net.port import Port
     from sidecar.proxy.side import Caller, HttpSide, Plan
     from sidecar.proxy.streams import ServedStream
 
@@ -41,53 +40,8 @@ class Call(Exchange):
     ) -> None:
         super().__init__(port, side, hop, head, plan, end, end, caller)
         self.takes_trailers = False  # an answer has begun, and its caller looks for its status behind it
-        self._ends_at: float | None = None  # monotonic: its deadline, where it has one
         self._asked = grpc.Messages()
         self._told = grpc.Messages()
-
-    async def run(self, handover: Handover | None = None) -> bool:
-        """As every exchange; raises DeadlinePast when the call's time is over."""
-        timer = self._limit_time()
-        try:
-            return await super().run(handover)
-        finally:
-            if timer is not None:
-                timer.cancel()
-
-    # ---- its deadline ------------------------------------------------------------------------------------------------
-
-    def _limit_time(self) -> Task | None:
-        given = grpc.timeout_of(self._head.headers)
-        if given is None:
-            return None
-        if given == 0:
-            raise DeadlinePast("the deadline of the call has passed (grpc-timeout)")
-        self._ends_at = self._attempts.until = self.began + given
-        return self._port.spawn(self._end_in_time(given, self._ends_at))
-
-    async def _end_in_time(self, given: float, at: float) -> None:
-        """A child's error is raised in its parent, whatever that waits for."""
-        self._port.deadline(at)
-        try:
-            while True:
-                await park()
-        except Expired:
-            upstream = self._plan.upstream.name
-            raise DeadlinePast(f"{upstream} was not done within {given:g} s (grpc-timeout)") from None
-
-    def _headers_for_upstream(self) -> Headers:
-        """The deadline goes on as what is left of it: what was spent here, on connecting say, is not given twice.
-
-        Raises DeadlinePast where nothing is left; then nobody is asked.
-        """
-        headers, ends_at = self._plan.headers, self._ends_at
-        if ends_at is None:
-            return headers
-        left = ends_at - self._port.now
-        if left < grpc.LEAST_SECONDS:
-            raise DeadlinePast("the deadline of the call passed before the upstream was asked (grpc-timeout)")
-        value = grpc.timeout(left)
-        return [(name, value if name == grpc.TIMEOUT_FIELD else its) for name, its in headers]
 
     def _patience(self) -> float:
         """A server sends its head with its first message, whenever that is."""

@@ -17,7 +17,7 @@ after the handshake: flag ID, and nothing is sent again (decision D18).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sidecar.errors import (
     DownstreamGone,
@@ -40,7 +40,8 @@ from sidecar.proxy.attempts import Attempts
 from sidecar.proxy.evicting import revoked_upstream
 from sidecar.proxy.streams import StreamEnd
 from sidecar.proxy.tcp import lease_of, tunnel
-from sidecar.proxy.upload import FLUSH_BYTES, REPLAY_BYTES, Upload
+from sidecar.proxy.upload import FLUSH_BYTES, REPLAY_BYTES
+from sidecar.proxy.waiting import Waiting
 from sidecar.traffic.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
 INFORMATIONAL_LIMIT = 32  # 1xx responses to one request; Go's client stops at 5, nobody is known to send more than 2
 
 
-class Exchange(Upload):
+class Exchange(Waiting):
     """The state of one request on its way."""
 
     def __init__(
@@ -72,10 +73,8 @@ class Exchange(Upload):
         self._road: Pool | Trunks | SocketRoad | None = None  # where the connection of the attempt under way belongs
         self._wrote = False  # whether any byte of the request may have reached the upstream
 
-    async def run(self, handover: Handover | None = None) -> bool:
-        """Carry it through, or the rest of one whose request has been sent already; returns whether the downstream
-        may ask again on this connection. Raises HopError.
-        """
+    async def _carry(self, handover: Handover | None) -> bool:
+        """The exchange itself; see `run`."""
         connection, response = await self._ask(handover)
         pool = self._road
         assert pool is not None
@@ -120,6 +119,8 @@ class Exchange(Upload):
                     connection = self._take_over(handover)
                     response = await self._go_on(handover)
                 else:
+                    if self._plan.upstream.hurried:
+                        self._begin_try(self._port.now, 1)
                     connection = await self._take()
                     response = await self._ask_once(connection)
                 wait = attempts.after_answer(response, replayable=self._replayable)
@@ -132,6 +133,7 @@ class Exchange(Upload):
                     self._give_up(connection)
                 again = attempts.after(error, stale=stale, wrote=self._wrote, replayable=self._replayable)
                 if again is None:
+                    attempts.failed(error)
                     raise
                 wait = again
             except BaseException as error:
@@ -139,6 +141,9 @@ class Exchange(Upload):
                     self._give_up(connection)
                 attempts.failed(error)
                 raise
+            finally:
+                if self._trial is not None:
+                    self._end_of_try()
             handover = None
             if wait:
                 await self._pause(wait)
@@ -148,7 +153,11 @@ class Exchange(Upload):
         self._wrote = False
         place = self._attempts.begin()
         self._road = road = place.road(self._way)
-        connection = await road.take(self._attempts.max_idle)
+        self._watch()
+        try:
+            connection = await road.take(self._attempts.max_idle)
+        finally:
+            self._unwatch()
         self._hop.endpoint = connection.endpoint
         if connection.peer is not None:
             self._hop.tls = connection.peer.tls
@@ -161,10 +170,14 @@ class Exchange(Upload):
 
     async def _pause(self, seconds: float) -> None:
         """Wait before another attempt, for as long as there is somebody to wait for. Raises DownstreamGone."""
-        await self._port.sleep(seconds)
-        downstream: Any = self._wire  # a wire of the driver, or a stream on one
-        if downstream.reset:
-            raise DownstreamGone
+        self._watch()
+        try:
+            await self._port.sleep(seconds)
+        except BaseException as error:
+            self._attempts.failed(error)
+            raise
+        finally:
+            self._unwatch()
 
     def _choose_age(self, *, resendable: bool) -> float:
         if self._h2:
@@ -204,10 +217,6 @@ class Exchange(Upload):
             port.deadline(port.now + self._patience())
         return await self._head_in_time(connection, wire.received)
 
-    def _headers_for_upstream(self) -> Headers:
-        """The fields of the request at this attempt. Raises HopError where it has become pointless."""
-        return self._plan.headers
-
     async def _go_on(self, handover: Handover) -> ResponseHead:
         """Wait for the answer to a request that the express has sent whole, or has failed to send."""
         port, connection, problem = self._port, handover.connection, handover.problem
@@ -229,9 +238,14 @@ class Exchange(Upload):
             raise self._upstream_broke(problem, connection)
         if isinstance(problem, Expired) and not handover.sent:
             raise UpstreamIdle(f"{self._plan.upstream.name} does not read the request")
+        times = self._plan.upstream.times
         if isinstance(problem, Expired):
-            raise self._no_answer()
-        port.deadline(handover.deadline)
+            self._out_of_patience(handover)
+            port.deadline(self._hop.started + times.response_head)
+            return await self._head_in_time(connection, connection.wire.received)
+        port.deadline(handover.deadline + times.response_head - times.patience)
+        if self._plan.upstream.hurried:
+            self._begin_try(self._hop.started, 0)
         if isinstance(problem, PeerGone):
             if problem.reset:
                 raise DownstreamGone
@@ -251,10 +265,20 @@ class Exchange(Upload):
                 raise UpstreamProtocolViolation("the upstream closed in the middle of its response head") from None
             raise
 
+    def _out_of_patience(self, handover: Handover) -> None:
+        """The express has waited until somebody must look. Raises HopError where the request is over."""
+        now, began, upstream = self._port.now, self._hop.started, self._plan.upstream
+        end = self._attempts.try_until(self._deadline, began, 0)
+        if end.passed(now):
+            raise upstream.times.late(end, upstream.name)
+        if now >= began + upstream.times.response_head:
+            raise self._no_answer()
+
     def _no_answer(self) -> HopError:
-        name = self._plan.upstream.name
-        limit = self._side.timeouts.response_head
-        return ResponseTimeout(f"{name} did not answer within {limit:g} s (timeouts.response_head)")
+        upstream = self._plan.upstream
+        if self._deadline.passed(self._port.now):
+            return upstream.times.late(self._deadline, upstream.name)
+        return ResponseTimeout(upstream.times.no_answer(upstream.name))
 
     async def _final_head(self, connection: Connection) -> ResponseHead:
         codec = connection.codec
@@ -350,9 +374,6 @@ class Exchange(Upload):
             if event is NEED_DATA:
                 lease = self._rests_on(endless=first(response.headers, b"content-length") is None)
                 codec.receive(bytes(await self._read_body(connection.wire, lease)))
-
-    def _begin_answer(self, head: ResponseHead) -> None:
-        """The final head has come."""
 
     def _pass_on(self, data: bytes) -> None:
         """A piece of the answer's body is about to be sent on."""

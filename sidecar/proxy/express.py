@@ -27,9 +27,13 @@ from sidecar.proxy.attempts import IDEMPOTENT
 from sidecar.proxy.flow import PlainAnswer, close_in_stages
 from sidecar.proxy.side import DRAIN_GRACE
 from sidecar.proxy.upload import REPLAY_BYTES
+from sidecar.proxy.waiting import EVENTS, end_in_time
+from sidecar.traffic.deadline import TOTAL, Deadline
 from sidecar.traffic.outcome import Outcome, of_error
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from sidecar.hop import Hop
     from sidecar.net.pool import Connection, Pool
     from sidecar.net.port import Port, Wire
@@ -199,7 +203,7 @@ class Express:
             try:
                 await upstream.write(b"".join((request.line, ticket.lines, request.fields, tail, body)))
                 sent = True
-                task.deadline = port.now + timeouts.response_head
+                task.deadline = port.now + whom.patience
                 answer = bytes(await upstream.read_shared(wire))
             except (WireBroken, PeerGone, Expired) as error:
                 problem = error
@@ -281,12 +285,27 @@ class Express:
             relayed = flow.counted(connection.wire, begun, len(body), response.length)
             begun = b""
         body = b""
+        upstream = self._upstream
+        if upstream is not None and upstream.total is not None:
+            relayed = self._in_time(relayed, response, upstream.total)
         clean = await relayed
         owner.exchange = self._connection = None
         if clean and not response.close:
             pool.give(connection)
         else:
             pool.discard(connection)
+
+    async def _in_time(self, relayed: Awaitable[bool], response: PlainResponse, total: float) -> bool:
+        """End an answer with the request's whole time, unless it is a stream of events."""
+        hop, upstream = self._hop, self._upstream
+        assert hop is not None
+        if EVENTS in response.lines.lower():
+            return await relayed
+        timer = self._port.spawn(end_in_time(self._port, Deadline(hop.started + total, TOTAL, total), upstream))
+        try:
+            return await relayed
+        finally:
+            timer.cancel()
 
     async def _fail(self, error: HopError, *, cancelled: bool = False) -> Way:
         """The end of a request that was under way, and of its connections."""

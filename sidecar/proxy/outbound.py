@@ -185,10 +185,12 @@ class OutboundSide:
         return b"host: %b\r\n" % upstream.host.encode("ascii")
 
     def plain_tail(self, caller: Caller, upstream: Upstream, via: Sequence[bytes]) -> bytes | None:
-        """Ourselves in mesh-via, toward peers."""
+        """Ourselves in mesh-via, and how long it may take, toward peers."""
         if self._instance in via or len(via) >= MAX_VIA:
             return None
-        return b"%b: %b\r\n\r\n" % (VIA, b",".join((*via, self._instance))) if upstream.meshed else b"\r\n"
+        if not upstream.meshed:
+            return b"\r\n"
+        return b"%b%b: %b\r\n\r\n" % (upstream.told, VIA, b",".join((*via, self._instance)))
 
     # ---- every other ------------------------------------------------------------------------------------------------
 

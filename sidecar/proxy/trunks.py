@@ -21,7 +21,7 @@ from sidecar.errors import (
     UpstreamReset,
 )
 from sidecar.http.h2 import H2Client, H2Limits
-from sidecar.net.pool import RETIRED, Connection
+from sidecar.net.pool import MOST_WAITING, RETIRED, Connection
 from sidecar.net.port import NEVER, Expired, Signal, WireBroken, WireCut
 from sidecar.net.tls import AlertReceived
 from sidecar.proxy.carrier import Carrier
@@ -189,6 +189,9 @@ class Trunks:
     async def _wait(self) -> None:
         """Wait until there may be a place, or a reason to look. Raises Overflow."""
         turn = Signal()
+        if len(self._waiting) >= MOST_WAITING:
+            count = len(self._trunks)
+            raise Overflow(f"{MOST_WAITING} requests wait for a place on {count} HTTP/2 connections (limits.pool)")
         self._waiting.append(turn)
         try:
             await self._port.wait(turn)

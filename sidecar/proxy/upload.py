@@ -56,7 +56,7 @@ class Upload(Flow):
 
     def _patience(self) -> float:
         """Seconds for the response head."""
-        return self._side.timeouts.response_head
+        return self._plan.upstream.times.response_head
 
     def _send_at_hand(self, connection: Connection) -> bool:
         """By HTTP/2, where sending waits for nobody, what has come of the body goes with the head. Whether that is all

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sidecar.config.schema import Limits, Timeouts
 from sidecar.config.terms import Address, HttpVersion
 from sidecar.errors import ConnectFailed, Draining, HopError, IdentityRefused, PeerIdentityMismatch
-from sidecar.http.grpc import is_grpc
+from sidecar.http.grpc import is_grpc, timeout
 from sidecar.http.headers import first
 from sidecar.http.plain_answers import AnswerReader
 from sidecar.http.versions import fits_extended_connect
@@ -23,6 +23,7 @@ from sidecar.proxy.seen import counts, nowhere, rows
 from sidecar.proxy.sockets import SocketRoad
 from sidecar.proxy.streams import StreamEnd
 from sidecar.proxy.trunks import Trunks, h2_limits
+from sidecar.traffic.deadline import HOP_FIELD, DeadlineRules
 from sidecar.traffic.destination import Destination, DestinationRules
 from sidecar.traffic.outcome import Outcome, of_error
 from sidecar.traffic.retry import TRIES
@@ -69,6 +70,7 @@ class Upstream:
         sources: tuple[Hashable, ...] = (),
         ours: Container[Address] = (),
         on_check: Callable[[Checked], None] = lambda _: None,
+        times: DeadlineRules | None = None,
         dice: Callable[[], float] = random.random,  # no secret: who waits how long, and who goes where
     ) -> None:
         self.name = name
@@ -95,6 +97,10 @@ class Upstream:
         self.dice = dice
         self._ours = ours  # where our own application reaches us: who is sent there comes back
         self.loops: tuple[Address, ...] = ()  # what was listed, and is that
+        self.times = times or DeadlineRules(response_head=timeouts.response_head)
+        self.patience = self.times.patience  # seconds until somebody must look at a request without an answer
+        self.total = self.times.total  # seconds of a whole request, from the operator
+        self.hurried = self.times.per_try is not None and rules is not None  # tries have a time of their own
         self.destination = Destination(endpoints, dice, port.now, rules or DestinationRules())
         self._lists: dict[Hashable, tuple[Declared, ...]] = {}  # what each source of endpoints has said last
         self._leaving: list[Place] = []  # whose endpoints are gone, while something is open to them
@@ -106,6 +112,12 @@ class Upstream:
         self._sole = None if rules is not None else next(iter(self.places.values()))
         if gate is not None:
             self.renew(gate.generation)
+
+    @property
+    def told(self) -> bytes:
+        """The line that tells a peer's sidecar how long a plain request may take, where the operator has said so."""
+        total = self.total
+        return b"" if total is None or not self.meshed else b"%b: %b\r\n" % (HOP_FIELD, timeout(total))
 
     # ---- endpoints by name -----------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from sidecar.proxy.inbound import InboundSide
 from sidecar.proxy.outbound import OutboundSide
 from sidecar.proxy.upstream import Upstream
 from sidecar.traffic.ceilings import CeilingRules
+from sidecar.traffic.deadline import DeadlineRules
 from sidecar.traffic.destination import DestinationRules
 from sidecar.traffic.endpoints import Declared as Listed
 from sidecar.traffic.limits import Rates
@@ -170,15 +171,20 @@ class Maker:
     # ---- upstreams -------------------------------------------------------------------------------------------------
 
     def _app(self, made: Generation, before: Generation | None, spec: Inbound) -> Upstream:
-        facts = (spec.name, "app", spec.protocol, (Listed(spec.app),), made.service.identity, None, spec.app_http, None)
+        times = made.service.timeouts
+        deadlines = DeadlineRules(times.total, None, times.response_head, f"services.{made.service.name}")
+        facts = (
+            spec.name, "app", spec.protocol, (Listed(spec.app),), made.service.identity, None, spec.app_http, None,
+            deadlines,
+        )  # fmt: skip
         return self._declare(made, before, ("app", spec.name), *facts)
 
     def _upstream(self, made: Generation, before: Generation | None, spec: Outbound) -> Upstream:
         gate = self._gate if spec.unmeshed == "refuse" else None
         http: HttpVersion = "http2" if spec.upgrade == "h2" else "auto"
-        rules = _rules(spec, made.service)
+        rules, times = _rules(spec, made.service), _times(spec, made.service)
         endpoints = tuple(Listed(each.address, each.weight, each.zone) for each in spec.endpoints)
-        facts = (spec.name, spec.host, spec.protocol, endpoints, spec.identity, gate, http, rules)
+        facts = (spec.name, spec.host, spec.protocol, endpoints, spec.identity, gate, http, rules, times)
         return self._declare(made, before, ("upstream", spec.name), *facts, spec.affinity, spec.health)
 
     def _declare(
@@ -194,6 +200,7 @@ class Maker:
         gate: Gate | None,
         http: HttpVersion,
         rules: DestinationRules | None,
+        deadlines: DeadlineRules,
         affinity: Affinity | None = None,
         health: HealthCheck | None = None,
     ) -> Upstream:
@@ -201,7 +208,7 @@ class Maker:
         service = made.service
         times, limits = service.timeouts, service.limits
         facts = (
-            name, host, protocol, endpoints, identity, gate, http, rules, affinity, health,
+            name, host, protocol, endpoints, identity, gate, http, rules, deadlines, affinity, health,
             times.connect, times.handshake, times.pool_idle_app, times.pool_idle_peer, times.idle, times.request_head,
             limits.pool, limits.pending, limits.head_bytes, limits.head_lines,
         )  # fmt: skip
@@ -229,19 +236,32 @@ class Maker:
             health=health,
             ours=self.ours,
             on_check=self._recorder.checked,
+            times=deadlines,
         )
         self._upstreams.add(upstream)
         made.upstreams[place] = Declared(facts, upstream)
         return upstream
 
 
+def _times(spec: Outbound, service: Service) -> DeadlineRules:
+    """How long a request to an upstream may take, and where that stands if not in the service's `timeouts`."""
+    ours, times = spec.timeouts, service.timeouts
+    own = (ours.total, ours.per_try, ours.response_head) != (times.total, times.per_try, times.response_head)
+    where = f"services.{service.name}.outbound.{spec.name}" if own else f"services.{service.name}"
+    return DeadlineRules(ours.total, ours.per_try, ours.response_head, where)
+
+
 def _rules(spec: Outbound, service: Service) -> DestinationRules:
     """What the configuration says of one upstream, in the words of `sidecar.traffic`."""
     key = service.identity.text.encode() if spec.affinity is not None and spec.affinity.kind == "caller" else b""
-    retries = RetryRules(tries=1 + spec.retries.resends, statuses=frozenset(spec.retries.statuses))
+    retries = RetryRules(
+        tries=1 + spec.retries.resends, statuses=frozenset(spec.retries.statuses),
+        grpc=frozenset(spec.retries.grpc_statuses),
+    )  # fmt: skip
+    ceilings = CeilingRules(requests=service.limits.requests, retries=service.limits.retries)
     return DestinationRules(
         balance=spec.balance, retries=retries, budget_ratio=spec.retries.budget, watch=spec.breaker == "on",
-        ceilings=CeilingRules(requests=service.limits.requests), zone=service.zone, ramp=spec.slow_start, key=key,
+        ceilings=ceilings, zone=service.zone, ramp=spec.slow_start, key=key,
     )  # fmt: skip
 
 

@@ -53,8 +53,8 @@ class Ceilings:
     def __init__(self, rules: CeilingRules) -> None:
         self.connections = Ceiling("ceilings.connections", rules.connections)
         self.pending = Ceiling("ceilings.pending", rules.pending)
-        self.requests = Ceiling("ceilings.requests", rules.requests)
-        self.retries = Ceiling("ceilings.retries", rules.retries)
+        self.requests = Ceiling("limits.requests", rules.requests)
+        self.retries = Ceiling("limits.retries", rules.retries)
 
     def adopt(self, rules: CeilingRules) -> None:
         """From now on these hold; who is over them already may stay."""

@@ -14,6 +14,7 @@ Whatever would otherwise be tried again is not, for these reasons, asked in this
     tries         it has been sent three times in all
     replay        its body is no longer here
     deadline      the answer would come too late
+    ceiling       as many retries as may be are under way, or wait (`sidecar.traffic.ceilings`)
     budget        too many retries lately (`sidecar.traffic.budget`)
 
 The budget is asked last, so that nothing is taken from it in vain.
@@ -29,7 +30,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from sidecar.errors import HopError, Retry, UpstreamClosed
+from sidecar.errors import HopError, Retry, TryTimeout, UpstreamClosed
 
 if TYPE_CHECKING:
     from sidecar.traffic.budget import Budget
@@ -42,7 +43,7 @@ LONGEST_HINT: Final = 5.0  # seconds that a request is held here because its ups
 IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))  # S12; TRACE is refused anyway
 REPLAY_BYTES: Final = 64 * 1024  # of a request body that are kept to be sent again (S12: Linkerd)
 
-Why = Literal["kind", "elsewhere", "pushed_back", "tries", "replay", "deadline", "budget"]
+Why = Literal["kind", "elsewhere", "pushed_back", "tries", "replay", "deadline", "ceiling", "budget"]
 
 
 class Kind(IntEnum):
@@ -52,6 +53,7 @@ class Kind(IntEnum):
     STALE = 1  # a kept connection died under it; bytes had been written
     STATUS = 2  # an HTTP or gRPC status that the operator lists
     FINAL = 3  # anything else
+    LATE = 4  # its own time (timeouts.per_try) was over; the upstream may be at work on it
 
 
 class Again(NamedTuple):
@@ -78,6 +80,8 @@ def kind_of(error: HopError, *, wrote: bool) -> Kind:
     """The kind of an attempt that brought no answer. `wrote`: a byte of it may have reached the upstream."""
     if error.retry is Retry.YES or (error.retry is Retry.IF_UNSENT and not wrote):
         return Kind.UNPROCESSED
+    if isinstance(error, TryTimeout):
+        return Kind.LATE if wrote else Kind.UNPROCESSED
     if isinstance(error, UpstreamClosed) and error.reused:
         return Kind.STALE
     return Kind.FINAL
@@ -104,13 +108,14 @@ class RetryRules:
     def check(
         self, kind: Kind, tries: int, now: float, dice: float, budget: Budget, *, repeatable: bool, replayable: bool,
         deadline: float, hint: float | None = None, elsewhere: bool = False, least: float = 0.0,
+        room: bool = True,
     ) -> Again | Enough:  # fmt: skip
         """Judge a failure; a yes has been paid for.
 
         `tries` have been made; `repeatable`: its method is idempotent, or it carries an Idempotency-Key; `replayable`:
         all that was sent of it is still here, or nothing was; `deadline` is monotonic; `hint` seconds are what the
         server asked for; `elsewhere`: the answer says that retries were spent on it; `least` is how long an answer
-        takes at the very least, seconds.
+        takes at the very least, seconds; `room`: not as many are under way as may be.
         """
         if kind == Kind.FINAL or (kind != Kind.UNPROCESSED and not repeatable):
             return _KIND
@@ -125,6 +130,8 @@ class RetryRules:
         wait = self.wait(tries, dice, hint)
         if now + wait + least >= deadline:
             return _DEADLINE
+        if not room:
+            return _CEILING
         return Again(wait) if budget.take(now) else _BUDGET
 
     def wait(self, tries: int, dice: float, hint: float | None = None) -> float:
@@ -140,4 +147,5 @@ _PUSHED_BACK: Final = Enough("pushed_back")
 _TRIES: Final = Enough("tries")
 _REPLAY: Final = Enough("replay")
 _DEADLINE: Final = Enough("deadline")
+_CEILING: Final = Enough("ceiling")
 _BUDGET: Final = Enough("budget")

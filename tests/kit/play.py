@@ -197,7 +197,8 @@ class MemoryProxy(Proxy):
                     left = (trunks.open, trunks._connecting, len(trunks._calls), len(trunks._waiting))
                     assert left == (0, 0, 0, 0), f"{upstream.name}: {left}"
                 assert endpoint.active == 0, f"{upstream.name}: {endpoint.active} attempts under way"
-            assert upstream.destination.ceilings.requests.count == 0
+            ceilings = upstream.destination.ceilings
+            assert (ceilings.requests.count, ceilings.retries.count) == (0, 0)
         for door in {side.door for _, side in self._inbound} | {side.door for *_, side in self._outbound}:
             assert not door.rooms._taken, door.rooms._taken
 

@@ -361,6 +361,20 @@ async def test_what_was_tried_again_nearer_to_the_failure_is_not_tried_here(stag
     assert "nearer to the failure" in stage.web.books.hops[-1].tried[-1]
 
 
+@scene(orders=DEAD_LEAF)
+async def test_a_failure_further_on_opens_no_breaker_in_between(stage: Stage) -> None:
+    """Its own sidecar leaves the dead one alone; who is asked in between is there for all else, and at once when the
+    dead one comes back.
+    """
+    stage.app(calling_what_is_down(stage, b"", []))
+    for _ in range(20):
+        assert (await stage.ask(GET)).body == b"busy"
+    assert {hop.flag for hop in stage.orders.books.hops if hop.direction == "outbound"} == {"UF,URX", "UH"}
+    stage.app(apps.always(apps.OK))
+    await stage.sleep(4.0)
+    assert (await stage.ask(GET)).status == 200
+
+
 @scene()
 async def test_an_application_cannot_set_the_mark(stage: Stage) -> None:
     stage.app(apps.always(BUSY.replace(b"\r\n\r\n", b"\r\nMesh-Retried: 1\r\n\r\n")))

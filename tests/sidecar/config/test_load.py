@@ -70,7 +70,8 @@ services:
         affinity: header X-User
         slow_start: 0s
         health: {http: /healthz, every: 5s, within: 500ms, healthy: 1, unhealthy: 4, expect: 204}
-        retries: {resends: 1, statuses: 503, budget: 0.1}
+        retries: {resends: 1, statuses: 503, grpc_statuses: [unavailable], budget: 0.1}
+        timeouts: {response_head: 2s, total: 3s, per_try: 1s}
         breaker: off
       - to: abroad
         listen: unix:/run/abroad.sock
@@ -99,9 +100,11 @@ services:
     health: {listen: "0.0.0.0:9090"}
     workload_api: {listen: unix:/run/mesh/orders/api.sock, allow_uids: [1000]}
     timeouts: {connect: 1s, request_head: 3s, response_head: 4s, idle: 4m, keep_alive: 6s, tcp_idle: 2h,
-               pool_idle_app: 7s, pool_idle_peer: 8s, lame_duck: 9s, drain: 0s, slow: 6s, detect: 1s}
+               pool_idle_app: 7s, pool_idle_peer: 8s, lame_duck: 9s, drain: 0s, slow: 6s, detect: 1s,
+               total: 20s, per_try: 2s}
     limits: {head_bytes: 64KiB, head_lines: 50, connections: 9, pending: 250ms, connections_per_peer: 7,
-             handshakes_open: 8, handshakes_per_second: 9, streams: 0.25, body_rate: off}
+             handshakes_open: 8, handshakes_per_second: 9, streams: 0.25, body_rate: off,
+             retries: 11}
     access_log: {mode: off, sample: 0.25, path: /var/log/mesh.jsonl, headers: [x-request-id, user-agent]}
     audit: {path: "-", on_full: refuse}
     tls: {unsafe_tls12: false}

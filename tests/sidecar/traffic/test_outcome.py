@@ -57,6 +57,8 @@ def test_a_caller_whose_deadline_was_too_short_takes_no_endpoint_from_others():
         (errors.UpstreamClosed(), Outcome.LOCAL),
         (errors.UpstreamReset(), Outcome.LOCAL),
         (errors.ResponseTimeout(), Outcome.LOCAL),
+        (errors.TotalTimeout(), Outcome.LOCAL),
+        (errors.TryTimeout(), Outcome.LOCAL),
         (errors.UpstreamIdle(), Outcome.LOCAL),
         (errors.UpstreamProtocolViolation(), Outcome.LOCAL),
         (errors.PeerIdentityMismatch("other_identity"), Outcome.LOCAL),

@@ -49,6 +49,8 @@ STALE_RESET = errors.UpstreamReset(reused=True)
         (errors.PolicyDenied(), F, F),
         (errors.DownstreamGone(), F, F),
         (errors.DeadlinePast(), F, F),
+        (errors.TotalTimeout(), F, F),
+        (errors.TryTimeout(), U, Kind.LATE),  # nobody had begun, or somebody may have
     ],
     ids=lambda each: each.name if isinstance(each, errors.HopError) else "",
 )
