@@ -32,7 +32,7 @@ def test_an_example_shows_its_code_and_mended_it_shows_nothing(code: Code) -> No
 
 @pytest.mark.parametrize("code", CODES.values(), ids=list(CODES))
 def test_the_words_are_whole_sentences(code: Code) -> None:
-    assert re.fullmatch(r"MESH0\d\d", code.code)
+    assert re.fullmatch(r"MESH[01]\d\d", code.code)
     assert not code.title.endswith(".")
     for text in (code.why, code.fix):
         assert text[0].isupper() or text[0] == "`"
