@@ -32,24 +32,24 @@ from sidecar.proxy.streams import StreamEnd
 from sidecar.proxy.trunks import Trunks, h2_limits
 from sidecar.telemetry.record import Handshake
 from sidecar.traffic.destination import Destination, DestinationRules
-from sidecar.traffic.endpoints import Declared
 from sidecar.traffic.outcome import Outcome, of_error
 from sidecar.traffic.retry import TRIES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Hashable, Mapping, Sequence
 
     from certs.spiffe import SpiffeId
     from sidecar.http.message import RequestHead
     from sidecar.net.mtls import Gate, Peer
     from sidecar.net.port import Wire
-    from sidecar.traffic.endpoints import Endpoint
+    from sidecar.traffic.endpoints import Declared, Endpoint
     from sidecar.traffic.marks import Marks
 
 STATES: Final = ("available", "unhealthy", "ejected", "open", "half-open")
 FAILURES: Final = frozenset(range(500, 600))
 TELLING: Final = FAILURES | {403, 429}  # that say something of an endpoint, or are of a peer's sidecar
 MOST_NAMED: Final = 5  # endpoints in an error's text
+
 
 class Upstream:
     """One destination: its endpoints, the identity it must show, and the connections that we keep to it."""
@@ -61,7 +61,7 @@ class Upstream:
         name: str,
         host: str,
         protocol: str,
-        endpoints: tuple[Address, ...],
+        endpoints: tuple[Declared, ...],
         identity: SpiffeId | None,
         gate: Gate | None,
         timeouts: Timeouts,
@@ -72,6 +72,7 @@ class Upstream:
         marks: Marks,
         http: HttpVersion = "auto",
         rules: DestinationRules | None = None,
+        sources: tuple[Hashable, ...] = (),
         dice: Callable[[], float] = random.random,  # no secret: who waits how long, and who goes where
     ) -> None:
         self.name = name
@@ -80,6 +81,7 @@ class Upstream:
         self.http = http
         self.identity = identity
         self._endpoints = endpoints
+        self.sources = sources  # who else will say `listed`: what they have said outlives a reload while they stay
         self._port = port
         self._gate = gate  # None: plaintext, toward the application or an unmeshed host
         self._timeouts = timeouts
@@ -92,9 +94,8 @@ class Upstream:
         self.heir: Upstream | None = None  # who stands in our place since a reload
         self.ends_at = NEVER  # monotonic: when what is open to it ends, because it is no longer declared
         self.dice = dice
-        declared = [Declared(address) for address in endpoints]
-        self.destination = Destination(declared, dice, port.now, rules or DestinationRules())
-        self._found: dict[Address, tuple[Address, ...]] = {}  # what the declared names stand for
+        self.destination = Destination(endpoints, dice, port.now, rules or DestinationRules())
+        self._lists: dict[Hashable, tuple[Declared, ...]] = {}  # what each source of endpoints has said last
         self._leaving: list[Place] = []  # whose endpoints are gone, while something is open to them
         self.places = {endpoint: self._place(endpoint) for endpoint in self.destination.endpoints}
         self.telling = TELLING if rules is not None else FAILURES  # statuses that are for the general way to pass on
@@ -107,22 +108,38 @@ class Upstream:
     @property
     def names(self) -> tuple[Address, ...]:
         """The declared endpoints that are DNS names; none of an application."""
-        return tuple(each for each in self._endpoints if self.guarded and each.named)
+        return tuple(each.address for each in self._endpoints if self.guarded and each.address.named)
 
     def found(self, name: Address, addresses: tuple[str, ...]) -> None:
-        """A declared name stands for these addresses from now on. What is open to others may come to its end."""
-        self._found[name] = tuple(Address(address, name.port) for address in addresses)
-        declared = [
-            Declared(address) for endpoint in self._endpoints for address in self._found.get(endpoint, (endpoint,))
-        ]
-        self.destination.replace(declared, self._port.now)
-        stay = set(self.destination.endpoints)
-        for endpoint, place in self.places.items():
-            if endpoint not in stay:
-                place.retire()
-                self._leaving.append(place)
+        """A declared name stands for these addresses from now on, each with its weight and zone."""
+        entry = next(each for each in self._endpoints if each.address == name)
+        self.listed(name, [entry._replace(address=Address(address, name.port)) for address in addresses])
+
+    def listed(self, source: Hashable, declared: Sequence[Declared]) -> None:
+        """What a source says of our endpoints, whole: it takes the place of what that source has said before.
+
+        A declared name (its `Address`) stands where it was declared; what other sources list (a file, SRV records, a
+        cluster) comes behind all that is declared, in the order in which they spoke first. What is open to endpoints
+        that nobody lists any more may come to its end. Raises ValueError, with nothing changed, for a weight below 1.
+        """
+        lists = {**self._lists, source: tuple(declared)}
+        self.destination.replace(self._together(lists), self._port.now)
+        self._lists = lists
+        self._settle()
+
+    def _together(self, lists: Mapping[Hashable, tuple[Declared, ...]]) -> list[Declared]:
+        own = {each.address for each in self._endpoints}
+        found = [each for entry in self._endpoints for each in lists.get(entry.address, (entry,))]
+        return found + [each for source, listed in lists.items() if source not in own for each in listed]
+
+    def _settle(self) -> None:
+        """A place for each endpoint of now, and no more work for those of endpoints that are gone."""
         known, now = self.places, self.destination.endpoints
         self.places = {endpoint: known.get(endpoint) or self._place(endpoint) for endpoint in now}
+        for endpoint, place in known.items():
+            if endpoint not in self.places:
+                place.retire()
+                self._leaving.append(place)
         if self._gate is not None:
             for endpoint, place in self.places.items():
                 if endpoint not in known:
@@ -301,7 +318,7 @@ class Upstream:
     @property
     def authority(self) -> bytes:
         """What to put into Host where a caller has named none."""
-        endpoint = self._endpoints[0] if self._endpoints else None
+        endpoint = self._endpoints[0].address if self._endpoints else None
         if endpoint is not None and endpoint.unix:
             return b"localhost"  # a socket's path is no authority (RFC 9110 section 4.2)
         return str(endpoint or self.host).encode("ascii")

@@ -20,6 +20,7 @@ from sidecar.proxy.outbound import OutboundSide
 from sidecar.proxy.upstream import Upstream
 from sidecar.traffic.ceilings import CeilingRules
 from sidecar.traffic.destination import DestinationRules
+from sidecar.traffic.endpoints import Declared as Listed
 from sidecar.traffic.limits import Rates
 from sidecar.traffic.marks import Marks
 from sidecar.traffic.retry import RetryRules
@@ -159,14 +160,15 @@ class Maker:
     # ---- upstreams -------------------------------------------------------------------------------------------------
 
     def _app(self, made: Generation, before: Generation | None, spec: Inbound) -> Upstream:
-        facts = (spec.name, "app", spec.protocol, (spec.app,), made.service.identity, None, spec.app_http, None)
+        facts = (spec.name, "app", spec.protocol, (Listed(spec.app),), made.service.identity, None, spec.app_http, None)
         return self._declare(made, before, ("app", spec.name), *facts)
 
     def _upstream(self, made: Generation, before: Generation | None, spec: Outbound) -> Upstream:
         gate = self._gate if spec.unmeshed == "refuse" else None
         http: HttpVersion = "http2" if spec.upgrade == "h2" else "auto"
         rules = _rules(spec, made.service.limits.requests)
-        facts = (spec.name, spec.host, spec.protocol, spec.endpoints, spec.identity, gate, http, rules)
+        endpoints = tuple(Listed(address) for address in spec.endpoints)
+        facts = (spec.name, spec.host, spec.protocol, endpoints, spec.identity, gate, http, rules)
         return self._declare(made, before, ("upstream", spec.name), *facts)
 
     def _declare(
@@ -177,7 +179,7 @@ class Maker:
         name: str,
         host: str,
         protocol: str,
-        endpoints: tuple[Address, ...],
+        endpoints: tuple[Listed, ...],
         identity: object,
         gate: Gate | None,
         http: HttpVersion,

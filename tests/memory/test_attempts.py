@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sidecar.config.terms import Address
+from sidecar.traffic.endpoints import Declared
 from sidecar.errors import ConnectFailed
 from tests.kit import apps
 from tests.kit.h1_line import Line, Request
@@ -278,6 +279,25 @@ async def test_what_is_under_way_to_an_endpoint_that_is_gone_comes_to_its_end(st
     assert (await web.answer()).status == 200
     await stage.quiet()
     assert not any(road.open for road in upstream.roads)
+
+
+@scene(upstream=', endpoints: ["orders.test:17443", "10.0.0.2:17443"]')
+async def test_each_source_of_endpoints_has_its_own_list(stage: Stage) -> None:
+    upstream = stage.web.upstreams[0]
+
+    def rows() -> list[tuple[str, int, str]]:
+        return [(each.name, each.weight, each.zone) for each in upstream.destination.endpoints]
+
+    upstream.listed("file", [Declared(Address("10.0.0.7", 17443), 3, "b")])
+    upstream.found(NAME, ("10.0.0.4", "10.0.0.5"))
+    named = [("10.0.0.4:17443", 1, ""), ("10.0.0.5:17443", 1, "")]
+    assert rows() == [*named, ("10.0.0.2:17443", 1, ""), ("10.0.0.7:17443", 3, "b")]
+    with pytest.raises(ValueError, match="a weight is at least 1"):
+        upstream.listed("file", [Declared(Address("10.0.0.8", 17443), 0)])
+    assert len(upstream.places) == 4  # a list that is none changes nothing
+    upstream.listed("file", [])
+    assert [place.endpoint.name for place in upstream.places.values()] == [each for each, *_ in rows()]
+    assert rows() == [*named, ("10.0.0.2:17443", 1, "")]
 
 
 # ---- only the hop nearest the failure --------------------------------------------------------------------------------
