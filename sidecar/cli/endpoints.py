@@ -11,6 +11,7 @@ from sidecar.cli.console import Code, output_option, print_json, print_table
 from sidecar.cli.sidecars import run_dir_option, some
 
 COLUMNS = ("service", "upstream", "endpoint", "state", "latency", "active", "connections", "retries left")
+LISTS = ("service", "upstream", "learned from", "listed", "age", "it goes")
 COLOURS = {"available": "", "half-open": "yellow"}
 
 
@@ -22,17 +23,48 @@ def endpoints(service: str | None, run_dir: Path | None, output: str) -> int:
     """Where requests may go, as each sidecar sees it: latency (peak EWMA), attempts under way, and who is left alone.
 
     An endpoint is `available`; `open` or `ejected` after failures, with the time until it is asked again; `half-open`
-    while one request finds out; `unhealthy` by its health check.
+    while one request finds out; `unhealthy` by its health check. Where endpoints are learned from elsewhere, a second
+    table says from where, how many are listed, since when nobody has confirmed it, and what went wrong.
     """
     answers = _answers(run_dir, service)
     rows = [{"service": answer["service"], **row} for answer in answers for row in answer["endpoints"]]
+    lists = [{"service": answer["service"], **row} for answer in answers for row in answer.get("sources", ())]
     if output == "json":
-        print_json({"endpoints": rows})
-    elif not rows:
-        click.echo("No upstream is declared (outbound) in any of them.")
+        print_json({"endpoints": rows, "sources": lists})
+        return Code.OK
+    if not rows:
+        declared = "No upstream has an endpoint." if lists else "No upstream is declared (outbound) in any of them."
+        click.echo(declared)
     else:
         print_table(COLUMNS, [_cells(row) for row in rows], colour=lambda n: COLOURS.get(rows[n]["state"], "red"))
+    if lists:
+        click.echo()
+        print_table(LISTS, [_list_cells(row) for row in lists], colour=lambda n: "yellow" if lists[n]["error"] else "")
+        for row in lists:
+            _remarks(row)
     return Code.OK
+
+
+def _list_cells(row: dict[str, Any]) -> tuple[str, ...]:
+    listed = "never" if row["listed"] is None else str(row["listed"])
+    told = "failed" if row["error"] else "well"
+    return (
+        str(row["service"]), str(row["upstream"]), f"{row['source']} {row['from']}", listed,
+        f"{row['age_s']:g} s", told,
+    )  # fmt: skip
+
+
+def _remarks(row: dict[str, Any]) -> None:
+    """What the table has no room for."""
+    whose = f"{row['service']} → {row['upstream']}"
+    if row["error"]:
+        click.echo(f"{whose}: {row['error']}")
+    for note in row["notes"]:
+        click.echo(f"{whose}: {note}")
+    if row["left_out"]:
+        click.echo(f"{whose}: {row['left_out']} more are left out; there is a bound")
+    if row["ourselves"]:
+        click.echo(f"{whose}: {row['ourselves']} left out: this sidecar itself listens there")
 
 
 def _answers(run_dir: Path | None, service: str | None) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from certs.spiffe import SpiffeId
+from sidecar.config.schema_sources import EndpointsFrom
 from sidecar.config.terms import (
     Endpoint,
     ErrorStatus,
@@ -74,6 +75,9 @@ class Outbound:
         (),
         filled="address and port of the service in this file",
         some=True,
+    )
+    endpoints_from: EndpointsFrom | None = described(
+        "Where its endpoints are learned from, instead of `endpoints`. Each still has to show `identity`.", None
     )
     balance: Literal["least_loaded", "round_robin"] = described(
         "Which endpoint a request goes to: of two taken by chance the one with less load (latency times requests under "

@@ -82,6 +82,7 @@ class Upstream:
         self.identity = identity
         self._endpoints = endpoints
         self.sources = sources  # who else will say `listed`: what they have said outlives a reload while they stay
+        self.why_none = ""  # what discovery says, where there is no endpoint
         self._port = port
         self._gate = gate  # None: plaintext, toward the application or an unmeshed host
         self._timeouts = timeouts
@@ -225,7 +226,7 @@ class Upstream:
             return Overflow(f"{requests.count} requests to {self.name} are under way (limits.requests)")
         seen = self.destination.seen(now)
         if not seen:
-            return NoHealthyUpstream(f"{self.name} has no endpoint")
+            return NoHealthyUpstream(f"{self.name} has no endpoint{self.why_none and f' ({self.why_none})'}")
         wait = max(0.0, self.destination.retry_at(now) - now)
         states = "; ".join(f"{each.name} {each.state}" for each in seen[:MOST_NAMED])
         error = NoHealthyUpstream(f"no endpoint of {self.name} may be asked for the next {wait:.1f} s: {states}")

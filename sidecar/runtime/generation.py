@@ -18,6 +18,7 @@ from sidecar.policy.reading import Reading
 from sidecar.proxy.inbound import InboundSide
 from sidecar.proxy.outbound import OutboundSide
 from sidecar.proxy.upstream import Upstream
+from sidecar.runtime.learned import sources_of
 from sidecar.traffic.ceilings import CeilingRules
 from sidecar.traffic.destination import DestinationRules
 from sidecar.traffic.endpoints import Declared as Listed
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from sidecar.config.schema_inbound import Inbound
     from sidecar.config.schema_outbound import Outbound
     from sidecar.config.terms import Address, HttpVersion
+    from sidecar.discovery.sources import Source
     from sidecar.net.mtls import Gate
     from sidecar.net.reactor import Reactor
     from sidecar.proxy.side import Door
@@ -169,7 +171,7 @@ class Maker:
         rules = _rules(spec, made.service.limits.requests)
         endpoints = tuple(Listed(address) for address in spec.endpoints)
         facts = (spec.name, spec.host, spec.protocol, endpoints, spec.identity, gate, http, rules)
-        return self._declare(made, before, ("upstream", spec.name), *facts)
+        return self._declare(made, before, ("upstream", spec.name), *facts, sources=sources_of(spec))
 
     def _declare(
         self,
@@ -184,12 +186,13 @@ class Maker:
         gate: Gate | None,
         http: HttpVersion,
         rules: DestinationRules | None,
+        sources: tuple[Source, ...] = (),
     ) -> Upstream:
         """The upstream of this place: the one that is there, where all it depends on is the same, or a new one."""
         service = made.service
         times, limits = service.timeouts, service.limits
         facts = (
-            name, host, protocol, endpoints, identity, gate, http, rules,
+            name, host, protocol, endpoints, identity, gate, http, rules, sources,
             times.connect, times.handshake, times.pool_idle_app, times.pool_idle_peer, times.idle, times.request_head,
             limits.pool, limits.pending, limits.head_bytes, limits.head_lines,
         )  # fmt: skip
@@ -213,6 +216,7 @@ class Maker:
             marks=self._marks,
             http=http,
             rules=rules,
+            sources=sources,
         )
         self._upstreams.add(upstream)
         made.upstreams[place] = Declared(facts, upstream)

@@ -1,0 +1,95 @@
+"""A file of endpoints: a YAML or JSON list, read as strictly as the configuration, with every mistake and its place.
+
+    - 10.0.0.7:15006
+    - {address: "10.0.0.8:15006", weight: 3, zone: eu-1a}
+
+No endpoints is `[]`. A file with nothing in it is a mistake: whoever writes one in steps begins with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from certs.spiffe import TrustDomain
+from sidecar.config.document import MAX_BYTES, Items, Node, Scalar, decode, read_node
+from sidecar.config.kinds import KINDS
+from sidecar.config.mistakes import Book, Mistake, TooMany
+from sidecar.config.plain import BadValue, Scope
+from sidecar.config.reader import read_record
+from sidecar.config.schema_sources import Entry
+from sidecar.config.terms import UNIX, Where
+from sidecar.traffic.endpoints import MOST, Declared
+
+HEAVIEST: Final = 65535  # as an SRV record's (RFC 2782); more says nothing that less would not
+_BEGINS: Final = "write [] for no endpoints"
+_NOWHERE: Final = Scope(TrustDomain("trust-domain.invalid"), "default")  # entries name no identity
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What a file says. With mistakes, `entries` mean nothing."""
+
+    entries: tuple[Declared, ...] = ()
+    mistakes: tuple[Mistake, ...] = ()
+    left_out: int = 0  # entries beyond `MOST`
+
+
+def read_list(data: bytes, file: str) -> Read:
+    """Read a file of endpoints; `file` is for messages. Never raises."""
+    book = Book()
+    book.stage = ""
+    entries: list[Entry] = []
+    try:
+        text = decode(data[: MAX_BYTES + 1], file, book)
+        if text is not None:
+            if text.lstrip()[:1] == "[":
+                text = text.replace("\t", " ")  # JSON may be indented by tabs, and has none inside its strings
+            node = read_node(text, file, book, _BEGINS)
+            if node is not None:
+                entries = _entries(node, book)
+    except TooMany:
+        pass
+    if book.mistakes:
+        return Read(mistakes=tuple(book.mistakes))
+    return Read(tuple(_declared(each) for each in entries[:MOST]), (), max(0, len(entries) - MOST))
+
+
+def _declared(entry: Entry) -> Declared:
+    return Declared(entry.address, entry.weight, entry.zone)
+
+
+def _entries(node: Node, book: Book) -> list[Entry]:
+    if not isinstance(node, Items):
+        book.add(node.where, "", "a file of endpoints is a list", "- host:port on each line, or []")
+        return []
+    found: list[Entry] = []
+    seen: dict[str, Where] = {}
+    for index, item in enumerate(node.items):
+        entry = _entry(item, f"[{index}]", book)
+        if entry is None:
+            continue
+        if (first := seen.setdefault(str(entry.address), item.where)) is not item.where:
+            hint = f"it stands in line {first.line} already"
+            book.add(item.where, f"[{index}]", f"{entry.address} is listed twice", hint)
+        found.append(entry)
+    return found
+
+
+def _entry(node: Node, path: str, book: Book) -> Entry | None:
+    if isinstance(node, Scalar):
+        if node.text.startswith(UNIX):
+            book.add(node.where, path, "a Unix socket", "a file lists host:port; name sockets under endpoints:")
+            return None
+        try:
+            return Entry(KINDS["address"].read(node, _NOWHERE), where=node.where)
+        except BadValue as bad:
+            book.add(node.where, path, bad.message, bad.hint or "expected host:port")
+            return None
+    draft = read_record(Entry, node, path, _NOWHERE, book)
+    if draft.incomplete or book.has(path):
+        return None
+    entry: Entry = draft.build()
+    if entry.weight > HEAVIEST:
+        book.at(f"{path}.weight", f"is more than {HEAVIEST}", "weights are shares")
+    return entry
