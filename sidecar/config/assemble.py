@@ -20,7 +20,7 @@ from sidecar.config.plain import Scope
 from sidecar.config.reader import Draft
 from sidecar.config.schema import Health, MeshConfig, Service
 from sidecar.config.schema_inbound import Inbound, RateLimit, Rule
-from sidecar.config.schema_outbound import Outbound
+from sidecar.config.schema_outbound import EndpointEntry, Outbound
 from sidecar.config.terms import Address, Effect
 
 T = TypeVar("T")
@@ -204,14 +204,20 @@ def _add_outbound(view: View, views: Mapping[str, View], broken: bool, book: Boo
             _outside(draft, list(views), path, broken, book)
         if sources.settle(draft, filled.get("identity", draft.values.get("identity")), path, book):
             filled["endpoints"] = ()
-        if draft.get("unmeshed") != "passthrough" and any(each.unix for each in draft.values.get("endpoints", ())):
+        if draft.get("unmeshed") != "passthrough" and any(each.unix for each in _addresses(draft)):
             hint = "name host:port, or add unmeshed: passthrough for what is not in the mesh"
             book.at(f"{path}.endpoints", "no peer's sidecar listens on a Unix socket", hint)
         filled.setdefault("host", draft.values["to"])
+        filled["balance"] = "maglev" if "affinity" in draft.values else "least_loaded"
         filled["name"] = draft.values["to"]
         if targets.count(draft.values["to"]) > 1 and filled.get("listener"):
             filled["name"] += "." + filled["listener"]
         view.outbound.append(Placed(draft.build(**{**filled, **_said(draft, filled)}), path))
+
+
+def _addresses(draft: Draft) -> list[Address]:
+    """Of the endpoints that were written, as far as they could be read."""
+    return [each.values["address"] for each in draft.values.get("endpoints", ()) if "address" in each.values]
 
 
 def _said(draft: Draft, filled: Mapping[str, Any]) -> dict[str, Any]:
@@ -234,7 +240,7 @@ def _within(draft: Draft, target: View, path: str, book: Book) -> dict[str, Any]
         )
     return {
         "identity": target.identity,
-        "endpoints": (Address(target.address, inbound.port),),
+        "endpoints": (EndpointEntry(Address(target.address, inbound.port)),),
         "protocol": inbound.protocol,
         "listener": inbound.name,
     }

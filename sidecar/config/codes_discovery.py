@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 FILE_MISSING: Final = (
-    "MESH090", "a file of endpoints that is not there",
+    "MESH099", "a file of endpoints that is not there",
     "Until the file exists the upstream has no endpoints, and whoever calls it gets a 503. That is as it should be "
     "where something else will write it later, and a slip of the pen anywhere else.",
     "Compare `endpoints_from.file` with where the file is: it is seen from the folder of the file that names it. Write "

@@ -27,10 +27,11 @@ from sidecar.config.fields import (
     Shape,
     Table,
     fields_of,
+    shape_alone,
 )
 from sidecar.config.schema import MeshConfig, Service
 from sidecar.config.schema_inbound import Inbound, RateLimit, Route, Rule
-from sidecar.config.schema_outbound import Outbound
+from sidecar.config.schema_outbound import EndpointEntry, Outbound
 
 RESTART: Final = "it is fixed when a sidecar starts: restart it, or take the change back"
 # Who we are, whom we trust, and what is opened once in the life of the process. Keys of the file, then of the service.
@@ -41,7 +42,7 @@ _NEXT_START: Final = frozenset(("run", "env"))  # of a command that runs already
 _OF_THE_FILE: Final = ("trust_domain", "ca")  # the rest of it is in its services already
 _ORDERED: Final = (Rule, Route)  # the first that matches decides
 _NOUNS: Final[dict[type, str]] = {Rule: "rule", Inbound: "listener", Outbound: "upstream", Route: "route",
-                               RateLimit: "limit"}  # fmt: skip
+                               RateLimit: "limit", EndpointEntry: "endpoint"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +91,9 @@ def _values(path: str, shape: Shape, a: Any, b: Any, *, fixed: bool) -> Iterator
     match shape:
         case Record() if a is None or b is None:  # a block that may be absent, and on one side is
             yield Change(path, f"{_show(shape, a)} → {_show(shape, b)}", fixed)
-        case Record(cls):
+        case Record(cls, _):
             yield from _fields(path, fields_of(cls), a, b, fixed=fixed)
-        case Many(Record(cls), _):
+        case Many(Record(cls, _), _):
             yield from _items(path, cls, a, b, fixed=fixed)
         case Table():
             yield from _table(path, a, b)
@@ -148,7 +149,9 @@ def _show(shape: Shape, value: Any) -> str:
             return OFF if value is None else _show(inner, value)
         case Many(inner, _):
             return f"[{', '.join(_show(inner, each) for each in value)}]"
-        case Record():
+        case Record(_, alone) as record:
+            if value is not None and alone:
+                return f"{_show(shape_alone(record), getattr(value, alone))} {_brief(value)}".rstrip()
             return "none" if value is None else _brief(value) or "{}"
         case HeaderTable():
             return f"[{', '.join(map(str, value))}]"

@@ -62,9 +62,10 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A mapping with the keys of one dataclass."""
+    """A mapping with the keys of one dataclass; where it has a field that may stand alone, that as well."""
 
     cls: type
+    alone: str = ""  # the key of that field
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,7 @@ def records(root: type) -> tuple[type, ...]:
 
 def _record_in(shape: Shape) -> type | None:
     match shape:
-        case Record(cls):
+        case Record(cls, _):
             return cls
         case Maybe(inner) | Many(inner, _) | Table(_, inner):
             return _record_in(inner)
@@ -179,4 +180,9 @@ def _shape(hint: Any, some: bool) -> Shape:
         return Table(key.kind, _shape(arguments[1], some))
     assert dataclasses.is_dataclass(hint), f"the schema has no way to write a {hint}"
     assert isinstance(hint, type)
-    return Record(hint)
+    return Record(hint, next((each.name for each in dataclasses.fields(hint) if each.metadata.get("alone")), ""))
+
+
+def shape_alone(record: Record) -> Shape:
+    """How the field is written that may stand alone for this record."""
+    return next(spec.shape for spec in fields_of(record.cls) if spec.attribute == record.alone)

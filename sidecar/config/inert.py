@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from sidecar.config.assemble import View
+from sidecar.config.balanced import never_balanced
+from sidecar.config.checked import never_checked
 from sidecar.config.mistakes import Book
 from sidecar.config.quantities import show_seconds
 from sidecar.config.schema import AccessLog, Limits, MeshConfig, Timeouts
@@ -25,6 +27,9 @@ def settings(config: MeshConfig, views: Sequence[View], book: Book) -> None:
         _access_log(service.access_log, f"{view.path}.access_log", book)
         _files(view, book)
         _outbound(view, book)
+        for upstream in view.outbound:
+            never_balanced(view, upstream, book)
+            never_checked(view, upstream, views, book)
         if service.env and not service.run:
             message = "is for the command under run:, and there is none"
             book.warn("MESH058", f"{view.path}.env", message, "add run:, or remove it")

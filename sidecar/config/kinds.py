@@ -10,6 +10,13 @@ from typing import Any, Final
 from certs.errors import InvalidSpiffeId, MeshError
 from certs.spiffe import SpiffeId, TrustDomain, workload_id
 from sidecar.config.addresses import address_of, endpoint_of, host_of, ip_of, network_of, socket_of
+from sidecar.config.balancing import (
+    AFFINITY_SCHEMA,
+    STATUSES_SCHEMA,
+    read_affinity,
+    read_checked_path,
+    read_statuses,
+)
 from sidecar.config.document import Scalar
 from sidecar.config.plain import BadValue, Scope, quoted, text_of
 from sidecar.config.posture import MOMENT_SCHEMA, read_moment, show_moment
@@ -109,6 +116,7 @@ _LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
 _SERVICE: Final = r"[a-z0-9](?:[a-z0-9_-]*[a-z0-9])?"
 _METHOD: Final = r"[A-Z][A-Z0-9!#$%&'*+.^_`|~-]*"
 _MEDIA: Final = r"[a-z0-9!#$&^_.+-]+/(?:\*|[a-z0-9!#$&^_.+-]+)"
+_GRPC: Final = r"(?:[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*)?"
 _ENVIRONMENT: Final = r"[A-Za-z_][A-Za-z0-9_]*"
 
 
@@ -126,6 +134,9 @@ KINDS: Final[Mapping[str, Kind]] = {
     "boolean": Kind("true or false", read_boolean, {"type": "boolean"}, lambda value: str(value).lower()),
     "count": Kind("a whole number from 1", between(1, 10**9, "a count"), {"type": "integer", "minimum": 1}),
     "few": Kind("a whole number from 0 to 10", between(0, 10, "it"), {"type": "integer", "minimum": 0, "maximum": 10}),
+    "weight": Kind(
+        "a weight from 1 to 100", between(1, 100, "a weight"), {"type": "integer", "minimum": 1, "maximum": 100}
+    ),
     "status": Kind(
         "an HTTP status from 400", between(400, 599, "a status"), {"type": "integer", "minimum": 400, "maximum": 599}
     ),
@@ -144,6 +155,10 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     "frequency": Kind("how often, like 100/s", read_frequency, FREQUENCY_SCHEMA),
     "per": Kind("`listener`, `caller`, `endpoint`, or `header` and its name", read_per, PER_SCHEMA),
+    "affinity": Kind("`caller`, or `header` or `cookie` and its name", read_affinity, AFFINITY_SCHEMA),
+    "statuses": Kind("a range of HTTP statuses", read_statuses, STATUSES_SCHEMA),
+    "checked_path": Kind("a path", read_checked_path, {"type": "string", "pattern": "^/[!-~]*$"}),
+    "grpc_service": _named("the name of a gRPC service", _GRPC, 255, 'write package.Service, or "" for the server'),
     "label": _named("a name", _LABEL, 64, "use letters, digits, . _ and -"),
     "service": _named("a service name", _SERVICE, 63, "use lower-case letters, digits, _ and -"),
     "namespace": _named("a namespace", _LABEL, 63, "use letters, digits, . _ and -"),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from sidecar.config.assemble import Placed, View, is_loopback
+from sidecar.config.balanced import contradictions
 from sidecar.config.mistakes import Book
 from sidecar.config.posture import LONGEST, posture_of, show_moment
 from sidecar.config.schema import MeshConfig
@@ -38,6 +39,8 @@ def lint(config: MeshConfig, views: Sequence[View], book: Book, now: float | Non
             _posture(listener, book, now)
         for rule in (*view.allow, *view.deny):
             _rule(view, rule, book)
+        for outbound in view.outbound:
+            contradictions(view, outbound, book)
     _access_log(config.defaults.access_log.headers, "defaults.access_log.headers", book)
     _ports(views, book)
 

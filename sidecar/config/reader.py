@@ -27,6 +27,7 @@ from sidecar.config.fields import (
     Shape,
     Table,
     fields_of,
+    shape_alone,
 )
 from sidecar.config.kinds import KINDS, Kind
 from sidecar.config.mistakes import Book, meant, nearest
@@ -101,6 +102,16 @@ class _Reader:
             scope = _narrowed(scope, draft, spec.attribute)
         return draft
 
+    def _alone(self, record: Record, node: Scalar, path: str, scope: Scope) -> Draft:
+        """One value in the place of a record."""
+        draft = Draft(record.cls, path, node.where)
+        value = self.value(shape_alone(record), node, path, scope)
+        if value is _NOTHING:
+            draft.incomplete = True
+        else:
+            draft.values[record.alone] = value
+        return draft
+
     def _field(self, draft: Draft, spec: FieldSpec, node: Entries, scope: Scope) -> None:
         path = f"{draft.path}.{spec.key}" if draft.path else spec.key
         found = next(((key, value) for key, value in node.entries if key.text == spec.key), None)
@@ -147,7 +158,9 @@ class _Reader:
                 if isinstance(node, Scalar) and node.text == OFF:
                     return None
                 return self.value(inner, node, path, scope)
-            case Record(cls):
+            case Record(cls, alone) as record:
+                if alone and isinstance(node, Scalar) and not _is_null(node):
+                    return self._alone(record, node, path, scope)
                 return self.record(cls, node, path, scope)
             case Many(inner, some):
                 return self._many(inner, some, node, path, scope)
@@ -182,6 +195,8 @@ class _Reader:
 
     def _many(self, inner: Shape, some: bool, node: Node, path: str, scope: Scope) -> Any:
         if not isinstance(node, Items):
+            if isinstance(inner, Record) and inner.alone and isinstance(node, Scalar) and not _is_null(node):
+                return [self._alone(inner, node, path, scope)]
             if isinstance(inner, Record):
                 hint = 'a list: put "- " before its first key' if isinstance(node, Entries) else "write [] for none"
                 self.book.add(node.where, path, _expected("a list", node), hint)

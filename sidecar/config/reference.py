@@ -25,6 +25,7 @@ from sidecar.config.fields import (
     Table,
     fields_of,
     records,
+    shape_alone,
 )
 from sidecar.config.kinds import KINDS
 from sidecar.config.schema import MeshConfig
@@ -83,11 +84,14 @@ def _json(shape: Shape) -> dict[str, Any]:
             return {"enum": list(words)}
         case Maybe(inner):
             return {"anyOf": [_json(inner), {"const": OFF}]}
-        case Record(cls):
-            return {"$ref": f"#/$defs/{cls.__name__}"}
+        case Record(cls, alone) as record:
+            reference = {"$ref": f"#/$defs/{cls.__name__}"}
+            return {"anyOf": [_json(shape_alone(record)), reference]} if alone else reference
         case Many(inner, some):
             items: dict[str, Any] = {"type": "array", "items": _json(inner), **({"minItems": 1} if some else {})}
-            return items if isinstance(inner, Record) else {"anyOf": [_json(inner), items]}
+            if isinstance(inner, Record):
+                return {"anyOf": [_json(shape_alone(inner)), items]} if inner.alone else items
+            return {"anyOf": [_json(inner), items]}
         case Table(key, inner):
             return {"type": "object", "propertyNames": _names(key.schema), "additionalProperties": _json(inner)}
         case CommandLine():
@@ -176,9 +180,12 @@ def _words(shape: Shape) -> str:
             return ", ".join(f"`{word}`" for word in words)
         case Maybe(inner):
             return f"{_words(inner)}, or `{OFF}`"
-        case Record(cls):
-            return f"[{_title(cls).lower()}](#{_title(cls).lower().replace(' ', '-')})"
+        case Record(cls, alone) as record:
+            link = f"[{_title(cls).lower()}](#{_title(cls).lower().replace(' ', '-')})"
+            return f"{_words(shape_alone(record))}, or {link}" if alone else link
         case Many(inner, _):
+            if isinstance(inner, Record) and inner.alone:
+                return f"{_words(inner)}, or a list"
             return f"list of: {_words(inner)}" if isinstance(inner, Record) else f"{_words(inner)}, or a list"
         case Table(key, inner):
             return f"mapping of {key.what} to: {_words(inner)}"
@@ -194,7 +201,7 @@ def _absent(spec: FieldSpec) -> str:
     if spec.filled:
         return spec.filled
     if isinstance(spec.shape, Record):
-        return "the defaults"
+        return "none" if spec.default is None else "the defaults"
     if spec.default is None or spec.default == "" or not isinstance(spec.default, (bool, int, float, str)):
         return "none" if not spec.default else f"`{spec.default}`"
     return f"`{spec.shape.kind.show(spec.default)}`" if isinstance(spec.shape, One) else f"`{spec.default}`"

@@ -25,6 +25,7 @@ from sidecar.config.terms import (
     HeaderName,
     HostName,
     KeyKind,
+    Label,
     Namespace,
     Seconds,
     ServiceName,
@@ -206,6 +207,9 @@ class Service:
         "`service`, `namespace/service` or a SPIFFE ID.", filled="the key, in the mesh's namespace"
     )
     address: HostName = described("Host under which peers reach its sidecar.", "127.0.0.1")
+    zone: Label = described(
+        "Where it runs, as the zones of endpoints are named: endpoints of this zone are preferred.", ""
+    )
     run: Command = described(
         "Command that `mesh up` starts once the sidecar is ready: a list, or a line split like a shell's.", ()
     )

@@ -9,18 +9,30 @@ from typing import Literal
 from certs.spiffe import SpiffeId
 from sidecar.config.schema_sources import EndpointsFrom
 from sidecar.config.terms import (
+    By,
+    CheckedPath,
+    Count,
+    Delay,
     Endpoint,
     ErrorStatus,
     Few,
+    GrpcService,
     HostName,
+    Label,
     ListenerRef,
     Protocol,
+    Seconds,
     ServiceName,
     Share,
     SocketMode,
+    Statuses,
+    StatusRange,
+    Weight,
     Where,
     described,
 )
+
+Balance = Literal["least_loaded", "round_robin", "weighted", "maglev"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +46,40 @@ class Retries:
         "HTTP statuses after which it is sent again too, where it is idempotent or has an `Idempotency-Key`.", ()
     )
     budget: Share = described("Retries as a share of the requests of ten seconds; one a second is always let.", 0.2)
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointEntry:
+    """One place where an upstream is, with what is said of it; its address alone may stand for it."""
+
+    address: Endpoint = described("Where it is.", alone=True)
+    weight: Weight = described("How much it can take, beside the others.", 1)
+    zone: Label = described("Where it stands, for those who prefer their own zone.", "")
+
+    @property
+    def name(self) -> str:
+        """Its address, as text."""
+        return str(self.address)
+
+
+@dataclass(frozen=True, slots=True)
+class HealthCheck:
+    """How each endpoint is asked again and again whether it is well: `http`, `grpc` or `tcp`, one of them. Until the
+    first answer it counts as well.
+    """
+
+    http: CheckedPath = described("The path of a GET, which has to be answered with a status in `expect`.", "")
+    grpc: GrpcService | None = described(
+        'A service to ask for by grpc.health.v1.Health/Check, or `""` for the whole server; the answer has to be '
+        "SERVING.",
+        None,
+    )
+    tcp: bool = described("A connection; toward a peer with its TLS handshake, toward others without.", False)
+    every: Seconds = described("From one check of an endpoint to its next, a tenth more or less by chance.", 10.0)
+    within: Seconds = described("How long one may take, from connecting on.", 1.0)
+    healthy: Count = described("So many good ones in a row let an unhealthy endpoint in again.", 2)
+    unhealthy: Count = described("So many bad ones in a row take a healthy endpoint out. The first decides at once.", 3)
+    expect: Statuses = described("The statuses of a good answer to `http`.", StatusRange(200, 399))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +115,9 @@ class Outbound:
     identity: SpiffeId | None = described(
         "The SPIFFE ID it must show.", None, filled="that of the service in this file"
     )
-    endpoints: tuple[Endpoint, ...] = described(
+    endpoints: tuple[EndpointEntry, ...] = described(
         "Where its sidecar listens. With `unmeshed: passthrough`, where it listens itself, which may be a Unix socket: "
-        "`unix:/run/db.sock`.",
+        "`unix:/run/db.sock`. With a weight or a zone: `{address: 10.0.0.7:17443, weight: 3, zone: eu-1b}`.",
         (),
         filled="address and port of the service in this file",
         some=True,
@@ -79,11 +125,20 @@ class Outbound:
     endpoints_from: EndpointsFrom | None = described(
         "Where its endpoints are learned from, instead of `endpoints`. Each still has to show `identity`.", None
     )
-    balance: Literal["least_loaded", "round_robin"] = described(
-        "Which endpoint a request goes to: of two taken by chance the one with less load (latency times requests under "
-        "way), or one after the other.",
+    balance: Balance = described(
+        "Which endpoint a request goes to. `least_loaded`: of two taken by chance the one with less load (latency "
+        "times requests under way, by weight); `round_robin`: one after the other; `weighted`: by weight alone; "
+        "`maglev`: by `affinity`, and by load where a request does not have what that names.",
         "least_loaded",
+        filled="`maglev` where there is an `affinity`, else `least_loaded`",
     )
+    affinity: By | None = described(
+        "What requests stick to an endpoint by: `header x-user`, `cookie session`, or `caller`, which is this service. "
+        "Nothing is set by the sidecar.",
+        None,
+    )
+    slow_start: Delay = described("How long a new or readmitted endpoint takes to come to its whole share.", 10.0)
+    health: HealthCheck | None = described("Whether and how endpoints are asked if they are well.", None)
     retries: Retries = described("When a request that failed is sent again.", factory=Retries)
     breaker: Literal["on", "off"] = described(
         "Whether endpoints that fail are left alone for a while: by a breaker of their own where there are fewer than "

@@ -1,4 +1,4 @@
-"""What an operator can say of where endpoints are to be learned from, and what a file of endpoints may say.
+"""What an operator can say of where endpoints are to be learned from.
 
 None of this decides who is trusted: whatever a source lists has to show the identity of the upstream's own entry.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sidecar.config.terms import Address, Count, FilePath, HostName, Label, ListenerRef, Where, described
+from sidecar.config.terms import FilePath, HostName, Label, ListenerRef, described
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +49,3 @@ class EndpointsFrom:
     )
     srv: HostName = described("A DNS name with SRV records: `_mesh._tcp.orders.example.org`.", "")
     kubernetes: Kubernetes | None = described("A service of a Kubernetes cluster.", None)
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One entry of a file of endpoints; `host:port` alone stands for its address."""
-
-    address: Address = described("host:port.")
-    weight: Count = described("Its share beside the others.", 1)
-    zone: Label = described("Where it stands, for those who prefer their own zone.", "")
-    where: Where = described("Where it stands in the file.", Where("", 0), hidden=True)

@@ -75,7 +75,7 @@ def missing_files(view: View, book: Book) -> None:
         file = path_of(outbound.value)
         if not Path(file).is_file():
             message = f"there is no file {file}: until there is, {outbound.value.name} has no endpoints"
-            book.warn("MESH090", f"{outbound.path}.endpoints_from.file", message, "write [] into it if none are meant")
+            book.warn("MESH099", f"{outbound.path}.endpoints_from.file", message, "write [] into it if none are meant")
 
 
 def _learning(outbound: Sequence[Placed[Outbound]]) -> list[Placed[Outbound]]:

@@ -26,6 +26,7 @@ Count = Annotated[int, "count"]  # at least 1
 Few = Annotated[int, "few"]  # 0 to 10
 ErrorStatus = Annotated[int, "status"]  # 400 to 599
 Share = Annotated[float, "share"]  # 0 to 1
+Weight = Annotated[int, "weight"]  # 1 to 100
 Moment = Annotated[float, "moment"]  # seconds since the epoch
 PortNumber = Annotated[int, "port"]
 Label = Annotated[str, "label"]  # the name of a rule or a listener
@@ -36,6 +37,8 @@ BindAddress = Annotated[str, "ip"]
 ListenerRef = Annotated[str, "listener"]
 Method = Annotated[str, "method"]
 MediaType = Annotated[str, "media_type"]
+CheckedPath = Annotated[str, "checked_path"]  # with its query, if it has one
+GrpcService = Annotated[str, "grpc_service"]  # empty for the whole server
 HeaderName = Annotated[str, "header"]
 EnvironmentName = Annotated[str, "environment"]
 FilePath = Annotated[str, "path"]
@@ -52,13 +55,15 @@ def described(
     filled: str = "",
     hidden: bool = False,
     some: bool = False,
+    alone: bool = False,
 ) -> Any:
     """A dataclass field that carries its documentation, and its YAML key where it is not the attribute's name.
 
     `filled` says in words what the loader puts in where the key is absent; `hidden` fields are not written in YAML at
-    all; `some` forbids an empty list, which would otherwise read as "does not narrow".
+    all; `some` forbids an empty list, which would otherwise read as "does not narrow"; a single value that is `alone`
+    may be written in the place of its whole record.
     """
-    metadata = {"doc": doc, "yaml": yaml, "filled": filled, "hidden": hidden, "some": some}
+    metadata = {"doc": doc, "yaml": yaml, "filled": filled, "hidden": hidden, "some": some, "alone": alone}
     if factory is not None:
         return field(default_factory=factory, metadata=metadata)
     if default is ...:
@@ -133,7 +138,34 @@ class Per:
         return f"header {self.header}" if self.header else self.kind
 
 
+@dataclass(frozen=True, slots=True)
+class Affinity:
+    """What decides which endpoint a request goes to, always the same: a header, a cookie, or who calls."""
+
+    kind: Literal["header", "cookie", "caller"]
+    name: str = ""  # of a header, in lower case, or of a cookie
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}" if self.name else self.kind
+
+
+@dataclass(frozen=True, slots=True)
+class StatusRange:
+    """`200-399`: HTTP statuses from and to, both included."""
+
+    least: int
+    most: int
+
+    def __contains__(self, status: int) -> bool:
+        return self.least <= status <= self.most
+
+    def __str__(self) -> str:
+        return f"{self.least}-{self.most}" if self.least != self.most else str(self.least)
+
+
 Endpoint = Annotated[Address, "endpoint"]  # host:port, or a Unix socket
 Often = Annotated[Frequency, "frequency"]
 Whose = Annotated[Per, "per"]
+By = Annotated[Affinity, "affinity"]
+Statuses = Annotated[StatusRange, "statuses"]
 Socket = Annotated[Address, "socket"]  # a Unix socket and nothing else

@@ -17,11 +17,11 @@ from sidecar.config.kinds import KINDS
 from sidecar.config.mistakes import Book, Mistake, TooMany
 from sidecar.config.plain import BadValue, Scope
 from sidecar.config.reader import read_record
-from sidecar.config.schema_sources import Entry
+from sidecar.config.schema_outbound import EndpointEntry
 from sidecar.config.terms import UNIX, Where
 from sidecar.traffic.endpoints import MOST, Declared
 
-HEAVIEST: Final = 65535  # as an SRV record's (RFC 2782); more says nothing that less would not
+_UNIX: Final = ("a Unix socket", "a file lists host:port; name sockets under endpoints:")
 _BEGINS: Final = "write [] for no endpoints"
 _NOWHERE: Final = Scope(TrustDomain("trust-domain.invalid"), "default")  # entries name no identity
 
@@ -39,7 +39,7 @@ def read_list(data: bytes, file: str) -> Read:
     """Read a file of endpoints; `file` is for messages. Never raises."""
     book = Book()
     book.stage = ""
-    entries: list[Entry] = []
+    entries: list[EndpointEntry] = []
     try:
         text = decode(data[: MAX_BYTES + 1], file, book)
         if text is not None:
@@ -55,15 +55,15 @@ def read_list(data: bytes, file: str) -> Read:
     return Read(tuple(_declared(each) for each in entries[:MOST]), (), max(0, len(entries) - MOST))
 
 
-def _declared(entry: Entry) -> Declared:
+def _declared(entry: EndpointEntry) -> Declared:
     return Declared(entry.address, entry.weight, entry.zone)
 
 
-def _entries(node: Node, book: Book) -> list[Entry]:
+def _entries(node: Node, book: Book) -> list[EndpointEntry]:
     if not isinstance(node, Items):
         book.add(node.where, "", "a file of endpoints is a list", "- host:port on each line, or []")
         return []
-    found: list[Entry] = []
+    found: list[EndpointEntry] = []
     seen: dict[str, Where] = {}
     for index, item in enumerate(node.items):
         entry = _entry(item, f"[{index}]", book)
@@ -76,20 +76,21 @@ def _entries(node: Node, book: Book) -> list[Entry]:
     return found
 
 
-def _entry(node: Node, path: str, book: Book) -> Entry | None:
+def _entry(node: Node, path: str, book: Book) -> EndpointEntry | None:
     if isinstance(node, Scalar):
         if node.text.startswith(UNIX):
-            book.add(node.where, path, "a Unix socket", "a file lists host:port; name sockets under endpoints:")
+            book.add(node.where, path, *_UNIX)
             return None
         try:
-            return Entry(KINDS["address"].read(node, _NOWHERE), where=node.where)
+            return EndpointEntry(KINDS["address"].read(node, _NOWHERE))
         except BadValue as bad:
             book.add(node.where, path, bad.message, bad.hint or "expected host:port")
             return None
-    draft = read_record(Entry, node, path, _NOWHERE, book)
+    draft = read_record(EndpointEntry, node, path, _NOWHERE, book)
     if draft.incomplete or book.has(path):
         return None
-    entry: Entry = draft.build()
-    if entry.weight > HEAVIEST:
-        book.at(f"{path}.weight", f"is more than {HEAVIEST}", "weights are shares")
+    entry: EndpointEntry = draft.build()
+    if entry.address.unix:
+        book.at(f"{path}.address", *_UNIX)
+        return None
     return entry

@@ -5,8 +5,6 @@ followed by a loop of its own kind (`ways`), which tells a `Listing` either the 
 list reaches every upstream of the source in the same step of the event loop; a failure reaches none of them: the last
 list stands. Sources outlive upstreams: one that a reload makes anew is told at once what is known, in the step that
 makes it, so no request sees it without. What a source says decides where we connect and never whom we believe there.
-
-Addresses at which we listen ourselves for our application are left out: asking there would be asking ourselves.
 """
 
 from __future__ import annotations
@@ -45,14 +43,14 @@ __all__ = [
 
 AFTER_A_FAULT: Final = 30.0  # seconds until a loop of ours that failed is begun anew
 SHOWN: Final = 8  # endpoints in a log line
-_UNSPECIFIED: Final = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
 
 
 class Named(Protocol):
     """An upstream, as far as we are concerned."""
 
     name: str
-    why_none: str  # why it has no endpoint, where it has none
+    why_none: str  # what discovery says, for when it has no endpoint
+    loops: tuple[Address, ...]  # what was listed, and is where we ourselves listen for our application
 
     @property
     def names(self) -> tuple[Address, ...]:
@@ -95,7 +93,6 @@ class Follower:
         self._log = log
         self._metrics = metrics
         self._followed: dict[Source, _Followed] = {}
-        self._ours: frozenset[Address] = frozenset()
         self._nursery: trio.Nursery | None = None
         if metrics is not None:
             metrics.before_scrape(self._show_ages)
@@ -107,10 +104,8 @@ class Follower:
             task_status.started()
             await trio.sleep_forever()
 
-    def look(self, upstreams: Iterable[Named], ours: Iterable[Address] = ()) -> None:
-        """These are the upstreams now: sources that are new are followed, those that are gone are not. `ours` are the
-        addresses where we listen for our application.
-        """
+    def look(self, upstreams: Iterable[Named]) -> None:
+        """These are the upstreams now: sources that are new are followed, those that are gone are not."""
         if self._nursery is None:
             return
         wanted: dict[Source, dict[tuple[int, Address | None], Named]] = {}
@@ -122,12 +117,10 @@ class Follower:
                 wanted.setdefault(source, {})[id(upstream), None] = upstream
         for source in [source for source in self._followed if source not in wanted]:
             self._followed.pop(source).scope.cancel()
-        ours = frozenset(ours)
-        again, self._ours = ours != self._ours, ours
         for source, told in wanted.items():
-            self._settle(source, told, again=again)
+            self._settle(source, told)
 
-    def _settle(self, source: Source, told: dict[tuple[int, Address | None], Named], *, again: bool) -> None:
+    def _settle(self, source: Source, told: dict[tuple[int, Address | None], Named]) -> None:
         followed = self._followed.get(source)
         if followed is None:
             assert self._nursery is not None
@@ -139,7 +132,7 @@ class Follower:
             return
         before, followed.told = followed.told, told
         for key, upstream in told.items():
-            if again or before.get(key) is not upstream:
+            if before.get(key) is not upstream:
                 self._tell(followed, key, upstream)
 
     async def settled(self, within: float) -> None:
@@ -165,24 +158,11 @@ class Follower:
     def _tell(self, followed: _Followed, key: tuple[int, Address | None], upstream: Named) -> None:
         listing, name = followed.listing, key[1]
         if listing.entries is not None:
-            entries = self._not_ours(listing.entries, name)
             if name is not None:
-                upstream.found(name, tuple(each.address.host for each in entries))
+                upstream.found(name, tuple(each.address.host for each in listing.entries))
             else:
-                upstream.listed(listing.source, entries)
+                upstream.listed(listing.source, listing.entries)
         self._explain(upstream)
-
-    def _not_ours(self, entries: tuple[Declared, ...], name: Address | None) -> tuple[Declared, ...]:
-        """But for those where we would ask ourselves."""
-        def ours(address: Address) -> bool:
-            port = name.port if name is not None else address.port
-            loopback = address.host.startswith("127.") or address.host in ("::1", "localhost")
-            return any(
-                port == our.port and (address.host == our.host or (loopback and our.host in _UNSPECIFIED))
-                for our in self._ours
-            )
-
-        return tuple(each for each in entries if not ours(each.address)) if self._ours else entries
 
     def _explain(self, upstream: Named) -> None:
         found = [
@@ -218,7 +198,9 @@ class Follower:
     def _of(self, followed: _Followed) -> dict[str, object]:
         source = followed.listing.source
         names = " ".join(sorted(each.name for each in followed.upstreams))
-        return {"upstream": names, "source": source.kind, "from": str(source)}
+        ourselves = max((len(each.loops) for each in followed.upstreams), default=0)
+        shown: dict[str, object] = {"upstream": names, "source": source.kind, "from": str(source)}
+        return shown | ({"ourselves": ourselves} if ourselves else {})
 
     # ---- what it looks like ----------------------------------------------------------------------------------------
 
@@ -230,15 +212,10 @@ class Follower:
     def to_json(self) -> list[dict[str, Any]]:
         """A row for each upstream and source, as `mesh endpoints` shows them."""
         return [
-            {"upstream": upstream.name, **followed.listing.to_json(), "ourselves": self._ourselves(followed)}
+            {"upstream": upstream.name, **followed.listing.to_json(), "ourselves": len(upstream.loops)}
             for followed in self._followed.values()
             for upstream in followed.upstreams
         ]
-
-    def _ourselves(self, followed: _Followed) -> int:
-        """Entries that are left out because we listen there."""
-        entries = followed.listing.entries or ()
-        return max((len(entries) - len(self._not_ours(entries, key[1])) for key in followed.told), default=0)
 
     def _count(self, metric: str, followed: _Followed) -> None:
         if self._metrics is not None:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"))  # RFC 9110 section 9.2.2
 LONG: Final = 1.0  # seconds: what took longer and brought nothing is tried again at another endpoint, or not at all
 RETRIED: Final = (b"mesh-retried", b"1")  # on a failing answer that had retries spent on it (D21: a hop header)
+BAD: Final = (Outcome.FAILED, Outcome.GATEWAY)
 RENEWALS: Final = 2  # other connections for a request whose connections end under it
 WORDS: Final[dict[str, str]] = {  # why there is no further attempt, in a log and in `mesh explain`
     "elsewhere": "not tried again: a sidecar nearer to the failure has tried already",
@@ -52,7 +53,8 @@ class Attempts:
     """What was tried for one request."""
 
     __slots__ = (
-        "_began", "_excluded", "_head", "_hop", "_place", "_port", "_renewals", "_upstream", "max_idle", "until",
+        "_began", "_excluded", "_head", "_hop", "_key", "_place", "_port", "_renewals", "_upstream", "max_idle",
+        "until",
     )  # fmt: skip
 
     def __init__(self, port: Port, hop: Hop, head: RequestHead, upstream: Upstream) -> None:
@@ -62,6 +64,8 @@ class Attempts:
         self._upstream = upstream
         self._place: Place | None = None  # of the attempt under way
         self._began = 0.0
+        key_of = upstream.key_of
+        self._key = b"" if key_of is None else key_of(head.headers)  # what it sticks to an endpoint by
         self._excluded: list[Endpoint] = []  # where it has failed
         self._renewals = 0
         self.max_idle = NEVER  # seconds that the next connection may have been idle
@@ -76,7 +80,7 @@ class Attempts:
         """Where the next attempt goes. Raises NoHealthyUpstream."""
         self._began = now = self._port.now
         self._hop.attempts += 1
-        self._place = place = self._upstream.begin(now, self._excluded)
+        self._place = place = self._upstream.begin(now, self._excluded, self._key)
         return place
 
     def adopt(self, place: Place, began: float) -> None:
@@ -96,6 +100,8 @@ class Attempts:
             self.end(of_grpc(Status.__members__.get(self._hop.grpc_status, Status.UNKNOWN), by_mesh=by_mesh))
             return
         outcome = of_status(response.status, by_mesh=by_mesh)
+        if outcome in BAD and self._place is not None:
+            self._place.endpoint.why = f"answered {response.status}"
         self.end(outcome, self._hint(response) if outcome == Outcome.LIMITED else None)
 
     def failed(self, error: BaseException) -> None:
@@ -186,7 +192,10 @@ class Attempts:
     def _note(self, what: str, name: str) -> None:
         where = f"{self._place.endpoint.name}: " if self._place is not None else ""
         took = (self._port.now - self._began) * 1e3
-        self._hop.tried += (f"{where}{redact.text(what.removeprefix(where))} ({name}, {took:.0f} ms)",)
+        what = redact.text(what.removeprefix(where))
+        if self._place is not None:
+            self._place.endpoint.why = what
+        self._hop.tried += (f"{where}{what} ({name}, {took:.0f} ms)",)
 
     def _tried_elsewhere(self, response: ResponseHead) -> bool:
         """Whether a sidecar nearer to the failure says that it has spent retries on it."""

@@ -163,7 +163,13 @@ class Express:
             via = request.via
             tail = ticket.tail if via == ticket.via else lane.direct(ticket, via)
             whom = ticket.upstream
-            place = whom.pick(port.now) if tail else None
+            key_of = whom.key_of
+            if not tail:
+                place = None
+            elif key_of is None:
+                place = whom.pick(port.now)
+            else:
+                place = whom.pick(port.now, (), key_of(headers_of(data, request)))
             if place is None or tail is None:
                 return self._general(data[at:])
             pool = place.pool

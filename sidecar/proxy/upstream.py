@@ -4,51 +4,43 @@ from __future__ import annotations
 
 import random
 from functools import partial
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
 
 from sidecar.config.schema import Limits, Timeouts
 from sidecar.config.terms import Address, HttpVersion
-from sidecar.errors import (
-    ConnectFailed,
-    Draining,
-    HandshakeFailed,
-    HopError,
-    IdentityRefused,
-    NoHealthyUpstream,
-    Overflow,
-    PeerIdentityMismatch,
-)
+from sidecar.errors import ConnectFailed, Draining, HopError, IdentityRefused, PeerIdentityMismatch
 from sidecar.http.grpc import is_grpc
-from sidecar.http.h1 import H1Client
 from sidecar.http.headers import first
 from sidecar.http.plain_answers import AnswerReader
 from sidecar.http.versions import fits_extended_connect
 from sidecar.net.pool import Connection, Pool
-from sidecar.net.port import NEVER, Expired, Port, Unreachable
+from sidecar.net.port import NEVER, Port
+from sidecar.proxy.affinity import key_of
+from sidecar.proxy.dialing import Dialer
+from sidecar.proxy.health import Checks
 from sidecar.proxy.places import Place, Way
+from sidecar.proxy.seen import counts, nowhere, rows
 from sidecar.proxy.sockets import SocketRoad
 from sidecar.proxy.streams import StreamEnd
 from sidecar.proxy.trunks import Trunks, h2_limits
-from sidecar.telemetry.record import Handshake
 from sidecar.traffic.destination import Destination, DestinationRules
 from sidecar.traffic.outcome import Outcome, of_error
 from sidecar.traffic.retry import TRIES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping, Sequence
+    from collections.abc import Callable, Container, Hashable, Mapping, Sequence
 
     from certs.spiffe import SpiffeId
+    from sidecar.config.schema_outbound import HealthCheck
+    from sidecar.config.terms import Affinity
     from sidecar.http.message import RequestHead
-    from sidecar.net.mtls import Gate, Peer
-    from sidecar.net.port import Wire
+    from sidecar.net.mtls import Gate
+    from sidecar.telemetry.record import Checked, Handshake
     from sidecar.traffic.endpoints import Declared, Endpoint
     from sidecar.traffic.marks import Marks
 
-STATES: Final = ("available", "unhealthy", "ejected", "open", "half-open")
 FAILURES: Final = frozenset(range(500, 600))
 TELLING: Final = FAILURES | {403, 429}  # that say something of an endpoint, or are of a peer's sidecar
-MOST_NAMED: Final = 5  # endpoints in an error's text
 
 
 class Upstream:
@@ -72,7 +64,11 @@ class Upstream:
         marks: Marks,
         http: HttpVersion = "auto",
         rules: DestinationRules | None = None,
+        affinity: Affinity | None = None,
+        health: HealthCheck | None = None,
         sources: tuple[Hashable, ...] = (),
+        ours: Container[Address] = (),
+        on_check: Callable[[Checked], None] = lambda _: None,
         dice: Callable[[], float] = random.random,  # no secret: who waits how long, and who goes where
     ) -> None:
         self.name = name
@@ -87,7 +83,10 @@ class Upstream:
         self._gate = gate  # None: plaintext, toward the application or an unmeshed host
         self._timeouts = timeouts
         self._limits = limits
-        self._on_handshake = on_handshake
+        self.dialer = Dialer(
+            port, name=name, host=host, protocol=protocol, identity=identity, gate=gate, timeouts=timeouts,
+            limits=limits, on_handshake=on_handshake,
+        )  # fmt: skip
         self._on_trunk_end = on_trunk_end
         self.marks = marks  # of the retries of this sidecar, to all of its upstreams
         self.on_retry = on_retry  # called with our name, and what became of a retry
@@ -95,11 +94,16 @@ class Upstream:
         self.heir: Upstream | None = None  # who stands in our place since a reload
         self.ends_at = NEVER  # monotonic: when what is open to it ends, because it is no longer declared
         self.dice = dice
+        self._ours = ours  # where our own application reaches us: who is sent there comes back
+        self.loops: tuple[Address, ...] = ()  # what was listed, and is that
         self.destination = Destination(endpoints, dice, port.now, rules or DestinationRules())
         self._lists: dict[Hashable, tuple[Declared, ...]] = {}  # what each source of endpoints has said last
         self._leaving: list[Place] = []  # whose endpoints are gone, while something is open to them
         self.places = {endpoint: self._place(endpoint) for endpoint in self.destination.endpoints}
         self.telling = TELLING if rules is not None else FAILURES  # statuses that are for the general way to pass on
+        self.affinity = affinity  # for who looks on
+        self.key_of = key_of(affinity)
+        self.checks = Checks(self, port, health, on_check) if health is not None else None
         self._sole = None if rules is not None else next(iter(self.places.values()))
         if gate is not None:
             self.renew(gate.generation)
@@ -131,7 +135,26 @@ class Upstream:
     def _together(self, lists: Mapping[Hashable, tuple[Declared, ...]]) -> list[Declared]:
         own = {each.address for each in self._endpoints}
         found = [each for entry in self._endpoints for each in lists.get(entry.address, (entry,))]
-        return found + [each for source, listed in lists.items() if source not in own for each in listed]
+        found += [each for source, listed in lists.items() if source not in own for each in listed]
+        self.loops = tuple(each.address for each in found if each.address in self._ours)
+        return [each for each in found if each.address not in self._ours] if self.loops else found
+
+    def _inherit(self, before: Upstream) -> None:
+        """Go on with what another knows of its endpoints, where it is the same destination. A breaker that opened for
+        an identity that was wrong says nothing of the right one.
+        """
+        same = (before.identity, before._gate, before.protocol) == (self.identity, self._gate, self.protocol)
+        if not (self.guarded and before.guarded and same):
+            return
+        kept = {*(each.address for each in self._endpoints), *self.sources}
+        self._lists = {source: listed for source, listed in before._lists.items() if source in kept}
+        self.destination.inherit(before.destination, self._together(self._lists), self._port.now)
+        self._settle()
+        if self.checks is None:
+            self.destination.forget_health(self._port.now)
+        elif before.checks is None or before.checks.spec != self.checks.spec:
+            for endpoint in self.places:
+                endpoint.health = None  # asked otherwise now, and at once
 
     def _settle(self) -> None:
         """A place for each endpoint of now, and no more work for those of endpoints that are gone."""
@@ -147,14 +170,14 @@ class Upstream:
                     place.renew(self._gate.generation)
 
     def _place(self, endpoint: Endpoint) -> Place:
-        meshed, limits, timeouts = self.meshed, self._limits, self._timeouts
+        meshed, limits, timeouts, connect = self.meshed, self._limits, self._timeouts, self.dialer.connect
         idle = timeouts.pool_idle_peer if meshed else timeouts.pool_idle_app
         pool = Pool(
-            self._port, partial(self._connect, endpoint.address), idle=idle, limit=limits.pool, pending=limits.pending
+            self._port, partial(connect, endpoint.address), idle=idle, limit=limits.pool, pending=limits.pending
         )
         trunks = Trunks(
             self._port,
-            partial(self._connect, endpoint.address, h2=True),
+            partial(connect, endpoint.address, h2=True),
             name=self.name,
             limits=h2_limits(limits, timeouts),
             scheme=b"https" if meshed else b"http",
@@ -167,7 +190,7 @@ class Upstream:
         sockets = SocketRoad(
             pool,
             self._port,
-            partial(self._connect, endpoint.address, h2=True),
+            partial(connect, endpoint.address, h2=True),
             name=self.name,
             limits=h2_limits(limits, timeouts),
             scheme=b"https" if meshed else b"http",
@@ -186,9 +209,9 @@ class Upstream:
         """Whether its endpoints are watched, and its requests counted; the application behind us is not."""
         return self._sole is None
 
-    def pick(self, now: float, excluded: Sequence[Endpoint] = ()) -> Place | None:
+    def pick(self, now: float, excluded: Sequence[Endpoint] = (), key: bytes = b"") -> Place | None:
         """Where the next attempt goes, which then must have an `end`; None where it cannot go anywhere at this moment.
-        `excluded` are the endpoints on which it has failed already.
+        `excluded` are the endpoints on which it has failed already, `key` is what it sticks to one by (`key_of`).
         """
         sole = self._sole
         if sole is not None:
@@ -197,7 +220,7 @@ class Upstream:
         requests = destination.ceilings.requests
         if requests.count >= requests.most:
             return None
-        endpoint = destination.begin(now, excluded)
+        endpoint = destination.begin(now, excluded, key)
         if endpoint is None:
             return None
         requests.count += 1
@@ -205,11 +228,11 @@ class Upstream:
             destination.budget.request(now)
         return self.places[endpoint]
 
-    def begin(self, now: float, excluded: Sequence[Endpoint] = ()) -> Place:
+    def begin(self, now: float, excluded: Sequence[Endpoint] = (), key: bytes = b"") -> Place:
         """The same. Raises NoHealthyUpstream or Overflow."""
-        place = self.pick(now, excluded)
+        place = self.pick(now, excluded, key)
         if place is None:
-            raise self._nowhere(now)
+            raise nowhere(self, now)
         return place
 
     def end(self, place: Place, outcome: Outcome, began: float, now: float, hint: float | None = None) -> None:
@@ -218,20 +241,6 @@ class Upstream:
             destination = self.destination
             destination.ceilings.requests.count -= 1
             destination.end(place.endpoint, outcome, began, now, hint)
-
-    def _nowhere(self, now: float) -> HopError:
-        requests = self.destination.ceilings.requests
-        if requests.count >= requests.most:
-            requests.refused += 1
-            return Overflow(f"{requests.count} requests to {self.name} are under way (limits.requests)")
-        seen = self.destination.seen(now)
-        if not seen:
-            return NoHealthyUpstream(f"{self.name} has no endpoint{self.why_none and f' ({self.why_none})'}")
-        wait = max(0.0, self.destination.retry_at(now) - now)
-        states = "; ".join(f"{each.name} {each.state}" for each in seen[:MOST_NAMED])
-        error = NoHealthyUpstream(f"no endpoint of {self.name} may be asked for the next {wait:.1f} s: {states}")
-        error.retry_after = wait
-        return error
 
     @property
     def now(self) -> float:
@@ -242,30 +251,11 @@ class Upstream:
 
     def states(self) -> dict[str, int]:
         """How many of its endpoints are in each state; none of an application, which nobody chooses from."""
-        if self._sole is not None:
-            return {}
-        seen = [each.state for each in self.destination.seen(self._port.now)]
-        return {state: seen.count(state) for state in STATES}
+        return counts(self) if self.guarded else {}
 
     def to_json(self) -> list[dict[str, Any]]:
         """A row for each endpoint, as `mesh endpoints` shows them."""
-        if self._sole is not None:
-            return []
-        now, budget = self._port.now, self.destination.budget
-        return [
-            {
-                "upstream": self.name,
-                "identity": self.identity.text if self.identity is not None else "",
-                "endpoint": each.name,
-                "state": each.state,
-                "latency_ms": round(each.latency * 1e3, 3),
-                "active": each.active,
-                "back_in_s": round(each.until - now, 1) if each.until > now else None,
-                "connections": place.open,
-                "retries_left": budget.left(now),
-            }
-            for each, place in zip(self.destination.seen(now), self.places.values(), strict=True)
-        ]
+        return rows(self) if self.guarded else []
 
     def way(self, head: RequestHead) -> Way:
         """By which connections this request goes: of HTTP/2 or HTTP/1.
@@ -301,20 +291,13 @@ class Upstream:
             road.sweep()
         self._leaving = [place for place in self._leaving if place.open]
         self.destination.sweep(self._port.now)
+        if self.checks is not None:
+            self.checks.look()
 
     def evict(self) -> int:
         """End connections to peers who were revoked, whatever is on them; returns how many."""
         gate = self._gate
         return sum(road.evict(gate) for road in self.roads) if gate is not None else 0
-
-    @property
-    def _server_name(self) -> str:
-        """The declared host, for SNI; addresses have no place there (RFC 6066 section 3)."""
-        try:
-            ip_address(self.host)
-        except ValueError:
-            return self.host
-        return ""
 
     @property
     def authority(self) -> bytes:
@@ -333,6 +316,10 @@ class Upstream:
         """Another has taken our place, or nobody has: then what is still open to us may last until `ends_at`."""
         self.heir = heir
         self.ends_at = NEVER if heir is not None else ends_at
+        if self.checks is not None:
+            self.checks.stop()
+        if heir is not None:
+            heir._inherit(self)
         for road in self.roads:
             road.retire()
 
@@ -367,7 +354,7 @@ class Upstream:
 
     async def connect_raw(self) -> Connection:
         """A connection for what is no HTTP and must not agree on it by ALPN, to the first endpoint that can be
-        reached. Raises as `_connect`, and NoHealthyUpstream.
+        reached. Raises as `Dialer.connect`, and NoHealthyUpstream.
         """
         port = self._port
         tried: list[Endpoint] = []
@@ -375,7 +362,7 @@ class Upstream:
             began = port.now
             place = self.begin(began, tried)
             try:
-                connection = await self._connect(place.endpoint.address, raw=True)
+                connection = await self.dialer.connect(place.endpoint.address, raw=True)
             except HopError as error:
                 self.end(place, of_error(error), began, port.now)
                 tried.append(place.endpoint)
@@ -387,63 +374,3 @@ class Upstream:
             else:
                 self.end(place, Outcome.GOOD, began, port.now)
                 return connection
-
-    async def _connect(self, address: Address, *, h2: bool = False, raw: bool = False) -> Connection:
-        """Connect to an endpoint. Raises ConnectFailed, HandshakeFailed, PeerIdentityMismatch or NoIdentity."""
-        generation = self._gate.generation if self._gate is not None else 0
-        try:
-            wire, peer = await self._connect_to(address, h2=h2, raw=raw)
-        except (ConnectFailed, PeerIdentityMismatch) as error:
-            error.endpoint = str(address)
-            raise
-        codec = H1Client(self._limits.head_bytes, self._limits.head_lines)
-        return Connection(wire, codec, peer, str(address), generation)
-
-    async def _connect_to(self, endpoint: Address, *, h2: bool, raw: bool) -> tuple[Wire, Peer | None]:
-        port = self._port
-        if self._gate is not None:
-            self._gate.check_ready(port.wall())
-        port.deadline(port.now + self._timeouts.connect)
-        try:
-            wire = await port.dial(endpoint.host, endpoint.port)
-        except Unreachable as error:
-            raise ConnectFailed(str(error)) from None
-        except Expired:
-            raise ConnectFailed(f"{endpoint} did not answer within {self._timeouts.connect:g} s") from None
-        if self._gate is None:
-            return wire, None
-        try:
-            return await self._secure(wire, self._gate, endpoint, h2=h2, raw=raw)
-        except BaseException:
-            wire.close()  # a gate that had no identity to show has not taken it over
-            raise
-
-    async def _secure(
-        self, wire: Wire, gate: Gate, endpoint: Address, *, h2: bool, raw: bool
-    ) -> tuple[Wire, Peer]:
-        assert self.identity is not None
-        port = self._port
-        began = port.now
-        try:
-            secure, peer = await gate.connect(
-                port,
-                wire,
-                http=self.protocol != "tcp" and not raw,
-                h2=h2,
-                server_name=self._server_name,
-                expected=self.identity,
-                within=self._timeouts.handshake,
-            )
-        except (HandshakeFailed, PeerIdentityMismatch) as error:
-            self._on_handshake(
-                Handshake(
-                    "outbound", self.name, ok=False, expected=self.identity, reason=error.reason, error=error,
-                    detail=error.detail, seconds=port.now - began, endpoint=str(endpoint),
-                    peer=error.presented if isinstance(error, PeerIdentityMismatch) else None,
-                )
-            )  # fmt: skip
-            raise
-        self._on_handshake(
-            Handshake("outbound", self.name, ok=True, peer=peer.id, tls=peer.tls, seconds=port.now - began)
-        )
-        return secure, peer

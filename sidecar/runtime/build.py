@@ -95,6 +95,7 @@ class Proxy:
         self._left: list[tuple[float, Upstream]] = []  # retired, and until when they may begin something at least
         self._ends: list[float] = []  # monotonic: when time is up for something that a reload has taken away
         self._generation = self._maker.generation(service, None)
+        self._maker.in_force(self._generation)
         self._postures = PostureWatch(recorder)
         self._postures.declare(service.inbound)
         self._memory_limit = memory_limit()
@@ -144,6 +145,7 @@ class Proxy:
         new = [address for address in wanted if address not in self._ears]
         bound = bind_all(new, self._ears, _modes(service))
         self._generation = after
+        self._maker.in_force(after)
         self.admission.adopt(service.limits, open_files_limit())
         self._tunnels.limit(self.admission.most_streams)
         gone = [ear for address, ear in self._ears.items() if address not in wanted]
@@ -406,13 +408,14 @@ class Proxy:
             old.sweep()
         gauge = self._recorder.metrics.counter("mesh_endpoints")
         for upstream in self.upstreams:
-            upstream.sweep()
+            upstream.sweep()  # which starts health checks
             for state, count in upstream.states().items():
                 gauge.set(count, (upstream.name, state))
         if self._ends and self._ends[0] <= self._reactor.now:
             self._end_retired()
         if self._postures.look():
             self.judge_again()
+        self._reactor.nudge()
 
     def _look_at_requests(self) -> None:
         """End those whose peers are too slow, and count those that last (decision D25)."""

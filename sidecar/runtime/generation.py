@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from sidecar.config.sentences import needs_http
+from sidecar.config.terms import Address
 from sidecar.policy.authz import RuleSet
 from sidecar.policy.reading import Reading
 from sidecar.proxy.inbound import InboundSide
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 
     from sidecar.config.schema import Service
     from sidecar.config.schema_inbound import Inbound
-    from sidecar.config.schema_outbound import Outbound
-    from sidecar.config.terms import Address, HttpVersion
+    from sidecar.config.schema_outbound import HealthCheck, Outbound
+    from sidecar.config.terms import Affinity, HttpVersion
     from sidecar.discovery.sources import Source
     from sidecar.net.mtls import Gate
     from sidecar.net.reactor import Reactor
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from sidecar.proxy.tcp import Tunnels
     from sidecar.telemetry.record import Recorder
 
+_LOCALHOST = ("127.0.0.1", "::1")
 Place = tuple[str, str]  # ("app", name of the listener in front of it) or ("upstream", its name)
 
 
@@ -84,11 +86,19 @@ class Maker:
         self._instance = instance
         self._tunnels = tunnels
         self._marks = Marks()
+        self.ours: set[Address] = set()  # where our application reaches us, in the generation in force
         self._upstreams: WeakSet[Upstream] = WeakSet()
 
     def upstreams(self) -> list[Upstream]:
         """Every upstream that was made and is still used, by requests of earlier generations perhaps."""
         return list(self._upstreams)
+
+    def in_force(self, generation: Generation) -> None:
+        """This is the generation in force now."""
+        listening = {address for _, _, address, _ in generation.outbound}
+        named = {Address(host, each.port) for each in listening if each.host == "localhost" for host in _LOCALHOST}
+        self.ours.clear()
+        self.ours.update(listening | named)
 
     def generation(self, service: Service, before: Generation | None) -> Generation:
         """The generation of this configuration; `before` is the one in force."""
@@ -168,10 +178,12 @@ class Maker:
     def _upstream(self, made: Generation, before: Generation | None, spec: Outbound) -> Upstream:
         gate = self._gate if spec.unmeshed == "refuse" else None
         http: HttpVersion = "http2" if spec.upgrade == "h2" else "auto"
-        rules = _rules(spec, made.service.limits.requests)
-        endpoints = tuple(Listed(address) for address in spec.endpoints)
+        rules = _rules(spec, made.service)
+        endpoints = tuple(Listed(each.address, each.weight, each.zone) for each in spec.endpoints)
         facts = (spec.name, spec.host, spec.protocol, endpoints, spec.identity, gate, http, rules)
-        return self._declare(made, before, ("upstream", spec.name), *facts, sources=sources_of(spec))
+        return self._declare(
+            made, before, ("upstream", spec.name), *facts, spec.affinity, spec.health, sources_of(spec)
+        )
 
     def _declare(
         self,
@@ -186,13 +198,15 @@ class Maker:
         gate: Gate | None,
         http: HttpVersion,
         rules: DestinationRules | None,
+        affinity: Affinity | None = None,
+        health: HealthCheck | None = None,
         sources: tuple[Source, ...] = (),
     ) -> Upstream:
         """The upstream of this place: the one that is there, where all it depends on is the same, or a new one."""
         service = made.service
         times, limits = service.timeouts, service.limits
         facts = (
-            name, host, protocol, endpoints, identity, gate, http, rules, sources,
+            name, host, protocol, endpoints, identity, gate, http, rules, affinity, health, sources,
             times.connect, times.handshake, times.pool_idle_app, times.pool_idle_peer, times.idle, times.request_head,
             limits.pool, limits.pending, limits.head_bytes, limits.head_lines,
         )  # fmt: skip
@@ -216,19 +230,24 @@ class Maker:
             marks=self._marks,
             http=http,
             rules=rules,
+            affinity=affinity,
+            health=health,
             sources=sources,
+            ours=self.ours,
+            on_check=self._recorder.checked,
         )
         self._upstreams.add(upstream)
         made.upstreams[place] = Declared(facts, upstream)
         return upstream
 
 
-def _rules(spec: Outbound, requests: int) -> DestinationRules:
+def _rules(spec: Outbound, service: Service) -> DestinationRules:
     """What the configuration says of one upstream, in the words of `sidecar.traffic`."""
+    key = service.identity.text.encode() if spec.affinity is not None and spec.affinity.kind == "caller" else b""
     retries = RetryRules(tries=1 + spec.retries.resends, statuses=frozenset(spec.retries.statuses))
     return DestinationRules(
         balance=spec.balance, retries=retries, budget_ratio=spec.retries.budget, watch=spec.breaker == "on",
-        ceilings=CeilingRules(requests=requests),
+        ceilings=CeilingRules(requests=service.limits.requests), zone=service.zone, ramp=spec.slow_start, key=key,
     )  # fmt: skip
 
 

@@ -8,11 +8,7 @@ from sidecar.config.sources import path_of
 from sidecar.discovery.sources import FromFile, FromKubernetes, FromSrv, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from sidecar.config.schema import Service
     from sidecar.config.schema_outbound import Outbound
-    from sidecar.config.terms import Address
 
 
 def sources_of(spec: Outbound) -> tuple[Source, ...]:
@@ -27,9 +23,3 @@ def sources_of(spec: Outbound) -> tuple[Source, ...]:
     assert source.kubernetes is not None  # `sidecar.config.sources` sees to it
     it = source.kubernetes
     return (FromKubernetes(it.namespace, it.service, it.port, it.api, it.token_file, it.ca_file),)
-
-
-def own_addresses(service: Service) -> Iterator[Address]:
-    """Where we listen for our application: to connect there would be to ask ourselves."""
-    yield from (spec.listen for spec in service.outbound if spec.listen is not None and not spec.listen.unix)
-    yield from (each for each in (service.forward_proxy, service.health.listen) if each is not None)

@@ -40,7 +40,6 @@ from sidecar.runtime.build import CannotListen, Proxy
 from sidecar.runtime.drain import Drain
 from sidecar.runtime.hygiene import of_this_process
 from sidecar.runtime.inspect import Inspector
-from sidecar.runtime.learned import own_addresses
 from sidecar.runtime.orders import Orders
 from sidecar.runtime.reload import CannotReload, Reloader
 from sidecar.runtime.served import ServedCheck
@@ -200,7 +199,7 @@ class Worker:
                 self.proxy.reload(service)
             except CannotListen as error:
                 raise CannotReload([str(error)]) from None
-            self._follower.look(self.proxy.upstreams, own_addresses(service))  # before any request sees a new upstream
+            self._follower.look(self.proxy.upstreams)  # before any request sees a new upstream
         if service.tls.key != self.service.tls.key and isinstance(self._rotator, Rotator):
             self._rotator.use_key_kind(service.tls.key)
         self.config, self.service = config, service
@@ -335,7 +334,7 @@ class Worker:
         gate.on_change.append(proxy.renew)
         gate.on_denied.append(proxy.evict)
         await nursery.start(self._follower.run)
-        self._follower.look(proxy.upstreams, own_addresses(self.service))
+        self._follower.look(proxy.upstreams)
         await self._follower.settled(FIRST_LIST_SECONDS)
         if proxy.service is self.service:
             proxy.listen()
@@ -359,7 +358,7 @@ class Worker:
 
     async def _sweep(self, proxy: Proxy, gate: MtlsGate) -> None:
         while True:
-            self._follower.look(proxy.upstreams, own_addresses(self.service))
+            self._follower.look(proxy.upstreams)
             await trio.sleep(SWEEP_SECONDS)
             gate.denials.look(self.clock.wall())
             proxy.sweep()

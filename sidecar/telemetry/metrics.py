@@ -179,6 +179,13 @@ DEFINITIONS: tuple[Definition, ...] = (
         "and those that were not, by the reason.",
         ("listener", "what"),
     ),
+    Definition(
+        "mesh_health_checks_total",
+        "counter",
+        "Active health checks of endpoints, by what they found: `passed`; `failed`, `timed_out` and `unreachable`, "
+        "which count against an endpoint; `refused` by rules of the peer's sidecar and `skipped`, which do not.",
+        ("listener", "result"),
+    ),
     Definition("mesh_endpoints", "gauge", "Endpoints of an upstream, by state.", ("listener", "state")),
     Definition(
         "mesh_discovery_updates_total", "counter", "Lists of endpoints that differed from the one before, by where "

@@ -61,6 +61,19 @@ class Handshake:
     expected: SpiffeId | None = None  # outbound: the declared identity
 
 
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """An active health check of an endpoint that has ended (`sidecar.proxy.health`)."""
+
+    upstream: str
+    endpoint: str  # "host:port"
+    result: str  # passed, failed, timed_out, unreachable, refused, skipped
+    why: str  # for people; empty where it passed
+    healthy: bool  # what the endpoint counts as now
+    changed: bool  # by this check
+    silent: bool  # the first of a row of checks that say nothing, for this reason
+
+
 class Tally:
     """Where hops of one kind are counted, looked up once: hops that differ only in host, method, path, time and size
     share it.
@@ -253,6 +266,18 @@ class Recorder:
     def retry(self, upstream: str, what: str) -> None:
         """Count another attempt of a request, or why there was none (`sidecar.proxy.attempts`)."""
         self.metrics.counter("mesh_retries_total").add((upstream, what))
+
+    def checked(self, it: Checked) -> None:
+        """Count a health check; tell the log what has changed by it, and when checks say nothing. Never raises."""
+        try:
+            self.metrics.counter("mesh_health_checks_total").add((it.upstream, it.result))
+            if self.log is None or not (it.changed or it.silent):
+                return
+            tell = self.log.info if it.healthy and not it.silent else self.log.warning
+            what = "a health check says nothing" if it.silent else f"an endpoint is {'' if it.healthy else 'un'}healthy"
+            tell(what, upstream=it.upstream, endpoint=it.endpoint, result=it.result, reason=it.why or None)
+        except Exception as fault:  # noqa: BLE001 - as in observe
+            self._fault("a health check could not be recorded", fault)
 
     def handshake(self, handshake: Handshake) -> str:
         """Take note of a TLS handshake that ended; returns the decision id of a failed one, else "". Never raises."""

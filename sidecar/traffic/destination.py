@@ -34,6 +34,8 @@ from sidecar.traffic.watch import Watch
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from sidecar.traffic.health import Health
+
 _GOOD: Final = Outcome.GOOD  # a class's attribute costs a look-up each time
 Algorithm = Literal["least_loaded", "round_robin", "weighted", "maglev"]
 _BALANCERS: dict[Algorithm, type[Balancer]] = {
@@ -49,6 +51,7 @@ class DestinationRules:
     zone: str = ""  # ours, where it is to be preferred
     ramp: float = RAMP  # seconds of slow start
     panic: float = PANIC
+    key: bytes = b""  # what `maglev` goes by where a request has no key of its own: the caller's identity
     watch: bool = True  # take out who fails, by breakers or outlier detection; health checks do in any case
     outliers: OutlierRules = field(default_factory=OutlierRules)
     retries: RetryRules = field(default_factory=RetryRules)
@@ -66,12 +69,16 @@ class Seen(NamedTuple):
     latency: float  # seconds
     active: int
     until: float  # monotonic: the end of its ejection; in the past where there is none
+    weight: int
+    zone: str
+    health: Health | None  # where it is checked
+    why: str  # the last failure of a request there
 
 
 class Destination:
     """Where to send, whom to avoid, and whether to try again."""
 
-    __slots__ = ("_balancer", "_watch", "budget", "ceilings", "endpoints", "retries", "rules")
+    __slots__ = ("_balancer", "_dice", "_watch", "budget", "ceilings", "endpoints", "retries", "rules")
 
     def __init__(
         self, declared: Iterable[Declared], dice: Callable[[], float], now: float,
@@ -79,13 +86,33 @@ class Destination:
     ) -> None:  # fmt: skip
         self.rules = rules
         self.endpoints = EndpointSet.of(declared, now)
-        self._watch = Watch(self.endpoints, dice, now, rules.outliers, on=rules.watch)
-        self._balancer = _BALANCERS[rules.balance](
-            self.endpoints, dice, now, zone=rules.zone, ramp=rules.ramp, panic=rules.panic
-        )
+        self._dice = dice
+        self._attend(now)
         self.budget = Budget(rules.budget_ratio, rules.budget_floor, rules.budget_window)
         self.ceilings = Ceilings(rules.ceilings)
         self.retries = rules.retries
+
+    def _attend(self, now: float) -> None:
+        """Watch these endpoints, and choose among them."""
+        rules = self.rules
+        self._watch = Watch(self.endpoints, self._dice, now, rules.outliers, on=rules.watch)
+        self._balancer = _BALANCERS[rules.balance](
+            self.endpoints, self._dice, now, zone=rules.zone, ramp=rules.ramp, panic=rules.panic
+        )
+        if isinstance(self._balancer, Affine):
+            self._balancer.own = rules.key
+
+    def inherit(self, before: Destination, declared: Iterable[Declared], now: float) -> None:
+        """Stand in the place of another, with this list: who stays keeps its latency, its ejection, its breaker and
+        what is under way there, and a budget of the same rules what is spent of it. Raises ValueError as `replace`.
+        """
+        self.endpoints = before.endpoints.replaced_by(declared, now)
+        self._attend(now)
+        ours, theirs = self.rules, before.rules
+        if (ours.budget_ratio, ours.budget_floor, ours.budget_window) == (
+            theirs.budget_ratio, theirs.budget_floor, theirs.budget_window,
+        ):  # fmt: skip
+            self.budget = before.budget
 
     def replace(self, declared: Iterable[Declared], now: float) -> None:
         """The list of endpoints is another one. Raises ValueError and changes nothing where it is no list."""
@@ -118,6 +145,13 @@ class Destination:
         """Compare the endpoints; returns those that were taken out for it."""
         return self._watch.sweep(now)
 
+    def forget_health(self, now: float) -> None:
+        """Nobody checks the endpoints any more: none is unhealthy."""
+        for endpoint in self.endpoints:
+            endpoint.health = None
+            if not endpoint.healthy:
+                endpoint.mark(now, healthy=True)
+
     def retry_at(self, now: float) -> float:
         """When to come again, where `begin` gave None: the end of the first back-off; monotonic seconds."""
         ends = [each.ejected_until for each in self.endpoints if each.healthy and not each.probing]
@@ -126,5 +160,7 @@ class Destination:
     def seen(self, now: float) -> list[Seen]:
         """What the balancer sees."""
         return [
-            Seen(each.name, each.state(now), each.latency, each.active, each.ejected_until) for each in self.endpoints
-        ]
+            Seen(each.name, each.state(now), each.latency, each.active, each.ejected_until, each.weight, each.zone,
+                 each.health, each.why)
+            for each in self.endpoints
+        ]  # fmt: skip

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from sidecar.config.terms import Address
     from sidecar.traffic.breaker import Breaker
+    from sidecar.traffic.health import Health
 
 FIRST_LATENCY: Final = 0.030  # seconds, of an endpoint that has not answered yet (S18: Linkerd)
 DECAY: Final = 10.0  # seconds: time constant of the average (S18: Linkerd)
@@ -50,8 +51,8 @@ class Endpoint:
 
     __slots__ = (
         "active", "address", "bad", "breaker", "changes", "ejected_until", "failures", "gateway_failures", "good",
-        "healthy", "latency", "latency_at", "local_failures", "name", "probe_began", "probing", "ramp_from",
-        "times_ejected", "weight", "zone",
+        "health", "healthy", "latency", "latency_at", "local_failures", "name", "probe_began", "probing", "ramp_from",
+        "times_ejected", "weight", "why", "zone",
     )  # fmt: skip
 
     def __init__(self, declared: Declared, changes: Changes, now: float, *, ramp: bool = False) -> None:
@@ -65,6 +66,8 @@ class Endpoint:
         self.latency_at = now
         self.ramp_from = now if ramp else float("-inf")  # slow start begins
         self.healthy = True  # what active health checks say
+        self.health: Health | None = None  # where it is checked
+        self.why = ""  # the last failure of a request there, for people
         self.ejected_until = float("-inf")
         self.times_ejected = 0
         self.failures = self.gateway_failures = self.local_failures = 0  # in a row; sidecar.traffic.outlier

@@ -14,6 +14,7 @@ zones; a request without a key is balanced by load.
 from __future__ import annotations
 
 from array import array
+from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
@@ -39,17 +40,22 @@ def key_hash(key: bytes) -> int:
 def table(endpoints: Sequence[Endpoint], slots: int = SLOTS) -> array[int]:
     """For each slot the number of the endpoint whose it is. Empty where there is none. `slots` is a prime.
 
-    Depends on names and weights only, and not on their order.
+    Depends on names and weights only, and not on their order. Not to be changed: others may have the same one.
     """
+    return _table(tuple((endpoint.name, endpoint.weight) for endpoint in endpoints), slots)
+
+
+@lru_cache(maxsize=8)  # a reload asks for the same one again
+def _table(endpoints: tuple[tuple[str, int], ...], slots: int) -> array[int]:
     found = array("H", [_EMPTY]) * slots if endpoints else array("H")
-    order = sorted(range(len(endpoints)), key=lambda number: endpoints[number].name)
-    heaviest = max((endpoint.weight for endpoint in endpoints), default=1)
+    order = sorted(range(len(endpoints)), key=lambda number: endpoints[number][0])
+    heaviest = max((weight for _, weight in endpoints), default=1)
     state = []
     for number in order:
-        digest = blake2b(endpoints[number].name.encode(), digest_size=16).digest()
+        digest = blake2b(endpoints[number][0].encode(), digest_size=16).digest()
         offset = int.from_bytes(digest[:8], "little") % slots
         skip = int.from_bytes(digest[8:], "little") % (slots - 1) + 1
-        state.append([offset, skip, number, endpoints[number].weight, 0])
+        state.append([offset, skip, number, endpoints[number][1], 0])
     left = slots if state else 0
     while True:
         for each in state:
@@ -75,6 +81,8 @@ def table(endpoints: Sequence[Endpoint], slots: int = SLOTS) -> array[int]:
 class Affine(LeastLoaded):
     """Picks by key."""
 
+    own = b""  # of requests that bring none
+
     def __init__(
         self, endpoints: EndpointSet, dice: Callable[[], float], now: float, *, slots: int = SLOTS, **options: float
     ) -> None:
@@ -93,6 +101,7 @@ class Affine(LeastLoaded):
 
     def pick(self, now: float, excluded: Sequence[Endpoint] = (), key: bytes = b"") -> Endpoint | None:
         """The endpoint of this key; its next choice where that one may not be picked."""
+        key = key or self.own
         if not key or not self._of:
             return super().pick(now, excluded)
         if not self.view.holds(self.endpoints, now):

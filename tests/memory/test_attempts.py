@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sidecar.config.terms import Address
-from sidecar.traffic.endpoints import Declared
 from sidecar.errors import ConnectFailed
+from sidecar.traffic.endpoints import Declared
 from tests.kit import apps
 from tests.kit.h1_line import Line, Request
 from tests.kit.play import Stage, scene

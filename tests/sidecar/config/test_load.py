@@ -18,7 +18,8 @@ from sidecar.config.files import NO_FILE
 from sidecar.config.load import load, load_bytes, load_config, load_text
 from sidecar.config.mistakes import ConfigErrors
 from sidecar.config.schema import MeshConfig
-from sidecar.config.terms import Address, Where
+from sidecar.config.schema_outbound import EndpointEntry
+from sidecar.config.terms import Address, Affinity, Where
 
 HEAD = "trust_domain: demo.mesh\n"
 
@@ -39,6 +40,7 @@ services:
     identity: elsewhere/orders
     identity_source: {workload_api: unix:/run/spire/agent.sock}
     address: Orders.Internal
+    zone: eu-1a
     run: ./orders --port 8080 "a b"
     env: {PORT: 8080, EMPTY: "", QUOTED: "no"}
     inbound:
@@ -65,7 +67,9 @@ services:
         port: 9443
         listen: "127.0.0.1:9001"
         host: bills.example.org
-        balance: round_robin
+        affinity: header X-User
+        slow_start: 0s
+        health: {http: /healthz, every: 5s, within: 500ms, healthy: 1, unhealthy: 4, expect: 204}
         retries: {resends: 1, statuses: 503, budget: 0.1}
         breaker: off
       - to: abroad
@@ -73,8 +77,16 @@ services:
         listen_mode: group
         protocol: tcp
         identity: spiffe://demo.mesh/ns/a/sa/b
-        endpoints: [10.0.0.1:17443, "[fd00::1]:17443"]
-      - {to: old, upgrade: h2, unmeshed: passthrough, endpoints: "192.0.2.1:80"}
+        endpoints: [10.0.0.1:17443, {address: "[fd00::1]:17443", weight: 3, zone: eu-1b}]
+        health: {tcp: true}
+      - {to: old, upgrade: h2, unmeshed: passthrough, endpoints: "192.0.2.1:80", health: {grpc: ""}}
+      - {to: filed, identity: shop/filed, endpoints_from: {file: filed.yaml}}
+      - {to: named, identity: shop/named, endpoints_from: {srv: _mesh._tcp.named.example.org}}
+      - to: clustered
+        identity: shop/clustered
+        endpoints_from:
+          kubernetes: {service: orders, namespace: eu, port: mesh, api: "https://10.0.0.1:6443", token_file: /run/token,
+                       ca_file: /run/ca.crt}
     forward_proxy: 127.0.0.1:17080
     allow:
       - name: all-of-it
@@ -169,7 +181,13 @@ def test_single_values_arrive_in_their_types_and_units(everything: MeshConfig) -
     assert (orders.limits.head_bytes, orders.inbound[0].routes[0].max_body) == (65536, 2 << 20)
     assert orders.inbound[0].app == Address("::1", 8080)
     assert orders.allow[0].networks == (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
-    assert orders.outbound[1].endpoints == (Address("10.0.0.1", 17443), Address("fd00::1", 17443))
+    assert orders.outbound[1].endpoints == (
+        EndpointEntry(Address("10.0.0.1", 17443)), EndpointEntry(Address("fd00::1", 17443), 3, "eu-1b"),
+    )  # fmt: skip
+    assert (orders.outbound[0].affinity, orders.outbound[0].balance) == (Affinity("header", "x-user"), "maglev")
+    health = orders.outbound[0].health
+    assert health is not None
+    assert (health.http, health.grpc, str(health.expect)) == ("/healthz", None, "204")
     assert orders.allow[0].headers[3].value == b"7"
 
 
@@ -201,9 +219,9 @@ def test_an_identity_of_another_form_keeps_the_meshs_namespace() -> None:
 
 
 def test_an_upstream_is_completed_from_the_service_in_the_file(everything: MeshConfig) -> None:
-    to_bills, abroad, old = everything.services["orders"].outbound
+    to_bills, abroad, old, *_ = everything.services["orders"].outbound
     assert to_bills.identity == everything.services["bills"].identity
-    assert to_bills.endpoints == (Address("10.0.0.7", 9443),)
+    assert to_bills.endpoints == (EndpointEntry(Address("10.0.0.7", 9443)),)
     assert (to_bills.listener, to_bills.protocol, to_bills.host) == ("second", "http", "bills.example.org")
     assert (abroad.host, abroad.protocol, str(abroad.identity)) == ("abroad", "tcp", "spiffe://demo.mesh/ns/a/sa/b")
     assert (old.identity, old.unmeshed) == (None, "passthrough")

@@ -33,7 +33,8 @@ def test_an_application_behind_a_socket(path: str) -> None:
 def test_an_upstream_outside_the_mesh_behind_a_socket() -> None:
     block = "{to: db, unmeshed: passthrough, endpoints: ['unix:/run/db.sock', '10.0.0.3:5432'], protocol: tcp}"
     (upstream,) = loaded(f"  a: {{outbound: [{block}]}}\n").services["a"].outbound
-    assert upstream.endpoints == (Address("unix:/run/db.sock", 0), Address("10.0.0.3", 5432))
+    found = [each.address for each in upstream.endpoints]
+    assert found == [Address("unix:/run/db.sock", 0), Address("10.0.0.3", 5432)]
 
 
 def test_other_addresses_are_none() -> None:

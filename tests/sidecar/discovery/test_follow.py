@@ -25,6 +25,7 @@ class Upstream:
     names: tuple[Address, ...] = (NAME,)
     sources: tuple[Hashable, ...] = ()
     why_none = ""
+    loops: tuple[Address, ...] = ()
 
     def __init__(self) -> None:
         self.told: list[tuple[float, tuple[str, ...]]] = []
