@@ -19,6 +19,7 @@ from sidecar.config.plain import BadValue, Scope
 from sidecar.config.reader import read_record
 from sidecar.config.schema_outbound import EndpointEntry
 from sidecar.config.terms import UNIX, Where
+from sidecar.discovery.quick_list import read_quickly
 from sidecar.traffic.endpoints import MOST, Declared
 
 _UNIX: Final = ("a Unix socket", "a file lists host:port; name sockets under endpoints:")
@@ -36,7 +37,15 @@ class Read:
 
 
 def read_list(data: bytes, file: str) -> Read:
-    """Read a file of endpoints; `file` is for messages. Never raises."""
+    """Read a file of endpoints; `file` is for messages. Never raises. A long one takes seconds, unless it is plain."""
+    quick = read_quickly(data) if len(data) <= MAX_BYTES else None
+    if quick is not None:
+        return Read(tuple(quick[:MOST]), (), max(0, len(quick) - MOST))
+    return read_strictly(data, file)
+
+
+def read_strictly(data: bytes, file: str) -> Read:
+    """The same, by the reader of the configuration."""
     book = Book()
     book.stage = ""
     entries: list[EndpointEntry] = []

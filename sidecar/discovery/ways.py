@@ -53,7 +53,7 @@ class Ways:
                 return partial(follow_answers, self._services(name), listing)
             case FromFile(path):
                 watch = FileWatch(path, listing)
-                watch.look(watch.read())
+                watch.begin()
                 return watch.run
             case FromKubernetes():
                 from sidecar.discovery.kubernetes import SliceWatch

@@ -229,7 +229,8 @@ class FakeApi:
                 ended, half = generation != self._generation, self._half
                 found += [(version, data) for data in self._raw[raw:]]
                 raw = len(self._raw)
-            for version, line in found:
+            for each, line in found:
+                version = each
                 if not (ended and half):
                     handler.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
             if ended:

@@ -76,7 +76,7 @@ CLUSTER = "service: its, port: mesh"
         (f"{{{OUTSIDE}, endpoints_from: {{file: ''}}}}", "file"),
         (f"{{{OUTSIDE}, endpoints_from: {{srv: 'a b'}}}}", "neither an IP address nor a DNS name"),
         (f"{{{OUTSIDE}, endpoints_from: {{kubernetes: {{service: its}}}}}}", "kubernetes.port: is required"),
-        (f"{{{BARE}, endpoints_from: {{kubernetes: {{{CLUSTER}}}}}}}", "has no namespace, and the upstream has no identity"),
+        (f"{{{BARE}, endpoints_from: {{kubernetes: {{{CLUSTER}}}}}}}", "namespace, and the upstream has no identity"),
         (f"{{to: x, {ODD}, endpoints_from: {{kubernetes: {{{CLUSTER}}}}}}}", "the upstream's identity has none in it"),
         (f"{{{OUTSIDE}, endpoints_from: {{kubernetes: {{{CLUSTER}, api: 'http://x'}}}}}}", "not an https:// URL"),
         (f"{{{OUTSIDE}, endpoints_from: {{kubernetes: {{{CLUSTER}, api: 'https://x:99999'}}}}}}", "is no URL"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -14,9 +15,10 @@ from hypothesis import strategies as st
 
 from sidecar.config.document import MAX_BYTES
 from sidecar.config.terms import Address
-from sidecar.discovery.file_list import read_list
+from sidecar.discovery.file_list import read_list, read_strictly
 from sidecar.discovery.file_watch import LOOK_SECONDS, MOST_MISTAKES, SETTLE_SECONDS, FileWatch
 from sidecar.discovery.listing import Listing
+from sidecar.discovery.quick_list import read_quickly
 from sidecar.discovery.sources import FromFile
 from sidecar.traffic.endpoints import MOST, Declared
 
@@ -29,7 +31,8 @@ from sidecar.traffic.endpoints import MOST, Declared
         ("[]", []),
         ("- 10.0.0.1:80\n- '[fd00::1]:81'\n", [("10.0.0.1", 80, 1, ""), ("fd00::1", 81, 1, "")]),
         ("- {address: Orders.Test:80, weight: 3, zone: eu-1a}\n", [("orders.test", 80, 3, "eu-1a")]),
-        ('[\n\t"10.0.0.1:80",\n\t{"address": "10.0.0.2:80", "weight": 2}\n]', [("10.0.0.1", 80, 1, ""), ("10.0.0.2", 80, 2, "")]),
+        ('[\n\t"10.0.0.1:80",\n\t{"address": "b.test:80", "weight": 2}\n]',
+         [("10.0.0.1", 80, 1, ""), ("b.test", 80, 2, "")]),
         ("# they stand here\n- 10.0.0.1:80  # the first\n", [("10.0.0.1", 80, 1, "")]),
     ],
 )  # fmt: skip
@@ -80,6 +83,51 @@ def test_whatever_it_holds_is_a_list_or_has_mistakes(data: bytes) -> None:
     assert not (found.mistakes and found.entries)
 
 
+PLAIN = [
+    b"[]", b'["10.0.0.1:80","[fd00::1]:81"]', b"- 10.0.0.1:80\n- orders.test:443\n",
+    b'[\n\t{"address": "A.test:1", "weight": 100, "zone": "eu-1a"}, {"address": "b:2", "zone": "x9"}\n]\n',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("data", PLAIN)
+def test_what_programs_write_is_read_quickly(data: bytes) -> None:
+    assert read_quickly(data) is not None
+    assert tuple(read_quickly(data) or ()) == read_strictly(data, "e.yaml").entries
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"", b"{}", b"[1]", b'["10.0.0.1:80","10.0.0.1:80"]', b'[{"address":"a:1","address":"b:1"}]',
+        b'["unix:/run/x"]', b'["\\u0061:1"]', b"[" * 9999, b"- 10.0.0.1:80", b"- a:80\n-  b:1\n",
+        b'[{"address":"a:1","weight":true}]', b'[{"address":"a:1","weight":101}]', b'[{"address":"a:1","zone":""}]',
+        b'[{"address":"a:1","zone":"no "}]',
+    ],
+)  # fmt: skip
+def test_whatever_is_not_plain_gets_a_closer_look(data: bytes) -> None:
+    assert read_quickly(data) is None
+
+
+ENTRY = st.sampled_from(
+    ["10.0.0.1:80", "a.test:1", "A:65535", "[::1]:9", "a_b:7", "1.2:3", ":5", "unix:/x", "a:0", "-:1", "yes:1", "10:30"]
+)
+WEIGHT, ZONE = st.sampled_from([0, 1, 7, 100, 101, True, "3"]), st.sampled_from(["a", "eu-1", "", "-x", "no", "1e"])
+RECORD = st.fixed_dictionaries(
+    {"address": ENTRY}, optional={"weight": WEIGHT, "zone": ZONE}
+)
+
+
+@given(st.lists(ENTRY | RECORD, max_size=4), st.booleans())
+def test_both_readers_read_the_same(entries: list[object], lines: bool) -> None:
+    data = json.dumps(entries).encode()
+    if lines:
+        data = "".join(f"- {each}\n" for each in entries).encode()
+    quick, strict = read_quickly(data), read_strictly(data, "e.yaml")
+    if quick is not None:
+        assert not strict.mistakes
+        assert tuple(quick) == strict.entries
+
+
 # ---- what becomes of it ----------------------------------------------------------------------------------------------
 
 
@@ -94,7 +142,7 @@ class Scene:
     def begin(self) -> None:
         self.listing = Listing(FromFile(str(self.path)), self._changed, self._failed)
         self.watch = FileWatch(str(self.path), self.listing)
-        self.watch.look(self.watch.read())
+        self.watch.begin()
 
     def _changed(self, listing: Listing, _: object) -> None:
         self.lists.append([str(each.address) for each in listing.entries or ()])

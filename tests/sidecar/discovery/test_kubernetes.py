@@ -12,8 +12,9 @@ import trio
 import trustme
 
 from sidecar.discovery import kubernetes
-from sidecar.discovery.kubernetes import SliceWatch, Surroundings
+from sidecar.discovery.kubernetes import SliceWatch
 from sidecar.discovery.listing import Listing
+from sidecar.discovery.slice_api import Surroundings
 from sidecar.discovery.sources import FromKubernetes
 from tests.kit.fake_slices import FakeApi, a_slice
 
@@ -44,7 +45,7 @@ class Scene:
 
     async def until(self, what: Callable[[], object]) -> None:
         with trio.fail_after(20):
-            while not what():  # noqa: ASYNC110 - a server with threads of its own tells nobody
+            while not what():
                 await trio.sleep(0.01)
 
     async def watching(self) -> None:
@@ -174,7 +175,7 @@ def test_what_makes_no_sense_is_said_and_everything_listed_anew(tmp_path: Path, 
         (b"[]", "not a JSON object"),
         (b'{"kind": "PodList", "items": []}', "a PodList"),
         (b'{"kind": "EndpointSliceList", "items": []}', "no resourceVersion"),
-        (b'{"kind": "EndpointSliceList", "items": [7], "metadata": {"resourceVersion": "1"}}', "an object that is none"),
+        (b'{"kind": "EndpointSliceList", "items": [7], "metadata": {"resourceVersion": "1"}}', "object that is none"),
     ],
 )
 def test_a_list_that_is_none(tmp_path: Path, answer: bytes, why: str) -> None:
@@ -191,7 +192,7 @@ def test_a_list_that_is_none(tmp_path: Path, answer: bytes, why: str) -> None:
 @pytest.mark.parametrize(
     ("status", "message", "why"),
     [
-        (403, 'endpointslices is forbidden: User "x" cannot list', "may not list endpointslices in namespace shop (403)"),
+        (403, 'forbidden: User "x" cannot list', "may not list endpointslices in namespace shop (403)"),
         (404, "", "1.21"),
         (500, "no", "answered list with 500"),
         (302, "elsewhere", "302"),
