@@ -32,7 +32,7 @@ def _endpoints(view: View, placed: Placed[Outbound], book: Book) -> None:
         message = f"{len(spec.endpoints)} endpoints, and {MOST} are the most"
         book.at(f"{placed.path}.endpoints", message, "let a DNS name stand for them, or split the upstream", "MESH008")
         return
-    ours = _own_listeners(view)
+    ours = _own_listeners(view, spec)
     for index, entry in enumerate(spec.endpoints):
         path = book.item(placed.path, "endpoints", index)
         if entry.name in first:
@@ -42,15 +42,24 @@ def _endpoints(view: View, placed: Placed[Outbound], book: Book) -> None:
         what = next((name for own, name in ours if _same(own, entry.address)), "")
         if what:
             hint = "name where the upstream itself listens"
-            book.at(path, f"{entry.name} is {what} of this very service: a request would go round for ever", hint,
-                    "MESH007")  # fmt: skip
+            book.at(path, f"{entry.name} is {what}", hint, "MESH007")
 
 
-def _own_listeners(view: View) -> list[tuple[Address, str]]:
-    """Where our own application reaches us: who is sent there comes back to the same decision."""
-    service = view.built
-    ours = [(each.listen, f"the local listener for {each.name}") for each in service.outbound if each.listen]
-    return [*ours, *([(service.forward_proxy, "the forward proxy")] if service.forward_proxy else [])]
+def _own_listeners(view: View, spec: Outbound) -> list[tuple[Address, str]]:
+    """Where our own application reaches us: who is sent there comes back to the same decision. And where peers do,
+    unless it is one's own replicas that are called: they would meet our identity, and not the declared one.
+    """
+    service, round_ = view.built, "of this very service: a request would go round for ever"
+    ours = [(each.listen, f"the local listener for {each.name} {round_}") for each in service.outbound if each.listen]
+    if service.forward_proxy is not None:
+        ours.append((service.forward_proxy, f"the forward proxy {round_}"))
+    if spec.identity != service.identity:
+        hosts = {view.address, *(each.bind for each in service.inbound)}
+        ours += [
+            (Address(host, each.port), f"the inbound listener {each.name} of this very service, not of {spec.to}")
+            for each in service.inbound for host in hosts
+        ]  # fmt: skip
+    return ours
 
 
 def _same(one: Address, other: Address) -> bool:

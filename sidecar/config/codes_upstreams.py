@@ -19,8 +19,9 @@ def _orders(*said: str, service: str = "", rule: str = "{from: web}") -> str:
 UPSTREAMS: Final = (
     (
         "MESH007", "an endpoint that is ourselves",
-        "The endpoint is where our own application reaches this sidecar. A request to the upstream would come in again "
-        "as one to send on, and go round until something breaks.",
+        "The endpoint is where our own application reaches this sidecar: a request to the upstream would come in again "
+        "as one to send on, and go round until something breaks. Or it is where peers reach it, who would meet our "
+        "identity, and not the upstream's.",
         "Name the address at which the upstream itself listens.",
         "services: {web: {outbound: [{to: api, listen: '127.0.0.1:9001', unmeshed: passthrough, "
         "endpoints: '127.0.0.1:9001'}]}}\n",

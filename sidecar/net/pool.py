@@ -94,6 +94,11 @@ class Pool:
         self.open = 0
         self.generation = 0
 
+    @property
+    def full(self) -> bool:
+        """Whether whoever asks has to wait until somebody is done."""
+        return self.open >= self._limit and not self._idle
+
     async def take(self, max_idle: float) -> Connection:
         """A connection that has been idle for less than this, or a new one. Raises Overflow and what connecting
         raises.

@@ -175,14 +175,14 @@ class Express:
             pool = place.pool
             connection = pool.reuse(NEVER if request.keyed or method in REPEATABLE else YOUNG)
             if connection is None:
-                whom.end(place, Outcome.NEUTRAL, port.now, port.now)
+                whom.undo(place, port.now)
                 return self._general(data[at:])
             dues = ticket.dues
             if dues is not None:  # the last that can turn it away: what is taken here goes out, and is taken once
                 keys = dues.keys if dues.fixed else dues.keys_of(hop.headers)
                 if dues.levels.take(port.now, keys) is not None:
                     pool.give(connection)
-                    whom.end(place, Outcome.NEUTRAL, port.now, port.now)
+                    whom.undo(place, port.now)
                     return self._general(data[at:])
 
             # ask

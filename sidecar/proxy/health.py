@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from sidecar.errors import HopError, PeerIdentityMismatch, UpstreamClosed, UpstreamReset
+from sidecar.errors import HopError, Overflow, PeerIdentityMismatch, UpstreamClosed, UpstreamReset
 from sidecar.http import grpc, protobuf
 from sidecar.http.headers import first
 from sidecar.http.message import NEED_DATA, Data, End, RequestHead, ResponseHead
@@ -75,12 +75,15 @@ class Checks:
         self._rules = HealthRules(spec.every, spec.healthy, spec.unhealthy)
         self._on_check = on_check
         self._running: dict[Endpoint, Task] = {}
+        self._stopped = False
         self._told = ""  # what was said last of checks that say nothing
 
     # ---- when --------------------------------------------------------------------------------------------------------
 
     def look(self) -> None:
         """Start the checks that are due."""
+        if self._stopped:
+            return
         upstream, now = self._upstream, self._port.now
         for endpoint, place in upstream.places.items():
             health = endpoint.health
@@ -94,13 +97,15 @@ class Checks:
                 self._running[endpoint] = self._port.start(self._check(endpoint, place, health))
 
     def stop(self) -> None:
-        """End those that are under way; nobody calls `look` any more."""
+        """End those that are under way, and begin no more."""
+        self._stopped = True
         for task in list(self._running.values()):
             task.cancel()
 
     async def _check(self, endpoint: Endpoint, place: Place, health: Health) -> None:
         try:
             result = await self._in_time(place)
+            result = result._replace(why=result.why.removeprefix(f"{endpoint.name}: "))
         finally:
             self._running.pop(endpoint, None)
         if endpoint not in self._upstream.places:
@@ -154,6 +159,8 @@ class Checks:
         """None where the connection was stale. Raises HopError."""
         head, body = self._request()
         road = place.road(self._upstream.way(head))
+        if road.full:  # with requests; that they last tells less of an endpoint than our own limit does
+            raise Overflow("no place for a check (limits.pool)")
         connection = await road.take(max_idle)
         stale = connection.reused and max_idle != FRESH
         received, good = connection.wire.received, False
@@ -268,6 +275,6 @@ def _of_error(error: HopError) -> Result:
     why = redact.text(error.detail or error.name, 200)
     if isinstance(error, PeerIdentityMismatch) and error.reason.startswith("alert_"):
         return Result("refused", f"it does not believe who we are: {why}")
-    if of_error(error) is Outcome.NEUTRAL and not isinstance(error, UpstreamClosed):
+    if of_error(error) is Outcome.NEUTRAL:
         return Result("skipped", why)
     return Result("unreachable", why)

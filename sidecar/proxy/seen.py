@@ -33,7 +33,7 @@ def rows(upstream: Upstream) -> list[dict[str, Any]]:
             "latency_ms": round(each.latency * 1e3, 3),
             "active": each.active,
             "back_in_s": round(each.until - now, 1) if each.until > now else None,
-            "health": _health(each.health, now),
+            "health": _health(each.health, now) if upstream.checks is not None else None,
             "last_failure": each.why,
             "connections": place.open,
             "retries_left": budget.left(now),
@@ -42,11 +42,9 @@ def rows(upstream: Upstream) -> list[dict[str, Any]]:
     ]
 
 
-def _health(health: Health | None, now: float) -> dict[str, Any] | None:
-    """The last check of an endpoint, None where it is not checked."""
-    if health is None:
-        return None
-    if health.last is None:
+def _health(health: Health | None, now: float) -> dict[str, Any]:
+    """The last check of an endpoint."""
+    if health is None or health.last is None:
         return {"result": "unchecked", "reason": "", "checked_s_ago": None, "for_s": None}
     return {
         "result": health.last.word,

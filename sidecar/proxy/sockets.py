@@ -46,6 +46,11 @@ class SocketRoad:
         )  # by HTTP/1.1, too, a WebSocket may pause for as long as it likes
         self.trunks = Trunks(port, connect, limits=limits, **options)
 
+    @property
+    def full(self) -> bool:
+        """Whether whoever asks has to wait until somebody is done."""
+        return self._pool.full and self.trunks.full
+
     async def take(self, max_idle: float) -> Connection:
         """A place on an HTTP/2 connection, or a connection of HTTP/1.1. Raises as the `take` of either."""
         if self._port.now >= self._not_before:

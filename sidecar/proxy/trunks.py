@@ -170,6 +170,12 @@ class Trunks:
         return None
 
     @property
+    def full(self) -> bool:
+        """Whether whoever asks has to wait until somebody is done."""
+        taking = [trunk for trunk in self._trunks if not trunk.codec.going_away]
+        return len(taking) >= self._most and not any(trunk.room for trunk in taking)
+
+    @property
     def _may_connect(self) -> bool:
         """One at a time, and none while another has not said yet how many it takes. Those that only end what they have
         are not counted: after a renewal, requests that last would keep all others waiting.

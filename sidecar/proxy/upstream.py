@@ -242,6 +242,14 @@ class Upstream:
             destination.ceilings.requests.count -= 1
             destination.end(place.endpoint, outcome, began, now, hint)
 
+    def undo(self, place: Place, now: float) -> None:
+        """An attempt that was picked at this moment has not begun: another way will begin it, and has the same turn.
+        Otherwise who takes turns would always pass over an endpoint to which there is no connection yet.
+        """
+        if self._sole is None:
+            self.end(place, Outcome.NEUTRAL, now, now)
+            self.destination.undo(place.endpoint)
+
     @property
     def now(self) -> float:
         """Monotonic seconds."""

@@ -43,6 +43,8 @@ class Balancer(ABC):
         self._ramp = ramp
         self._panic = panic
         self._changes = endpoints.changes
+        self._owed: Endpoint | None = None  # whose turn it is, because it was picked and not asked
+        self._until = 0.0  # of the view, while somebody is owed
         self.view = View(endpoints, now, zone=zone, panic=panic)
 
     def replace(self, endpoints: EndpointSet) -> None:
@@ -57,6 +59,11 @@ class Balancer(ABC):
         """
         view = self.view
         if now >= view.until or self._changes.count != view.version:
+            owed, self._owed = self._owed, None
+            if owed is not None:
+                view.until = self._until
+                if not excluded and view.holds(self.endpoints, now):
+                    return owed
             view = self.look(now)
         if view.probes and not (excluded and view.available):  # who has failed already is not sent to find out
             return view.probes[0]
@@ -67,8 +74,17 @@ class Balancer(ABC):
             among = _without(among, excluded) or _without(view.available, excluded) or among
         return self._choose(among, now, key)
 
+    def undo(self, endpoint: Endpoint) -> None:
+        """What was picked last is not sent after all: the next request that may go there does, whose turn it would be
+        is not asked again. Kept where `pick` looks only once something has changed, so nobody else pays for it.
+        """
+        if self._owed is None:
+            self._until = self.view.until
+        self._owed, self.view.until = endpoint, float("-inf")
+
     def look(self, now: float) -> View:
         """Work out anew who may be picked."""
+        self._owed = None
         self.view = View(self.endpoints, now, zone=self._zone, panic=self._panic)
         return self.view
 

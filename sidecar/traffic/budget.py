@@ -53,6 +53,11 @@ class Budget:
         self._requests[self._second % self._window] += 1
         self.requests += 1
 
+    def undo(self) -> None:
+        """The request that was counted last, at this moment, is not sent after all."""
+        self._requests[self._second % self._window] -= 1
+        self.requests -= 1
+
     def take(self, now: float) -> bool:
         """One retry, if there is one left."""
         if self.left(now) < 1:

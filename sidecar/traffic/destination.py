@@ -141,6 +141,11 @@ class Destination:
             endpoint.end_badly(now, now - began)
         return self._watch.end(endpoint, outcome, began, now)
 
+    def undo(self, endpoint: Endpoint) -> None:
+        """What was begun and ended at this very moment was no request: the next one has its turn."""
+        self._balancer.undo(endpoint)
+        self.budget.undo()
+
     def sweep(self, now: float) -> list[Endpoint]:
         """Compare the endpoints; returns those that were taken out for it."""
         return self._watch.sweep(now)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 JITTER = 0.1  # of the time between two checks, either way: or all that began together would meet for ever
 SPREAD = 0.02  # seconds for each endpoint of a new list, over which its first checks are spread
+FEW = 0.5  # seconds of that which are not worth waiting for
 
 Word = Literal["passed", "failed", "timed_out", "unreachable", "refused", "skipped"]
 
@@ -61,8 +62,9 @@ class Health:
 
 
 def first_due(now: float, count: int, rules: HealthRules, dice: float) -> float:
-    """When an endpoint of a new list of so many is checked first."""
-    return now + dice * min(rules.every, SPREAD * count)
+    """When an endpoint of a new list of so many is checked first; of a few, all at once."""
+    spread = min(rules.every, SPREAD * count)
+    return now + dice * spread if spread >= FEW else now
 
 
 def next_due(now: float, rules: HealthRules, dice: float) -> float:

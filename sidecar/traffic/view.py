@@ -25,7 +25,7 @@ ROOM: Final = 1.4  # how much more than its share a zone can take
 
 
 class View:
-    """Who may be picked, until something changes or `until` comes. Immutable."""
+    """Who may be picked, until something changes or `until` comes. Only `until` may be set, to look sooner."""
 
     __slots__ = ("available", "local", "panic", "probes", "remote", "stays", "until", "version")
 

@@ -1,13 +1,15 @@
 """A gRPC server as its users write one, on grpcio: `python grpc_server.py PORT`.
 
 Health and reflection are the packages' own; `kit.Echo` has a method of each kind, over plain bytes. Requests that steer
-are JSON. What a call says in metadata `x-…` and `…-bin` comes back, in front and in trailers.
+are JSON. What a call says in metadata `x-…` and `…-bin` comes back, in front and in trailers. SIGUSR1 makes `kit.Echo`
+NOT_SERVING, SIGUSR2 SERVING again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import signal
 import sys
 import threading
 import time
@@ -153,13 +155,17 @@ def main(port: int) -> None:
     server = grpc.server(ThreadPoolExecutor(64), options=UNLIMITED)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("kit.Echo", HANDLERS),))
     state = health.HealthServicer()
-    state.set("kit.Echo", health_pb2.HealthCheckResponse.SERVING)
+    serving = health_pb2.HealthCheckResponse.SERVING
+    state.set("kit.Echo", serving)
+    signal.signal(signal.SIGUSR1, lambda *_: state.set("kit.Echo", health_pb2.HealthCheckResponse.NOT_SERVING))
+    signal.signal(signal.SIGUSR2, lambda *_: state.set("kit.Echo", serving))
     health_pb2_grpc.add_HealthServicer_to_server(state, server)
     names = ("kit.Echo", health.SERVICE_NAME, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server)
     assert server.add_insecure_port(f"127.0.0.1:{port}") == port
     server.start()
-    server.wait_for_termination()
+    while True:
+        signal.pause()
 
 
 if __name__ == "__main__":

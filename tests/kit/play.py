@@ -311,6 +311,9 @@ class Stage:
 
     async def _clear(self) -> None:
         """Let everybody come to an end; lingering closes and pools take their time."""
+        for checks in [upstream.checks for proxy in (self.web, self.orders) for upstream in proxy.upstreams]:
+            if checks is not None:
+                checks.stop()  # they would go on for ever
         for _ in range(14):
             await self.port.sleep(5.0)
             self.sweep()

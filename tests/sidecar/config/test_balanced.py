@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.config import balanced
@@ -82,6 +82,15 @@ def test_what_cannot_be_meant_is_refused_with_what_was(said: str, path: str, mes
     assert hint in mistake.hint
 
 
+def test_our_own_inbound_listener_is_another_upstream_only_for_our_own_replicas() -> None:
+    inbound = "    inbound: [{app: '127.0.0.1:8081', port: 17999, bind: 0.0.0.0}]\n    address: 10.0.0.1\n"
+    (mistake,) = mistakes("endpoints: [10.0.0.1:17999]", inbound)
+    assert mistake.code == "MESH007"
+    assert "is the inbound listener http of this very service, not of orders" in mistake.message
+    own = config("endpoints: [10.0.0.1:17999, 10.0.0.2:17999], identity: web", inbound).replace("to: orders", "to: us")
+    assert len(load_text(own).services["web"].outbound[0].endpoints) == 2
+
+
 def test_what_is_tcp_has_no_headers_and_answers_no_http() -> None:
     raw = "protocol: tcp, unmeshed: passthrough, endpoints: ['db.test:5432', 'db2.test:5432'], "
     other = config(raw + "%s").replace("to: orders", "to: db")
@@ -136,6 +145,7 @@ def test_a_check_that_the_target_refuses_is_told_with_the_rule_to_add(said: str,
     assert [code for code, _ in warnings(said, rule=rule)] == ["MESH094"] * found
 
 
+@settings(deadline=None)  # two whole configs each
 @given(st.text(max_size=12))
 def test_no_text_breaks_the_readers(text: str) -> None:
     for said in ("affinity: ", "health: {http: "):
