@@ -11,6 +11,7 @@ import click
 from sidecar.cli.console import Code, output_option, print_json, print_table
 from sidecar.cli.sidecars import run_dir_option, some
 
+LISTS = ("service", "upstream", "learned from", "listed", "age", "it goes")
 COLOURS = {"available": "", "half-open": "yellow"}
 
 
@@ -25,13 +26,19 @@ def endpoints(service: str | None, run_dir: Path | None, output: str) -> int:
     while one request finds out; `unhealthy` by its health check. What somebody has said of balancing, weights, zones
     (a star is our own) and health checks has columns of its own. Below the table stands why an endpoint is not asked,
     or what keeps its check from saying anything.
+
+    Where endpoints are learned from elsewhere, a second table says from where, how many are listed, since when nobody
+    has confirmed it, and what went wrong.
     """
     answers = _answers(run_dir, service)
     rows = [{"service": answer["service"], **row} for answer in answers for row in answer["endpoints"]]
+    lists = [{"service": answer["service"], **row} for answer in answers for row in answer.get("sources", ())]
     if output == "json":
-        print_json({"endpoints": rows})
-    elif not rows:
-        click.echo("No upstream is declared (outbound) in any of them.")
+        print_json({"endpoints": rows, "sources": lists})
+        return Code.OK
+    if not rows:
+        declared = "No upstream has an endpoint." if lists else "No upstream is declared (outbound) in any of them."
+        click.echo(declared)
     else:
         columns = [column for column in COLUMNS if column.needed(rows)]
         cells = [tuple(column.cell(row) for column in columns) for row in rows]
@@ -39,7 +46,34 @@ def endpoints(service: str | None, run_dir: Path | None, output: str) -> int:
         for line in dict.fromkeys(map(_reason, rows)):
             if line:
                 click.echo(line)
+    if lists:
+        click.echo()
+        print_table(LISTS, [_list_cells(row) for row in lists], colour=lambda n: "yellow" if lists[n]["error"] else "")
+        for row in lists:
+            _remarks(row)
     return Code.OK
+
+
+def _list_cells(row: dict[str, Any]) -> tuple[str, ...]:
+    listed = "never" if row["listed"] is None else str(row["listed"])
+    told = "failed" if row["error"] else "well"
+    return (
+        str(row["service"]), str(row["upstream"]), f"{row['source']} {row['from']}", listed,
+        f"{row['age_s']:g} s", told,
+    )  # fmt: skip
+
+
+def _remarks(row: dict[str, Any]) -> None:
+    """What the table has no room for."""
+    whose = f"{row['service']} → {row['upstream']}"
+    if row["error"]:
+        click.echo(f"{whose}: {row['error']}")
+    for note in row["notes"]:
+        click.echo(f"{whose}: {note}")
+    if row["left_out"]:
+        click.echo(f"{whose}: {row['left_out']} more are left out; there is a bound")
+    if row["ourselves"]:
+        click.echo(f"{whose}: {row['ourselves']} left out: this sidecar itself listens there")
 
 
 def _answers(run_dir: Path | None, service: str | None) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from sidecar.config.posture import posture_of, show_moment
 from sidecar.config.schema import MeshConfig
 from sidecar.config.schema_inbound import Inbound, Rule
 from sidecar.config.sentences import applies_to, is_http
+from sidecar.config.sources import missing_files
 from sidecar.config.spoken import spoken
 
 XFCC = b"x-forwarded-client-cert"
@@ -41,6 +42,7 @@ def advise(config: MeshConfig, views: Sequence[View], book: Book, now: float | N
         overlaps(view, book)
         limited(view, book)
         spoken(view, book)
+        missing_files(view, book)
     settings(config, views, book)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from certs.errors import InvalidSpiffeId
 from certs.spiffe import SpiffeId, workload_id
-from sidecar.config import ports
+from sidecar.config import ports, sources
 from sidecar.config.files import Collected
 from sidecar.config.mistakes import Book, meant, nearest
 from sidecar.config.plain import Scope
@@ -204,6 +204,8 @@ def _add_outbound(
         else:
             filled = {}
             _outside(draft, list(views), path, broken, book)
+        if sources.settle(draft, filled.get("identity", draft.values.get("identity")), path, book):
+            filled["endpoints"] = ()
         if draft.get("unmeshed") != "passthrough" and any(each.unix for each in _addresses(draft)):
             hint = "name host:port, or add unmeshed: passthrough for what is not in the mesh"
             book.at(f"{path}.endpoints", "no peer's sidecar listens on a Unix socket", hint)
@@ -290,7 +292,7 @@ def _outside(draft: Draft, services: Sequence[str], path: str, broken: bool, boo
     """An upstream that is no service of this file has to say everything itself."""
     name = draft.values["to"]
     passthrough = draft.get("unmeshed") == "passthrough"
-    if not passthrough and not {"identity", "endpoints"} & draft.values.keys():
+    if not passthrough and not {"identity", "endpoints", "endpoints_from"} & draft.values.keys():
         if not broken:
             near = nearest(name, services)
             hint = f'did you mean "{near}"?' if near else "a service outside this file needs identity: and endpoints:"
@@ -298,8 +300,9 @@ def _outside(draft: Draft, services: Sequence[str], path: str, broken: bool, boo
         return
     if "listener" in draft.values:
         book.at(f"{path}.port", "only services of this file have listeners by name", "put the port into endpoints:")
-    if "endpoints" not in draft.values and not book.has(f"{path}.endpoints"):
-        book.at(f"{path}.to", f'"{name}" has no endpoints', "add endpoints: [host:port]")
+    wrong = book.has(f"{path}.endpoints") or book.has(f"{path}.endpoints_from")
+    if not {"endpoints", "endpoints_from"} & draft.values.keys() and not wrong:
+        book.at(f"{path}.to", f'"{name}" has no endpoints', "add endpoints: [host:port], or endpoints_from:")
     if not passthrough and "identity" not in draft.values:
         hint = "add identity:, or unmeshed: passthrough if it is not in the mesh"
         book.at(f"{path}.to", f'"{name}" has no identity to check', hint)

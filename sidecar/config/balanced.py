@@ -101,6 +101,8 @@ def never_balanced(view: View, placed: Placed[Outbound], book: Book) -> None:
     """Note settings of balancing that change nothing."""
     spec = placed.value
     entries = spec.endpoints
+    if not entries:
+        return  # they are learned from elsewhere, and may be any
     alone = len(entries) == 1 and not entries[0].address.named
     if alone:
         _only_one(placed, book)

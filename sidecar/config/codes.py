@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from sidecar.config.codes_discovery import FILE_MISSING
 from sidecar.config.codes_time import time_codes
 from sidecar.config.codes_upstreams import UPSTREAMS
 
@@ -488,6 +489,7 @@ CODES: Final[Mapping[str, Code]] = dict((
     ),
     *(_code(*each) for each in UPSTREAMS),
     *time_codes(_code),
+    _code(*FILE_MISSING),
 ))  # fmt: skip
 
 

@@ -81,19 +81,25 @@ def decode(data: bytes, file: str, book: Book) -> str | None:
 
 def parse(text: str, file: str, book: Book) -> Entries | None:
     """The file's mapping, or None where it has none that can be read. Never raises but TooMany."""
+    begins = 'it begins with "trust_domain: …"'
+    node = read_node(text, file, book, begins)
+    if node is not None and not isinstance(node, Entries):
+        book.add(node.where, "", "a config is a mapping of keys to values", begins)
+        return None
+    return node
+
+
+def read_node(text: str, file: str, book: Book, begins: str) -> Node | None:
+    """What the file holds, or None where that cannot be read; `begins` is the hint for one that is empty. Never raises
+    but TooMany.
+    """
     unprintable = _UNPRINTABLE.search(text)
     if unprintable:
         where = _Positions(text, file).at(unprintable.start())
         book.add(where, "", f"character U+{ord(unprintable[0]):04X} may not stand in YAML")
         return None
     _refuse_tabs(text, file, book)
-    node = _Composer(text, file, book).document()
-    if node is None:
-        return None
-    if not isinstance(node, Entries):
-        book.add(node.where, "", "a config is a mapping of keys to values", 'it begins with "trust_domain: …"')
-        return None
-    return node
+    return _Composer(text, file, book, begins).document()
 
 
 class _Positions:
@@ -138,7 +144,8 @@ def _refuse_tabs(text: str, file: str, book: Book) -> None:
 class _Composer:
     """Builds nodes from events, noting on the way what may not be there."""
 
-    def __init__(self, text: str, file: str, book: Book) -> None:
+    def __init__(self, text: str, file: str, book: Book, begins: str) -> None:
+        self.begins = begins
         self.loader = yaml.SafeLoader(text)
         self.text = text
         self.file = file
@@ -163,7 +170,7 @@ class _Composer:
     def _document(self) -> Node | None:
         self._next()
         if self.loader.check_event(yaml.StreamEndEvent):
-            self.book.add(Where(self.file, 1, 1), "", "the file is empty", 'it begins with "trust_domain: …"')
+            self.book.add(Where(self.file, 1, 1), "", "the file is empty", self.begins)
             return None
         self._next()
         node = self._node(self._next(), 0)

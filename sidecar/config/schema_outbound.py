@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from certs.spiffe import SpiffeId
+from sidecar.config.schema_sources import EndpointsFrom
 from sidecar.config.terms import (
     By,
     CheckedPath,
@@ -135,6 +136,9 @@ class Outbound:
         (),
         filled="address and port of the service in this file",
         some=True,
+    )
+    endpoints_from: EndpointsFrom | None = described(
+        "Where its endpoints are learned from, instead of `endpoints`. Each still has to show `identity`.", None
     )
     balance: Balance = described(
         "Which endpoint a request goes to. `least_loaded`: of two taken by chance the one with less load (latency "

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sidecar.traffic.endpoints import Declared
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,6 +15,16 @@ class Found:
 
     addresses: tuple[str, ...]
     ttl: float  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """Endpoints that a name stands for, and for how long they are good."""
+
+    declared: tuple[Declared, ...]
+    ttl: float  # seconds
+    left_out: int = 0  # beyond the bound
+    notes: tuple[str, ...] = ()  # what is odd about it
 
 
 class NotFound(Exception):

@@ -7,10 +7,10 @@ of those for IPv6: with both, machines where one family leads nowhere would try 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import dns.asyncresolver
 import dns.exception
@@ -23,6 +23,14 @@ LOOK_UP_SECONDS: Final = 5.0  # for one look-up, all servers together
 HOSTS: Final = Path("/etc/hosts")
 HOSTS_TTL: Final = 5.0  # seconds after which the hosts file is looked at again
 _KINDS: Final = ("A", "AAAA")
+
+
+class Answer(NamedTuple):
+    """Records of one kind. None is an answer too: there are none, and the resolvers are sure of it."""
+
+    records: tuple[Any, ...]
+    ttl: float  # seconds
+    beside: Mapping[str, Found]  # addresses of other names, in lower case, that came with the answer
 
 
 class SystemNames:
@@ -60,16 +68,27 @@ class SystemNames:
         raise NotFound(_short(problem)) from problem
 
     async def _ask(self, name: str, kind: str) -> Found:
+        answer = await self._resolve(name, kind)
+        return Found(tuple(sorted(record.address for record in answer.records)), answer.ttl)
+
+    async def answer(self, name: str, kind: str) -> Answer:
+        """The records of a name, and addresses of other names that came with them. Raises NotFound."""
+        try:
+            return await self._resolve(name, kind)
+        except (dns.exception.DNSException, OSError) as error:
+            raise NotFound(_short(error)) from error
+
+    async def _resolve(self, name: str, kind: str) -> Answer:
         if self._resolver is None:
             self._resolver = dns.asyncresolver.Resolver()  # reads resolv.conf; raises where there is none
         try:
             answer = await self._resolver.resolve(name, kind, lifetime=LOOK_UP_SECONDS, search=True)
         except dns.resolver.NXDOMAIN as error:
-            return Found((), _negative_ttl(error.kwargs["responses"].values()))
+            return Answer((), _negative_ttl(error.kwargs["responses"].values()), {})
         except dns.resolver.NoAnswer as error:
-            return Found((), _negative_ttl([error.kwargs["response"]]))
+            return Answer((), _negative_ttl([error.kwargs["response"]]), {})
         assert answer.rrset is not None
-        return Found(tuple(sorted(record.address for record in answer.rrset)), float(answer.rrset.ttl))
+        return Answer(tuple(answer.rrset), float(answer.rrset.ttl), _beside(answer.response.additional))
 
     def _in_hosts(self, name: str) -> tuple[str, ...]:
         try:
@@ -95,6 +114,17 @@ def read_hosts(lines: Iterable[str]) -> dict[str, tuple[str, ...]]:
             known = found.get(name.lower(), ())
             if text not in known:
                 found[name.lower()] = (*known, text)
+    return found
+
+
+def _beside(additional: Iterable[Any]) -> dict[str, Found]:
+    """Addresses of the additional section, by name: those of IPv4, or of IPv6 where there is none of those."""
+    found: dict[str, Found] = {}
+    for kind in reversed(_KINDS):
+        for rrset in additional:
+            if dns.rdatatype.to_text(rrset.rdtype) == kind and rrset:
+                name = rrset.name.to_text(omit_final_dot=True).lower()
+                found[name] = Found(tuple(sorted(each.address for each in rrset)), float(rrset.ttl))
     return found
 
 

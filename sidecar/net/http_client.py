@@ -55,6 +55,13 @@ class HttpClient:
             return await self._whole(response)
         return Duplex(self)
 
+    async def watch(self, path: str, headers: Headers = ()) -> Duplex | Answer:
+        """GET what is answered piece by piece; the whole Answer instead where its status is not 200."""
+        await self._send(self._head("GET", path, headers))
+        await self._send(h11.EndOfMessage())
+        response = await self._response()
+        return Duplex(self) if response.status_code == 200 else await self._whole(response)
+
     async def aclose(self) -> None:
         """Close the connection."""
         await self.stream.aclose()

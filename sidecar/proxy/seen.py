@@ -90,5 +90,7 @@ def _why_none(upstream: Upstream) -> str:
     """What became of all that was declared."""
     if upstream.loops:
         return f": {', '.join(map(str, upstream.loops[:MOST_NAMED]))} is where this sidecar itself listens"
+    if upstream.why_none:
+        return f": {upstream.why_none}"
     names = " and ".join(sorted({name.host for name in upstream.names}))
     return f": {names} stands for no address" if names else ""

@@ -80,6 +80,7 @@ class Upstream:
         self.identity = identity
         self._endpoints = endpoints
         self.sources = sources  # who else will say `listed`: what they have said outlives a reload while they stay
+        self.why_none = ""  # what discovery says, where there is no endpoint
         self._port = port
         self._gate = gate  # None: plaintext, toward the application or an unmeshed host
         self._timeouts = timeouts

@@ -19,6 +19,7 @@ from sidecar.policy.reading import Reading
 from sidecar.proxy.inbound import InboundSide
 from sidecar.proxy.outbound import OutboundSide
 from sidecar.proxy.upstream import Upstream
+from sidecar.runtime.learned import sources_of
 from sidecar.traffic.ceilings import CeilingRules
 from sidecar.traffic.deadline import DeadlineRules
 from sidecar.traffic.destination import DestinationRules
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from sidecar.config.schema_inbound import Inbound
     from sidecar.config.schema_outbound import HealthCheck, Outbound
     from sidecar.config.terms import Affinity, HttpVersion
+    from sidecar.discovery.sources import Source
     from sidecar.net.mtls import Gate
     from sidecar.net.reactor import Reactor
     from sidecar.proxy.side import Door
@@ -185,7 +187,9 @@ class Maker:
         rules, times = _rules(spec, made.service), _times(spec, made.service)
         endpoints = tuple(Listed(each.address, each.weight, each.zone) for each in spec.endpoints)
         facts = (spec.name, spec.host, spec.protocol, endpoints, spec.identity, gate, http, rules, times)
-        return self._declare(made, before, ("upstream", spec.name), *facts, spec.affinity, spec.health)
+        return self._declare(
+            made, before, ("upstream", spec.name), *facts, spec.affinity, spec.health, sources_of(spec)
+        )
 
     def _declare(
         self,
@@ -203,12 +207,13 @@ class Maker:
         deadlines: DeadlineRules,
         affinity: Affinity | None = None,
         health: HealthCheck | None = None,
+        sources: tuple[Source, ...] = (),
     ) -> Upstream:
         """The upstream of this place: the one that is there, where all it depends on is the same, or a new one."""
         service = made.service
         times, limits = service.timeouts, service.limits
         facts = (
-            name, host, protocol, endpoints, identity, gate, http, rules, deadlines, affinity, health,
+            name, host, protocol, endpoints, identity, gate, http, rules, deadlines, affinity, health, sources,
             times.connect, times.handshake, times.pool_idle_app, times.pool_idle_peer, times.idle, times.request_head,
             limits.pool, limits.pending, limits.head_bytes, limits.head_lines,
         )  # fmt: skip
@@ -234,6 +239,7 @@ class Maker:
             rules=rules,
             affinity=affinity,
             health=health,
+            sources=sources,
             ours=self.ours,
             on_check=self._recorder.checked,
             times=deadlines,

@@ -78,7 +78,8 @@ class Inspector:
         """What the balancers see."""
         proxy = self._worker.proxy
         return {
-            "service": self._worker.service.name, "endpoints": proxy.endpoints() if proxy is not None else []
+            "service": self._worker.service.name, "endpoints": proxy.endpoints() if proxy is not None else [],
+            "sources": self._worker.lists(),
         }
 
     def decision(self, decision_id: str) -> dict[str, Any] | None:

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from sidecar.telemetry.metrics import Metrics
 
 SWEEP_SECONDS = 0.5  # pooled connections
+FIRST_LIST_SECONDS = 5.0  # that a start waits at most for the sources of endpoints to speak; files do at once
 DENYLIST_SECONDS = 5.0  # that a start waits at most for the CA to say who was revoked; usually some milliseconds
 
 
@@ -130,7 +131,7 @@ class Worker:
         )
         self.renew_soon = self._rotator.renew_soon
         self.fetch_jwt: FetchJwt = self._rotator.fetch_jwt
-        self._follower = Follower(look_up_as_we_do(), self.log)
+        self._follower = Follower(look_up_as_we_do(), self.log, self.recorder.metrics)
         self.reloader = (
             Reloader(config_path, config, self.apply, self.log, self.recorder.metrics, self.clock)
             if config_path is not None
@@ -172,6 +173,10 @@ class Worker:
             return 0
         return self.reloader.generation if self.reloader is not None else 1
 
+    def lists(self) -> list[dict[str, object]]:
+        """Where endpoints are learned from, how old each list is, and what went wrong last."""
+        return self._follower.to_json()
+
     def begin_drain(self, why: str) -> None:
         """Ask for the drain; `run` does it."""
         if self.state == "ready":
@@ -194,6 +199,7 @@ class Worker:
                 self.proxy.reload(service)
             except CannotListen as error:
                 raise CannotReload([str(error)]) from None
+            self._follower.look(self.proxy.upstreams)  # before any request sees a new upstream
         if service.tls.key != self.service.tls.key and isinstance(self._rotator, Rotator):
             self._rotator.use_key_kind(service.tls.key)
         self.config, self.service = config, service
@@ -327,11 +333,16 @@ class Worker:
         proxy = Proxy(self.service, reactor=reactor, gate=gate, recorder=self.recorder, instance=self.instance)
         gate.on_change.append(proxy.renew)
         gate.on_denied.append(proxy.evict)
-        proxy.listen()
+        await nursery.start(self._follower.run)
+        self._follower.look(proxy.upstreams)
+        await self._follower.settled(FIRST_LIST_SECONDS)
+        if proxy.service is self.service:
+            proxy.listen()
+        else:
+            proxy.reload(self.service)  # there was a reload meanwhile; this opens all that it wants
         self.proxy = proxy
         self._show_policy()
         self._look_for_sockets()
-        await nursery.start(self._follower.run)
         nursery.start_soon(self._sweep, proxy, gate)
         self.served = ServedCheck(
             self.svids, self.bundles, proxy.mirror, lambda: self.service.inbound, self.log, self.recorder.metrics,

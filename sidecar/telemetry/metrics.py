@@ -187,6 +187,18 @@ DEFINITIONS: tuple[Definition, ...] = (
         ("listener", "result"),
     ),
     Definition("mesh_endpoints", "gauge", "Endpoints of an upstream, by state.", ("listener", "state")),
+    Definition(
+        "mesh_discovery_updates_total", "counter", "Lists of endpoints that differed from the one before, by where "
+        "they were learned (`dns`, `file`, `srv`, `kubernetes`).", ("listener", "source"),
+    ),
+    Definition(
+        "mesh_discovery_failures_total", "counter", "Looks for endpoints that failed; the last list stands.",
+        ("listener", "source"),
+    ),
+    Definition(
+        "mesh_discovery_age_seconds", "gauge", "Since the source of endpoints last said that they are so.",
+        ("listener", "source"),
+    ),
     Definition("mesh_tls_handshakes_waiting", "gauge", "Peers whose ClientHello is here and whose turn has not come."),
     Definition(
         "mesh_protocol_detections_total",

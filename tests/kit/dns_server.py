@@ -25,6 +25,8 @@ class DnsServer:
     port: int
     ttl: int = 30
     records: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    beside: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)  # in the additional section
+    silent_for: set[str] = field(default_factory=set)  # names for which it answers SERVFAIL
     truncated: bool = False  # by UDP, whatever is asked
     broken: bool = False  # SERVFAIL to everything
     asked: list[tuple[str, str]] = field(default_factory=list)  # name and kind, in the order they came
@@ -46,12 +48,18 @@ class DnsServer:
         name, kind = question.name.to_text(omit_final_dot=True), dns.rdatatype.to_text(question.rdtype)
         self.asked.append((name, kind))
         reply = dns.message.make_response(query)
-        if self.broken:
+        alias = self.records.get((name, "CNAME"))
+        if self.broken or name in self.silent_for:
             reply.set_rcode(dns.rcode.SERVFAIL)
         elif self.truncated and not tcp:
             reply.flags |= dns.flags.TC
         elif found := self.records.get((name, kind)):
             reply.answer.append(dns.rrset.from_text_list(question.name, self.ttl, "IN", kind, found))
+            for (other, other_kind), values in self.beside.items():
+                reply.additional.append(dns.rrset.from_text_list(other + ".", self.ttl, "IN", other_kind, values))
+        elif alias and (found := self.records.get((alias[0].rstrip("."), kind))):
+            reply.answer.append(dns.rrset.from_text_list(question.name, self.ttl, "IN", "CNAME", alias))
+            reply.answer.append(dns.rrset.from_text_list(alias[0], self.ttl, "IN", kind, found))
         else:
             if not any(known == name for known, _ in self.records):
                 reply.set_rcode(dns.rcode.NXDOMAIN)
@@ -62,8 +70,7 @@ class DnsServer:
 @asynccontextmanager
 async def serving() -> AsyncIterator[DnsServer]:
     """A server, for as long as the block runs."""
-    udp = trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM)
-    await udp.bind(("127.0.0.1", 0))
+    udp, listener = await _one_port()
     server = DnsServer(udp.getsockname()[1])
 
     async def by_udp() -> None:
@@ -80,10 +87,22 @@ async def serving() -> AsyncIterator[DnsServer]:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(by_udp)
-        (listener,) = await trio.open_tcp_listeners(server.port, host="127.0.0.1")
         nursery.start_soon(trio.serve_listeners, by_tcp, [listener])
         try:
             yield server
         finally:
             nursery.cancel_scope.cancel()
             udp.close()
+
+
+async def _one_port() -> tuple[trio.socket.SocketType, trio.SocketListener]:
+    """The same port for both; somebody else may have one of them."""
+    while True:
+        udp = trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM)
+        try:
+            await udp.bind(("127.0.0.1", 0))
+            (listener,) = await trio.open_tcp_listeners(udp.getsockname()[1], host="127.0.0.1")
+        except OSError:
+            udp.close()
+        else:
+            return udp, listener

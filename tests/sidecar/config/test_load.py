@@ -81,6 +81,13 @@ services:
         endpoints: [10.0.0.1:17443, {address: "[fd00::1]:17443", weight: 3, zone: eu-1b}]
         health: {tcp: true}
       - {to: old, upgrade: h2, unmeshed: passthrough, endpoints: "192.0.2.1:80", health: {grpc: ""}}
+      - {to: filed, identity: shop/filed, endpoints_from: {file: filed.yaml}}
+      - {to: named, identity: shop/named, endpoints_from: {srv: _mesh._tcp.named.example.org}}
+      - to: clustered
+        identity: shop/clustered
+        endpoints_from:
+          kubernetes: {service: orders, namespace: eu, port: mesh, api: "https://10.0.0.1:6443", token_file: /run/token,
+                       ca_file: /run/ca.crt}
     forward_proxy: 127.0.0.1:17080
     allow:
       - name: all-of-it
@@ -215,7 +222,7 @@ def test_an_identity_of_another_form_keeps_the_meshs_namespace() -> None:
 
 
 def test_an_upstream_is_completed_from_the_service_in_the_file(everything: MeshConfig) -> None:
-    to_bills, abroad, old = everything.services["orders"].outbound
+    to_bills, abroad, old, *_ = everything.services["orders"].outbound
     assert to_bills.identity == everything.services["bills"].identity
     assert to_bills.endpoints == (EndpointEntry(Address("10.0.0.7", 9443)),)
     assert (to_bills.listener, to_bills.protocol, to_bills.host) == ("second", "http", "bills.example.org")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 
 import pytest
 import trio
@@ -13,6 +13,7 @@ from sidecar.config.terms import Address
 from sidecar.discovery.answers import Found, NotFound
 from sidecar.discovery.follow import FIRST_WAIT, LONGEST, LONGEST_WAIT, MOST, SHORTEST, Follower
 from sidecar.telemetry.log import Log
+from sidecar.traffic.endpoints import Declared
 
 NAME = Address("orders.test", 443)
 
@@ -22,6 +23,9 @@ class Upstream:
 
     name = "orders"
     names: tuple[Address, ...] = (NAME,)
+    sources: tuple[Hashable, ...] = ()
+    why_none = ""
+    loops: tuple[Address, ...] = ()
 
     def __init__(self) -> None:
         self.told: list[tuple[float, tuple[str, ...]]] = []
@@ -29,6 +33,9 @@ class Upstream:
     def found(self, name: Address, addresses: tuple[str, ...]) -> None:
         assert name == NAME
         self.told.append((round(trio.current_time() - self.began, 3), addresses))
+
+    def listed(self, source: Hashable, declared: Sequence[Declared]) -> None:
+        raise AssertionError("nobody lists anything here")
 
     began = 0.0
 

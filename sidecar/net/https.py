@@ -1,0 +1,65 @@
+"""HTTPS toward somebody outside the mesh: an API server, an OIDC issuer. Judged by name and certificate, as on the web.
+
+No redirect is followed: whoever is trusted says where things are, not somebody else. Time-outs are the caller's.
+"""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import trio
+
+
+@dataclass(frozen=True, slots=True)
+class HttpsUrl:
+    """An https URL, taken apart."""
+
+    host: str
+    port: int
+    path: str
+
+    @classmethod
+    def parse(cls, text: str) -> HttpsUrl:
+        """Read an https URL without user, query or fragment. Raises ValueError, in words."""
+        parts = urlsplit(text)
+        if parts.scheme != "https" or not parts.hostname:
+            raise ValueError(f"{text[:120]!r} is not an https:// URL")
+        if parts.username is not None or parts.query or parts.fragment or not text.isascii() or not text.isprintable():
+            raise ValueError(f"{text[:120]!r}: a URL here has no user, query or fragment")
+        return cls(parts.hostname, parts.port or 443, parts.path.rstrip("/"))
+
+    def __truediv__(self, path: str) -> HttpsUrl:
+        return HttpsUrl(self.host, self.port, f"{self.path}/{path}")
+
+    @property
+    def authority(self) -> str:
+        """What goes into a Host header."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}{'' if self.port == 443 else f':{self.port}'}"
+
+    def __str__(self) -> str:
+        return f"https://{self.authority}{self.path}"
+
+
+async def connect(url: HttpsUrl, ca_pem: str = "") -> trio.SSLStream[trio.SocketStream]:
+    """A connection to whoever shows a certificate for this host, from `ca_pem` or, without it, from those whom the
+    system trusts. Raises OSError, ssl.SSLError, trio.BrokenResourceError.
+    """
+    context = ssl.create_default_context(cadata=ca_pem or None)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    transport = await trio.open_tcp_stream(url.host, url.port)
+    stream = trio.SSLStream(transport, context, server_hostname=url.host, https_compatible=True)
+    try:
+        await stream.do_handshake()
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+    return stream
+
+
+def cause(error: BaseException) -> str:
+    """Why an exchange failed, in words, with what trio's wrapper hides."""
+    inner = error.__cause__ or error.__context__ if isinstance(error, trio.BrokenResourceError) else error
+    return str(inner or error) or type(error).__name__

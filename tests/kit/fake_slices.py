@@ -1,0 +1,239 @@
+"""A Kubernetes API server's EndpointSlices, over real TLS: list, watch, bookmarks, 410, and every kind of bad day.
+
+    with FakeApi() as api:
+        api.put("orders-1", pods=["10.0.0.1"], ports={"mesh": 15006})
+
+It has threads of its own, so that whatever asks may be this process or another one.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+import threading
+from collections.abc import Mapping, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import trustme
+
+PATH = "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices"
+TOKEN = "the-sidecar's-own-token"
+
+
+def a_slice(
+    name: str,
+    pods: Sequence[str | dict[str, Any]] = (),
+    ports: Mapping[str, int] | None = None,
+    *,
+    family: str = "IPv4",
+    service: str = "orders",
+    version: int = 1,
+) -> dict[str, Any]:
+    """An EndpointSlice as an API server writes it; a pod is its address, or all that is said of it."""
+    endpoints = [
+        {"addresses": [pod], "conditions": {"ready": True, "serving": True, "terminating": False}}
+        if isinstance(pod, str) else pod
+        for pod in pods
+    ]  # fmt: skip
+    return {
+        "metadata": {
+            "name": name, "namespace": "shop", "resourceVersion": str(version),
+            "labels": {"kubernetes.io/service-name": service},
+        },
+        "addressType": family,
+        "endpoints": endpoints,
+        "ports": [{"name": key, "port": port, "protocol": "TCP"} for key, port in (ports or {}).items()],
+    }  # fmt: skip
+
+
+class FakeApi:
+    """What it says may be changed at any time, from any thread."""
+
+    def __init__(self) -> None:
+        self.authority = trustme.CA()
+        self.slices: dict[str, dict[str, Any]] = {}
+        self.version = 100
+        self.events: list[tuple[int, bytes]] = []  # version and line
+        self.forgotten = 0  # watches from before this version are gone
+        self.token = TOKEN
+        self.refuse: tuple[int, str] | None = None  # status and message, for everything
+        self.list_answer: bytes | None = None  # instead of the list
+        self.silent = False  # it takes connections and says nothing
+        self.asked: list[str] = []  # "list", or "watch" and the version
+        self._changed = threading.Condition()
+        self._generation = 0  # of the watches; those of earlier ones end
+        self._half = False  # … in the middle of an event
+        self._raw: list[bytes] = []  # bytes for whoever watches, as they are
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.authority.issue_cert("localhost").configure_cert(context)
+        api = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            timeout = 30
+
+            def do_GET(self) -> None:
+                api._serve(self)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = False  # `server_close` waits for them
+
+            def finish_request(self, request: Any, client_address: Any) -> None:
+                with context.wrap_socket(request, server_side=True) as secure:  # in the connection's own thread
+                    Handler(secure, client_address, self)
+
+            def shutdown_request(self, request: Any) -> None:
+                request.close()
+
+            def handle_error(self, *_: object) -> None:
+                pass  # who leaves in the middle is what is tested
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self.port = self._server.server_address[1]
+
+    @property
+    def url(self) -> str:
+        return f"https://localhost:{self.port}"
+
+    def files(self, folder: Path) -> tuple[Path, Path]:
+        """A service account's token and the certificates, as files."""
+        token, ca = folder / "token", folder / "ca.crt"
+        token.write_text(self.token + "\n")
+        ca.write_bytes(self.authority.cert_pem.bytes())
+        return token, ca
+
+    def __enter__(self) -> FakeApi:
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.silent = False
+        self.end_watches()
+        self._server.shutdown()
+        self._server.server_close()
+
+    # ---- what happens ----------------------------------------------------------------------------------------------
+
+    def put(self, name: str, *args: Any, **more: Any) -> None:
+        """A slice is there, or another one."""
+        with self._changed:
+            self.version += 1
+            kind = "MODIFIED" if name in self.slices else "ADDED"
+            self.slices[name] = a_slice(name, *args, **more, version=self.version)
+            self._tell(kind, self.slices[name])
+
+    def delete(self, name: str) -> None:
+        """A slice is gone."""
+        with self._changed:
+            self.version += 1
+            gone = self.slices.pop(name)
+            gone["metadata"]["resourceVersion"] = str(self.version)
+            self._tell("DELETED", gone)
+
+    def bookmark(self) -> None:
+        """Something else has changed in the cluster."""
+        with self._changed:
+            self.version += 1
+            self._tell("BOOKMARK", {"metadata": {"resourceVersion": str(self.version)}})
+
+    def say(self, data: bytes) -> None:
+        """These bytes to whoever watches."""
+        with self._changed:
+            self._raw.append(data)
+            self._changed.notify_all()
+
+    def end_watches(self, *, half: bool = False) -> None:
+        """All watches end; in the middle of an event, without the end of the answer."""
+        with self._changed:
+            self._generation += 1
+            self._half = half
+            self._changed.notify_all()
+
+    def forget(self) -> None:
+        """What was until now is forgotten: 410 for those who ask from there."""
+        with self._changed:
+            self.version += 1
+            self.forgotten = self.version
+            self.events.clear()
+
+    def _tell(self, kind: str, document: dict[str, Any]) -> None:
+        whole = {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", **document}
+        line = json.dumps({"type": kind, "object": whole}).encode() + b"\n"
+        self.events.append((self.version, line))
+        self._changed.notify_all()
+
+    # ---- serving ---------------------------------------------------------------------------------------------------
+
+    def _serve(self, handler: BaseHTTPRequestHandler) -> None:
+        parts = urlsplit(handler.path)
+        query = {key: values[0] for key, values in parse_qs(parts.query).items()}
+        watching = query.get("watch") == "true"
+        self.asked.append(f"watch {query['resourceVersion']}" if watching else "list")
+        with self._changed:
+            while self.silent:
+                self._changed.wait(0.1)
+        if self.refuse is not None:
+            self._status(handler, *self.refuse)
+        elif handler.headers.get("authorization") != f"Bearer {self.token}":
+            self._status(handler, 401, "Unauthorized")
+        elif parts.path != PATH or query.get("labelSelector") != "kubernetes.io/service-name=orders":
+            self._status(handler, 404, "the server could not find the requested resource")
+        elif watching:
+            self._watch(handler, int(query["resourceVersion"]))
+        else:
+            self._list(handler)
+
+    def _status(self, handler: BaseHTTPRequestHandler, code: int, message: str) -> None:
+        body = json.dumps({"kind": "Status", "code": code, "message": message}).encode()
+        self._answer(handler, code, body)
+
+    def _answer(self, handler: BaseHTTPRequestHandler, code: int, body: bytes) -> None:
+        handler.send_response(code)
+        handler.send_header("content-type", "application/json")
+        handler.send_header("content-length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    def _list(self, handler: BaseHTTPRequestHandler) -> None:
+        with self._changed:
+            document = {
+                "kind": "EndpointSliceList", "apiVersion": "discovery.k8s.io/v1",
+                "metadata": {"resourceVersion": str(self.version)}, "items": list(self.slices.values()),
+            }  # fmt: skip
+            body = self.list_answer if self.list_answer is not None else json.dumps(document).encode()
+        self._answer(handler, 200, body)
+
+    def _watch(self, handler: BaseHTTPRequestHandler, version: int) -> None:
+        if version < self.forgotten:
+            self._status(handler, 410, "too old resource version")
+            return
+        handler.send_response(200)
+        handler.send_header("content-type", "application/json")
+        handler.send_header("transfer-encoding", "chunked")
+        handler.end_headers()
+        handler.wfile.flush()
+        with self._changed:
+            generation, raw = self._generation, len(self._raw)
+        while True:
+            with self._changed:
+                found = [(each, line) for each, line in self.events if each > version]
+                if not found and raw == len(self._raw) and generation == self._generation:
+                    self._changed.wait(1.0)
+                    continue
+                ended, half = generation != self._generation, self._half
+                found += [(version, data) for data in self._raw[raw:]]
+                raw = len(self._raw)
+            for each, line in found:
+                version = each
+                if not (ended and half):
+                    handler.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
+            if ended:
+                handler.wfile.write(b'20\r\n{"type":"MOD' if half else b"0\r\n\r\n")
+                handler.close_connection = True
+                return
