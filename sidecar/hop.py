@@ -66,11 +66,13 @@ class Hop:
     attempts: int = 0
     endpoint: str = ""  # "host:port" of the last attempt
     tried: tuple[str, ...] = ()  # what came of each attempt that was not the last word, and why there is no other
+    delayed: float = 0.0  # seconds that a fault was meant to hold it; 0 for none
+    bound_for: object = None  # the upstream that a split's dice have chosen before it came to the general way
     tls: TlsInfo | None = None  # the mesh side of this hop: downstream's inbound, upstream's outbound
     trace_id: str = ""
 
     rule: str = ""  # the rule that decided, empty where none did
-    route: str = ""  # path template of that rule; from configuration, never the raw path
+    route: str = ""  # path template of that rule, outbound the name of the route: never the raw path
     shadow: tuple[ShadowVerdict, ...] = ()
     waived: Waived | None = None  # what a strict listener would have refused it for, where it was let pass
     error: HopError | None = None
@@ -78,8 +80,11 @@ class Hop:
 
     @property
     def flag(self) -> str:
-        """Why the hop failed, in Envoy's letters; `-` where it did not."""
-        return self.error.flag if self.error is not None else "-"
+        """Why the hop failed, in Envoy's letters; `-` where it did not. DI before that where a fault has held it."""
+        flag = self.error.flag if self.error is not None else "-"
+        if self.delayed:
+            return "DI" if flag == "-" else f"DI,{flag}"
+        return flag
 
     @property
     def path(self) -> str:

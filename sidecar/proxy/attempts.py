@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from sidecar.proxy.places import Place
     from sidecar.proxy.upstream import Upstream
     from sidecar.traffic.endpoints import Endpoint
+    from sidecar.traffic.retry import RetryRules
 
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"))  # RFC 9110 section 9.2.2
 LONG: Final = 1.0  # seconds: what took longer and brought nothing is tried again at another endpoint, or not at all
@@ -52,14 +53,18 @@ class Attempts:
     """What was tried for one request."""
 
     __slots__ = (
-        "_began", "_excluded", "_head", "_hop", "_place", "_port", "_renewals", "_upstream", "max_idle", "until",
+        "_began", "_excluded", "_head", "_hop", "_place", "_port", "_renewals", "_rules", "_upstream", "max_idle",
+        "until",
     )  # fmt: skip
 
-    def __init__(self, port: Port, hop: Hop, head: RequestHead, upstream: Upstream) -> None:
+    def __init__(
+        self, port: Port, hop: Hop, head: RequestHead, upstream: Upstream, rules: RetryRules | None = None
+    ) -> None:
         self._port = port
         self._hop = hop
         self._head = head
         self._upstream = upstream
+        self._rules = rules or upstream.destination.rules.retries  # those of its route, or of the upstream
         self._place: Place | None = None  # of the attempt under way
         self._began = 0.0
         self._excluded: list[Endpoint] = []  # where it has failed
@@ -136,8 +141,7 @@ class Attempts:
 
     def after_answer(self, response: ResponseHead, *, replayable: bool) -> float | None:
         """The same, after an answer that the operator wants to be tried again by its status."""
-        rules = self._upstream.destination.rules.retries
-        kind = rules.kind_of_status(response.status)
+        kind = self._rules.kind_of_status(response.status)
         if kind != Kind.STATUS or not self._upstream.guarded:
             return None
         place, hint = self._place, self._hint(response)
@@ -161,7 +165,7 @@ class Attempts:
     ) -> float | None:
         destination = self._upstream.destination
         tries = self._hop.attempts - self._renewals
-        decision = destination.rules.retries.check(
+        decision = self._rules.check(
             kind, tries, self._port.now, self._upstream.dice(), destination.budget, repeatable=self.resendable,
             replayable=replayable, deadline=self.until, hint=hint, elsewhere=elsewhere,
         )  # fmt: skip

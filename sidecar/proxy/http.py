@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from sidecar.proxy.flow import Flow
     from sidecar.proxy.http2 import Http2Connection
     from sidecar.proxy.side import Caller, Door, HttpSide, Plan
+    from sidecar.proxy.upstream import Upstream
 
 DRAIN_BYTES = 64 * 1024  # of a refused request's body, to keep the connection: a refusal must not cost a handshake
 DRAIN_SECONDS = 1.0
@@ -75,7 +76,8 @@ class HttpConnection:
                     if heir is not None:
                         return heir
                 handover, express.handover = express.handover, None
-                if not await self._serve_one(first, handover):
+                bound_for, express.bound_for = express.bound_for, None
+                if not await self._serve_one(first, handover, bound_for):
                     return None
                 first = False
         finally:
@@ -162,7 +164,7 @@ class HttpConnection:
 
     # ---- one request -----------------------------------------------------------------------------------------------
 
-    async def _serve_one(self, first: bool, handover: Handover | None) -> bool:
+    async def _serve_one(self, first: bool, handover: Handover | None, bound_for: Upstream | None) -> bool:
         self.idle = True
         port = self._port
         try:
@@ -182,6 +184,7 @@ class HttpConnection:
             side, hop = handover.side, with_head(handover.hop, head)
         else:
             hop = side.open_hop(self._caller, head, port.now)
+        hop.bound_for = bound_for
         exchange: Exchange | None = None
         try:
             if handover is None:

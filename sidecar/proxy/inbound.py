@@ -11,7 +11,8 @@ What happens to a request, in the order the bytes travel:
 4. Authorization: a Permit, or 403. The answer of no policy is that of no match.
 5. The limits of its route: size and content type.
 6. Rate limits, last of all that may refuse it: whoever is refused for another reason takes nothing from anybody.
-7. Hygiene: hop-by-hop fields go, `mesh-*` and x-forwarded-client-cert go, then ours are set from what the handshake
+7. Its route: to which application, and which fault it meets.
+8. Hygiene: hop-by-hop fields go, `mesh-*` and x-forwarded-client-cert go, then ours are set from what the handshake
    proved.
 """
 
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from sidecar.net.port import Port, Wire
     from sidecar.policy.authz import RuleSet
     from sidecar.policy.reading import Reading
+    from sidecar.proxy.steering import AppRoutes
     from sidecar.proxy.upstream import Upstream
     from sidecar.telemetry.record import Recorder
     from sidecar.traffic.limits import Dues, RateLimits
@@ -100,6 +102,7 @@ class InboundSide:
         reading: Reading,
         only_http: bool = False,
         rates: RateLimits | None = None,
+        steering: AppRoutes | None = None,
     ) -> None:
         self.name = spec.name
         self.spec = spec
@@ -117,6 +120,7 @@ class InboundSide:
         self._audit_accepts = audit_accepts
         self._reading = reading
         self._rates = rates
+        self._steering = steering
         self.only_http = only_http and spec.protocol == "auto"  # raw TCP would get around a rule (semantics S9)
         self.posture = posture_of(spec)  # None for strict
         self._reader = JudgedReader(limits.head_bytes, limits.head_lines)
@@ -224,10 +228,10 @@ class InboundSide:
             if len(self._lanes) >= MAX_LANES:
                 self._lanes.clear()
             rated = self._rates is not None and bool(self._rates.headers)
+            judged = "headers" in looks or (self._steering is not None and self._steering.looks_at_headers)
             lane = self._lanes[key] = Lane(
-                self, caller, StencilReader(self._reader).read, memo="headers" not in looks,
-                limits_bodies=self._limits_bodies,
-                wants_headers="headers" in looks or rated or self.recorder.wants_headers,
+                self, caller, StencilReader(self._reader).read, memo=not judged, limits_bodies=self._limits_bodies,
+                wants_headers=judged or rated or self.recorder.wants_headers,
             )  # fmt: skip
         return lane
 
@@ -250,14 +254,23 @@ class InboundSide:
             and self._audit_accepts()
         )
 
-    def judge_plain(self, hop: Hop, request: PlainRequest) -> tuple[Upstream, Permit, Dues | None] | None:
+    def judge_plain(self, hop: Hop, request: PlainRequest) -> tuple[Upstream, Permit, Dues | None, bool] | None:
         """Judge a plain request by the rules. The clock has no say in them, so the verdict can be kept, and with it
         what the clock does have a say in: the rate limits that it comes under.
         """
         verdict = self._rules.check(hop, 0.0)
         if isinstance(verdict, Deny) or verdict.shadow:
             return None
-        return self.app, verdict, self._rates.dues(hop, verdict.route) if self._rates is not None else None
+        dues = self._rates.dues(hop, verdict.route) if self._rates is not None else None
+        if self._steering is None:
+            return self.app, verdict, dues, True
+        try:
+            course = self._steering.find_plain(hop)
+        except LookupError:
+            return None
+        if course is None:
+            return self.app, verdict, dues, True
+        return course.choose(hop), verdict, dues, course.fixed
 
     def plain_lines(self, upstream: Upstream) -> bytes:
         """None: what the application is told stands at the end."""
@@ -295,7 +308,10 @@ class InboundSide:
         headers.append((VIA, b",".join((*via, self._instance))))
         if self._rates is not None and not hop.attempts:  # what the express has sent already has been through them
             self._rates.check(hop, hop.route, self.app.now)
-        return Plan(self.app, target.origin_form, headers, route.max_body if route is not None else None)
+        plan = Plan(self.app, target.origin_form, headers, route.max_body if route is not None else None)
+        if self._steering is not None and route is not None:
+            self._steering.follow(route, hop, plan)
+        return plan
 
     def _authorize(self, hop: Hop, wall: float) -> None:
         if not self._audit_accepts():

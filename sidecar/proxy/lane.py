@@ -3,12 +3,13 @@
 A lane belongs to one caller at one listener, under one generation of it, and keeps *tickets*: for a request that has
 been permitted, the verdict and all that follows from it and cannot differ the next time: where it goes, the lines that
 we add to its head, where it is counted. A ticket is only ever made of a Permit that nothing clouds: no shadow rule, no
-posture, no limit of a route that looks at the body. Whatever gets none takes the general way, where refusals are made.
+posture, no limit of a route that looks at the body, no route that changes or holds it. Whatever gets none takes the
+general way, where refusals are made.
 
-A verdict may be kept because it depends on nothing else: not on the clock, and on headers only where a rule that can
-apply to this caller looks at one; then each request is judged anew. What does depend on the clock, the rate limits, is
-asked at each request; the ticket knows which they are. A reload makes new sides, and so new lanes. What is
-kept is bounded, and forgotten whole when full.
+A verdict may be kept because it depends on nothing else: not on the clock, and on headers only where a rule or a route
+that can apply to this caller looks at one; then each request is judged anew. So it is where a split throws its dice.
+What does depend on the clock, the rate limits, is asked at each request; the ticket knows which they are. A reload
+makes new sides, and so new lanes. What is kept is bounded, and forgotten whole when full.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class Lane:
         found = self._side.judge_plain(hop, request)
         if found is None:
             return None
-        upstream, permit, dues = found
+        upstream, permit, dues, fixed = found
         issued: tuple[int, ...] = (id(permit), id(upstream))  # of objects that the ticket keeps alive
         if dues is not None:
             issued = (*issued, id(dues))
@@ -85,7 +86,7 @@ class Lane:
                 self._issued.clear()
             ticket = self._issued[issued] = Ticket(upstream, permit, dues, self._side.plain_lines(upstream))
             self.direct(ticket, request.via)
-        if self._memo and len(request.target) <= LONGEST_TARGET:
+        if self._memo and fixed and len(request.target) <= LONGEST_TARGET:
             if len(self.tickets) >= MAX_TICKETS:
                 self.tickets.clear()
             self.tickets[key] = ticket

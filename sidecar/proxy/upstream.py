@@ -97,7 +97,8 @@ class Upstream:
         self._found: dict[Address, tuple[Address, ...]] = {}  # what the declared names stand for
         self._leaving: list[Place] = []  # whose endpoints are gone, while something is open to them
         self.places = {endpoint: self._place(endpoint) for endpoint in self.destination.endpoints}
-        self.telling = TELLING if rules is not None else FAILURES  # statuses that are for the general way to pass on
+        # statuses that are for the general way to pass on
+        self.telling = TELLING | rules.retries.statuses if rules is not None else FAILURES
         self._sole = None if rules is not None else next(iter(self.places.values()))
         if gate is not None:
             self.renew(gate.generation)

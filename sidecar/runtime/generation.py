@@ -18,6 +18,7 @@ from sidecar.policy.reading import Reading
 from sidecar.proxy.inbound import InboundSide
 from sidecar.proxy.outbound import OutboundSide
 from sidecar.proxy.upstream import Upstream
+from sidecar.runtime.routing import addresses_of, app_routes, steering
 from sidecar.traffic.ceilings import CeilingRules
 from sidecar.traffic.destination import DestinationRules
 from sidecar.traffic.limits import Rates
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from sidecar.net.mtls import Gate
     from sidecar.net.reactor import Reactor
     from sidecar.proxy.side import Door
+    from sidecar.proxy.steering import Steering
     from sidecar.proxy.tcp import Tunnels
     from sidecar.telemetry.record import Recorder
 
@@ -92,7 +94,9 @@ class Maker:
         rates = Rates(service.rates, before.rates if before is not None else None)
         made = Generation(service, RuleSet.compile(service.allow, service.deny), rates, {}, [], [])
         for listener in service.inbound:
-            app = self._app(made, before, listener)
+            app = self._app(made, before, listener, listener.app)
+            for address in addresses_of(listener):
+                self._app(made, before, listener, address)
             made.inbound.append((listener, self._inbound_side(made, listener, app)))
         for spec in service.outbound:
             self._upstream(made, before, spec)
@@ -118,6 +122,11 @@ class Maker:
 
     def _inbound_side(self, made: Generation, spec: Inbound, app: Upstream) -> InboundSide:
         service = made.service
+        reading = Reading.of(service, spec)
+        apps = {
+            str(address): made.upstreams[place].upstream
+            for address in addresses_of(spec) if (place := _app_place(spec, address)) in made.upstreams
+        } | {str(spec.app): app}  # fmt: skip
         return InboundSide(
             spec,
             identity=service.identity,
@@ -131,9 +140,10 @@ class Maker:
             tunnels=self._tunnels,
             marks=self._marks,
             audit_accepts=self._recorder.audit_accepts,
-            reading=Reading.of(service, spec),
+            reading=reading,
             only_http=needs_http(service, spec),
             rates=made.rates.limits(spec.name),
+            steering=app_routes(spec, reading, apps, self._recorder.split),
         )
 
     def _outbound_side(self, made: Generation, name: str, listen: Address, only: Upstream | None) -> OutboundSide:
@@ -150,17 +160,23 @@ class Maker:
             instance=self._instance,
             upstreams=by_host,
             only=only,
+            routes=self._routes(made),
             timeouts=service.timeouts,
             limits=service.limits,
             recorder=self._recorder,
             tunnels=self._tunnels,
         )
 
+    def _routes(self, made: Generation) -> dict[str, Steering]:
+        called = {name: each.upstream for (kind, name), each in made.upstreams.items() if kind == "upstream"}
+        found = {spec.name: steering(spec, called, self._recorder.split) for spec in made.service.outbound}
+        return {name: each for name, each in found.items() if each is not None}
+
     # ---- upstreams -------------------------------------------------------------------------------------------------
 
-    def _app(self, made: Generation, before: Generation | None, spec: Inbound) -> Upstream:
-        facts = (spec.name, "app", spec.protocol, (spec.app,), made.service.identity, None, spec.app_http, None)
-        return self._declare(made, before, ("app", spec.name), *facts)
+    def _app(self, made: Generation, before: Generation | None, spec: Inbound, address: Address) -> Upstream:
+        facts = (spec.name, "app", spec.protocol, (address,), made.service.identity, None, spec.app_http, None)
+        return self._declare(made, before, _app_place(spec, address), *facts)
 
     def _upstream(self, made: Generation, before: Generation | None, spec: Outbound) -> Upstream:
         gate = self._gate if spec.unmeshed == "refuse" else None
@@ -224,6 +240,10 @@ def _rules(spec: Outbound, requests: int) -> DestinationRules:
         balance=spec.balance, retries=retries, budget_ratio=spec.retries.budget, watch=spec.breaker == "on",
         ceilings=CeilingRules(requests=requests),
     )  # fmt: skip
+
+
+def _app_place(spec: Inbound, address: Address) -> Place:
+    return "app", spec.name if address == spec.app else f"{spec.name} {address}"
 
 
 def _called(made: Generation, name: str) -> Upstream | None:

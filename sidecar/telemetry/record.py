@@ -200,6 +200,7 @@ class Recorder:
             hop.status // 100,
             hop.attempts > 0,
             error.__class__,
+            hop.delayed > 0.0,
         )
         found = self._kinds.get(kind)
         if found is None:
@@ -211,7 +212,7 @@ class Recorder:
             self.metrics.observe_call(hop)
         if error is not None and not hop.endpoint:
             hop.endpoint = error.endpoint
-        if error is not None or hop.shadow or hop.waived is not None:
+        if error is not None or hop.shadow or hop.waived is not None or hop.delayed:
             self.metrics.observe_rare(hop)
             if error is not None and error.midway:
                 self.metrics.counter("mesh_connections_ended_early_total").add((hop.direction, error.midway))
@@ -253,6 +254,10 @@ class Recorder:
     def retry(self, upstream: str, what: str) -> None:
         """Count another attempt of a request, or why there was none (`sidecar.proxy.attempts`)."""
         self.metrics.counter("mesh_retries_total").add((upstream, what))
+
+    def split(self, listener: str, route: str, to: str) -> None:
+        """Count a request that a split has sent one way."""
+        self.metrics.counter("mesh_split_requests_total").add((listener, route, to))
 
     def handshake(self, handshake: Handshake) -> str:
         """Take note of a TLS handshake that ended; returns the decision id of a failed one, else "". Never raises."""

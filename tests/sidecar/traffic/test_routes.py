@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from certs.spiffe import SpiffeId, TrustDomain
 from sidecar.hop import Hop
-from sidecar.patterns import HeaderPattern, HostPattern, IdentityPattern, PathTemplate, PatternError
-from sidecar.traffic.changes import HeaderChanges, PrefixRewrite
+from sidecar.http.changes import HeaderChanges, PrefixRewrite
+from sidecar.patterns import HeaderPattern, HostPattern, IdentityPattern, PathTemplate, PatternError, QueryPattern
 from sidecar.traffic.faults import FaultRules, Injected
-from sidecar.traffic.routes import QueryPattern, Route, Routes, Split
+from sidecar.traffic.routes import Route, Routes, Split
 from tests.kit.traffic import dice
 
 MESH = TrustDomain.parse("mesh.test")
@@ -86,18 +86,6 @@ def test_the_first_that_holds_decides_and_none_is_none():
     assert routes.find(a_hop(headers=[(b"x-beta", b"")])) is beta
     assert routes.find(a_hop()) is rest
     assert routes.find(a_hop(method="POST")) is None
-
-
-def test_a_route_behind_one_that_takes_everything_of_its_own_is_named():
-    get, get_a, put, everything = (
-        Route("get", V1, methods=frozenset(("GET",))),
-        Route("get a", V1, methods=frozenset(("GET",)), paths=(PathTemplate.parse("/a"),)),
-        Route("put", V1, methods=frozenset(("PUT",))),
-        Route("everything", V1),
-    )
-    assert Routes((get, get_a, put, everything)).never() == [(get_a, get)]
-    assert Routes((everything, get)).never() == [(get, everything)]
-    assert Routes((get_a, get, everything)).never() == []
 
 
 # ---- splits ----------------------------------------------------------------------------------------------------------
