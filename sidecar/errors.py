@@ -283,7 +283,7 @@ class RateLimited(HopError):
 
 
 class FaultInjected(HopError):
-    """It was refused on purpose, by a fault of its route."""
+    """A fault of its route refused it, on purpose."""
 
     name = "fault_injected"
     flag = "FI"

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from sidecar.config.codes_routes import ROUTES
+
 HEAD: Final = "trust_domain: demo.mesh\n"
 EXAMPLES_AT: Final = 1_767_614_400.0  # 2026-01-05T12:00:00Z: when the examples with a date are read
 
@@ -483,6 +485,7 @@ CODES: Final[Mapping[str, Code]] = dict((
             "allow: [{from: web}]\nrates: [{limit: 10/s, per: header x-api-key}, {limit: 50/s, per: caller}]",
         ),
     ),
+    *(_code(*each) for each in ROUTES),
 ))  # fmt: skip
 
 

@@ -117,8 +117,8 @@ def routes_odd(view: View, book: Book) -> None:
         for index, inbound in enumerate(listener.value.routes):
             if inbound.fault is not None:
                 path = f"{listener.path}.routes[{index}].fault"
-                _fault(inbound.fault, path, f"{view.name}, listener {listener.value.name}", book)
-                _nobody(view, listener.value, inbound.fault, path, book)
+                if _somebody(view, listener.value, inbound.fault, path, book):
+                    _fault(inbound.fault, path, f"{view.name}, listener {listener.value.name}", book)
 
 
 def _never_reached(upstream: Placed[Outbound], index: int, path: str, book: Book) -> None:
@@ -188,19 +188,23 @@ def _fault(fault: Fault, path: str, where: str, book: Book) -> None:
         book.warn("MESH095", path, message, "remove it when the trial is over")
 
 
-def _nobody(view: View, listener: Inbound, fault: Fault, path: str, book: Book) -> None:
-    """A fault for callers whom no rule lets in. A listener that is not strict lets others in too."""
+def _somebody(view: View, listener: Inbound, fault: Fault, path: str, book: Book) -> bool:
+    """Whether a fault may meet anybody whom a rule lets in; those whom none does are noted. A listener that is not
+    strict lets others in too.
+    """
     rules = [
         rule for rule in view.built.allow if not rule.shadow and (not rule.ports or listener.name in rule.ports)
     ]
     allowed = [pattern for rule in rules for pattern in rule.callers]
     if listener.posture != "strict" or not fault.callers or not allowed:
-        return
+        return True
+    met = [any(_meet(pattern, other) for other in allowed) for pattern in fault.callers]
     for index, pattern in enumerate(fault.callers):
-        if not any(_meet(pattern, other) for other in allowed):
+        if not met[index]:
             message = f"never acts for {pattern}: no rule lets it in"
             hint = "compare with from: of the rules under allow:"
             book.warn("MESH096", book.item(path, "from", index), message, hint)
+    return any(met)
 
 
 def _meet(one: IdentityPattern, other: IdentityPattern) -> bool:

@@ -133,7 +133,7 @@ HAPPENED: Final[dict[str, Reason]] = {
         "Call the service from your application and not from a web page; a local listener is no public site.",
     ),
     "fault_injected": Reason(
-        "Nothing is broken: the request was refused on purpose, by a fault in the configuration: {detail}.",
+        "Nothing is broken, this was asked for in the configuration: {detail}.",
         "Remove `fault` from that route of {listener} when the trial is over; `mesh check` lists all in force.",
     ),
     "connect_failed": Reason(

@@ -26,7 +26,7 @@ async def suffer(port: Port, wire: Any, hop: Hop, injected: Injected, route: str
         hop.delayed = injected.delay
         await _wait(port, wire, injected.delay)
     if injected.status:
-        raise FaultInjected(f"the route {route} refuses a share of its requests on purpose", injected.status)
+        raise FaultInjected(f"the fault of route {route} refuses a share of its requests on purpose", injected.status)
 
 
 async def _wait(port: Port, wire: Any, seconds: float) -> None:

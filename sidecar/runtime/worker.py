@@ -42,10 +42,11 @@ from sidecar.runtime.hygiene import of_this_process
 from sidecar.runtime.inspect import Inspector
 from sidecar.runtime.orders import Orders
 from sidecar.runtime.reload import CannotReload, Reloader
-from sidecar.runtime.routing import addresses_of, faults_in
+from sidecar.runtime.routing import addresses_of
 from sidecar.runtime.served import ServedCheck
 from sidecar.telemetry.log import Log
 from sidecar.telemetry.setup import make_recorder, new_instance
+from sidecar.traffic.declared import faults_in
 
 if TYPE_CHECKING:
     from sidecar.config.schema import MeshConfig

@@ -72,7 +72,8 @@ def counted(stage: Stage, name: str, *labels: str) -> float:
 @scene(**routes(f"name: beta, path: /beta/**, method: GET, {TO_NEXT}"))
 async def test_the_first_route_whose_conditions_hold_says_where(stage: Stage, more: bytes) -> None:
     one, other = two(stage)
-    assert await asked(stage, *[get("/beta/1", more), get("/alpha", more), get("/beta/1", more, "DELETE")] * 3) == [200] * 9
+    story = [get("/beta/1", more), get("/alpha", more), get("/beta/1", more, "DELETE")]
+    assert await asked(stage, *story * 3) == [200] * 9
     assert [(request.method, request.target) for request in other] == [(b"GET", b"/beta/1")] * 3
     assert len(one) == 6
     hops = stage.web.books.hops
@@ -194,8 +195,7 @@ async def test_path_and_headers_are_changed_and_the_log_shows_what_was_asked_for
         assert (answer.get("server"), answer.get("cache-control")) == (None, b"no-store")
     for request in seen:
         assert request.target == b"/orders/a%2Cb?x=/v1"
-        changed = [field for field in request.headers if field[0].lower().startswith(b"x-") and b"client" not in field[0]]
-        assert changed == [(b"x-team", b"shop"), (b"x-from", b"web")]
+        assert (request.all("x-team"), request.all("x-from"), request.all("x-debug")) == ([b"shop"], [b"web"], [])
     ours, theirs = stage.web.books.hops[0], stage.orders.books.hops[0]
     assert (ours.target, ours.route) == ("/v1/orders/a%2Cb?x=/v1", "/v1")
     assert theirs.target == "/orders/a%2Cb?x=/v1"
