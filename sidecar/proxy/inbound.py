@@ -19,6 +19,7 @@ What happens to a request, in the order the bytes travel:
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sidecar.config.posture import posture_of
@@ -228,10 +229,14 @@ class InboundSide:
             if len(self._lanes) >= MAX_LANES:
                 self._lanes.clear()
             rated = self._rates is not None and bool(self._rates.headers)
-            judged = "headers" in looks or (self._steering is not None and self._steering.looks_at_headers)
+            steering, judge = self._steering, self.judge_plain
+            heads = "headers" in looks or (steering is not None and steering.looks_at_headers)
+            if steering is not None:
+                judge = partial(steering.judge_plain, judge)
             lane = self._lanes[key] = Lane(
-                self, caller, StencilReader(self._reader).read, memo=not judged, limits_bodies=self._limits_bodies,
-                wants_headers=judged or rated or self.recorder.wants_headers,
+                self, caller, StencilReader(self._reader).read, judge,
+                memo=not heads and not (steering is not None and steering.splits), limits_bodies=self._limits_bodies,
+                wants_headers=heads or rated or self.recorder.wants_headers,
             )  # fmt: skip
         return lane
 
@@ -254,23 +259,14 @@ class InboundSide:
             and self._audit_accepts()
         )
 
-    def judge_plain(self, hop: Hop, request: PlainRequest) -> tuple[Upstream, Permit, Dues | None, bool] | None:
+    def judge_plain(self, hop: Hop, request: PlainRequest) -> tuple[Upstream, Permit, Dues | None] | None:
         """Judge a plain request by the rules. The clock has no say in them, so the verdict can be kept, and with it
         what the clock does have a say in: the rate limits that it comes under.
         """
         verdict = self._rules.check(hop, 0.0)
         if isinstance(verdict, Deny) or verdict.shadow:
             return None
-        dues = self._rates.dues(hop, verdict.route) if self._rates is not None else None
-        if self._steering is None:
-            return self.app, verdict, dues, True
-        try:
-            course = self._steering.find_plain(hop)
-        except LookupError:
-            return None
-        if course is None:
-            return self.app, verdict, dues, True
-        return course.choose(hop), verdict, dues, course.fixed
+        return self.app, verdict, self._rates.dues(hop, verdict.route) if self._rates is not None else None
 
     def plain_lines(self, upstream: Upstream) -> bytes:
         """None: what the application is told stands at the end."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from sidecar.hop import Hop, Permit
     from sidecar.http.plain import PlainRequest, Unread
-    from sidecar.proxy.side import Caller, HttpSide
+    from sidecar.proxy.side import Caller, HttpSide, Judged
     from sidecar.proxy.upstream import Upstream
     from sidecar.telemetry.record import Tally
     from sidecar.traffic.limits import Dues
@@ -52,17 +52,18 @@ class Ticket:
 
 
 class Lane:
-    """The plain requests of one caller. What a side has to say about them is in its methods `judge_plain` and
-    `plain_tail`.
+    """The plain requests of one caller. What a side has to say about them is in `judge`, which is its `judge_plain` or
+    one that knows more, and in its method `plain_tail`.
     """
 
-    __slots__ = ("_caller", "_issued", "_memo", "_side", "limits_bodies", "read", "tickets", "wants_headers")
+    __slots__ = ("_caller", "_issued", "_judge", "_memo", "_side", "limits_bodies", "read", "tickets", "wants_headers")
 
     def __init__(
-        self, side: HttpSide, caller: Caller, read: Callable[[bytes, int], PlainRequest | Unread], *, memo: bool,
-        wants_headers: bool, limits_bodies: bool,
+        self, side: HttpSide, caller: Caller, read: Callable[[bytes, int], PlainRequest | Unread],
+        judge: Callable[[Hop, PlainRequest], Judged | None], *, memo: bool, wants_headers: bool, limits_bodies: bool,
     ) -> None:  # fmt: skip
         self.read = read
+        self._judge = judge
         self.tickets: dict[Key, Ticket] = {}  # of requests that came lately
         self.wants_headers = wants_headers  # whether a hop has to carry its headers, to be judged or for the record
         self.limits_bodies = limits_bodies  # whether a route looks at what comes with a body
@@ -73,10 +74,10 @@ class Lane:
 
     def judge(self, hop: Hop, request: PlainRequest, key: Key) -> Ticket | None:
         """A ticket for a hop whose like has not come lately; None where it must take the general way."""
-        found = self._side.judge_plain(hop, request)
+        found = self._judge(hop, request)
         if found is None:
             return None
-        upstream, permit, dues, fixed = found
+        upstream, permit, dues = found
         issued: tuple[int, ...] = (id(permit), id(upstream))  # of objects that the ticket keeps alive
         if dues is not None:
             issued = (*issued, id(dues))
@@ -86,7 +87,7 @@ class Lane:
                 self._issued.clear()
             ticket = self._issued[issued] = Ticket(upstream, permit, dues, self._side.plain_lines(upstream))
             self.direct(ticket, request.via)
-        if self._memo and fixed and len(request.target) <= LONGEST_TARGET:
+        if self._memo and len(request.target) <= LONGEST_TARGET:
             if len(self.tickets) >= MAX_TICKETS:
                 self.tickets.clear()
             self.tickets[key] = ticket

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from sidecar.http.plain import PlainRequest
     from sidecar.net.pool import Connection
     from sidecar.net.port import Port, Wire
+    from sidecar.proxy.side import Judged
     from sidecar.proxy.steering import Steering
     from sidecar.proxy.upstream import Upstream
     from sidecar.telemetry.record import Recorder
@@ -158,10 +159,13 @@ class OutboundSide:
             return None
         if self._lane is None:
             reader = StencilReader(OpaqueReader(self.limits.head_bytes, self.limits.head_lines))
-            asked = self._routes.values() if self.only is None else filter(None, [self._routes.get(self.only.name)])
-            looks = any(steering.looks_at_headers for steering in asked)
-            wants = looks or self.recorder.wants_headers
-            self._lane = Lane(self, caller, reader.read, memo=not looks, wants_headers=wants, limits_bodies=False)
+            steered = [each for name, each in self._routes.items() if self.only is None or name == self.only.name]
+            looks = any(steering.looks_at_headers for steering in steered)
+            self._lane = Lane(
+                self, caller, reader.read, self._judge_steered if steered else self.judge_plain,
+                memo=not looks and not any(steering.splits for steering in steered),
+                wants_headers=looks or self.recorder.wants_headers, limits_bodies=False,
+            )  # fmt: skip
         return self._lane
 
     def plain_hop(self, caller: Caller, now: float) -> Hop:
@@ -175,7 +179,7 @@ class OutboundSide:
         """Whether the upstream is still declared."""
         return not upstream.retired
 
-    def judge_plain(self, hop: Hop, request: PlainRequest) -> tuple[Upstream, Permit, None, bool] | None:
+    def judge_plain(self, hop: Hop, request: PlainRequest) -> tuple[Upstream, Permit, None] | None:
         """Say which upstream a plain request is for."""
         try:
             upstream = self._choose(request.host, request.port, _PLAIN)
@@ -183,16 +187,19 @@ class OutboundSide:
             return None
         if upstream.protocol == "tcp":
             return None
-        steering = self._routes.get(upstream.name)
+        return upstream, _ANY, None
+
+    def _judge_steered(self, hop: Hop, request: PlainRequest) -> Judged | None:
+        """The same, where there are routes."""
+        judged = self.judge_plain(hop, request)
+        steering = self._routes.get(judged[0].name) if judged is not None else None
         if steering is None:
-            return upstream, _ANY, None, True
+            return judged
         try:
             course = steering.find_plain(hop)
         except LookupError:
             return None
-        if course is None:
-            return upstream, _ANY, None, True
-        return course.choose(hop), course.permit, None, course.fixed
+        return (course.choose(hop), course.permit, None) if course is not None else judged
 
     def plain_lines(self, upstream: Upstream) -> bytes:
         """The declared host."""

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from sidecar.traffic.limits import Dues
     from sidecar.traffic.routes import Route
 
+Judged = tuple["Upstream", "Permit", "Dues | None"]  # what a plain request comes to
+
 # Of an idle connection, once its listener drains. Who cannot send a request twice takes no connection that has been
 # idle for more than 500 ms (sidecar.net.pool), so after this nobody loses one.
 DRAIN_GRACE = 1.0
@@ -126,9 +128,9 @@ class HttpSide(Protocol):
         """Whether what a ticket rests on still stands: the caller's certificate and roots, the road, the record."""
         ...
 
-    def judge_plain(self, hop: Hop, request: PlainRequest) -> tuple[Upstream, Permit, Dues | None, bool] | None:
-        """Judge a plain request: whom to ask, by which permit, which rate limits it comes under, and whether its like
-        would go to the same. None where it is refused, or anything at all is special about it.
+    def judge_plain(self, hop: Hop, request: PlainRequest) -> Judged | None:
+        """Judge a plain request: whom to ask, by which permit, and which rate limits it comes under. None where it is
+        refused, or anything at all is special about it.
         """
         ...
 

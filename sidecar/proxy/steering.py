@@ -27,11 +27,14 @@ if TYPE_CHECKING:
     from certs.spiffe import SpiffeId
     from sidecar.config.schema_inbound import Route as Declared
     from sidecar.hop import Hop
+    from sidecar.http.plain import PlainRequest
     from sidecar.policy.reading import Reading
-    from sidecar.proxy.side import Plan
+    from sidecar.proxy.side import Judged, Plan
     from sidecar.proxy.upstream import Upstream
     from sidecar.traffic.faults import Injected
     from sidecar.traffic.routes import Route
+
+    Judge = Callable[[Hop, PlainRequest], Judged | None]
 
 ANY_PATH: Final = Leniency(encoded_slash=True, empty_segments=True, path_parameters=True)
 REWRITTEN: Final = Leniency(path_parameters=True)  # a slash that is cut off must not have been part of a segment
@@ -100,12 +103,13 @@ class Course:
 class AppRoutes:
     """Those routes of an inbound listener that lead to an application of their own, or have a fault."""
 
-    __slots__ = ("_courses", "_reading", "looks_at_headers")
+    __slots__ = ("_courses", "_reading", "looks_at_headers", "splits")
 
     def __init__(self, reading: Reading, courses: Mapping[int, Course], *, looks_at_headers: bool) -> None:
         self._reading = reading
         self._courses = courses  # by id() of the route, which the listener's configuration keeps
         self.looks_at_headers = looks_at_headers  # to know which route a request is on
+        self.splits = not all(course.fixed for course in courses.values())
 
     def follow(self, route: Declared, hop: Hop, plan: Plan) -> None:
         """Write into the plan what this route says."""
@@ -115,23 +119,25 @@ class AppRoutes:
             plan.upstream = course.choose(hop)
             plan.injected = course.strike(hop)
 
-    def find_plain(self, hop: Hop) -> Course | None:
-        """The course of a plain request. Raises LookupError where it is not for the express to say."""
-        course = self._courses.get(id(self._reading.route_of(hop)))
-        if course is not None and not course.is_plain(hop.peer):
-            raise LookupError
-        return course
+    def judge_plain(self, judge: Judge, hop: Hop, request: PlainRequest) -> Judged | None:
+        """What `judge` says of a plain request, and where its route leads it."""
+        judged = judge(hop, request)
+        course = self._courses.get(id(self._reading.route_of(hop))) if judged is not None else None
+        if judged is None or course is None:
+            return judged
+        return (course.choose(hop), *judged[1:]) if course.is_plain(hop.peer) else None
 
 
 class Steering:
     """The routes of one upstream, in their order."""
 
-    __slots__ = ("_courses", "looks_at_headers", "looks_at_paths")
+    __slots__ = ("_courses", "looks_at_headers", "looks_at_paths", "splits")
 
     def __init__(self, courses: Sequence[Course]) -> None:
         self._courses = tuple(courses)
         routes = [course.route for course in courses]
         self.looks_at_headers = any(route.headers for route in routes)
+        self.splits = not all(course.fixed for course in courses)
         self.looks_at_paths = any(route.paths or route.rewrite for route in routes)
 
     def find(self, hop: Hop, target: bytes) -> tuple[Course | None, Target | None]:
