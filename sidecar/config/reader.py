@@ -212,7 +212,9 @@ class _Reader:
             self.book.places[here] = key.where if not isinstance(value, Scalar) else value.where
             name = self._one(kind, key, here, scope)
             result = self.value(inner, value, here, scope)
-            if name is not _NOTHING and result is not _NOTHING:
+            if name is not _NOTHING and name in table:
+                self.book.add(key.where, here, f"{name} is named twice", "letters of a header's name have no case")
+            elif name is not _NOTHING and result is not _NOTHING:
                 table[name] = result
         return table
 
