@@ -67,7 +67,7 @@ class Hop:
     endpoint: str = ""  # "host:port" of the last attempt
     tried: tuple[str, ...] = ()  # what came of each attempt that was not the last word, and why there is no other
     delayed: float = 0.0  # seconds that a fault was meant to hold it; 0 for none
-    bound_for: object = None  # the upstream that a split's dice have chosen before it came to the general way
+    drawn: object = None  # what dice have decided before it came to the general way (sidecar.proxy.steering)
     tls: TlsInfo | None = None  # the mesh side of this hop: downstream's inbound, upstream's outbound
     trace_id: str = ""
 

@@ -82,7 +82,7 @@ class Express:
 
     __slots__ = (
         "_caller", "_connection", "_hop", "_lane", "_owner", "_place", "_pool", "_port", "_side", "_upstream", "_wire",
-        "bound_for", "handover",
+        "drawn", "handover",
     )  # fmt: skip
 
     def __init__(self, owner: HttpConnection, port: Port, wire: Wire, caller: Caller) -> None:
@@ -98,7 +98,7 @@ class Express:
         self._place: Place | None = None  # of the attempt under way
         self._upstream: Upstream | None = None
         self.handover: Handover | None = None  # for the general way
-        self.bound_for: Upstream | None = None  # likewise: where a request that it gets unsent was to go
+        self.drawn: object = None  # likewise: what dice have decided of the request that it gets
 
     async def run(self, first: bool) -> Way:
         """Serve requests for as long as they are plain. Never raises but Cancelled."""
@@ -160,7 +160,7 @@ class Express:
             key = (method, request.target, request.host, request.port)
             ticket = lane.tickets.get(key) or lane.judge(hop, request, key)
             if ticket is None or not side.may_go_on(caller, ticket.upstream, port.wall()):
-                return self._general(data[at:])
+                return self._general(data[at:], hop.drawn)
             via = request.via
             tail = ticket.tail if via == ticket.via else lane.direct(ticket, via)
             whom = ticket.upstream
@@ -252,10 +252,10 @@ class Express:
         if place is not None and self._upstream is not None and hop is not None:
             self._upstream.end(place, Outcome.GOOD, hop.started, hop.first_byte)
 
-    def _general(self, data: bytes, bound_for: Upstream | None = None) -> Way:
+    def _general(self, data: bytes, drawn: object = None) -> Way:
         """Leave the request that begins here, and all that follows, to the general way."""
         self._hop = None
-        self.bound_for = bound_for
+        self.drawn = drawn
         self._owner.codec.receive(data)
         return Way.GENERAL
 

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from sidecar.proxy.flow import Flow
     from sidecar.proxy.http2 import Http2Connection
     from sidecar.proxy.side import Caller, Door, HttpSide, Plan
-    from sidecar.proxy.upstream import Upstream
 
 DRAIN_BYTES = 64 * 1024  # of a refused request's body, to keep the connection: a refusal must not cost a handshake
 DRAIN_SECONDS = 1.0
@@ -76,8 +75,8 @@ class HttpConnection:
                     if heir is not None:
                         return heir
                 handover, express.handover = express.handover, None
-                bound_for, express.bound_for = express.bound_for, None
-                if not await self._serve_one(first, handover, bound_for):
+                drawn, express.drawn = express.drawn, None
+                if not await self._serve_one(first, handover, drawn):
                     return None
                 first = False
         finally:
@@ -164,7 +163,7 @@ class HttpConnection:
 
     # ---- one request -----------------------------------------------------------------------------------------------
 
-    async def _serve_one(self, first: bool, handover: Handover | None, bound_for: Upstream | None) -> bool:
+    async def _serve_one(self, first: bool, handover: Handover | None, drawn: object) -> bool:
         self.idle = True
         port = self._port
         try:
@@ -184,7 +183,7 @@ class HttpConnection:
             side, hop = handover.side, with_head(handover.hop, head)
         else:
             hop = side.open_hop(self._caller, head, port.now)
-        hop.bound_for = bound_for
+        hop.drawn = drawn
         exchange: Exchange | None = None
         try:
             if handover is None:

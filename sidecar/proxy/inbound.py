@@ -229,14 +229,13 @@ class InboundSide:
             if len(self._lanes) >= MAX_LANES:
                 self._lanes.clear()
             rated = self._rates is not None and bool(self._rates.headers)
-            steering, judge = self._steering, self.judge_plain
-            heads = "headers" in looks or (steering is not None and steering.looks_at_headers)
+            steering, judge, heads, throws = self._steering, self.judge_plain, "headers" in looks, False
             if steering is not None:
-                judge = partial(steering.judge_plain, judge)
+                judge, throws = partial(steering.judge_plain, judge), steering.throws(peer.id)
+                heads = heads or steering.looks_at_headers
             lane = self._lanes[key] = Lane(
-                self, caller, StencilReader(self._reader).read, judge,
-                memo=not heads and not (steering is not None and steering.splits), limits_bodies=self._limits_bodies,
-                wants_headers=heads or rated or self.recorder.wants_headers,
+                self, caller, StencilReader(self._reader).read, judge, memo=not heads and not throws,
+                limits_bodies=self._limits_bodies, wants_headers=heads or rated or self.recorder.wants_headers,
             )  # fmt: skip
         return lane
 

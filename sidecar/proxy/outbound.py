@@ -163,7 +163,7 @@ class OutboundSide:
             looks = any(steering.looks_at_headers for steering in steered)
             self._lane = Lane(
                 self, caller, reader.read, self._judge_steered if steered else self.judge_plain,
-                memo=not looks and not any(steering.splits for steering in steered),
+                memo=not looks and not any(steering.throws(self._identity) for steering in steered),
                 wants_headers=looks or self.recorder.wants_headers, limits_bodies=False,
             )  # fmt: skip
         return self._lane
@@ -193,13 +193,7 @@ class OutboundSide:
         """The same, where there are routes."""
         judged = self.judge_plain(hop, request)
         steering = self._routes.get(judged[0].name) if judged is not None else None
-        if steering is None:
-            return judged
-        try:
-            course = steering.find_plain(hop)
-        except LookupError:
-            return None
-        return (course.choose(hop), course.permit, None) if course is not None else judged
+        return steering.judge_plain(judged, hop) if judged is not None and steering is not None else judged
 
     def plain_lines(self, upstream: Upstream) -> bytes:
         """The declared host."""

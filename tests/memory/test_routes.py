@@ -263,6 +263,29 @@ async def test_both_meet(stage: Stage) -> None:
     assert b'details="DI,FI fault_injected' in (answer.get("proxy-status") or b"")
 
 
+@BOTH
+@scene(**routes("fault: {status: 503, abort_share: 0.5}"))
+async def test_each_request_throws_once_and_who_is_spared_keeps_the_short_way(stage: Stage, more: bytes) -> None:
+    """The express throws first; nobody throws again, neither whom it leaves to the general way nor who was spared."""
+    one, _ = two(stage)
+    found = await asked(stage, *[get(more=more)] * 400)
+    assert 150 < found.count(503) < 250
+    assert found.count(200) == len(one) == 400 - found.count(503)
+    assert more or stage.web.books.by_express >= len(one) - 1 or not lane.ENABLED
+    assert counted(stage, "mesh_faults_total", "outbound", "orders.http", "route-1", "abort") == found.count(503)
+
+
+@scene(**routes("fault: {status: 503, abort_share: 0.5}"))
+async def test_a_connection_that_is_never_at_hand_makes_no_fault_likelier(stage: Stage) -> None:
+    stage.app(apps.once(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"))
+    for proxy in (stage.web, stage.orders):
+        for upstream in proxy.upstreams:
+            for place in upstream.places.values():
+                place.pool.reuse = lambda max_idle: None  # type: ignore[assignment,method-assign]
+    found = await asked(stage, *[get()] * 300)
+    assert 110 < found.count(503) < 190
+
+
 @scene(**routes("fault: {delay: 60s, delay_share: 1}"))
 async def test_a_caller_that_leaves_during_the_delay_is_noticed(stage: Stage) -> None:
     one, _ = two(stage)
