@@ -11,7 +11,7 @@ import pytest
 from sidecar.errors import FaultInjected
 from sidecar.proxy import lane
 from tests.kit import apps
-from tests.kit.h1_line import Request
+from tests.kit.h1_line import Line, Request
 from tests.kit.h2_line import h2_call
 from tests.kit.h2_wire import headers
 from tests.kit.hops import MALLORY, WEB
@@ -333,6 +333,37 @@ def test_a_call_is_refused_in_its_own_language(status: int, code: bytes) -> None
         assert stage.web.books.hop.flag == "FI"
 
     play()
+
+
+# ---- WebSockets ------------------------------------------------------------------------------------------------------
+
+UPGRADE = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\n"
+SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nServer: x\r\n\r\n"
+
+
+@scene(**routes(
+    f"path: /chat, {TO_NEXT}, request_headers: {{set: {{x-team: shop}}}}, response_headers: {{remove: server}}",
+    "path: /broken, fault: {delay: 1s, delay_share: 1, status: 503, abort_share: 1}",
+))  # fmt: skip
+async def test_a_websocket_is_on_a_route_as_any_request(stage: Stage) -> None:
+    heads: list[Request] = []
+
+    async def chat(line: Line) -> None:
+        heads.append(await line.request_head())
+        await line.say(SWITCHED)
+        await line.say(await line.hear(5))
+
+    stage.app(chat, V2)
+    line = await stage.call()
+    await line.say(get("/chat", UPGRADE))
+    answer = await line.answer()
+    assert (answer.status, answer.get("server"), answer.get("upgrade")) == (101, None, b"websocket")
+    await line.say(b"hello")
+    assert await line.hear(5) == b"hello"
+    assert (heads[0].get("x-team"), heads[0].get("upgrade")) == (b"shop", b"websocket")
+    began = stage.now
+    assert (await stage.ask(get("/broken", UPGRADE))).status == 503
+    assert stage.now - began == pytest.approx(1.0)
 
 
 # ---- retries ---------------------------------------------------------------------------------------------------------
