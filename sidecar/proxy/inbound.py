@@ -121,7 +121,7 @@ class InboundSide:
         self._audit_accepts = audit_accepts
         self._reading = reading
         self._rates = rates
-        self._steering = steering
+        self.steering = steering
         self.only_http = only_http and spec.protocol == "auto"  # raw TCP would get around a rule (semantics S9)
         self.posture = posture_of(spec)  # None for strict
         self._reader = JudgedReader(limits.head_bytes, limits.head_lines)
@@ -229,7 +229,7 @@ class InboundSide:
             if len(self._lanes) >= MAX_LANES:
                 self._lanes.clear()
             rated = self._rates is not None and bool(self._rates.headers)
-            steering, judge, heads, throws = self._steering, self.judge_plain, "headers" in looks, False
+            steering, judge, heads, throws = self.steering, self.judge_plain, "headers" in looks, False
             if steering is not None:
                 judge, throws = partial(steering.judge_plain, judge), steering.throws(peer.id)
                 heads = heads or steering.looks_at_headers
@@ -304,8 +304,8 @@ class InboundSide:
         if self._rates is not None and not hop.attempts:  # what the express has sent already has been through them
             self._rates.check(hop, hop.route, self.app.now)
         plan = Plan(self.app, target.origin_form, headers, route.max_body if route is not None else None)
-        if self._steering is not None and route is not None:
-            self._steering.follow(route, hop, plan)
+        if self.steering is not None and route is not None:
+            self.steering.follow(route, hop, plan)
         return plan
 
     def _authorize(self, hop: Hop, wall: float) -> None:

@@ -115,10 +115,13 @@ class Course:
 class AppRoutes:
     """Those routes of an inbound listener that lead to an application of their own, or have a fault."""
 
-    __slots__ = ("_courses", "_reading", "looks_at_headers")
+    __slots__ = ("_courses", "_reading", "apps", "looks_at_headers")
 
-    def __init__(self, reading: Reading, courses: Mapping[int, Course], *, looks_at_headers: bool) -> None:
+    def __init__(
+        self, reading: Reading, courses: Mapping[int, Course], apps: Mapping[str, Upstream], *, looks_at_headers: bool
+    ) -> None:
         self._reading = reading
+        self.apps = apps  # that they lead to, by address
         self._courses = courses  # by id() of the route, which the listener's configuration keeps
         self.looks_at_headers = looks_at_headers  # to know which route a request is on
 

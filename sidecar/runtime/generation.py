@@ -26,7 +26,7 @@ from sidecar.traffic.marks import Marks
 from sidecar.traffic.retry import RetryRules
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from sidecar.config.schema import Service
     from sidecar.config.schema_inbound import Inbound
@@ -94,10 +94,9 @@ class Maker:
         rates = Rates(service.rates, before.rates if before is not None else None)
         made = Generation(service, RuleSet.compile(service.allow, service.deny), rates, {}, [], [])
         for listener in service.inbound:
-            app = self._app(made, before, listener, listener.app)
-            for address in addresses_of(listener):
-                self._app(made, before, listener, address)
-            made.inbound.append((listener, self._inbound_side(made, listener, app)))
+            addresses = (listener.app, *addresses_of(listener))
+            apps = {str(address): self._app(made, before, listener, address) for address in addresses}
+            made.inbound.append((listener, self._inbound_side(made, listener, apps)))
         for spec in service.outbound:
             self._upstream(made, before, spec)
         for spec in service.outbound:
@@ -113,27 +112,25 @@ class Maker:
         """What stands behind a listener that is gone judges by the rules in force too, while it drains."""
         old = door.side
         if isinstance(old, InboundSide):
-            self._inbound_side(current, old.spec, old.app).take_over(old)
+            apps = old.steering.apps if old.steering is not None else {}
+            self._inbound_side(current, old.spec, {**apps, str(old.spec.app): old.app}).take_over(old)
         elif isinstance(old, OutboundSide):
             only = (_called(current, old.only.name) or old.only) if old.only is not None else None
             self._outbound_side(current, old.name, old.listen, only).take_over(old)
 
     # ---- sides -----------------------------------------------------------------------------------------------------
 
-    def _inbound_side(self, made: Generation, spec: Inbound, app: Upstream) -> InboundSide:
+    def _inbound_side(self, made: Generation, spec: Inbound, apps: Mapping[str, Upstream]) -> InboundSide:
+        """The side of a listener, with the applications that it and its routes lead to, by address."""
         service = made.service
         reading = Reading.of(service, spec)
-        apps = {
-            str(address): made.upstreams[place].upstream
-            for address in addresses_of(spec) if (place := _app_place(spec, address)) in made.upstreams
-        } | {str(spec.app): app}  # fmt: skip
         return InboundSide(
             spec,
             identity=service.identity,
             instance=self._instance,
             rules=made.rules,
             gate=self._gate,
-            app=app,
+            app=apps[str(spec.app)],
             timeouts=service.timeouts,
             limits=service.limits,
             recorder=self._recorder,

@@ -35,7 +35,7 @@ def app_routes(spec: Inbound, reading: Reading, apps: Mapping[str, Upstream], co
     if not acting:
         return None
     courses = {id(route): Course(spec.name, inbound_route(spec, route), apps, DICE, count) for route in acting}
-    return AppRoutes(reading, courses, looks_at_headers=any(route.headers for route in spec.routes))
+    return AppRoutes(reading, courses, apps, looks_at_headers=any(route.headers for route in spec.routes))
 
 
 def addresses_of(spec: Inbound) -> list[Address]:

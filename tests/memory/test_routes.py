@@ -335,6 +335,16 @@ def test_a_call_is_refused_in_its_own_language(status: int, code: bytes) -> None
     play()
 
 
+@scene(**routes("fault: {delay: 2s, delay_share: 1}"))
+async def test_a_calls_deadline_goes_on_counting_while_it_is_held(stage: Stage) -> None:
+    one, _ = two(stage)
+    began = stage.now
+    line = await h2_call(stage, headers(1, [*CALL, (b"grpc-timeout", b"500m")], end=True))
+    answer = await line.answer(1)
+    assert (answer.headers[b"grpc-status"], stage.now - began) == (b"4", pytest.approx(0.5))
+    assert (stage.web.books.hop.flag, one) == ("DI,DT", [])
+
+
 # ---- WebSockets ------------------------------------------------------------------------------------------------------
 
 UPGRADE = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\n"
