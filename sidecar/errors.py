@@ -282,6 +282,17 @@ class RateLimited(HopError):
         self.told = told  # the header fields that tell the caller so
 
 
+class FaultInjected(HopError):
+    """A fault of its route refused it, on purpose."""
+
+    name = "fault_injected"
+    flag = "FI"
+
+    def __init__(self, detail: str = "", status: int = 503) -> None:
+        super().__init__(detail)
+        self.status = status  # of HTTP, as the operator has chosen it
+
+
 # ---- what the upstream did ---------------------------------------------------------------------------------------
 
 

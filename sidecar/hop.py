@@ -67,11 +67,13 @@ class Hop:
     endpoint: str = ""  # "host:port" of the last attempt
     tried: tuple[str, ...] = ()  # what came of each attempt that was not the last word, and why there is no other
     exhausted: bool = False  # it was sent again as often as may be, and failed each time
+    delayed: float = 0.0  # seconds that a fault was meant to hold it; 0 for none
+    drawn: object = None  # what dice have decided before it came to the general way (sidecar.proxy.steering)
     tls: TlsInfo | None = None  # the mesh side of this hop: downstream's inbound, upstream's outbound
     trace_id: str = ""
 
     rule: str = ""  # the rule that decided, empty where none did
-    route: str = ""  # path template of that rule; from configuration, never the raw path
+    route: str = ""  # path template of that rule, outbound the name of the route: never the raw path
     shadow: tuple[ShadowVerdict, ...] = ()
     waived: Waived | None = None  # what a strict listener would have refused it for, where it was let pass
     error: HopError | None = None
@@ -79,13 +81,14 @@ class Hop:
 
     @property
     def flag(self) -> str:
-        """Why the hop failed, in Envoy's letters; `-` where it did not. URX is said beside what the last try met, or
-        alone where that was an answer.
+        """Why the hop failed, in Envoy's letters; `-` where it did not. DI before that where a fault has held it, URX
+        behind where it was sent again as often as may be.
         """
         flag = self.error.flag if self.error is not None else "-"
-        if not self.exhausted:
+        if not (self.delayed or self.exhausted):
             return flag
-        return f"{flag},URX" if self.error is not None else "URX"
+        said = ("DI" if self.delayed else "", "" if flag == "-" else flag, "URX" if self.exhausted else "")
+        return ",".join(filter(None, said))
 
     @property
     def path(self) -> str:

@@ -11,6 +11,7 @@ Path      `{id}` is one non-empty segment, `/**` stands last and means whatever 
           compared with decoded segments; `%2A` and the like write characters that would mean something else here.
 Host      exact, or `*.` for exactly one label; without port.
 Header    exact, prefix or present; judged line by line, never split at commas; an absent header satisfies nothing.
+Query     the same of a parameter, compared decoded. For routes alone: no rule looks at a query.
 """
 
 from __future__ import annotations
@@ -258,6 +259,58 @@ class HeaderPattern:
     def __str__(self) -> str:
         name = self.name.decode("ascii")
         return f"{name} present" if self.kind == "present" else f"{name} {self.kind} {self.value.decode('utf-8')!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class QueryPattern:
+    """What a query parameter must say. Names and values are compared decoded; `+` is a space."""
+
+    name: bytes
+    kind: HeaderKind
+    value: bytes = b""
+
+    @classmethod
+    def parse(cls, name: str, spec: object) -> QueryPattern:
+        """Read what stands after a parameter's name: text, or one of `exact:`, `prefix:`, `present: true`.
+
+        Raises PatternError.
+        """
+        kind, value = "exact", spec
+        if isinstance(spec, Mapping):
+            if len(spec) != 1:
+                raise PatternError(f"parameter {name}: give exactly one of `exact`, `prefix` or `present`")
+            ((kind, value),) = spec.items()
+        if kind == "present":
+            if value is not True:
+                raise PatternError(f"parameter {name}: `present` can only be true; an absent one satisfies nothing")
+            return cls(name.encode(), "present")
+        if kind not in ("exact", "prefix") or not isinstance(value, str):
+            raise PatternError(f"parameter {name}: write text, or one of `exact`, `prefix` or `present`")
+        if kind == "prefix" and not value:
+            raise PatternError(f"parameter {name}: an empty prefix means `present: true`; write that")
+        return cls(name.encode(), "exact" if kind == "exact" else "prefix", value.encode())
+
+    def matches(self, query: bytes) -> bool:
+        """Whether it is there and every one of that name satisfies this."""
+        found = False
+        for part in query.split(b"&"):
+            name, _, value = part.partition(b"=")
+            if _decoded(name) == self.name:
+                if not self._accepts(_decoded(value)):
+                    return False
+                found = True
+        return found
+
+    def _accepts(self, value: bytes) -> bool:
+        return value == self.value if self.kind == "exact" else value.startswith(self.value)
+
+    def __str__(self) -> str:
+        name = self.name.decode()
+        return f"{name} present" if self.kind == "present" else f"{name} {self.kind} {self.value.decode()!r}"
+
+
+def _decoded(text: bytes) -> bytes:
+    return unquote_to_bytes(text.replace(b"+", b" ")) if b"+" in text or b"%" in text else text
 
 
 _NOT_IN_A_PATH: Final = {

@@ -106,8 +106,12 @@ def _from_file(file: Path, called: str, question: dict[str, Any]) -> dict[str, A
     service, asking = choose(config, called, file), config.services.get(str(question["from"]))
     if asking is not None:
         question = {**question, "from": str(asking.identity)}
-    document = _judge(config, service, question)
-    notes = [str(document["note"])] if "note" in document else []
+    from sidecar.policy.steered import steered
+
+    way = steered(config, called, question)
+    document = _judge(config, service, way.question)
+    document["routes"] = [*way.words, *document.get("routes", [])]
+    notes = [note for note in (str(document.get("note") or ""), way.note) if note]
     if asking is not None and all(upstream.to != called for upstream in asking.outbound):
         note = f"{asking.name} declares no upstream {called!r}, so its own sidecar would refuse already"
         notes.append(f"{note}: add `{{to: {called}}}` to its `outbound` ({asking.where})")
@@ -120,6 +124,7 @@ def _judge(config: MeshConfig, service: Service, question: dict[str, Any]) -> di
     from sidecar.policy.explain import explain as explain_hop
     from sidecar.policy.question import BadQuestion, hop_of, unknown_caller
     from sidecar.policy.reasons import reason_of
+    from sidecar.policy.steered import led
     from sidecar.policy.waived import observed
 
     try:
@@ -133,7 +138,8 @@ def _judge(config: MeshConfig, service: Service, question: dict[str, Any]) -> di
     refused = explanation.verdict == "deny"
     notes = (observed(service, hop.listener, now) if refused else "", unknown_caller(hop, config))
     note = "; ".join(filter(None, notes))
-    return explanation.to_json() | {"text": explanation.render()} | ({"note": note} if note else {})
+    told = {"text": explanation.render(), "routes": [words for words in [led(service, hop)] if words]}
+    return explanation.to_json() | told | ({"note": note} if note else {})
 
 
 def _from_sidecar(run_dir: Path | None, called: str, question: dict[str, Any]) -> dict[str, Any]:
@@ -198,6 +204,7 @@ def _show(document: dict[str, Any]) -> None:
     print_facts([("happened", _safe(explained.get("happened"))), ("to do", _safe(explained.get("todo")))])
     if text := document.get("text"):
         click.echo(str(text).rstrip("\n"))
+    print_facts([("route", _safe(words)) for words in document.get("routes") or ()])
     print_facts([("note", str(document.get("note") or ""))])
 
 
@@ -226,6 +233,8 @@ def _show_facts(hop: dict[str, Any]) -> None:
         ("shown", _safe(hop.get("presented"))),
         ("request", _safe(request)),
         ("outcome", f"{hop.get('status') or 'closed'}, {outcome}"),
+        ("route", _safe(hop.get("route")) if not inbound and hop.get("route") != "/**" else ""),
+        ("fault", f"held for {hop['delayed']:g} s on purpose (flag DI)" if hop.get("delayed") else ""),
         *[("tried", _safe(each)) for each in _tried(hop)],
         ("posture", _safe(hop.get("strict"))),
     ])  # fmt: skip

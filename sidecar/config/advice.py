@@ -15,6 +15,7 @@ from sidecar.config.limited import limited
 from sidecar.config.mistakes import Book, nearest
 from sidecar.config.overlap import overlaps
 from sidecar.config.posture import posture_of, show_moment
+from sidecar.config.routed import routes_odd
 from sidecar.config.schema import MeshConfig
 from sidecar.config.schema_inbound import Inbound, Rule
 from sidecar.config.sentences import applies_to, is_http
@@ -41,6 +42,7 @@ def advise(config: MeshConfig, views: Sequence[View], book: Book, now: float | N
             _hosts(view, rule, views, book)
         overlaps(view, book)
         limited(view, book)
+        routes_odd(view, book)
         spoken(view, book)
         missing_files(view, book)
     settings(config, views, book)

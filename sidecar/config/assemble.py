@@ -18,6 +18,7 @@ from sidecar.config.files import Collected
 from sidecar.config.mistakes import Book, meant, nearest
 from sidecar.config.plain import Scope
 from sidecar.config.reader import Draft
+from sidecar.config.routes_filled import fill_routes
 from sidecar.config.schema import Health, MeshConfig, Service
 from sidecar.config.schema_inbound import Inbound, RateLimit, Rule
 from sidecar.config.schema_outbound import EndpointEntry, Outbound, OutboundTimeouts
@@ -137,6 +138,8 @@ def _named_ports(draft: Draft) -> set[int]:
     addresses = [draft.values.get("forward_proxy"), health.values.get("listen") if health else None]
     addresses += [each.values.get("listen") for each in draft.values.get("outbound", [])]
     addresses += [each.get("app") for each in draft.values.get("inbound", [])]
+    routes = [route for each in draft.values.get("inbound", []) for route in each.values.get("routes", [])]
+    addresses += [each.values.get("app") for route in routes for each in (route, *route.values.get("split", []))]
     named = {each.values["port"] for each in draft.values.get("inbound", []) if "port" in each.values}
     return named | {address.port for address in addresses if address is not None}
 
@@ -211,6 +214,7 @@ def _add_outbound(
             book.at(f"{path}.endpoints", "no peer's sidecar listens on a Unix socket", hint)
         filled.setdefault("host", draft.values["to"])
         filled["balance"] = "maglev" if "affinity" in draft.values else "least_loaded"
+        fill_routes(draft.values.get("routes", ()))
         filled["name"] = draft.values["to"]
         if targets.count(draft.values["to"]) > 1 and filled.get("listener"):
             filled["name"] += "." + filled["listener"]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sidecar.config.codes_discovery import FILE_MISSING
+from sidecar.config.codes_routes import ROUTES
 from sidecar.config.codes_time import time_codes
 from sidecar.config.codes_upstreams import UPSTREAMS
 
@@ -490,6 +491,7 @@ CODES: Final[Mapping[str, Code]] = dict((
     *(_code(*each) for each in UPSTREAMS),
     *time_codes(_code),
     _code(*FILE_MISSING),
+    *(_code(*each) for each in ROUTES),
 ))  # fmt: skip
 
 

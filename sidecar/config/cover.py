@@ -118,9 +118,19 @@ def same(one: Rule, other: Rule, listeners: Sequence[Inbound]) -> bool:
 
 def route_covers(wide: Route, narrow: Route) -> bool:
     """Whether every request on the route `narrow` is on `wide` too."""
-    return path_covers(wide.path, narrow.path) and (
-        not wide.methods or (bool(narrow.methods) and set(narrow.methods) <= set(wide.methods))
+    return (
+        path_covers(wide.path, narrow.path)
+        and (not wide.methods or (bool(narrow.methods) and set(narrow.methods) <= set(wide.methods)))
+        and _all(wide.callers, narrow.callers, identity_covers)
+        and _all(wide.hosts, narrow.hosts, host_covers)
+        and header_covers(wide.headers, narrow.headers)
+        and set(wide.query) <= set(narrow.query)
     )
+
+
+def header_covers(wide: Sequence[HeaderPattern], narrow: Sequence[HeaderPattern]) -> bool:
+    """Whether headers that satisfy all of `narrow` satisfy all of `wide`, each by every line of its name."""
+    return all(any(value_covers(ours, theirs) for theirs in narrow) for ours in wide)
 
 
 def _all(wide: Collection[T], narrow: Collection[T], covered: Callable[[T, T], bool]) -> bool:

@@ -32,6 +32,7 @@ from sidecar.config.fields import (
 from sidecar.config.schema import MeshConfig, Service
 from sidecar.config.schema_inbound import Inbound, RateLimit, Route, Rule
 from sidecar.config.schema_outbound import EndpointEntry, Outbound
+from sidecar.config.schema_routes import AppBranch, Branch, OutboundRoute
 
 RESTART: Final = "it is fixed when a sidecar starts: restart it, or take the change back"
 # Who we are, whom we trust, and what is opened once in the life of the process. Keys of the file, then of the service.
@@ -40,9 +41,10 @@ _FIXED: Final = frozenset((
 ))  # fmt: skip
 _NEXT_START: Final = frozenset(("run", "env"))  # of a command that runs already: said, not acted on
 _OF_THE_FILE: Final = ("trust_domain", "ca")  # the rest of it is in its services already
-_ORDERED: Final = (Rule, Route)  # the first that matches decides
+_ORDERED: Final = (Rule, Route, OutboundRoute)  # the first that matches decides
 _NOUNS: Final[dict[type, str]] = {Rule: "rule", Inbound: "listener", Outbound: "upstream", Route: "route",
-                               RateLimit: "limit", EndpointEntry: "endpoint"}  # fmt: skip
+                               RateLimit: "limit", EndpointEntry: "endpoint", OutboundRoute: "route",
+                               Branch: "branch", AppBranch: "branch"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 from certs.spiffe import SpiffeId, TrustDomain
 from sidecar.config.kinds import KINDS, Kind
 from sidecar.config.terms import Address
-from sidecar.patterns import HeaderPattern, HostPattern, IdentityPattern, PathTemplate
+from sidecar.patterns import HeaderPattern, HostPattern, IdentityPattern, PathTemplate, QueryPattern
 
 OFF: Final = "off"
 
@@ -75,9 +75,10 @@ class CommandLine:
 
 @dataclass(frozen=True, slots=True)
 class HeaderTable:
-    """Header names with what each must say."""
+    """Names of headers, or of query parameters, with what each must say."""
 
     some: bool
+    query: bool = False
 
 
 Shape = One | Choice | Maybe | Many | Table | Record | CommandLine | HeaderTable
@@ -173,7 +174,9 @@ def _shape(hint: Any, some: bool) -> Shape:
         (inner,) = (argument for argument in arguments if argument is not type(None))
         return Maybe(_shape(inner, some))
     if origin is tuple:
-        return HeaderTable(some) if arguments[0] is HeaderPattern else Many(_shape(arguments[0], some), some)
+        if arguments[0] in (HeaderPattern, QueryPattern):
+            return HeaderTable(some, query=arguments[0] is QueryPattern)
+        return Many(_shape(arguments[0], some), some)
     if origin is Mapping:
         key = _shape(arguments[0], some)
         assert isinstance(key, One)

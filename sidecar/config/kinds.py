@@ -32,8 +32,10 @@ from sidecar.config.quantities import (
     show_size,
 )
 from sidecar.config.rates import FREQUENCY_SCHEMA, PER_SCHEMA, read_frequency, read_per
+from sidecar.http.changes import changeable, field_text, prefix
 from sidecar.patterns import HostPattern, IdentityPattern, PathTemplate
 
+LONGEST_PAUSE: Final = 60.0  # seconds; sidecar.traffic.faults.LONGEST, and a test holds the two together
 TEXTUAL: Final = ["string", "integer"]  # the JSON types of text: plain digits are text too
 
 
@@ -99,6 +101,13 @@ def _identity(scalar: Scalar, scope: Scope) -> SpiffeId:
         raise BadValue(str(error), "write a service, namespace/service, or a whole spiffe:// identity") from None
 
 
+def _pause(scalar: Scalar, scope: Scope) -> float:
+    seconds = duration("")(scalar, scope)
+    if seconds > LONGEST_PAUSE:
+        raise BadValue(f"{quoted(scalar.text)} is longer than a request is held on purpose", "at most 60s")
+    return seconds
+
+
 def _caller(scalar: Scalar, scope: Scope) -> Any:
     return _mesh(lambda text: IdentityPattern.parse(text, scope.trust_domain, scope.namespace), scalar)
 
@@ -148,6 +157,11 @@ KINDS: Final[Mapping[str, Kind]] = {
     "share": Kind(
         "a number from 0 to 1", read_share, {"type": "number", "minimum": 0, "maximum": 1}, lambda v: f"{v:g}"
     ),
+    "portion": Kind(
+        "a whole number from 0 to 1000000", between(0, 10**6, "a weight"),
+        {"type": "integer", "minimum": 0, "maximum": 10**6},
+    ),
+    "pause": Kind("a duration up to 60s", _pause, DURATION_SCHEMA, show_seconds),
     "seconds": Kind("a duration", duration("write at least 1ms"), DURATION_SCHEMA, show_seconds),
     "delay": Kind("a duration, or 0s", duration(""), DURATION_SCHEMA, show_seconds),
     "moment": Kind("a date or a moment", read_moment, MOMENT_SCHEMA, show_moment),
@@ -178,6 +192,13 @@ KINDS: Final[Mapping[str, Kind]] = {
         _matching(_FIELD_NAME, 64, "use letters, digits and -"),
         _pattern(_FIELD_NAME),
         lambda value: str(value).lower(),
+    ),
+    "changed_header": Kind(
+        "a header that a route may change", lambda scalar, _: _mesh(changeable, scalar), _pattern(_FIELD_NAME)
+    ),
+    "field_text": Kind("what a header field may say", lambda scalar, _: _mesh(field_text, scalar)),
+    "path_prefix": Kind(
+        "a path without placeholders", lambda scalar, _: _mesh(prefix, scalar), {"type": "string", "pattern": "^/"}
     ),
     "environment": _named("a name of an environment variable", _ENVIRONMENT, 256, "use letters, digits and _"),
     "host": Kind("an IP address or a DNS name", host_of),

@@ -14,6 +14,7 @@ from sidecar.config.assemble import Placed, View, is_loopback
 from sidecar.config.balanced import contradictions
 from sidecar.config.mistakes import Book
 from sidecar.config.posture import LONGEST, posture_of, show_moment
+from sidecar.config.routed import apps_of, routed
 from sidecar.config.schema import MeshConfig
 from sidecar.config.schema_inbound import Inbound, Rule
 from sidecar.config.sentences import applies_to, is_http
@@ -41,6 +42,7 @@ def lint(config: MeshConfig, views: Sequence[View], book: Book, now: float | Non
             _rule(view, rule, book)
         for outbound in view.outbound:
             contradictions(view, outbound, book)
+        routed(view, book)
     _access_log(config.defaults.access_log.headers, "defaults.access_log.headers", book)
     _ports(views, book)
 
@@ -230,4 +232,10 @@ def _claims(view: View) -> list[_Claim]:
         path = f"{view.path}.workload_api.listen"
         claims.append(_Claim(service.workload_api.listen, path, f"the Workload API of {name}"))
     apps = (_Claim(each.value.app, f"{each.path}.app", f"the application of {name}", app=True) for each in view.inbound)
-    return [*claims, *apps]
+    branches = (
+        _Claim(branch.app, path, f"the application of {name}", app=True)
+        for each in view.inbound
+        for index, route in enumerate(each.value.routes)
+        for branch, path in apps_of(route, f"{each.path}.routes[{index}]")
+    )
+    return [*claims, *apps, *branches]

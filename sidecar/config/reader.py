@@ -34,7 +34,7 @@ from sidecar.config.mistakes import Book, meant, nearest
 from sidecar.config.plain import BadValue, Scope
 from sidecar.config.schema import MeshConfig, Service
 from sidecar.config.terms import Where
-from sidecar.patterns import HeaderPattern, PatternError
+from sidecar.patterns import HeaderPattern, PatternError, QueryPattern
 
 _NOTHING: Final = object()  # a value that could not be read; its mistake is noted
 
@@ -168,8 +168,8 @@ class _Reader:
                 return self._table(key, inner, node, path, scope)
             case CommandLine():
                 return self._command(node, path, scope)
-            case HeaderTable(some):
-                return self._headers(some, node, path, scope)
+            case HeaderTable(some, query):
+                return self._headers(some, node, path, scope, query=query)
 
     def _one(self, kind: Kind, node: Node, path: str, scope: Scope) -> Any:
         if not isinstance(node, Scalar):
@@ -227,7 +227,9 @@ class _Reader:
             self.book.places[here] = key.where if not isinstance(value, Scalar) else value.where
             name = self._one(kind, key, here, scope)
             result = self.value(inner, value, here, scope)
-            if name is not _NOTHING and result is not _NOTHING:
+            if name is not _NOTHING and name in table:
+                self.book.add(key.where, here, f"{name} is named twice", "letters of a header's name have no case")
+            elif name is not _NOTHING and result is not _NOTHING:
                 table[name] = result
         return table
 
@@ -246,31 +248,35 @@ class _Reader:
             self.book.add(node.where, path, "is empty", "remove the key, or name a program")
         return words or _NOTHING
 
-    def _headers(self, some: bool, node: Node, path: str, scope: Scope) -> Any:
+    def _headers(self, some: bool, node: Node, path: str, scope: Scope, *, query: bool) -> Any:
+        noun = "parameter" if query else "header"
         if not isinstance(node, Entries):
-            self.book.add(node.where, path, _expected("a mapping", node), "header: value")
+            self.book.add(node.where, path, _expected("a mapping", node), f"{noun}: value")
             return _NOTHING
         if some and not node.entries:
             self.book.add(node.where, path, "is empty, and nothing can match that", "remove the key if all are meant")
             return _NOTHING
-        patterns: list[HeaderPattern] = []
+        patterns: list[HeaderPattern | QueryPattern] = []
         for key, value in node.entries:
             here = f"{path}.{key.text[:64]}"
             self.book.places[here] = key.where
-            pattern = self._header(key, value, here, scope)
+            pattern = self._header(key, value, here, scope, query=query)
             if pattern is not None and any(other.name == pattern.name for other in patterns):
-                self.book.add(key.where, here, "this header is named twice", "letters of a header's name have no case")
+                hint = "" if query else "letters of a header's name have no case"
+                self.book.add(key.where, here, f"this {noun} is named twice", hint)
             elif pattern is not None:
                 patterns.append(pattern)
         return tuple(patterns) or _NOTHING
 
-    def _header(self, key: Scalar, value: Node, path: str, scope: Scope) -> HeaderPattern | None:
-        name = self._one(KINDS["header"], key, path, scope)
+    def _header(
+        self, key: Scalar, value: Node, path: str, scope: Scope, *, query: bool
+    ) -> HeaderPattern | QueryPattern | None:
+        name = self._one(KINDS["text" if query else "header"], key, path, scope)
         spec = self._header_spec(value, path, scope)
         if name is _NOTHING or spec is _NOTHING:
             return None
         try:
-            return HeaderPattern.parse(name, spec)
+            return QueryPattern.parse(name, spec) if query else HeaderPattern.parse(name, spec)
         except PatternError as error:
             self.book.add(value.where, path, str(error), "write text, {prefix: text} or {present: true}")
         return None

@@ -96,10 +96,10 @@ def _json(shape: Shape) -> dict[str, Any]:
             return {"type": "object", "propertyNames": _names(key.schema), "additionalProperties": _json(inner)}
         case CommandLine():
             return {"anyOf": [{"type": "string"}, {"type": "array", "items": dict(_TEXT), "minItems": 1}]}
-        case HeaderTable(some):
+        case HeaderTable(some, query):
             return {
                 "type": "object",
-                "propertyNames": _names(KINDS["header"].schema),
+                "propertyNames": _names(KINDS["text" if query else "header"].schema),
                 "additionalProperties": {"anyOf": [dict(_TEXT), _HEADER]},
                 **({"minProperties": 1} if some else {}),
             }
@@ -191,8 +191,8 @@ def _words(shape: Shape) -> str:
             return f"mapping of {key.what} to: {_words(inner)}"
         case CommandLine():
             return "a line, or a list of words"
-        case HeaderTable():
-            return "mapping of header names to what they must say"
+        case HeaderTable(_, query):
+            return f"mapping of {'parameter' if query else 'header'} names to what they must say"
 
 
 def _absent(spec: FieldSpec) -> str:

@@ -8,6 +8,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
 
 from sidecar.config import ports
+from sidecar.config.schema_routes import AppBranch, Fault
 from sidecar.config.terms import (
     Address,
     BindAddress,
@@ -30,7 +31,7 @@ from sidecar.config.terms import (
     Whose,
     described,
 )
-from sidecar.patterns import HeaderPattern, HostPattern, IdentityPattern, PathTemplate
+from sidecar.patterns import HeaderPattern, HostPattern, IdentityPattern, PathTemplate, QueryPattern
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +112,22 @@ class RateLimit:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What requests to some paths of an inbound listener must keep to, beyond being allowed. First match wins."""
+    """What requests to some paths of an inbound listener must keep to, beyond being allowed, and where they go. The
+    first whose every condition holds.
+    """
 
     path: PathTemplate = described("Path template.")
     methods: tuple[Method, ...] = described("HTTP methods; absent means all.", (), yaml="method", some=True)
+    callers: tuple[IdentityPattern, ...] = described(
+        "Who calls, in the words of rules; absent means everybody.", (), yaml="from", some=True
+    )
+    hosts: tuple[HostPattern, ...] = described(
+        "Host asked for: exact, or `*.` for one label; absent means all.", (), yaml="host", some=True
+    )
+    headers: tuple[HeaderPattern, ...] = described(
+        "Headers: `name: value`, `name: {prefix: p}`, `name: {present: true}`.", (), some=True
+    )
+    query: tuple[QueryPattern, ...] = described("Query parameters, in the same words.", (), some=True)
     max_body: Bytes | None = described("Largest request body; over it 413.", None)
     content_types: tuple[MediaType, ...] = described(
         "Accepted media types of a request body; otherwise 415.", (), some=True
@@ -122,6 +135,22 @@ class Route:
     unsafe_encoded_slash: bool = described("Accept %2F inside a segment.", False)
     unsafe_empty_segments: bool = described("Accept `//`.", False)
     unsafe_path_parameters: bool = described("Accept `;` in a segment.", False)
+    app: Endpoint | None = described(
+        "Another application of this machine for these requests, in the words of the listener's `app`.",
+        None,
+        filled="the listener's",
+    )
+    split: tuple[AppBranch, ...] = described(
+        "Several applications by weight, in the place of `app`: `[{app: '127.0.0.1:8081', weight: 5}, …]`.",
+        (),
+        some=True,
+    )
+    fault: Fault | None = described("Failures on purpose, after authorization.", None)
+
+    @property
+    def apps(self) -> tuple[AppBranch, ...]:
+        """Where these requests go, where that is not the listener's application."""
+        return self.split or ((AppBranch(self.app, 1),) if self.app is not None else ())
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from certs.spiffe import SpiffeId
+from sidecar.config.schema_routes import OutboundRoute
 from sidecar.config.schema_sources import EndpointsFrom
 from sidecar.config.terms import (
     By,
@@ -160,6 +161,9 @@ class Outbound:
         "Whether endpoints that fail are left alone for a while: by a breaker of their own where there are fewer than "
         "five, else by comparing them.",
         "on",
+    )
+    routes: tuple[OutboundRoute, ...] = described(
+        "What becomes of some requests: where they go, and what is changed on the way. First match wins.", ()
     )
     unmeshed: Literal["refuse", "passthrough"] = described(
         "`passthrough` sends plaintext to a host outside the mesh.", "refuse"

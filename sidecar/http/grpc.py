@@ -95,6 +95,8 @@ OF_HTTP: Final[dict[int, Status]] = {
     503: Status.UNAVAILABLE,
     504: Status.UNAVAILABLE,
 }
+# What we say ourselves of these: a fault is meant to look as the failure does that it stands for.
+_OF_FAULT: Final = {429: Status.RESOURCE_EXHAUSTED, 504: Status.DEADLINE_EXCEEDED}
 STATUS_FIELD: Final = b"grpc-status"
 TIMEOUT_FIELD: Final = b"grpc-timeout"
 LEAST_SECONDS: Final = 1e-9  # that grpc-timeout can say
@@ -127,10 +129,12 @@ def is_grpc(headers: Headers) -> bool:
 
 def status_of(error: errors.HopError) -> Status:
     """The gRPC status of an error: its own, or that of the nearest kind above it; of a stream that the upstream has
-    reset, what a client would make of that itself.
+    reset, what a client would make of that itself; of a fault, what its HTTP status stands for.
     """
     if isinstance(error, errors.UpstreamReset) and error.code is not None:
         return OF_RESET.get(error.code, Status.INTERNAL)
+    if isinstance(error, errors.FaultInjected):
+        return _OF_FAULT.get(error.status) or OF_HTTP.get(error.status, Status.UNKNOWN)
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 

@@ -44,17 +44,31 @@ class Reading:
         found = canonical_target(target, hop.method, leniency=self._most)
         hop.host, _ = request_host(found, hosts, hop.version)
         hop.segments = found.segments
-        return found, self._route(hop.method, found)
+        return found, self._route(hop, found)
 
-    def _route(self, method: str, target: Target) -> Route | None:
-        found = None
+    def route_of(self, hop: Hop) -> Route | None:
+        """The first route that a hop is on whose target has been read."""
         for route in self._routes:
-            if (not route.methods or method in route.methods) and route.path.matches(target.segments):
-                found = route
-                break
+            known = (not route.methods or hop.method in route.methods) and route.path.matches(hop.segments)
+            if known and _holds(route, hop):
+                return route
+        return None
+
+    def _route(self, hop: Hop, target: Target) -> Route | None:
+        found = self.route_of(hop)
         if not (_leniency(found) if found is not None else self._without_route).covers(target.needs):
             raise AmbiguousPath("this path needs an unsafe_… option of its route, which it does not have")
         return found
+
+
+def _holds(route: Route, hop: Hop) -> bool:
+    """Whether what a route asks beyond path and method is so."""
+    return (
+        (not route.callers or (hop.peer is not None and any(each.matches(hop.peer) for each in route.callers)))
+        and (not route.hosts or any(each.matches(hop.host) for each in route.hosts))
+        and all(each.matches(hop.headers) for each in route.headers)
+        and all(each.matches(hop.target.partition("?")[2].encode("ascii", "replace")) for each in route.query)
+    )
 
 
 def _leniency(route: Route) -> Leniency:

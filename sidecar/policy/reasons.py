@@ -143,6 +143,10 @@ HAPPENED: Final[dict[str, Reason]] = {
         "A web page of another site asked a browser on this machine to send it: {detail}.",
         "Call the service from your application and not from a web page; a local listener is no public site.",
     ),
+    "fault_injected": Reason(
+        "Nothing is broken, this was asked for in the configuration: {detail}.",
+        "Remove `fault` from that route of {listener} when the trial is over; `mesh check` lists all in force.",
+    ),
     "connect_failed": Reason(
         "No connection to {upstream}: {detail}.",
         "See on its side with `mesh status` whether its sidecar runs and listens at {endpoint}; then check the address "

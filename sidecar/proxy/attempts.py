@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from sidecar.proxy.upstream import Upstream
     from sidecar.traffic.deadline import Deadline
     from sidecar.traffic.endpoints import Endpoint
+    from sidecar.traffic.retry import RetryRules
 
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"))  # RFC 9110 section 9.2.2
 LONG: Final = 1.0  # seconds: what took longer and brought nothing is tried again at another endpoint, or not at all
@@ -63,16 +64,19 @@ class Attempts:
     """What was tried for one request."""
 
     __slots__ = (
-        "_began", "_excluded", "_head", "_hop", "_key", "_place", "_port", "_renewals", "_retrying", "_upstream",
-        "max_idle",
+        "_began", "_excluded", "_head", "_hop", "_key", "_place", "_port", "_renewals", "_retrying", "_rules",
+        "_upstream", "max_idle",
         "until",
     )  # fmt: skip
 
-    def __init__(self, port: Port, hop: Hop, head: RequestHead, upstream: Upstream) -> None:
+    def __init__(
+        self, port: Port, hop: Hop, head: RequestHead, upstream: Upstream, rules: RetryRules | None = None
+    ) -> None:
         self._port = port
         self._hop = hop
         self._head = head
         self._upstream = upstream
+        self._rules = rules or upstream.destination.rules.retries  # those of its route, or of the upstream
         self._place: Place | None = None  # of the attempt under way
         self._began = 0.0
         key_of = upstream.key_of
@@ -105,7 +109,7 @@ class Attempts:
         """
         upstream = self._upstream
         tries = self._hop.attempts - self._renewals + more
-        last = tries >= upstream.destination.rules.retries.tries or not upstream.guarded or not self.resendable
+        last = tries >= self._rules.tries or not upstream.guarded or not self.resendable
         return upstream.times.of_try(whole, began, last=last)
 
     def end(self, outcome: Outcome, hint: float | None = None) -> None:
@@ -180,7 +184,7 @@ class Attempts:
         """The same, after an answer that the operator wants to be tried again by its status: that of HTTP or, where the
         answer is nothing else, of gRPC.
         """
-        rules = self._upstream.destination.rules.retries
+        rules = self._rules
         if not (rules.statuses or rules.grpc) or not self._upstream.guarded:
             return None
         what, outcome = f"answered {response.status}", of_status(response.status)
@@ -214,7 +218,7 @@ class Attempts:
         if self._retrying:  # the last one is over, and the next one is judged like any other
             self._leave()
         tries = self._hop.attempts - self._renewals
-        decision = destination.rules.retries.check(
+        decision = self._rules.check(
             kind, tries, self._port.now, self._upstream.dice(), destination.budget, repeatable=self.resendable,
             replayable=replayable, deadline=self.until, hint=hint, elsewhere=elsewhere,
             room=ceiling.count < ceiling.most,

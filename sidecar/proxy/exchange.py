@@ -38,6 +38,8 @@ from sidecar.net.port import NEVER, Expired, PeerGone, WireBroken, WireCut
 from sidecar.net.tls import AlertReceived
 from sidecar.proxy.attempts import Attempts
 from sidecar.proxy.evicting import revoked_upstream
+from sidecar.proxy.injected import suffer
+from sidecar.proxy.respond import delayed
 from sidecar.proxy.streams import StreamEnd
 from sidecar.proxy.tcp import lease_of, tunnel
 from sidecar.proxy.upload import FLUSH_BYTES, REPLAY_BYTES
@@ -69,12 +71,14 @@ class Exchange(Waiting):
         self._caller = caller
         self._way = plan.upstream.way(head)
         self._h2 = self._way == "trunks"
-        self._attempts = Attempts(port, hop, head, plan.upstream)
+        self._attempts = Attempts(port, hop, head, plan.upstream, plan.route.retries if plan.route else None)
         self._road: Pool | Trunks | SocketRoad | None = None  # where the connection of the attempt under way belongs
         self._wrote = False  # whether any byte of the request may have reached the upstream
 
     async def _carry(self, handover: Handover | None) -> bool:
         """The exchange itself; see `run`."""
+        if self._plan.injected is not None:
+            await suffer(self._pause, self._hop, self._plan.injected, self._plan.course)
         connection, response = await self._ask(handover)
         pool = self._road
         assert pool is not None
@@ -169,7 +173,7 @@ class Exchange(Waiting):
         return handover.connection
 
     async def _pause(self, seconds: float) -> None:
-        """Wait before another attempt, for as long as there is somebody to wait for. Raises DownstreamGone."""
+        """Wait before an attempt, for as long as there is somebody to wait for. Raises DownstreamGone."""
         self._watch()
         try:
             await self._port.sleep(seconds)
@@ -390,6 +394,11 @@ class Exchange(Waiting):
             raise UpstreamProtocolViolation(f"response: {error}") from None
         if head.status < 200 or head.status == 204:  # RFC 9110 section 8.6: they have no content, and no length of it
             headers = [field for field in headers if field[0] != b"content-length"]
+        route = self._plan.route
+        if route is not None and (head.status == 101 or head.status >= 200):
+            headers = route.response.apply(headers)
+            if self._hop.delayed:
+                headers.append((b"proxy-status", delayed(self._hop)))
         return headers
 
     # ---- upgrades --------------------------------------------------------------------------------------------------

@@ -86,7 +86,7 @@ class Express:
 
     __slots__ = (
         "_caller", "_connection", "_hop", "_lane", "_owner", "_place", "_pool", "_port", "_side", "_upstream", "_wire",
-        "handover",
+        "drawn", "handover",
     )  # fmt: skip
 
     def __init__(self, owner: HttpConnection, port: Port, wire: Wire, caller: Caller) -> None:
@@ -102,6 +102,7 @@ class Express:
         self._place: Place | None = None  # of the attempt under way
         self._upstream: Upstream | None = None
         self.handover: Handover | None = None  # for the general way
+        self.drawn: object = None  # likewise: what dice have decided of the request that it gets
 
     async def run(self, first: bool) -> Way:
         """Serve requests for as long as they are plain. Never raises but Cancelled."""
@@ -163,7 +164,7 @@ class Express:
             key = (method, request.target, request.host, request.port)
             ticket = lane.tickets.get(key) or lane.judge(hop, request, key)
             if ticket is None or not side.may_go_on(caller, ticket.upstream, port.wall()):
-                return self._general(data[at:])
+                return self._general(data[at:], hop.drawn)
             via = request.via
             tail = ticket.tail if via == ticket.via else lane.direct(ticket, via)
             whom = ticket.upstream
@@ -175,19 +176,19 @@ class Express:
             else:
                 place = whom.pick(port.now, (), key_of(headers_of(data, request)))
             if place is None or tail is None:
-                return self._general(data[at:])
+                return self._general(data[at:], whom)
             pool = place.pool
             connection = pool.reuse(NEVER if request.keyed or method in REPEATABLE else YOUNG)
             if connection is None:
                 whom.undo(place, port.now)
-                return self._general(data[at:])
+                return self._general(data[at:], whom)
             dues = ticket.dues
             if dues is not None:  # the last that can turn it away: what is taken here goes out, and is taken once
                 keys = dues.keys if dues.fixed else dues.keys_of(hop.headers)
                 if dues.levels.take(port.now, keys) is not None:
                     pool.give(connection)
                     whom.undo(place, port.now)
-                    return self._general(data[at:])
+                    return self._general(data[at:], whom)
 
             # ask
             self._connection, self._pool, self._place, self._upstream = connection, pool, place, whom
@@ -214,7 +215,7 @@ class Express:
                     wrote=upstream.sent > already, sent=sent,
                 )  # fmt: skip
                 self._connection = self._place = None
-                return self._general(data[at:])
+                return self._general(data[at:], whom)
 
             # answer
             hop.first_byte = now = port.read_clock()
@@ -261,9 +262,10 @@ class Express:
         if place is not None and self._upstream is not None and hop is not None:
             self._upstream.end(place, Outcome.GOOD, hop.started, hop.first_byte)
 
-    def _general(self, data: bytes) -> Way:
+    def _general(self, data: bytes, drawn: object = None) -> Way:
         """Leave the request that begins here, and all that follows, to the general way."""
         self._hop = None
+        self.drawn = drawn
         self._owner.codec.receive(data)
         return Way.GENERAL
 

@@ -75,7 +75,8 @@ class HttpConnection:
                     if heir is not None:
                         return heir
                 handover, express.handover = express.handover, None
-                if not await self._serve_one(first, handover):
+                drawn, express.drawn = express.drawn, None
+                if not await self._serve_one(first, handover, drawn):
                     return None
                 first = False
         finally:
@@ -162,7 +163,7 @@ class HttpConnection:
 
     # ---- one request -----------------------------------------------------------------------------------------------
 
-    async def _serve_one(self, first: bool, handover: Handover | None) -> bool:
+    async def _serve_one(self, first: bool, handover: Handover | None, drawn: object) -> bool:
         self.idle = True
         port = self._port
         try:
@@ -182,6 +183,7 @@ class HttpConnection:
             side, hop = handover.side, with_head(handover.hop, head)
         else:
             hop = side.open_hop(self._caller, head, port.now)
+        hop.drawn = drawn
         exchange: Exchange | None = None
         try:
             if handover is None:

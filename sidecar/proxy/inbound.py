@@ -11,13 +11,15 @@ What happens to a request, in the order the bytes travel:
 4. Authorization: a Permit, or 403. The answer of no policy is that of no match.
 5. The limits of its route: size and content type.
 6. Rate limits, last of all that may refuse it: whoever is refused for another reason takes nothing from anybody.
-7. Hygiene: hop-by-hop fields go, `mesh-*` and x-forwarded-client-cert go, then ours are set from what the handshake
+7. Its route: to which application, and which fault it meets.
+8. Hygiene: hop-by-hop fields go, `mesh-*` and x-forwarded-client-cert go, then ours are set from what the handshake
    proved.
 """
 
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sidecar.config.posture import posture_of
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
     from sidecar.net.port import Port, Wire
     from sidecar.policy.authz import RuleSet
     from sidecar.policy.reading import Reading
+    from sidecar.proxy.steering import AppRoutes
     from sidecar.proxy.upstream import Upstream
     from sidecar.telemetry.record import Recorder
     from sidecar.traffic.limits import Dues, RateLimits
@@ -100,6 +103,7 @@ class InboundSide:
         reading: Reading,
         only_http: bool = False,
         rates: RateLimits | None = None,
+        steering: AppRoutes | None = None,
     ) -> None:
         self.name = spec.name
         self.spec = spec
@@ -117,6 +121,7 @@ class InboundSide:
         self._audit_accepts = audit_accepts
         self._reading = reading
         self._rates = rates
+        self.steering = steering
         self.only_http = only_http and spec.protocol == "auto"  # raw TCP would get around a rule (semantics S9)
         self.posture = posture_of(spec)  # None for strict
         self._reader = JudgedReader(limits.head_bytes, limits.head_lines)
@@ -224,10 +229,13 @@ class InboundSide:
             if len(self._lanes) >= MAX_LANES:
                 self._lanes.clear()
             rated = self._rates is not None and bool(self._rates.headers)
+            steering, judge, heads, throws = self.steering, self.judge_plain, "headers" in looks, False
+            if steering is not None:
+                judge, throws = partial(steering.judge_plain, judge), steering.throws(peer.id)
+                heads = heads or steering.looks_at_headers
             lane = self._lanes[key] = Lane(
-                self, caller, StencilReader(self._reader).read, memo="headers" not in looks,
-                limits_bodies=self._limits_bodies,
-                wants_headers="headers" in looks or rated or self.recorder.wants_headers,
+                self, caller, StencilReader(self._reader).read, judge, memo=not heads and not throws,
+                limits_bodies=self._limits_bodies, wants_headers=heads or rated or self.recorder.wants_headers,
             )  # fmt: skip
         return lane
 
@@ -295,7 +303,10 @@ class InboundSide:
         headers.append((VIA, b",".join((*via, self._instance))))
         if self._rates is not None and not hop.attempts:  # what the express has sent already has been through them
             self._rates.check(hop, hop.route, self.app.now)
-        return Plan(self.app, target.origin_form, headers, route.max_body if route is not None else None)
+        plan = Plan(self.app, target.origin_form, headers, route.max_body if route is not None else None)
+        if self.steering is not None and route is not None:
+            self.steering.follow(route, hop, plan)
+        return plan
 
     def _authorize(self, hop: Hop, wall: float) -> None:
         if not self._audit_accepts():

@@ -3,12 +3,13 @@
 A lane belongs to one caller at one listener, under one generation of it, and keeps *tickets*: for a request that has
 been permitted, the verdict and all that follows from it and cannot differ the next time: where it goes, the lines that
 we add to its head, where it is counted. A ticket is only ever made of a Permit that nothing clouds: no shadow rule, no
-posture, no limit of a route that looks at the body. Whatever gets none takes the general way, where refusals are made.
+posture, no limit of a route that looks at the body, no route that changes or holds it. Whatever gets none takes the
+general way, where refusals are made.
 
-A verdict may be kept because it depends on nothing else: not on the clock, and on headers only where a rule that can
-apply to this caller looks at one; then each request is judged anew. What does depend on the clock, the rate limits, is
-asked at each request; the ticket knows which they are. A reload makes new sides, and so new lanes. What is
-kept is bounded, and forgotten whole when full.
+A verdict may be kept because it depends on nothing else: not on the clock, and on headers only where a rule or a route
+that can apply to this caller looks at one; then each request is judged anew. So it is where a split throws its dice.
+What does depend on the clock, the rate limits, is asked at each request; the ticket knows which they are. A reload
+makes new sides, and so new lanes. What is kept is bounded, and forgotten whole when full.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from sidecar.hop import Hop, Permit
     from sidecar.http.plain import PlainRequest, Unread
-    from sidecar.proxy.side import Caller, HttpSide
+    from sidecar.proxy.side import Caller, HttpSide, Judged
     from sidecar.proxy.upstream import Upstream
     from sidecar.telemetry.record import Tally
     from sidecar.traffic.limits import Dues
@@ -51,17 +52,18 @@ class Ticket:
 
 
 class Lane:
-    """The plain requests of one caller. What a side has to say about them is in its methods `judge_plain` and
-    `plain_tail`.
+    """The plain requests of one caller. What a side has to say about them is in `judge`, which is its `judge_plain` or
+    one that knows more, and in its method `plain_tail`.
     """
 
-    __slots__ = ("_caller", "_issued", "_memo", "_side", "limits_bodies", "read", "tickets", "wants_headers")
+    __slots__ = ("_caller", "_issued", "_judge", "_memo", "_side", "limits_bodies", "read", "tickets", "wants_headers")
 
     def __init__(
-        self, side: HttpSide, caller: Caller, read: Callable[[bytes, int], PlainRequest | Unread], *, memo: bool,
-        wants_headers: bool, limits_bodies: bool,
+        self, side: HttpSide, caller: Caller, read: Callable[[bytes, int], PlainRequest | Unread],
+        judge: Callable[[Hop, PlainRequest], Judged | None], *, memo: bool, wants_headers: bool, limits_bodies: bool,
     ) -> None:  # fmt: skip
         self.read = read
+        self._judge = judge
         self.tickets: dict[Key, Ticket] = {}  # of requests that came lately
         self.wants_headers = wants_headers  # whether a hop has to carry its headers, to be judged or for the record
         self.limits_bodies = limits_bodies  # whether a route looks at what comes with a body
@@ -72,7 +74,7 @@ class Lane:
 
     def judge(self, hop: Hop, request: PlainRequest, key: Key) -> Ticket | None:
         """A ticket for a hop whose like has not come lately; None where it must take the general way."""
-        found = self._side.judge_plain(hop, request)
+        found = self._judge(hop, request)
         if found is None:
             return None
         upstream, permit, dues = found

@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     from sidecar.http.plain import PlainRequest
     from sidecar.net.pool import Connection
     from sidecar.net.port import Port, Wire
+    from sidecar.proxy.side import Judged
+    from sidecar.proxy.steering import Steering
     from sidecar.proxy.upstream import Upstream
     from sidecar.telemetry.record import Recorder
 
@@ -77,6 +79,7 @@ class OutboundSide:
         instance: str,
         upstreams: Mapping[str, Upstream],
         only: Upstream | None,
+        routes: Mapping[str, Steering],
         timeouts: Timeouts,
         limits: Limits,
         recorder: Recorder,
@@ -92,6 +95,7 @@ class OutboundSide:
         self._identity = identity
         self._instance = instance.encode()
         self._by_host = upstreams
+        self._routes = routes  # by name of the upstream that was asked for
         self.only = only
         self._inner: dict[str, OutboundSide] = {}
         self._lane: Lane | None = None
@@ -155,8 +159,13 @@ class OutboundSide:
             return None
         if self._lane is None:
             reader = StencilReader(OpaqueReader(self.limits.head_bytes, self.limits.head_lines))
-            wants = self.recorder.wants_headers
-            self._lane = Lane(self, caller, reader.read, memo=True, wants_headers=wants, limits_bodies=False)
+            steered = [each for name, each in self._routes.items() if self.only is None or name == self.only.name]
+            looks = any(steering.looks_at_headers for steering in steered)
+            self._lane = Lane(
+                self, caller, reader.read, self._judge_steered if steered else self.judge_plain,
+                memo=not looks and not any(steering.throws(self._identity) for steering in steered),
+                wants_headers=looks or self.recorder.wants_headers, limits_bodies=False,
+            )  # fmt: skip
         return self._lane
 
     def plain_hop(self, caller: Caller, now: float) -> Hop:
@@ -179,6 +188,12 @@ class OutboundSide:
         if upstream.protocol == "tcp":
             return None
         return upstream, _ANY, None
+
+    def _judge_steered(self, hop: Hop, request: PlainRequest) -> Judged | None:
+        """The same, where there are routes."""
+        judged = self.judge_plain(hop, request)
+        steering = self._routes.get(judged[0].name) if judged is not None else None
+        return steering.judge_plain(judged, hop) if judged is not None and steering is not None else judged
 
     def plain_lines(self, upstream: Upstream) -> bytes:
         """The declared host."""
@@ -214,11 +229,29 @@ class OutboundSide:
         via = _via(head.headers)
         if self._instance in via:
             raise LoopDetected(f"the request has been through this sidecar before: {b' '.join(via).decode('latin-1')}")
-        headers: Headers = [(b"host", upstream.host.encode("ascii"))]
-        headers += [field for field in outgoing_headers(head) if field[0] != b"host"]
+        steering, plan = self._routes.get(upstream.name), Plan(upstream, target.origin_form, [])
+        if steering is not None:
+            self._follow(steering, hop, head, plan)
+            upstream = plan.upstream
+        headers = [field for field in outgoing_headers(head) if field[0] != b"host"]
+        if plan.route is not None:
+            headers = plan.route.request.apply(headers)
+        plan.headers = [(b"host", upstream.host.encode("ascii")), *headers]
         if upstream.meshed:
-            headers.append((VIA, b",".join((*via, self._instance))))
-        return Plan(upstream, target.origin_form, headers)
+            plan.headers.append((VIA, b",".join((*via, self._instance))))
+        return plan
+
+    def _follow(self, steering: Steering, hop: Hop, head: RequestHead, plan: Plan) -> None:
+        """Write into the plan what the route says that the request is on, if it is on any. Raises AmbiguousPath."""
+        course, target = steering.find(hop, head.target)
+        if course is None:
+            return
+        plan.route, plan.course = course.route, course.route.name
+        plan.upstream = upstream = course.choose(hop)
+        plan.injected = course.strike(hop)
+        if target is not None:
+            plan.target = course.target(target)
+        hop.route, hop.listener, hop.destination = course.route.name, upstream.name, upstream.identity
 
     def _choose(self, host: str, port: int | None, target: Target) -> Upstream:
         if target.scheme == "https":
@@ -269,7 +302,7 @@ class OutboundSide:
         if found is None:
             found = self._inner[upstream.name] = OutboundSide(
                 name=upstream.name, listen=self.listen, identity=self._identity,
-                instance=self._instance.decode(), upstreams=self._by_host, only=upstream,
+                instance=self._instance.decode(), upstreams=self._by_host, only=upstream, routes=self._routes,
                 timeouts=self.timeouts, limits=self.limits, recorder=self.recorder,
                 tunnels=self.tunnels,
             )  # fmt: skip

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from http import HTTPStatus
+from http.client import responses
 
 from sidecar import errors
 from sidecar.hop import Headers, Hop
@@ -38,6 +38,7 @@ TABLE: dict[type[errors.HopError], tuple[int, str]] = {
     errors.CertificateEnded: (503, "connection_terminated"),
     errors.PolicyDenied: (403, "http_request_denied"),
     errors.RateLimited: (429, "http_request_denied"),
+    errors.FaultInjected: (503, "proxy_internal_response"),
     errors.UndeclaredUpstream: (403, "http_request_denied"),
     errors.CrossSite: (403, "http_request_denied"),
     errors.PeerIdentityMismatch: (503, "tls_certificate_error"),
@@ -80,6 +81,8 @@ def status_of(error: errors.HopError) -> int:
         return 0
     if isinstance(error, errors.UnsupportedFeature) and str(error).startswith("Expect:"):
         return UNSUPPORTED_EXPECTATION
+    if isinstance(error, errors.FaultInjected):
+        return error.status
     return TABLE[type(error)][0]
 
 
@@ -89,7 +92,7 @@ def refusal(hop: Hop, error: errors.HopError, *, show_id: bool, show_why: bool) 
     `show_id`: the caller is a verified peer or our own application. `show_why`: it is our own application, on loopback.
     """
     status = status_of(error)
-    title = HTTPStatus(status).phrase
+    title = responses.get(status, "Fault")  # an operator may give a fault any number
     problem: dict[str, object] = {"title": title, "status": status}
     headers: Headers = [(b"content-type", b"application/problem+json")]
     if show_id:
@@ -115,8 +118,14 @@ def proxy_status(hop: Hop, error: errors.HopError) -> bytes:
     """RFC 9209 section 2: who answered and why, for our own application only."""
     kind = TABLE[type(error)][1]
     rule = getattr(error, "rule", None) or hop.rule
-    details = f"{error.flag} {error.name}" + (f" rule={rule}" if rule else "") + f" decision={hop.decision_id}"
+    flag = hop.flag if hop.delayed else error.flag
+    details = f"{flag} {error.name}" + (f" rule={rule}" if rule else "") + f" decision={hop.decision_id}"
     return f'mesh; error={kind}; details="{_quotable(details)}"'.encode()
+
+
+def delayed(hop: Hop) -> bytes:
+    """Proxy-Status for an answer that a fault has held, for our own application only."""
+    return f'mesh; details="DI fault_injected: held {hop.delayed:g} s on purpose"'.encode()
 
 
 def peer_refused(decision_id: str, status: int) -> bytes:

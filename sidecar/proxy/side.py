@@ -30,7 +30,11 @@ if TYPE_CHECKING:
     from sidecar.proxy.tcp import Tunnels
     from sidecar.proxy.upstream import Upstream
     from sidecar.telemetry.record import Recorder
+    from sidecar.traffic.faults import Injected
     from sidecar.traffic.limits import Dues
+    from sidecar.traffic.routes import Route
+
+Judged = tuple["Upstream", "Permit", "Dues | None"]  # what a plain request comes to
 
 # Of an idle connection, once its listener drains. Who cannot send a request twice takes no connection that has been
 # idle for more than 500 ms (sidecar.net.pool), so after this nobody loses one.
@@ -68,6 +72,9 @@ class Plan:
     target: bytes
     headers: Headers
     max_body: int | None = None
+    route: Route | None = None  # the outbound route that it is on
+    injected: Injected | None = None  # the fault that it meets first
+    course: str = ""  # what the route of that fault is called
     connect: Callable[[Port, Wire, Caller, Hop, bytes], Awaitable[None]] | None = None  # takes the connection over
 
     @property
@@ -121,7 +128,7 @@ class HttpSide(Protocol):
         """Whether what a ticket rests on still stands: the caller's certificate and roots, the road, the record."""
         ...
 
-    def judge_plain(self, hop: Hop, request: PlainRequest) -> tuple[Upstream, Permit, Dues | None] | None:
+    def judge_plain(self, hop: Hop, request: PlainRequest) -> Judged | None:
         """Judge a plain request: whom to ask, by which permit, and which rate limits it comes under. None where it is
         refused, or anything at all is special about it.
         """

@@ -106,7 +106,8 @@ class Upstream:
         self._lists: dict[Hashable, tuple[Declared, ...]] = {}  # what each source of endpoints has said last
         self._leaving: list[Place] = []  # whose endpoints are gone, while something is open to them
         self.places = {endpoint: self._place(endpoint) for endpoint in self.destination.endpoints}
-        self.telling = TELLING if rules is not None else FAILURES  # statuses that are for the general way to pass on
+        # statuses that are for the general way to pass on
+        self.telling = TELLING | rules.retries.statuses if rules is not None else FAILURES
         self.affinity = affinity  # for who looks on
         self.key_of = key_of(affinity)
         self.checks = Checks(self, port, health, on_check) if health is not None else None

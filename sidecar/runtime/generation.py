@@ -20,6 +20,7 @@ from sidecar.proxy.inbound import InboundSide
 from sidecar.proxy.outbound import OutboundSide
 from sidecar.proxy.upstream import Upstream
 from sidecar.runtime.learned import sources_of
+from sidecar.runtime.routing import addresses_of, app_routes, steering
 from sidecar.traffic.ceilings import CeilingRules
 from sidecar.traffic.deadline import DeadlineRules
 from sidecar.traffic.destination import DestinationRules
@@ -29,7 +30,7 @@ from sidecar.traffic.marks import Marks
 from sidecar.traffic.retry import RetryRules
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from sidecar.config.schema import Service
     from sidecar.config.schema_inbound import Inbound
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from sidecar.net.mtls import Gate
     from sidecar.net.reactor import Reactor
     from sidecar.proxy.side import Door
+    from sidecar.proxy.steering import Steering
     from sidecar.proxy.tcp import Tunnels
     from sidecar.telemetry.record import Recorder
 
@@ -106,8 +108,9 @@ class Maker:
         rates = Rates(service.rates, before.rates if before is not None else None)
         made = Generation(service, RuleSet.compile(service.allow, service.deny), rates, {}, [], [])
         for listener in service.inbound:
-            app = self._app(made, before, listener)
-            made.inbound.append((listener, self._inbound_side(made, listener, app)))
+            addresses = (listener.app, *addresses_of(listener))
+            apps = {str(address): self._app(made, before, listener, address) for address in addresses}
+            made.inbound.append((listener, self._inbound_side(made, listener, apps)))
         for spec in service.outbound:
             self._upstream(made, before, spec)
         for spec in service.outbound:
@@ -123,31 +126,35 @@ class Maker:
         """What stands behind a listener that is gone judges by the rules in force too, while it drains."""
         old = door.side
         if isinstance(old, InboundSide):
-            self._inbound_side(current, old.spec, old.app).take_over(old)
+            apps = old.steering.apps if old.steering is not None else {}
+            self._inbound_side(current, old.spec, {**apps, str(old.spec.app): old.app}).take_over(old)
         elif isinstance(old, OutboundSide):
             only = (_called(current, old.only.name) or old.only) if old.only is not None else None
             self._outbound_side(current, old.name, old.listen, only).take_over(old)
 
     # ---- sides -----------------------------------------------------------------------------------------------------
 
-    def _inbound_side(self, made: Generation, spec: Inbound, app: Upstream) -> InboundSide:
+    def _inbound_side(self, made: Generation, spec: Inbound, apps: Mapping[str, Upstream]) -> InboundSide:
+        """The side of a listener, with the applications that it and its routes lead to, by address."""
         service = made.service
+        reading = Reading.of(service, spec)
         return InboundSide(
             spec,
             identity=service.identity,
             instance=self._instance,
             rules=made.rules,
             gate=self._gate,
-            app=app,
+            app=apps[str(spec.app)],
             timeouts=service.timeouts,
             limits=service.limits,
             recorder=self._recorder,
             tunnels=self._tunnels,
             marks=self._marks,
             audit_accepts=self._recorder.audit_accepts,
-            reading=Reading.of(service, spec),
+            reading=reading,
             only_http=needs_http(service, spec),
             rates=made.rates.limits(spec.name),
+            steering=app_routes(spec, reading, apps, self._recorder.split),
         )
 
     def _outbound_side(self, made: Generation, name: str, listen: Address, only: Upstream | None) -> OutboundSide:
@@ -164,22 +171,28 @@ class Maker:
             instance=self._instance,
             upstreams=by_host,
             only=only,
+            routes=self._routes(made),
             timeouts=service.timeouts,
             limits=service.limits,
             recorder=self._recorder,
             tunnels=self._tunnels,
         )
 
+    def _routes(self, made: Generation) -> dict[str, Steering]:
+        called = {name: each.upstream for (kind, name), each in made.upstreams.items() if kind == "upstream"}
+        found = {spec.name: steering(spec, called, self._recorder.split) for spec in made.service.outbound}
+        return {name: each for name, each in found.items() if each is not None}
+
     # ---- upstreams -------------------------------------------------------------------------------------------------
 
-    def _app(self, made: Generation, before: Generation | None, spec: Inbound) -> Upstream:
+    def _app(self, made: Generation, before: Generation | None, spec: Inbound, address: Address) -> Upstream:
         times = made.service.timeouts
         deadlines = DeadlineRules(times.total, None, times.response_head, f"services.{made.service.name}")
         facts = (
-            spec.name, "app", spec.protocol, (Listed(spec.app),), made.service.identity, None, spec.app_http, None,
+            spec.name, "app", spec.protocol, (Listed(address),), made.service.identity, None, spec.app_http, None,
             deadlines,
         )  # fmt: skip
-        return self._declare(made, before, ("app", spec.name), *facts)
+        return self._declare(made, before, _app_place(spec, address), *facts)
 
     def _upstream(self, made: Generation, before: Generation | None, spec: Outbound) -> Upstream:
         gate = self._gate if spec.unmeshed == "refuse" else None
@@ -269,6 +282,10 @@ def _rules(spec: Outbound, service: Service) -> DestinationRules:
         balance=spec.balance, retries=retries, budget_ratio=spec.retries.budget, watch=spec.breaker == "on",
         ceilings=ceilings, zone=service.zone, ramp=spec.slow_start, key=key,
     )  # fmt: skip
+
+
+def _app_place(spec: Inbound, address: Address) -> Place:
+    return "app", spec.name if address == spec.app else f"{spec.name} {address}"
 
 
 def _called(made: Generation, name: str) -> Upstream | None:

@@ -15,6 +15,7 @@ from sidecar.errors import HopError
 from sidecar.policy.explain import explain
 from sidecar.policy.question import check_vouched, hop_of, unknown_caller
 from sidecar.policy.reasons import reason_for, reason_of
+from sidecar.policy.steered import led, steered
 from sidecar.policy.strangers import for_strangers
 from sidecar.policy.waived import observed, reason_of_waived, strict_says
 from sidecar.policy.words import Reason, limits_of
@@ -118,8 +119,9 @@ class Inspector:
         worker = self._worker
         if worker.proxy is None:
             raise MeshError("this sidecar has no policy yet; it is still waiting for its identity")
+        way = steered(worker.config, worker.service.name, query)
         try:
-            hop = hop_of(query, worker.service)
+            hop = hop_of(way.question, worker.service)
             check_vouched(hop, [bundle.trust_domain for bundle in worker.bundles.current])
         except HopError as error:
             return {
@@ -131,7 +133,8 @@ class Inspector:
         explanation = explain(worker.proxy.rules, hop, worker.clock.wall())
         answer = explanation.to_json() | {"text": explanation.render()}
         passes = explanation.verdict == "deny" and observed(worker.service, hop.listener, worker.clock.wall())
-        if notes := [note for note in (passes, unknown_caller(hop, worker.config)) if note]:
+        answer["routes"] = [words for words in (*way.words, led(worker.service, hop)) if words]
+        if notes := [note for note in (passes, unknown_caller(hop, worker.config), way.note) if note]:
             answer["note"] = "; ".join(notes)
         return answer
 

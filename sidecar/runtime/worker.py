@@ -42,9 +42,11 @@ from sidecar.runtime.hygiene import of_this_process
 from sidecar.runtime.inspect import Inspector
 from sidecar.runtime.orders import Orders
 from sidecar.runtime.reload import CannotReload, Reloader
+from sidecar.runtime.routing import addresses_of
 from sidecar.runtime.served import ServedCheck
 from sidecar.telemetry.log import Log
 from sidecar.telemetry.setup import make_recorder, new_instance
+from sidecar.traffic.declared import faults_in
 
 if TYPE_CHECKING:
     from sidecar.config.schema import MeshConfig
@@ -353,8 +355,9 @@ class Worker:
     def _look_for_sockets(self) -> None:
         """Say which Unix sockets are not there yet. The application may come later; until then callers get a 503."""
         for inbound in self.service.inbound:
-            if inbound.app.unix and not Path(inbound.app.path).is_socket():
-                self.log.warning("no socket of the application's yet", listener=inbound.name, app=str(inbound.app))
+            for app in (inbound.app, *addresses_of(inbound)):
+                if app.unix and not Path(app.path).is_socket():
+                    self.log.warning("no socket of the application's yet", listener=inbound.name, app=str(app))
 
     async def _sweep(self, proxy: Proxy, gate: MtlsGate) -> None:
         while True:
@@ -376,6 +379,8 @@ class Worker:
         rules = (*self.service.allow, *self.service.deny)
         self.recorder.metrics.counter("mesh_policy_rules").set(len(rules))
         self.recorder.reads_headers(header.name for rule in rules for header in rule.headers)
+        for where in faults_in(self.service):
+            self.log.warning("faults are injected on purpose", **where)
 
 
 async def _cancel_after(wait: Callable[[], object], scope: trio.CancelScope) -> None:

@@ -50,7 +50,7 @@ class AccessLog:
 
     def wants(self, hop: Hop) -> bool:
         """Whether this hop is to be logged. Rolls the dice of a sample, so ask once."""
-        if self._errors and (outcome.failed(hop) or hop.waived is not None):
+        if self._errors and (outcome.failed(hop) or hop.waived is not None or hop.delayed):
             return True
         return self._all or (self._share > 0.0 and self._dice() < self._share)
 
@@ -97,6 +97,8 @@ class AccessLog:
             "tls.group": tls.group if tls is not None else "",
             "peer.cert_serial": tls.serial if tls is not None else "",
         }
+        if hop.delayed:
+            values["delayed_ms"] = round(hop.delayed * 1e3)
         if len(hop.tried) > 1:
             values["tried"] = list(hop.tried)
         if hop.grpc_status:

@@ -75,6 +75,7 @@ class Decision:
     attempts: int = 0
     tried: tuple[str, ...] = ()
     trace_id: str = ""
+    delayed: float = 0.0  # seconds that a fault held it
 
     @classmethod
     def of_hop(cls, hop: Hop, now: float, wanted_headers: frozenset[bytes]) -> Decision:
@@ -111,6 +112,7 @@ class Decision:
             attempts=hop.attempts,
             tried=hop.tried,
             trace_id=redact.text(hop.trace_id, 64),
+            delayed=hop.delayed,
         )
 
     @classmethod

@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
-from sidecar.errors import RateLimited
+from sidecar.errors import FaultInjected, RateLimited
 from sidecar.hop import Direction, Hop, TlsInfo
 from sidecar.telemetry import outcome
 from sidecar.telemetry.series import (
@@ -42,9 +42,17 @@ LABELS: dict[str, tuple[Literal["closed", "open"], str]] = {
     "direction": ("closed", "`inbound` or `outbound`, seen from the application"),
     "source": ("open", "SPIFFE ID of the caller, verified inbound; `-` where none was proved"),
     "destination": ("open", "SPIFFE ID of the called: ourselves inbound, the declared upstream outbound"),
-    "route": ("open", "path template of the rule that decided, from configuration; `-` where none"),
+    "route": (
+        "open", "path template of the rule that decided, or the name of the outbound route, from configuration; `-` "
+        "where none",
+    ),
+    "to": ("open", "where a split has sent a request: an upstream, or an application's address, from configuration"),
+    "kind": ("closed", "what a fault did: `delay` or `abort`"),
     "status_class": ("closed", "`1xx` to `5xx` as sent downstream; `-` on TCP and where nothing was sent"),
-    "flag": ("closed", "failure flag in Envoy's letters plus PD, ID, SV, TH; `-` for none"),
+    "flag": (
+        "closed", "failure flag in Envoy's letters plus PD, ID, SV, TH; `DI,` before it where a fault held the hop; "
+        "`-` for none",
+    ),
     "rule": ("open", "name of the rule that decided, from configuration; `-` where none did"),
     "error": ("closed", "short name of the error"),
     "effect": ("closed", "`permit` or `deny`: what the shadow rule would have done"),
@@ -185,6 +193,18 @@ DEFINITIONS: tuple[Definition, ...] = (
         "Active health checks of endpoints, by what they found: `passed`; `failed`, `timed_out` and `unreachable`, "
         "which count against an endpoint; `refused` by rules of the peer's sidecar and `skipped`, which do not.",
         ("listener", "result"),
+    ),
+    Definition(
+        "mesh_faults_total",
+        "counter",
+        "Hops that met a fault on purpose.",
+        ("direction", "listener", "route", "kind"),
+    ),
+    Definition(
+        "mesh_split_requests_total",
+        "counter",
+        "Requests on a route with several destinations, by the one that the dice chose.",
+        ("listener", "route", "to"),
     ),
     Definition("mesh_endpoints", "gauge", "Endpoints of an upstream, by state.", ("listener", "state")),
     Definition(
@@ -409,6 +429,9 @@ class Metrics:
             if isinstance(hop.error, RateLimited):
                 limited = (hop.listener, source, hop.error.limit, hop.error.per)
                 self.counter("mesh_rate_limited_total").add(limited, now=hop.ended)
+        for kind, met in (("delay", hop.delayed), ("abort", isinstance(hop.error, FaultInjected))):
+            if met:
+                self.counter("mesh_faults_total").add((hop.direction, hop.listener, hop.route or "-", kind))
         if hop.waived is not None:
             waived = hop.waived
             self.would_refuse[hop.listener] += 1

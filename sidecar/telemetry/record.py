@@ -213,6 +213,7 @@ class Recorder:
             hop.status // 100,
             hop.attempts > 0,
             error.__class__,
+            hop.delayed > 0.0,
         )
         found = self._kinds.get(kind)
         if found is None:
@@ -224,7 +225,7 @@ class Recorder:
             self.metrics.observe_call(hop)
         if error is not None and not hop.endpoint:
             hop.endpoint = error.endpoint
-        if error is not None or hop.shadow or hop.waived is not None:
+        if error is not None or hop.shadow or hop.waived is not None or hop.delayed:
             self.metrics.observe_rare(hop)
             if error is not None and error.midway:
                 self.metrics.counter("mesh_connections_ended_early_total").add((hop.direction, error.midway))
@@ -278,6 +279,9 @@ class Recorder:
             tell(what, upstream=it.upstream, endpoint=it.endpoint, result=it.result, reason=it.why or None)
         except Exception as fault:  # noqa: BLE001 - as in observe
             self._fault("a health check could not be recorded", fault)
+    def split(self, listener: str, route: str, to: str) -> None:
+        """Count a request that a split has sent one way."""
+        self.metrics.counter("mesh_split_requests_total").add((listener, route, to))
 
     def handshake(self, handshake: Handshake) -> str:
         """Take note of a TLS handshake that ended; returns the decision id of a failed one, else "". Never raises."""

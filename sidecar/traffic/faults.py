@@ -50,9 +50,25 @@ class FaultRules:
         if self.status and not 400 <= self.status <= 599:
             raise ValueError(f"a request is refused with a status of 400 to 599, not {self.status}")
 
+    @property
+    def acts(self) -> bool:
+        """Whether it ever meets anybody."""
+        return bool((self.delay and self.delay_share) or (self.status and self.abort_share))
+
+    def __str__(self) -> str:
+        """For people: "0.1 wait 2 s, 0.05 are refused with 503"."""
+        parts = [f"{self.delay_share:.4g} wait {self.delay:g} s"] if self.delay and self.delay_share else []
+        parts += [f"{self.abort_share:.4g} are refused with {self.status}"] if self.status and self.abort_share else []
+        whose = f", of requests by {', '.join(map(str, self.callers))}" if self.callers else ""
+        return f"{' and '.join(parts) or 'nothing'}{whose}"
+
+    def concerns(self, peer: SpiffeId | None) -> bool:
+        """Whether it may meet a request of this caller."""
+        return not self.callers or (peer is not None and any(each.matches(peer) for each in self.callers))
+
     def check(self, peer: SpiffeId | None, dice: Callable[[], float]) -> Injected | None:
         """What this request suffers; None, as a rule."""
-        if self.callers and (peer is None or not any(each.matches(peer) for each in self.callers)):
+        if not self.concerns(peer):
             return None
         delay = self.delay if self.delay_share and dice() < self.delay_share else 0.0
         status = self.status if self.abort_share and dice() < self.abort_share else 0

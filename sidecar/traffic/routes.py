@@ -14,45 +14,18 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import TYPE_CHECKING, Literal
-from urllib.parse import unquote_to_bytes
+from typing import TYPE_CHECKING
 
+from sidecar.http.changes import HeaderChanges, PrefixRewrite
 from sidecar.patterns import PatternError
-from sidecar.traffic.changes import HeaderChanges, PrefixRewrite
 from sidecar.traffic.faults import FaultRules
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sidecar.hop import Hop
-    from sidecar.patterns import HeaderPattern, HostPattern, IdentityPattern, PathTemplate
-
-
-@dataclass(frozen=True, slots=True)
-class QueryPattern:
-    """What a query parameter must say. Names and values are compared decoded; `+` is a space."""
-
-    name: bytes
-    kind: Literal["exact", "prefix", "present"]
-    value: bytes = b""
-
-    def matches(self, query: bytes) -> bool:
-        """Whether it is there and every one of that name satisfies this."""
-        found = False
-        for part in query.split(b"&"):
-            name, _, value = part.partition(b"=")
-            if _decoded(name) == self.name:
-                if not self._accepts(_decoded(value)):
-                    return False
-                found = True
-        return found
-
-    def _accepts(self, value: bytes) -> bool:
-        return value == self.value if self.kind == "exact" else value.startswith(self.value)
-
-
-def _decoded(text: bytes) -> bytes:
-    return unquote_to_bytes(text.replace(b"+", b" ")) if b"+" in text or b"%" in text else text
+    from sidecar.patterns import HeaderPattern, HostPattern, IdentityPattern, PathTemplate, QueryPattern
+    from sidecar.traffic.retry import RetryRules
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +67,7 @@ class Route:
     request: HeaderChanges = field(default_factory=HeaderChanges)
     response: HeaderChanges = field(default_factory=HeaderChanges)
     fault: FaultRules | None = None
+    retries: RetryRules | None = None  # in the place of the destination's own
 
     def matches(self, hop: Hop) -> bool:
         """Whether every condition holds; the cheapest are asked first."""
@@ -125,30 +99,3 @@ class Routes:
             if route.matches(hop):
                 return route
         return None
-
-    def never(self) -> list[tuple[Route, Route]]:
-        """Routes that can never act, each with the earlier one that takes all of theirs: one that has no condition but
-        some that the later has as well. For `mesh check`.
-        """
-        found = []
-        for number, later in enumerate(self.all):
-            earlier = next((each for each in self.all[:number] if _takes_all_of(each, later)), None)
-            if earlier is not None:
-                found.append((later, earlier))
-        return found
-
-
-def _takes_all_of(earlier: Route, later: Route) -> bool:
-    return (
-        (not earlier.methods or (bool(later.methods) and later.methods <= earlier.methods))
-        and _among(later.paths, earlier.paths)
-        and _among(later.hosts, earlier.hosts)
-        and _among(later.callers, earlier.callers)
-        and set(earlier.headers) <= set(later.headers)
-        and set(earlier.query) <= set(later.query)
-    )
-
-
-def _among(theirs: tuple[object, ...], ours: tuple[object, ...]) -> bool:
-    """Whether whatever satisfies one of theirs satisfies one of ours, as far as they are written alike."""
-    return not ours or (bool(theirs) and set(theirs) <= set(ours))

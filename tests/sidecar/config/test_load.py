@@ -61,6 +61,13 @@ services:
             unsafe_encoded_slash: true
             unsafe_empty_segments: true
             unsafe_path_parameters: true
+            from: edge
+            host: orders
+            headers: {x-beta: "1"}
+            query: {version: {prefix: "2"}, debug: {present: true}}
+            app: "127.0.0.1:8081"
+            fault: {delay: 1s, delay_share: 0.5, status: 503, abort_share: 0.25, from: edge}
+          - {path: /**, split: [{app: "127.0.0.1:8081", weight: 5}, {app: "[::1]:8080", weight: 95}]}
       - {name: raw, protocol: tcp, app: "localhost:5432", app_proxy_protocol: v2, proxy_protocol: {from: 10.0.0.7/32}}
     outbound:
       - to: bills
@@ -73,6 +80,19 @@ services:
         retries: {resends: 1, statuses: 503, grpc_statuses: [unavailable], budget: 0.1}
         timeouts: {response_head: 2s, total: 3s, per_try: 1s}
         breaker: off
+        routes:
+          - name: canary
+            path: /v1/a
+            method: GET
+            from: orders
+            headers: {x-beta: "1"}
+            query: {version: 2}
+            split: [{to: old, weight: 0}, {to: bills, weight: 1}]
+            rewrite: {prefix: /v1, to: /}
+            request_headers: {remove: [X-Debug], set: {x-team: shop}, add: {x-from: web}}
+            response_headers: {remove: server}
+            fault: {status: 500, abort_share: 0.1}
+            retries: {resends: 0, statuses: [502, 503]}
       - to: abroad
         listen: unix:/run/abroad.sock
         listen_mode: group
@@ -167,7 +187,7 @@ def test_no_field_of_the_schema_is_forgotten_by_the_reader() -> None:
         if item.name not in {spec.attribute for spec in fields_of(cls)}
     }
     assert hidden == {
-        *{f"{name}.where" for name in ("Service", "Inbound", "Outbound", "Rule", "RateLimit")},
+        *{f"{name}.where" for name in ("Service", "Inbound", "Outbound", "Rule", "RateLimit", "OutboundRoute")},
         "Rule.effect",
         "Outbound.name",
         "Service.name",

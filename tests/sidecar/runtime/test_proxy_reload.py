@@ -246,6 +246,18 @@ async def test_listeners_move_new_ones_first_and_old_ones_drain(mesh: Mesh) -> N
 
 
 @story
+async def test_a_listener_that_goes_keeps_its_routes_while_it_drains(mesh: Mesh) -> None:
+    first = f'app: "127.0.0.1:{mesh.ports.first}"'
+    routed = mesh.text().replace(first, f'{first}, routes: [{{path: /b, app: "127.0.0.1:{mesh.ports.second}"}}]')
+    mesh.reload("orders", routed)
+    line = await mesh.call()
+    assert (await line.get("/b")).endswith(b"second")
+    assert (await line.get("/a")).endswith(b"first")
+    mesh.reload("orders", routed.replace(f"port: {mesh.ports.http_in},", f"port: {mesh.ports.http_in_2},"))
+    assert (await line.get("/b")).endswith(b"second")
+
+
+@story
 async def test_a_port_that_is_taken_changes_nothing_at_all(mesh: Mesh) -> None:
     line = await mesh.call()
     with socket.create_server(("127.0.0.1", mesh.ports.door_2)):

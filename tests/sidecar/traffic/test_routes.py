@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from certs.spiffe import SpiffeId, TrustDomain
 from sidecar.hop import Hop
-from sidecar.patterns import HeaderPattern, HostPattern, IdentityPattern, PathTemplate, PatternError
-from sidecar.traffic.changes import HeaderChanges, PrefixRewrite
+from sidecar.http.changes import HeaderChanges, PrefixRewrite
+from sidecar.patterns import HeaderPattern, HostPattern, IdentityPattern, PathTemplate, PatternError, QueryPattern
 from sidecar.traffic.faults import FaultRules, Injected
-from sidecar.traffic.routes import QueryPattern, Route, Routes, Split
+from sidecar.traffic.routes import Route, Routes, Split
 from tests.kit.traffic import dice
 
 MESH = TrustDomain.parse("mesh.test")
@@ -79,6 +79,20 @@ def test_a_query_parameter_is_compared_decoded_and_each_of_its_name_counts(patte
     assert a_route(query=(pattern,)).matches(a_hop(target=target)) == holds
 
 
+@pytest.mark.parametrize(("spec", "kind", "value"), [
+    ("2", "exact", b"2"), ({"prefix": "be"}, "prefix", b"be"), ({"exact": "ü"}, "exact", "ü".encode()),
+    ({"present": True}, "present", b""),
+])  # fmt: skip
+def test_a_query_parameter_is_written_as_a_header_is(spec, kind, value):
+    assert QueryPattern.parse("v", spec) == QueryPattern(b"v", kind, value)
+
+
+@pytest.mark.parametrize("spec", [{}, {"prefix": ""}, {"present": False}, {"regex": "x"}, {"exact": 2}, 2, None])
+def test_what_says_nothing_of_a_parameter_is_refused(spec):
+    with pytest.raises(PatternError, match="parameter v"):
+        QueryPattern.parse("v", spec)
+
+
 def test_the_first_that_holds_decides_and_none_is_none():
     beta = Route("beta", V2, headers=(HeaderPattern.parse("x-beta", {"present": True}),))
     rest = Route("rest", V1, methods=frozenset(("GET",)))
@@ -86,18 +100,6 @@ def test_the_first_that_holds_decides_and_none_is_none():
     assert routes.find(a_hop(headers=[(b"x-beta", b"")])) is beta
     assert routes.find(a_hop()) is rest
     assert routes.find(a_hop(method="POST")) is None
-
-
-def test_a_route_behind_one_that_takes_everything_of_its_own_is_named():
-    get, get_a, put, everything = (
-        Route("get", V1, methods=frozenset(("GET",))),
-        Route("get a", V1, methods=frozenset(("GET",)), paths=(PathTemplate.parse("/a"),)),
-        Route("put", V1, methods=frozenset(("PUT",))),
-        Route("everything", V1),
-    )
-    assert Routes((get, get_a, put, everything)).never() == [(get_a, get)]
-    assert Routes((everything, get)).never() == [(get, everything)]
-    assert Routes((get_a, get, everything)).never() == []
 
 
 # ---- splits ----------------------------------------------------------------------------------------------------------
@@ -197,6 +199,14 @@ def test_faults_have_a_flag_and_none_is_none():
     throws = cycle([0.0])
     assert FaultRules().check(WEB, lambda: next(throws)) is None
     assert FaultRules(status=500, abort_share=1.0).check(None, lambda: 0.999) == Injected(0.0, 500)
+
+
+def test_a_fault_knows_whom_it_may_meet_and_what_it_does() -> None:
+    rules = FaultRules(delay=2.0, delay_share=0.1, status=503, abort_share=0.05, callers=(caller("web"),))
+    assert (rules.acts, rules.concerns(WEB), rules.concerns(None)) == (True, True, False)
+    assert str(rules) == "0.1 wait 2 s and 0.05 are refused with 503, of requests by web"
+    for idle in (FaultRules(), FaultRules(delay=2.0), FaultRules(abort_share=1.0)):
+        assert (idle.acts, str(idle)) == (False, "nothing")
 
 
 @pytest.mark.parametrize(

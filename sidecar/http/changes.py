@@ -11,10 +11,12 @@ something else to the next reader than to us.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from sidecar.errors import ProtocolViolation
+from sidecar.http.canonical import canonical_target
 from sidecar.http.headers import HOP_BY_HOP, RESERVED
 from sidecar.patterns import PathTemplate, PatternError
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)  # RFC 9110 section 5.6.2
 _KEPT: Final = HOP_BY_HOP | {
     b"host", b"content-length", b"transfer-encoding", b"trailer", b"expect", b"x-forwarded-client-cert",
+    b"grpc-status", b"grpc-message", b"grpc-timeout", b"grpc-encoding", b"sec-websocket-key", b"sec-websocket-accept",
 }  # fmt: skip
 
 
@@ -50,12 +53,24 @@ class PrefixRewrite:
         return self.front + path[at:] or b"/"
 
 
+def prefix(text: str) -> str:
+    """A path that may be cut off or put in front: no placeholders, and one reading alone (decision D4). Raises
+    PatternError.
+    """
+    _plain(text)
+    return text
+
+
 def _plain(text: str) -> PathTemplate:
     template = PathTemplate.parse(text)
     if template.literal is None:
         raise PatternError(f"{text!r}: a prefix to be rewritten has no placeholders")
     if not text.isascii():
         raise PatternError(f"{text!r}: write letters beyond ASCII as %XX here; they are sent as they stand")
+    try:
+        canonical_target(text.encode("ascii"), "GET")
+    except ProtocolViolation as error:
+        raise PatternError(f"{text!r}: {error}, and such requests are refused") from None
     return template
 
 
@@ -71,30 +86,42 @@ class HeaderChanges:
     def parse(cls, remove: Sequence[str], replace: Mapping[str, str], add: Mapping[str, str]) -> HeaderChanges:
         """Read what an operator says. Raises PatternError."""
         return cls(
-            frozenset(_name(each) for each in remove),
-            tuple((_name(name), _value(name, value)) for name, value in replace.items()),
-            tuple((_name(name), _value(name, value)) for name, value in add.items()),
+            frozenset(changeable(each).encode("ascii") for each in remove), tuple(_fields(replace)), tuple(_fields(add))
         )
+
+    def __bool__(self) -> bool:
+        """Whether anything is changed."""
+        return bool(self.remove or self.replace or self.add)
 
     def apply(self, headers: Headers) -> Headers:
         """The fields as they are sent on; the list that came where nothing is to be changed."""
-        if not (self.remove or self.replace or self.add):
+        if not self:
             return headers
         gone = self.remove | {name for name, _ in self.replace}
         return [field for field in headers if field[0] not in gone] + [*self.replace, *self.add]
 
 
-def _name(text: str) -> bytes:
+def changeable(text: str) -> str:
+    """The name of a field that a route may change, lower-case. Raises PatternError."""
     if not _NAME.fullmatch(text):
         raise PatternError(f"{text!r} is not a header name")
-    name = text.lower().encode("ascii")
-    as_read = name.replace(b"_", b"-")  # CGI and its heirs cannot tell them apart (decision D21)
+    name = text.lower()
+    as_read = name.replace("_", "-").encode("ascii")  # CGI and its heirs cannot tell them apart (decision D21)
     if as_read in _KEPT or as_read.startswith(RESERVED):
         raise PatternError(f"{text}: a field of the connection, the framing or the mesh is not for routes to change")
     return name
 
 
-def _value(name: str, text: str) -> bytes:
+def field_text(text: str) -> str:
+    """What a field may say. Raises PatternError."""
     if text != text.strip(" \t") or any((ch < " " and ch != "\t") or ch == "\x7f" for ch in text):
-        raise PatternError(f"header {name}: {text!r} has control characters, or spaces at its ends")
-    return text.encode("utf-8")
+        raise PatternError(f"{text!r} has control characters, or spaces at its ends")
+    return text
+
+
+def _fields(given: Mapping[str, str]) -> Iterator[tuple[bytes, bytes]]:
+    for name, text in given.items():
+        try:
+            yield changeable(name).encode("ascii"), field_text(text).encode("utf-8")
+        except PatternError as error:
+            raise PatternError(f"header {name}: {error}") from None
