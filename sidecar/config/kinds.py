@@ -24,6 +24,7 @@ from sidecar.config.quantities import (
     show_size,
 )
 from sidecar.config.rates import FREQUENCY_SCHEMA, PER_SCHEMA, read_frequency, read_per
+from sidecar.config.redis_url import REDIS_SCHEMA, read_redis
 from sidecar.patterns import HostPattern, IdentityPattern, PathTemplate
 
 TEXTUAL: Final = ["string", "integer"]  # the JSON types of text: plain digits are text too
@@ -143,7 +144,8 @@ KINDS: Final[Mapping[str, Kind]] = {
         show_size,
     ),
     "frequency": Kind("how often, like 100/s", read_frequency, FREQUENCY_SCHEMA),
-    "per": Kind("`listener`, `caller`, `endpoint`, or `header` and its name", read_per, PER_SCHEMA),
+    "per": Kind("`listener`, `caller`, `endpoint`, or `header` or `claim` and its name", read_per, PER_SCHEMA),
+    "redis": Kind("a Redis, like redis://HOST:6379", read_redis, REDIS_SCHEMA),
     "label": _named("a name", _LABEL, 64, "use letters, digits, . _ and -"),
     "service": _named("a service name", _SERVICE, 63, "use lower-case letters, digits, _ and -"),
     "namespace": _named("a namespace", _LABEL, 63, "use letters, digits, . _ and -"),

@@ -18,6 +18,7 @@ What happens to a request, in the order the bytes travel:
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sidecar.config.posture import posture_of
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from sidecar.net.port import Port, Wire
     from sidecar.policy.authz import RuleSet
     from sidecar.policy.reading import Reading
+    from sidecar.proxy.holding import Holding
     from sidecar.proxy.upstream import Upstream
     from sidecar.telemetry.record import Recorder
     from sidecar.traffic.limits import Dues, RateLimits
@@ -71,6 +73,7 @@ if TYPE_CHECKING:
 
 VIA = b"mesh-via"  # instance ids of the sidecars that a request has passed, oldest first (decision D21)
 MAX_VIA = 32
+INFORMATIONAL = 200  # below it
 FAILED, UNAVAILABLE = 500, (b"grpc-status", b"14")  # answers after which somebody may want to try again
 PLAINTEXT = "the caller speaks no TLS, so it has proved no identity"
 # Upgrades that are never passed: inside them more requests would travel, which nobody could judge.
@@ -100,6 +103,7 @@ class InboundSide:
         reading: Reading,
         only_http: bool = False,
         rates: RateLimits | None = None,
+        holding: Holding | None = None,
     ) -> None:
         self.name = spec.name
         self.spec = spec
@@ -117,6 +121,7 @@ class InboundSide:
         self._audit_accepts = audit_accepts
         self._reading = reading
         self._rates = rates
+        self._holding = holding  # there where rates are
         self.only_http = only_http and spec.protocol == "auto"  # raw TCP would get around a rule (semantics S9)
         self.posture = posture_of(spec)  # None for strict
         self._reader = JudgedReader(limits.head_bytes, limits.head_lines)
@@ -124,6 +129,11 @@ class InboundSide:
         self._limits_bodies = any(route.max_body is not None or route.content_types for route in spec.routes)
         permissive = self.posture is not None and self.posture.kind == "permissive"
         self._strangers = for_strangers(rules, identity.trust_domain) if permissive else rules
+
+    @property
+    def rates(self) -> RateLimits | None:
+        """The rate limits of this listener."""
+        return self._rates
 
     @property
     def draining(self) -> bool:
@@ -257,7 +267,8 @@ class InboundSide:
         verdict = self._rules.check(hop, 0.0)
         if isinstance(verdict, Deny) or verdict.shadow:
             return None
-        return self.app, verdict, self._rates.dues(hop, verdict.route) if self._rates is not None else None
+        dues = self._rates.dues(hop, verdict.route) if self._rates is not None else None
+        return (self.app, verdict, dues) if dues is None or dues.plain else None
 
     def plain_lines(self, upstream: Upstream) -> bytes:
         """None: what the application is told stands at the end."""
@@ -293,9 +304,15 @@ class InboundSide:
         if peer is not None:
             headers.append((XFCC, self._client_cert(peer, head.headers)))
         headers.append((VIA, b",".join((*via, self._instance))))
+        plan = Plan(self.app, target.origin_form, headers, route.max_body if route is not None else None)
         if self._rates is not None and not hop.attempts:  # what the express has sent already has been through them
-            self._rates.check(hop, hop.route, self.app.now)
-        return Plan(self.app, target.origin_form, headers, route.max_body if route is not None else None)
+            dues = self._rates.dues(hop, hop.route)
+            if dues is not None and dues.held:
+                assert self._holding is not None
+                plan.hold = partial(self._holding.hold, hop=hop, dues=dues)
+            elif dues is not None:
+                dues.take(self.app.now, hop.headers)
+        return plan
 
     def _authorize(self, hop: Hop, wall: float) -> None:
         if not self._audit_accepts():
@@ -325,6 +342,8 @@ class InboundSide:
         failed = head.status >= FAILED or UNAVAILABLE in headers
         if failed and hop.peer is not None and self._marks.marks(trace_of(hop.headers), hop.started):
             headers.append(RETRIED)
+        if hop.held is not None and head.status >= INFORMATIONAL:
+            headers += hop.held.told
         return headers
 
     def response_trailers(self, hop: Hop, trailers: Headers, upstream: Upstream) -> Headers:
@@ -349,8 +368,9 @@ class InboundSide:
         try:
             self._check_detected(hop)
             self._authorize(hop, port.wall())
-            if self._rates is not None:
-                self._rates.check(hop, hop.route, port.now)
+            if self._rates is not None and (dues := self._rates.dues(hop, hop.route)) is not None:
+                assert self._holding is not None
+                await self._holding.hold(port, wire, hop, dues)
             hop.attempts = 1
             connection = await self.app.connect_raw()
             hop.endpoint = connection.endpoint

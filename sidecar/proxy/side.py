@@ -69,6 +69,7 @@ class Plan:
     headers: Headers
     max_body: int | None = None
     connect: Callable[[Port, Wire, Caller, Hop, bytes], Awaitable[None]] | None = None  # takes the connection over
+    hold: Callable[[Port, Wire], Awaitable[None]] | None = None  # waited for first; raises HopError
 
     @property
     def lasts(self) -> bool:

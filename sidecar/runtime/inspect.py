@@ -81,6 +81,15 @@ class Inspector:
             "service": self._worker.service.name, "endpoints": proxy.endpoints() if proxy is not None else []
         }
 
+    def limits(self) -> dict[str, Any]:
+        """How the rate limits stand."""
+        worker = self._worker
+        return {
+            "service": worker.service.name,
+            "limits": worker.proxy.limits() if worker.proxy is not None else [],
+            "redis": worker.answers.to_json() if worker.answers is not None else None,
+        }
+
     def decision(self, decision_id: str) -> dict[str, Any] | None:
         """One decision, with what happened, what to do, and, where policy decided, why."""
         worker = self._worker
@@ -129,6 +138,8 @@ class Inspector:
             }
         explanation = explain(worker.proxy.rules, hop, worker.clock.wall())
         answer = explanation.to_json() | {"text": explanation.render()}
+        if explanation.verdict != "deny":
+            answer["limits"] = worker.proxy.limits_of(hop, explanation.route)
         passes = explanation.verdict == "deny" and observed(worker.service, hop.listener, worker.clock.wall())
         if notes := [note for note in (passes, unknown_caller(hop, worker.config)) if note]:
             answer["note"] = "; ".join(notes)
