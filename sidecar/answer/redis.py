@@ -29,7 +29,7 @@ from sidecar.net.stay import stay
 from sidecar.traffic.shared import MICRO, SCRIPT, Answered, Away
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from sidecar.config.schema_redis import Redis
     from sidecar.net.clock import Clock
@@ -105,7 +105,7 @@ class RedisAnswers:
     def use(self, spec: Redis | None) -> None:
         """From now on it is this one; None for none. May be called before `run`."""
         if spec != self._spec:
-            self._spec = spec
+            self._spec, self.up = spec, False
             self._changed.set()
             self._scope.cancel()
 
@@ -265,21 +265,22 @@ async def _evaluate(client: Any, batch: Sequence[_Waiting]) -> Sequence[Any]:
 
 
 async def _pipeline(client: Any, batch: Sequence[_Waiting]) -> Sequence[Any]:
-    if len(batch) == 1:
+    if len(batch) == 1:  # the usual case, at half the price
         question = batch[0].question
-        try:
-            return [await client.evalsha(SHA, question.keys, question.arguments)]
-        except _errors() as error:
-            return [error]
+        return [await _said(client.evalsha(SHA, question.keys, question.arguments))]
     async with client.pipeline(transaction=False, raise_on_error=False) as pipe:
         asked = [pipe.evalsha(SHA, each.question.keys, each.question.arguments) for each in batch]
-    return [await each for each in asked]
+    return [await _said(each) for each in asked]
 
 
-def _errors() -> type[Exception]:
+async def _said(command: Awaitable[Any]) -> Any:
+    """What Redis answers; an error that it tells of this command is an answer too."""
     from coredis.exceptions import ResponseError
 
-    return ResponseError
+    try:
+        return await command
+    except ResponseError as error:
+        return error
 
 
 def _read(said: object, keys: int) -> Answered:
