@@ -14,6 +14,7 @@ from sidecar.traffic.shared import Answered, Away, Question
 from tests.kit import apps
 from tests.kit.h1_line import Line
 from tests.kit.h2_line import h2_call
+from tests.kit.h2_wire import headers
 from tests.kit.hops import MALLORY, WEB
 from tests.kit.play import Stage, scene
 from tests.memory.test_rate_limits import CALL, GET, asked, get, rates
@@ -42,12 +43,12 @@ async def test_who_is_over_its_limit_waits_for_its_turn_and_nobody_else_does(sta
     for _ in range(3):
         status, took = await timed(web)
         assert status == 200
-        assert 0.5 <= took <= 0.65
+        assert 0.49 <= took <= 0.65
     assert (await timed(other))[1] < 0.1
     hop = stage.orders.books.hops[2]
     assert hop.held is not None
     assert (hop.held.limit, hop.flag) == ("turns", "TH")
-    assert 0.5 <= hop.held.delayed <= 0.65
+    assert 0.49 <= hop.held.delayed <= 0.65
     assert stage.orders.books.decisions.find(hop.decision_id) is None  # that it went well is no decision
     (row,) = stage.orders.limits()
     assert (row["limit"], row["delayed"], row["refused"], row["waiting"]) == ("turns", 3, 0, 0)
@@ -109,12 +110,12 @@ async def test_one_that_waits_has_nothing_of_what_serves_it_and_a_drain_lets_it_
 @scene(orders=rates(LINE))
 async def test_a_call_whose_deadline_comes_before_its_turn_is_refused_at_once(stage: Stage) -> None:
     stage.app(apps.always(apps.OK))
-    line = await stage.peer(h2=True)
     assert await asked(await stage.peer(), GET, GET) == [200, 200]
     began = stage.now
-    answer = await h2_call(line, [*CALL, (b"grpc-timeout", b"100m")])
-    assert dict(answer.headers)[b"grpc-status"] == b"8"
-    assert dict(answer.headers)[b"grpc-retry-pushback-ms"]
+    web = await h2_call(stage, headers(1, [*CALL, (b"grpc-timeout", b"100m")]))
+    told: dict[bytes, bytes] = dict((await web.answer(1)).headers)
+    assert told[b"grpc-status"] == b"8"
+    assert 300 < int(told[b"grpc-retry-pushback-ms"]) < 600
     assert stage.now - began < 0.3
 
 
@@ -153,8 +154,8 @@ async def test_each_claim_has_its_own_and_all_broken_tokens_share_one(stage: Sta
     peer = await stage.peer()
     ann, ben = (get(more=prefix + TOKEN % each) for each in (ANN, BEN))
     assert await asked(peer, ann, ann, ann, ben, ben, ben) == [200, 200, 429, 200, 200, 429]
-    broken = [get(more=prefix + more) for more in (b"", b"Authorization: Bearer x.y.z\r\n", b"Authorization: Basic eA==\r\n")]
-    assert await asked(peer, *broken) == [200, 200, 429]
+    broken = (b"", b"Authorization: Bearer x.y.z\r\n", b"Authorization: Basic eA==\r\n")
+    assert await asked(peer, *[get(more=prefix + each) for each in broken]) == [200, 200, 429]
     assert "ann" not in str([hop.error for hop in stage.orders.books.hops])
     assert "ann" not in str(stage.orders.limits())
 
