@@ -237,9 +237,17 @@ def _show_facts(hop: dict[str, Any]) -> None:
         ("shown", _safe(hop.get("presented"))),
         ("request", _safe(request)),
         ("outcome", f"{hop.get('status') or 'closed'}, {outcome}"),
+        ("limits", _safe("; ".join(_held(hop)))),
         *[("tried", _safe(each)) for each in _tried(hop)],
         ("posture", _safe(hop.get("strict"))),
     ])  # fmt: skip
+
+
+def _held(hop: dict[str, Any]) -> list[str]:
+    """What rate limits did to it, beyond letting it in or refusing it."""
+    delayed = f"waited {hop['delayed']:g} s for its turn at limit {hop.get('limit')}" if hop.get("delayed") else ""
+    alone = f"a shared limit was held by this sidecar alone: {hop['alone']}" if hop.get("alone") else ""
+    return [each for each in (delayed, alone) if each]
 
 
 def _tried(hop: dict[str, Any]) -> list[str]:
