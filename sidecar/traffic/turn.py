@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sidecar.traffic.gcra import Refused
-from sidecar.traffic.throttle import Stage
+from sidecar.traffic.throttle import FREE, Ruling, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,19 +74,23 @@ def turn_of(dues: Dues, now: float, keys: Sequence[str]) -> Turn:
         raise dues.error(now, refused)
     taken: list[tuple[Limit, str]] = []
     for limit, key in zip(dues.limits, keys, strict=True):
-        if limit.throttle is None:
-            limit.rate.take(now, key)
-        else:
-            ruling = limit.throttle.check(now, key)
-            if ruling.stage in (Stage.REFUSED, Stage.BLOCKED):
-                turn.leave()
-                for other, its in taken:
-                    other.rate.give_back(its)
-                raise dues.error(now, Refused(limit.rate, key, ruling.wait))
-            if ruling.stage == Stage.DELAYED:
-                turn.join(limit, key, ruling.wait)
+        ruling = limit.throttle.check(now, key) if limit.throttle is not None else _taken(limit.rate.take(now, key))
+        if ruling.stage >= Stage.REFUSED:
+            turn.leave()
+            for other, its in taken:
+                other.rate.give_back(its)
+            raise dues.error(now, Refused(limit.rate, key, ruling.wait))
+        if ruling.stage == Stage.DELAYED:
+            turn.join(limit, key, ruling.wait)
         taken.append((limit, key))
     return turn
+
+
+def _taken(wait: float) -> Ruling:
+    """What a limit that only refuses has said. It may still refuse here: who shares one allowance with all who are new
+    (sidecar.traffic.gcra) is not seen by `_refused`.
+    """
+    return Ruling(Stage.REFUSED, wait) if wait > 0.0 else FREE
 
 
 def _refused(dues: Dues, now: float, keys: Sequence[str]) -> Refused | None:

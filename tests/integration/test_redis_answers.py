@@ -381,7 +381,7 @@ def test_another_configuration_is_another_connection(redis: RedisServer, tmp_pat
         played(spec_of(redis.port), story)
 
 
-# ---- the script, beside the rate that it says once more ---------------------------------------------------------------
+# ---- the script, beside the rate that it says once more --------------------------------------------------------------
 
 TIMED = SCRIPT.replace("redis.call('TIME')", "{ARGV[#ARGV - 1], ARGV[#ARGV]}")
 STEPS = st.lists(st.tuples(st.integers(0, 700_000), st.sampled_from("ab")), min_size=1, max_size=40)

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,7 @@ class Pair(Fleet):
         return int(curl("-i", f"http://127.0.0.1:{getattr(self.ports, door)}/").text.split()[1])
 
 
+@contextmanager
 def pair_of(folder: Path, redis: RedisServer, limit: str, burst: int) -> Iterator[Pair]:
     pair = Pair(folder, redis.port, limit, burst)
     with echo_app(folder, pair.ports.app), pair:
@@ -129,7 +131,7 @@ class Load:
 
 
 def test_one_allowance_for_both(tmp_path: Path, redis: RedisServer) -> None:
-    for pair in pair_of(tmp_path, redis, "10/h", 10):
+    with pair_of(tmp_path, redis, "10/h", 10) as pair:
         doors = ["web", "twin"] * 10
         assert Counter(pair.status(door) for door in doors) == {200: 10, 429: 10}
         found = pair.limits("app")
@@ -152,7 +154,7 @@ def test_redis_is_killed_and_comes_back_under_load_and_no_request_fails_and_no_l
     tmp_path: Path, redis: RedisServer
 ) -> None:
     rate, burst, seconds = 40, 20, 2.5
-    for pair in pair_of(tmp_path, redis, f"{rate}/s", burst):
+    with pair_of(tmp_path, redis, f"{rate}/s", burst) as pair:
         loads = [Load(port) for port in (pair.ports.web, pair.ports.twin) * 2]
         time.sleep(1.0)
         marks = [time.monotonic()]
@@ -176,7 +178,7 @@ def test_redis_is_killed_and_comes_back_under_load_and_no_request_fails_and_no_l
         together, alone, _, again = passed
         assert 0.7 * rate * spans[0] <= together <= rate * spans[0] + burst
         assert alone <= 2 * (rate * spans[1] + burst)  # each by itself, and never more than that
-        assert 0.7 * rate * spans[3] <= again <= rate * spans[3] + 3 * burst  # what each had let in alone, it knew alone
+        assert 0.7 * rate * spans[3] <= again <= rate * spans[3] + 3 * burst  # what each let in alone, it knew alone
         metrics = pair["app"].metrics()
         assert metrics.total("mesh_ratelimit_redis_fallbacks_total") > 0
         assert metrics.total("mesh_ratelimit_redis_up") == 1

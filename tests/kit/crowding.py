@@ -133,7 +133,7 @@ def draw(greedy: Waits, other: Waits, seconds: int) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">',
         f"<style>{style}</style>",
-        '<text class="title" x="12" y="24">One caller asks in more and more connections: 2 at first, 120 in the end</text>',
+        '<text class="title" x="12" y="24">One caller asks in more and more connections: 2, and 120 in the end</text>',
         '<text x="12" y="44">over: delay, 40/s per caller, delay: 2s, strikes: 200, block: 10s; two real sidecars'
         " and a third for the other caller</text>",
         *_panel("its median, ms (dashed: share refused, %)", LEFT, 2500.0, seconds, [("one", medians)]),
