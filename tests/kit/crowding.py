@@ -32,7 +32,7 @@ services:
     access_log: {{mode: all, path: {folder}/app.access}}
     health: {{listen: "127.0.0.1:{p.app_health}"}}
 """
-BREATH = 0.1  # seconds that the greedy one takes after each refusal: a loop that takes none measures this machine
+BREATH = 0.5  # seconds that the greedy one takes after each refusal: a loop that takes none measures this machine
 
 
 class Crowd(Fleet):
