@@ -178,6 +178,13 @@ class Express:
                     pool.give(connection)
                     whom.end(place, Outcome.NEUTRAL, port.now, port.now)
                     return self._general(data[at:])
+                if dues.shared:
+                    self._connection, self._pool, self._place, self._upstream = connection, pool, place, whom
+                    if not await side.let_in(port, wire, dues, list(keys)):
+                        pool.give(connection)
+                        whom.end(place, Outcome.NEUTRAL, port.now, port.now)
+                        self._connection = self._place = None
+                        return self._general(data[at:])
 
             # ask
             self._connection, self._pool, self._place, self._upstream = connection, pool, place, whom

@@ -52,11 +52,14 @@ NOBODY_TO_ASK: Final[Asker] = _NobodyToAsk()
 class Holding:
     """How requests are held in one generation of a service."""
 
-    def __init__(self, asker: Asker, names: Names | None, metrics: Metrics, *, refuses: bool) -> None:
+    def __init__(
+        self, asker: Asker, names: Names | None, metrics: Metrics, *, refuses: bool = False, logs_each: bool = False
+    ) -> None:
         self._asker = asker
         self._names = names  # None where no limit is shared
         self._metrics = metrics
         self._refuses = refuses  # while Redis is away
+        self._logs_each = logs_each  # request, also one that goes well
 
     async def hold(self, port: Port, wire: Wire, hop: Hop, dues: Dues) -> None:
         """Let a request in at all its limits, now or later. Raises RateLimited, LimiterAway, DownstreamGone."""
@@ -81,6 +84,31 @@ class Holding:
         held.told = dues.told(port.now, keys)
         if held.delayed or held.alone or held.told:
             hop.held = held
+
+    async def let_in(self, port: Port, wire: Wire, dues: Dues, keys: Sequence[str]) -> bool:
+        """Whether all sidecars together let a plain request in, that this one has, or nobody can say. Where not, it has
+        taken nothing. Raises DownstreamGone.
+
+        What cannot be said on the express (a refusal; in a log of each request, that nobody else was asked) is left to
+        the general way, which finds it known here: a refused key is over the limit here as well.
+        """
+        assert self._names is not None
+        try:
+            answer = await self._asker.ask(port, wire, self._names.question(dues, keys))
+        except BaseException as error:
+            dues.levels.give_back(keys)
+            if isinstance(error, PeerGone):
+                raise DownstreamGone from None
+            raise
+        if isinstance(answer, Away):
+            fits = not self._refuses and not self._logs_each
+        else:
+            fits = answer.fits
+        if not fits:
+            dues.levels.give_back(keys)
+        if isinstance(answer, Answered):
+            settle(dues, port.now, keys, answer)
+        return fits
 
     async def _ask(
         self, port: Port, wire: Wire, turn: Turn, dues: Dues, keys: Sequence[str], held: Held

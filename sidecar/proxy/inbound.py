@@ -268,7 +268,12 @@ class InboundSide:
         if isinstance(verdict, Deny) or verdict.shadow:
             return None
         dues = self._rates.dues(hop, verdict.route) if self._rates is not None else None
-        return (self.app, verdict, dues) if dues is None or dues.plain else None
+        return (self.app, verdict, dues) if dues is None or not dues.tells else None
+
+    async def let_in(self, port: Port, wire: Wire, dues: Dues, keys: Sequence[str]) -> bool:
+        """Whether all sidecars together let a plain request in."""
+        assert self._holding is not None
+        return await self._holding.let_in(port, wire, dues, keys)
 
     def plain_lines(self, upstream: Upstream) -> bytes:
         """None: what the application is told stands at the end."""

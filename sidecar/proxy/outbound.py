@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from sidecar.net.port import Port, Wire
     from sidecar.proxy.upstream import Upstream
     from sidecar.telemetry.record import Recorder
+    from sidecar.traffic.limits import Dues
 
 DECISION = b"mesh-decision-id"
 _DECISION_ID = re.compile(rb"[0-9a-z]{1,16}-[0-9a-z]{1,16}\Z")
@@ -179,6 +180,10 @@ class OutboundSide:
         if upstream.protocol == "tcp":
             return None
         return upstream, _ANY, None
+
+    async def let_in(self, port: Port, wire: Wire, dues: Dues, keys: Sequence[str]) -> bool:
+        """Our own application has no limits."""
+        return True
 
     def plain_lines(self, upstream: Upstream) -> bytes:
         """The declared host."""

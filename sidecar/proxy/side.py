@@ -128,6 +128,12 @@ class HttpSide(Protocol):
         """
         ...
 
+    async def let_in(self, port: Port, wire: Wire, dues: Dues, keys: Sequence[str]) -> bool:
+        """Whether all sidecars together let a plain request in, that this one has. Where not, it has taken nothing, and
+        the general way says why. Raises DownstreamGone.
+        """
+        ...
+
     def plain_lines(self, upstream: Upstream) -> bytes:
         """The lines of ours at the front of a plain request's header."""
         ...

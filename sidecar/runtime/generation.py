@@ -129,7 +129,8 @@ class Maker:
         redis = service.redis
         names = Names(redis.prefix, service.identity.text) if redis is not None else None
         refuses = redis is not None and redis.when_away == "refuse"
-        return Holding(self._asker, names, self._recorder.metrics, refuses=refuses)
+        logs_each = service.access_log.mode == "all"
+        return Holding(self._asker, names, self._recorder.metrics, refuses=refuses, logs_each=logs_each)
 
     # ---- sides -----------------------------------------------------------------------------------------------------
 

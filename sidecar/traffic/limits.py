@@ -97,7 +97,7 @@ class Limit:
 class Dues:
     """All limits that requests of one kind come under."""
 
-    __slots__ = ("_claims", "_headers", "fixed", "held", "keys", "levels", "limits", "plain", "shared")
+    __slots__ = ("_claims", "_headers", "fixed", "held", "keys", "levels", "limits", "shared", "tells")
 
     def __init__(self, limits: Sequence[Limit], keys: Sequence[str]) -> None:
         self.levels = Levels([limit.rate for limit in limits])
@@ -107,9 +107,8 @@ class Dues:
         self._claims = [(place, limit.claim) for place, limit in enumerate(limits) if limit.kind == "claim"]
         self.fixed = not self._headers and not self._claims  # whether the keys are the same for all of the kind
         self.shared = tuple(place for place, limit in enumerate(limits) if limit.spec.shared == "redis")
-        # Whether more than a yes or no comes of them; and whether that is so although they say yes.
-        self.held = bool(self.shared) or any(limit.throttle or limit.spec.headers == "always" for limit in limits)
-        self.plain = not self.shared and all(limit.spec.headers != "always" for limit in limits)
+        self.tells = any(limit.spec.headers == "always" for limit in limits)  # something to whoever is let in, too
+        self.held = self.tells or bool(self.shared) or any(limit.throttle for limit in limits)  # more than yes or no
 
     def keys_of(self, headers: Headers) -> list[str]:
         """The keys of a request with these headers. The list is used again by the next one."""

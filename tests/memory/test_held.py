@@ -10,6 +10,7 @@ import pytest
 from sidecar.errors import DownstreamGone, LimiterAway, Throttled
 from sidecar.net.port import Port, Wire
 from sidecar.net.stay import stay
+from sidecar.proxy import lane
 from sidecar.traffic.shared import Answered, Away, Question
 from tests.kit import apps
 from tests.kit.h1_line import Line
@@ -257,3 +258,40 @@ async def test_a_key_says_nothing_and_is_as_long_as_all_others(stage: Stage) -> 
     assert b"}:all:" in key
     assert b"web" not in key
     assert len(key) == len(b"mesh:{}:all:") + 16 + 40
+
+
+@scene(orders=SHARED % "" + "\n    access_log: {mode: errors}")
+async def test_plain_requests_ask_on_the_express_and_a_refusal_is_said_in_the_general_way(stage: Stage) -> None:
+    stage.app(apps.always(apps.OK))
+    left = [900.0 * number for number in (1, 2, 3)]
+    oracle = asks(stage, lambda _: Answered(True, (left.pop(0),)) if left else Answered(False, (3600.0,)))
+    peer = await stage.peer()
+    assert await asked(peer, *[GET] * 6) == [200, 200, 200, 429, 429, 429]
+    assert len(oracle.asked) == 4  # the fourth was refused, and its refusal known when the general way asked again
+    assert stage.orders.books.by_express == 2 or not lane.ENABLED
+    assert len(stage.apps) == 1  # and the connection to the application was given back
+
+
+@scene(orders=SHARED % "" + "\n    access_log: {mode: errors}")
+async def test_on_the_express_away_is_the_same_limit_alone(stage: Stage) -> None:
+    stage.app(apps.always(apps.OK))
+    asks(stage, lambda _: Away("slow"))
+    peer = await stage.peer()
+    assert await asked(peer, *[GET] * 6) == [200, 200, 200, 200, 429, 429]
+    assert stage.orders.books.by_express == 3 or not lane.ENABLED
+
+
+@scene(orders=SHARED % "" + "\n    access_log: {mode: errors}")
+async def test_who_leaves_while_the_express_asks_has_taken_nothing_and_leaks_nothing(stage: Stage) -> None:
+    stage.app(apps.always(apps.OK))
+    asks(stage, lambda _: Answered(True, (900.0,)))
+    leaving = await stage.peer()
+    assert await asked(leaving, GET) == [200]
+    asks(stage, lambda _: Away("slow"), takes=1.0)
+    await leaving.say(GET)
+    await stage.sleep(0.1)
+    leaving.wire.abort()
+    await stage.sleep(1.5)
+    assert isinstance(stage.orders.books.hops[-1].error, DownstreamGone)
+    asks(stage, lambda _: Away("slow"))
+    assert await asked(await stage.peer(), *[GET] * 4) == [200, 200, 200, 429]
