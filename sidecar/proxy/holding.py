@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
-from sidecar.errors import DownstreamGone
+from sidecar.errors import DownstreamGone, RateLimited
 from sidecar.hop import Held
 from sidecar.http import grpc
 from sidecar.net.port import NEVER, PeerGone
@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 class Asker(Protocol):
     """Whoever can ask Redis."""
 
+    @property
+    def problem(self) -> str:
+        """Why it would not answer at this moment, in words; empty where it would."""
+        ...
+
     async def ask(self, port: Port, wire: Wire, question: Question) -> Answered | Away:
         """Ask for a request whose caller is at this wire. Raises PeerGone."""
         ...
@@ -40,6 +45,8 @@ class Asker(Protocol):
 
 class _NobodyToAsk:
     """No Redis."""
+
+    problem = "there is none"
 
     async def ask(self, port: Port, wire: Wire, question: Question) -> Answered | Away:
         """Never an answer."""
@@ -64,8 +71,13 @@ class Holding:
     async def hold(self, port: Port, wire: Wire, hop: Hop, dues: Dues) -> None:
         """Let a request in at all its limits, now or later. Raises RateLimited, LimiterAway, DownstreamGone."""
         began, keys = port.now, list(dues.keys_of(hop.headers))
-        turn = turn_of(dues, began, keys)
         held = Held()
+        try:
+            turn = turn_of(dues, began, keys)
+        except RateLimited:
+            if dues.shared and self._asker.problem:
+                hop.held = Held(alone=f"Redis does not answer: {self._asker.problem}")
+            raise
         try:
             if dues.shared:
                 await self._ask(port, wire, turn, dues, keys, held)
@@ -100,10 +112,7 @@ class Holding:
             if isinstance(error, PeerGone):
                 raise DownstreamGone from None
             raise
-        if isinstance(answer, Away):
-            fits = not self._refuses and not self._logs_each
-        else:
-            fits = answer.fits
+        fits = answer.fits if isinstance(answer, Answered) else not (self._refuses or self._logs_each)
         if not fits:
             dues.levels.give_back(keys)
         if isinstance(answer, Answered):

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -171,8 +172,8 @@ def test_redis_is_killed_and_comes_back_under_load_and_no_request_fails_and_no_l
         marks.append(time.monotonic())
         for load in loads:
             load.stop()
-        passed = [sum(load.passed(*between) for load in loads) for between in zip(marks, marks[1:], strict=False)]
-        spans = [end - begin for begin, end in zip(marks, marks[1:], strict=False)]
+        passed = [sum(load.passed(*between) for load in loads) for between in pairwise(marks)]
+        spans = [end - begin for begin, end in pairwise(marks)]
         assert not [each for load in loads for each in load.broken]
         assert {status for load in loads for _, status in load.statuses} == {200, 429}
         together, alone, _, again = passed

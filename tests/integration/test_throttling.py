@@ -20,10 +20,11 @@ def test_an_abusive_callers_median_grows_while_anothers_p99_stays_flat(tmp_path:
         few, more, many = (greedy.percentile(0.5, *span) for span in ((0.5, 3.0), (4.5, 6.5), (9.0, 10.0)))
         flat = other.percentile(0.99, 0.5, 12.0)
         told = f"p50 {few:.2f}, {more:.2f}, {many:.2f} s; the other's p99 {flat * 1e3:.0f} ms"
-        assert few < 0.25, told
+        assert few < 0.3, told
         assert 0.3 < more < 1.2, told
         assert 1.2 < many < 3.5, told
-        assert flat < 0.25, told  # a machine that is busy with others has to pass, too
+        assert flat < many / 2, told  # a machine that is busy with others has to pass, too
+        assert other.percentile(0.9, 0.5, 12.0) < 0.2, told
         assert {status for *_, status in other.answers} == {200}, told
         assert len(other.answers) > 120, told
         assert not greedy.broken + other.broken

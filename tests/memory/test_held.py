@@ -169,6 +169,8 @@ SHARED = "    redis: {url: 'redis://127.0.0.1:1'%s}\n" + rates("name: all, limit
 class Oracle:
     """Redis as a test wants it."""
 
+    problem = ""
+
     def __init__(self, answer: Callable[[Question], Answered | Away], takes: float = 0.0) -> None:
         self.answer, self.takes = answer, takes
         self.asked: list[Question] = []
@@ -209,6 +211,11 @@ async def test_away_is_the_same_limit_alone_and_never_none(stage: Stage) -> None
     held = stage.orders.books.hops[0].held
     assert held is not None
     assert held.alone == "Redis does not answer: slow"
+    asks(stage, lambda _: Away("slow")).problem = "it is gone"
+    assert await asked(peer, GET) == [429]
+    held = stage.orders.books.hops[-1].held
+    assert held is not None
+    assert held.alone == "Redis does not answer: it is gone"
 
 
 @scene(orders=SHARED % ", when_away: refuse")
