@@ -282,6 +282,20 @@ class RateLimited(HopError):
         self.told = told  # the header fields that tell the caller so
 
 
+class Throttled(RateLimited):
+    """A limit that lets requests wait has no place for it, or has shut its caller out for a time."""
+
+    name = "throttled"
+    flag = "TH"
+
+
+class LimiterAway(HopError):
+    """The Redis that a limit is counted in is away, and the configuration wants nobody let in meanwhile."""
+
+    name = "limiter_away"
+    flag = "RLSE"
+
+
 class FaultInjected(HopError):
     """A fault of its route refused it, on purpose."""
 
@@ -291,7 +305,6 @@ class FaultInjected(HopError):
     def __init__(self, detail: str = "", status: int = 503) -> None:
         super().__init__(detail)
         self.status = status  # of HTTP, as the operator has chosen it
-
 
 # ---- what the upstream did ---------------------------------------------------------------------------------------
 

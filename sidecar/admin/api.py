@@ -44,6 +44,10 @@ class Inspect(Protocol):
         """What the balancers see: service, endpoints."""
         ...
 
+    def limits(self) -> dict[str, Any]:
+        """How the rate limits stand: service, limits, redis."""
+        ...
+
     def decision(self, decision_id: str) -> dict[str, Any] | None:
         """The decision and its explanation; None where it is not, or no longer, known."""
         ...
@@ -82,7 +86,7 @@ class AdminApi:
             if request.method != method:
                 return Response.error(405, "method_not_allowed", f"use {method}", ((b"allow", method.encode()),))
             return await handle(self._inspect, request, *match.groups())
-        known = "GET /status /hops /endpoints /decisions/<id> /certs, POST /explain /drain /certs/rotate"
+        known = "GET /status /hops /endpoints /limits /decisions/<id> /certs, POST /explain /drain /certs/rotate"
         return Response.error(404, "not_found", known)
 
 
@@ -144,6 +148,10 @@ async def _endpoints(inspect: Inspect, request: Request) -> Response:
     return Response.of_json(200, inspect.endpoints())
 
 
+async def _limits(inspect: Inspect, request: Request) -> Response:
+    return Response.of_json(200, inspect.limits())
+
+
 async def _decision(inspect: Inspect, request: Request, decision_id: str) -> Response:
     if not is_decision_id(decision_id):
         return Response.error(400, "bad_decision_id", "an id looks like 1f0c9a3b-2s")
@@ -180,6 +188,7 @@ _ROUTES: tuple[tuple[str, re.Pattern[str], _Handle], ...] = (
     ("GET", re.compile(r"/status"), _status),
     ("GET", re.compile(r"/hops"), _hops),
     ("GET", re.compile(r"/endpoints"), _endpoints),
+    ("GET", re.compile(r"/limits"), _limits),
     ("GET", re.compile(r"/decisions/([^/]+)"), _decision),
     ("POST", re.compile(r"/explain"), _explain),
     ("POST", re.compile(r"/drain"), _drain),

@@ -126,6 +126,7 @@ def _judge(config: MeshConfig, service: Service, question: dict[str, Any]) -> di
     from sidecar.policy.reasons import reason_of
     from sidecar.policy.steered import led
     from sidecar.policy.waived import observed
+    from sidecar.traffic.show import applies_by
 
     try:
         hop = hop_of(question, service)
@@ -139,7 +140,8 @@ def _judge(config: MeshConfig, service: Service, question: dict[str, Any]) -> di
     notes = (observed(service, hop.listener, now) if refused else "", unknown_caller(hop, config))
     note = "; ".join(filter(None, notes))
     told = {"text": explanation.render(), "routes": [words for words in [led(service, hop)] if words]}
-    return explanation.to_json() | told | ({"note": note} if note else {})
+    answer = explanation.to_json() | told | ({"note": note} if note else {})
+    return answer if refused else answer | {"limits": applies_by(service, hop, explanation.route)}
 
 
 def _from_sidecar(run_dir: Path | None, called: str, question: dict[str, Any]) -> dict[str, Any]:
@@ -205,7 +207,16 @@ def _show(document: dict[str, Any]) -> None:
     if text := document.get("text"):
         click.echo(str(text).rstrip("\n"))
     print_facts([("route", _safe(words)) for words in document.get("routes") or ()])
+    _show_limits(document.get("limits"))
     print_facts([("note", str(document.get("note") or ""))])
+
+
+def _show_limits(limits: object) -> None:
+    """The rate limits that an allowed request comes under."""
+    for number, row in enumerate(limits if isinstance(limits, list) else []):
+        left = f", {row['remaining']} left for it" if "remaining" in row else ""
+        word = "limits" if number == 0 else ""
+        click.echo(f"  {word:8} {_safe(row.get('limit'))} ({_safe(row.get('where'))}): {_safe(row.get('says'))}{left}")
 
 
 def _show_why_not(document: dict[str, Any]) -> None:
@@ -235,9 +246,17 @@ def _show_facts(hop: dict[str, Any]) -> None:
         ("outcome", f"{hop.get('status') or 'closed'}, {outcome}"),
         ("route", _safe(hop.get("route")) if not inbound and hop.get("route") != "/**" else ""),
         ("fault", f"held for {hop['delayed']:g} s on purpose (flag DI)" if hop.get("delayed") else ""),
+        ("limits", _safe("; ".join(_held(hop)))),
         *[("tried", _safe(each)) for each in _tried(hop)],
         ("posture", _safe(hop.get("strict"))),
     ])  # fmt: skip
+
+
+def _held(hop: dict[str, Any]) -> list[str]:
+    """What rate limits did to it, beyond letting it in or refusing it."""
+    waited = f"waited {hop['waited']:g} s for its turn at limit {hop.get('limit')}" if hop.get("waited") else ""
+    alone = f"a shared limit was held by this sidecar alone: {hop['alone']}" if hop.get("alone") else ""
+    return [each for each in (waited, alone) if each]
 
 
 def _tried(hop: dict[str, Any]) -> list[str]:

@@ -136,6 +136,8 @@ def _confine(
     if service.workload_api is not None:
         folders.append(make_folder(service.workload_api))
     read = [*config.files, *_proofs(service, enrolment or Path(config.ca.enrolment))]
+    if service.redis is not None:
+        read += [path for path in (service.redis.password_file, service.redis.ca_file) if path]
     hygiene.apply(hygiene.Folders.around(read=read, write=logs, folders=folders), hygiene.Mode(mode))
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sidecar.config.codes_discovery import FILE_MISSING
+from sidecar.config.codes_limits import LIMITS
 from sidecar.config.codes_routes import ROUTES
 from sidecar.config.codes_time import time_codes
 from sidecar.config.codes_upstreams import UPSTREAMS
@@ -480,8 +481,9 @@ CODES: Final[Mapping[str, Code]] = dict((
     ),
     _code(
         "MESH082", "a rate limit that callers can walk around",
-        "Each value of the header has an allowance of its own, and a caller may send what it likes: with another value "
-        "each time it is never held.",
+        "Each value of the header, or of the claim, has an allowance of its own, and a caller may send what it likes: "
+        "with another value each time it is never held. A token is not verified where limits are asked, so its claims "
+        "are as good as a header.",
         "Put a limit with `per: caller` or `per: listener` beside it, which holds whoever invents values.",
         *_rules(
             "allow: [{from: web}]\nrates: [{limit: 10/s, per: header x-api-key}]",
@@ -492,6 +494,7 @@ CODES: Final[Mapping[str, Code]] = dict((
     *time_codes(_code),
     _code(*FILE_MISSING),
     *(_code(*each) for each in ROUTES),
+    *(_code(*limit) for limit in LIMITS),
 ))  # fmt: skip
 
 

@@ -32,6 +32,7 @@ from sidecar.config.quantities import (
     show_size,
 )
 from sidecar.config.rates import FREQUENCY_SCHEMA, PER_SCHEMA, read_frequency, read_per
+from sidecar.config.redis_url import REDIS_SCHEMA, read_redis
 from sidecar.http.changes import changeable, field_text, prefix
 from sidecar.patterns import HostPattern, IdentityPattern, PathTemplate
 
@@ -172,11 +173,12 @@ KINDS: Final[Mapping[str, Kind]] = {
         show_size,
     ),
     "frequency": Kind("how often, like 100/s", read_frequency, FREQUENCY_SCHEMA),
-    "per": Kind("`listener`, `caller`, `endpoint`, or `header` and its name", read_per, PER_SCHEMA),
+    "per": Kind("`listener`, `caller`, `endpoint`, or `header` or `claim` and its name", read_per, PER_SCHEMA),
     "affinity": Kind("`caller`, or `header` or `cookie` and its name", read_affinity, AFFINITY_SCHEMA),
     "statuses": Kind("a range of HTTP statuses", read_statuses, STATUSES_SCHEMA),
     "checked_path": Kind("a path", read_checked_path, {"type": "string", "pattern": "^/[!-~]*$"}),
     "grpc_service": _named("the name of a gRPC service", _GRPC, 255, 'write package.Service, or "" for the server'),
+    "redis": Kind("a Redis, like redis://HOST:6379", read_redis, REDIS_SCHEMA),
     "label": _named("a name", _LABEL, 64, "use letters, digits, . _ and -"),
     "service": _named("a service name", _SERVICE, 63, "use lower-case letters, digits, _ and -"),
     "namespace": _named("a namespace", _LABEL, 63, "use letters, digits, . _ and -"),

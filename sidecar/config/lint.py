@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from sidecar.config import balanced, limited_how
 from sidecar.config.assemble import Placed, View, is_loopback
-from sidecar.config.balanced import contradictions
 from sidecar.config.mistakes import Book
 from sidecar.config.posture import LONGEST, posture_of, show_moment
 from sidecar.config.routed import apps_of, routed
@@ -34,6 +34,7 @@ def lint(config: MeshConfig, views: Sequence[View], book: Book, now: float | Non
         _identity_source(view, book)
         _loopback(view, book)
         _upstream_hosts(view, book)
+        limited_how.contradictions(view, book)
         _access_log(view.built.access_log.headers, f"{view.path}.access_log.headers", book)
         for listener in view.inbound:
             _listener(listener, book)
@@ -41,7 +42,7 @@ def lint(config: MeshConfig, views: Sequence[View], book: Book, now: float | Non
         for rule in (*view.allow, *view.deny):
             _rule(view, rule, book)
         for outbound in view.outbound:
-            contradictions(view, outbound, book)
+            balanced.contradictions(view, outbound, book)
         routed(view, book)
     _access_log(config.defaults.access_log.headers, "defaults.access_log.headers", book)
     _ports(views, book)

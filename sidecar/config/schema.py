@@ -14,6 +14,7 @@ from certs.spiffe import SpiffeId, TrustDomain
 from sidecar.config import ports
 from sidecar.config.schema_inbound import Inbound, RateLimit, Rule
 from sidecar.config.schema_outbound import Outbound
+from sidecar.config.schema_redis import Redis
 from sidecar.config.terms import (
     Address,
     Bytes,
@@ -183,6 +184,7 @@ class Defaults:
     audit: Audit = described("See `audit`.", factory=Audit)
     tls: Tls = described("See `tls`.", factory=Tls)
     revocation: Revocation = described("See `revocation`.", factory=Revocation)
+    redis: Redis | None = described("See `redis`.", None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +238,9 @@ class Service:
     allow: tuple[Rule, ...] = described("Who may call. Nobody may whom no rule allows.", ())
     deny: tuple[Rule, ...] = described("Who may not, whatever `allow` says.", ())
     rates: tuple[RateLimit, ...] = described("How often it may be called; absent means without limit.", ())
+    redis: Redis | None = described(
+        "Where limits with `shared: redis` are counted; absent for nowhere. Over the one in `defaults`.", None
+    )
     health: Health = described("Probes and metrics.", factory=Health)
     workload_api: WorkloadApi | None = described(
         "Serve the SPIFFE Workload API to the application; absent for not.", None

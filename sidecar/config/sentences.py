@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from sidecar.config.quantities import show_seconds
 from sidecar.config.schema import MeshConfig, Service
 from sidecar.config.schema_inbound import Inbound, RateLimit, Rule
 from sidecar.patterns import IdentityPattern
@@ -48,12 +49,18 @@ def limited(service: Service, rate: RateLimit) -> str:
     count = "once" if rate.limit.count == 1 else f"{rate.limit.count} times"
     unit = {"s": "a second", "m": "a minute", "h": "an hour", "d": "a day"}[rate.limit.unit]
     parts = [f"{service.name}: {who} {what} {count} {unit}"]
-    if rate.per.kind in ("endpoint", "header"):
-        parts.append("for each endpoint" if rate.per.kind == "endpoint" else f"for each value of {rate.per.header}")
+    if rate.per.kind == "endpoint":
+        parts.append("for each endpoint")
+    elif rate.per.invented:
+        parts.append(f"for each value of {rate.per.header or f'the claim {rate.per.claim}'}")
     if rate.burst != rate.limit.count:
         parts.append(f"({rate.burst} at once)")
     if rate.ports:
         parts.append(f"on {_either(rate.ports)}")
+    if rate.shared == "redis":
+        parts.append("at all its sidecars together (Redis)")
+    if rate.over == "delay":
+        parts.append(f"and then waits for its turn, up to {show_seconds(rate.delay)}")
     return " ".join(parts)
 
 

@@ -77,6 +77,8 @@ class Exchange(Waiting):
 
     async def _carry(self, handover: Handover | None) -> bool:
         """The exchange itself; see `run`."""
+        if self._plan.hold is not None:
+            await self._plan.hold(self._port, self._wire, self._deadline.at)
         if self._plan.injected is not None:
             await suffer(self._pause, self._hop, self._plan.injected, self._plan.course)
         connection, response = await self._ask(handover)

@@ -189,6 +189,13 @@ class Express:
                     pool.give(connection)
                     whom.undo(place, port.now)
                     return self._general(data[at:], whom)
+                if dues.shared:
+                    self._connection, self._pool, self._place, self._upstream = connection, pool, place, whom
+                    if not await side.let_in(port, wire, dues, list(keys)):
+                        pool.give(connection)
+                        whom.undo(place, port.now)
+                        self._connection = self._place = None
+                        return self._general(data[at:], whom)
 
             # ask
             self._connection, self._pool, self._place, self._upstream = connection, pool, place, whom

@@ -45,7 +45,7 @@ from sidecar.http.proxy_header import write
 from sidecar.http.trace import trace_of
 from sidecar.http.versions import KEY_BYTES, h1_request
 from sidecar.http.xfcc import appended, element
-from sidecar.net.port import Cancelled, Expired, WireBroken
+from sidecar.net.port import NEVER, Cancelled, Expired, WireBroken
 from sidecar.policy.strangers import for_strangers
 from sidecar.proxy.attempts import RETRIED
 from sidecar.proxy.lane import ENABLED, MAX_LANES, Lane
@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from sidecar.net.port import Port, Wire
     from sidecar.policy.authz import RuleSet
     from sidecar.policy.reading import Reading
+    from sidecar.proxy.holding import Holding
     from sidecar.proxy.steering import AppRoutes
     from sidecar.proxy.upstream import Upstream
     from sidecar.telemetry.record import Recorder
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
 
 VIA = b"mesh-via"  # instance ids of the sidecars that a request has passed, oldest first (decision D21)
 MAX_VIA = 32
+INFORMATIONAL = 200  # below it
 FAILED, UNAVAILABLE = 500, (b"grpc-status", b"14")  # answers after which somebody may want to try again
 PLAINTEXT = "the caller speaks no TLS, so it has proved no identity"
 # Upgrades that are never passed: inside them more requests would travel, which nobody could judge.
@@ -104,6 +106,7 @@ class InboundSide:
         only_http: bool = False,
         rates: RateLimits | None = None,
         steering: AppRoutes | None = None,
+        holding: Holding | None = None,
     ) -> None:
         self.name = spec.name
         self.spec = spec
@@ -122,6 +125,7 @@ class InboundSide:
         self._reading = reading
         self._rates = rates
         self.steering = steering
+        self._holding = holding  # there where rates are
         self.only_http = only_http and spec.protocol == "auto"  # raw TCP would get around a rule (semantics S9)
         self.posture = posture_of(spec)  # None for strict
         self._reader = JudgedReader(limits.head_bytes, limits.head_lines)
@@ -129,6 +133,11 @@ class InboundSide:
         self._limits_bodies = any(route.max_body is not None or route.content_types for route in spec.routes)
         permissive = self.posture is not None and self.posture.kind == "permissive"
         self._strangers = for_strangers(rules, identity.trust_domain) if permissive else rules
+
+    @property
+    def rates(self) -> RateLimits | None:
+        """The rate limits of this listener."""
+        return self._rates
 
     @property
     def draining(self) -> bool:
@@ -265,7 +274,13 @@ class InboundSide:
         verdict = self._rules.check(hop, 0.0)
         if isinstance(verdict, Deny) or verdict.shadow:
             return None
-        return self.app, verdict, self._rates.dues(hop, verdict.route) if self._rates is not None else None
+        dues = self._rates.dues(hop, verdict.route) if self._rates is not None else None
+        return (self.app, verdict, dues) if dues is None or not dues.tells else None
+
+    async def let_in(self, port: Port, wire: Wire, dues: Dues, keys: Sequence[str]) -> bool:
+        """Whether all sidecars together let a plain request in."""
+        assert self._holding is not None
+        return await self._holding.let_in(port, wire, dues, keys)
 
     def plain_lines(self, upstream: Upstream) -> bytes:
         """None: what the application is told stands at the end."""
@@ -301,9 +316,14 @@ class InboundSide:
         if peer is not None:
             headers.append((XFCC, self._client_cert(peer, head.headers)))
         headers.append((VIA, b",".join((*via, self._instance))))
-        if self._rates is not None and not hop.attempts:  # what the express has sent already has been through them
-            self._rates.check(hop, hop.route, self.app.now)
         plan = Plan(self.app, target.origin_form, headers, route.max_body if route is not None else None)
+        if self._rates is not None and not hop.attempts:  # what the express has sent already has been through them
+            dues = self._rates.dues(hop, hop.route)
+            if dues is not None and dues.held:
+                assert self._holding is not None
+                plan.hold = partial(self._holding.hold, hop=hop, dues=dues)
+            elif dues is not None:
+                dues.take(self.app.now, hop.headers)
         if self.steering is not None and route is not None:
             self.steering.follow(route, hop, plan)
         return plan
@@ -336,6 +356,8 @@ class InboundSide:
         failed = head.status >= FAILED or UNAVAILABLE in headers
         if failed and hop.peer is not None and self._marks.marks(trace_of(hop.headers), hop.started):
             headers.append(RETRIED)
+        if hop.held is not None and head.status >= INFORMATIONAL:
+            headers += hop.held.told
         return headers
 
     def response_trailers(self, hop: Hop, trailers: Headers, upstream: Upstream) -> Headers:
@@ -360,8 +382,9 @@ class InboundSide:
         try:
             self._check_detected(hop)
             self._authorize(hop, port.wall())
-            if self._rates is not None:
-                self._rates.check(hop, hop.route, port.now)
+            if self._rates is not None and (dues := self._rates.dues(hop, hop.route)) is not None:
+                assert self._holding is not None
+                await self._holding.hold(port, wire, NEVER, hop, dues)
             hop.attempts = 1
             connection = await self.app.connect_raw()
             hop.endpoint = connection.endpoint

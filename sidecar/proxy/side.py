@@ -76,6 +76,7 @@ class Plan:
     injected: Injected | None = None  # the fault that it meets first
     course: str = ""  # what the route of that fault is called
     connect: Callable[[Port, Wire, Caller, Hop, bytes], Awaitable[None]] | None = None  # takes the connection over
+    hold: Callable[[Port, Wire, float], Awaitable[None]] | None = None  # waited for first, up to its deadline
 
     @property
     def lasts(self) -> bool:
@@ -131,6 +132,12 @@ class HttpSide(Protocol):
     def judge_plain(self, hop: Hop, request: PlainRequest) -> Judged | None:
         """Judge a plain request: whom to ask, by which permit, and which rate limits it comes under. None where it is
         refused, or anything at all is special about it.
+        """
+        ...
+
+    async def let_in(self, port: Port, wire: Wire, dues: Dues, keys: Sequence[str]) -> bool:
+        """Whether all sidecars together let a plain request in, that this one has. Where not, it has taken nothing, and
+        the general way says why. Raises DownstreamGone.
         """
         ...
 

@@ -16,6 +16,7 @@ from sidecar.config.sentences import needs_http
 from sidecar.config.terms import Address
 from sidecar.policy.authz import RuleSet
 from sidecar.policy.reading import Reading
+from sidecar.proxy.holding import Holding
 from sidecar.proxy.inbound import InboundSide
 from sidecar.proxy.outbound import OutboundSide
 from sidecar.proxy.upstream import Upstream
@@ -28,6 +29,7 @@ from sidecar.traffic.endpoints import Declared as Listed
 from sidecar.traffic.limits import Rates
 from sidecar.traffic.marks import Marks
 from sidecar.traffic.retry import RetryRules
+from sidecar.traffic.shared import Names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from sidecar.discovery.sources import Source
     from sidecar.net.mtls import Gate
     from sidecar.net.reactor import Reactor
+    from sidecar.proxy.holding import Asker
     from sidecar.proxy.side import Door
     from sidecar.proxy.steering import Steering
     from sidecar.proxy.tcp import Tunnels
@@ -63,6 +66,7 @@ class Generation:
     service: Service
     rules: RuleSet
     rates: Rates
+    holding: Holding | None  # of requests that their limits hold; None without limits
     upstreams: dict[Place, Declared]
     inbound: list[tuple[Inbound, InboundSide]]
     outbound: list[tuple[str, str, Address, OutboundSide]]  # name, protocol, address, side
@@ -82,12 +86,15 @@ class Generation:
 class Maker:
     """Makes the generations of one sidecar."""
 
-    def __init__(self, reactor: Reactor, gate: Gate, recorder: Recorder, instance: str, tunnels: Tunnels) -> None:
+    def __init__(
+        self, reactor: Reactor, gate: Gate, recorder: Recorder, instance: str, tunnels: Tunnels, asker: Asker
+    ) -> None:
         self._reactor = reactor
         self._gate = gate
         self._recorder = recorder
         self._instance = instance
         self._tunnels = tunnels
+        self._asker = asker
         self._marks = Marks()
         self.ours: set[Address] = set()  # where our application reaches us, in the generation in force
         self._upstreams: WeakSet[Upstream] = WeakSet()
@@ -106,7 +113,9 @@ class Maker:
     def generation(self, service: Service, before: Generation | None) -> Generation:
         """The generation of this configuration; `before` is the one in force."""
         rates = Rates(service.rates, before.rates if before is not None else None)
-        made = Generation(service, RuleSet.compile(service.allow, service.deny), rates, {}, [], [])
+        rules = RuleSet.compile(service.allow, service.deny)
+        made = Generation(service, rates=rates, rules=rules, holding=self._holding(service), upstreams={}, inbound=[],
+                          outbound=[])  # fmt: skip
         for listener in service.inbound:
             addresses = (listener.app, *addresses_of(listener))
             apps = {str(address): self._app(made, before, listener, address) for address in addresses}
@@ -132,6 +141,15 @@ class Maker:
             only = (_called(current, old.only.name) or old.only) if old.only is not None else None
             self._outbound_side(current, old.name, old.listen, only).take_over(old)
 
+    def _holding(self, service: Service) -> Holding | None:
+        if not service.rates:
+            return None
+        redis = service.redis
+        names = Names(redis.prefix, service.identity.text) if redis is not None else None
+        refuses = redis is not None and redis.when_away == "refuse"
+        logs_each = service.access_log.mode == "all"
+        return Holding(self._asker, names, self._recorder.metrics, refuses=refuses, logs_each=logs_each)
+
     # ---- sides -----------------------------------------------------------------------------------------------------
 
     def _inbound_side(self, made: Generation, spec: Inbound, apps: Mapping[str, Upstream]) -> InboundSide:
@@ -155,6 +173,7 @@ class Maker:
             only_http=needs_http(service, spec),
             rates=made.rates.limits(spec.name),
             steering=app_routes(spec, reading, apps, self._recorder.split),
+            holding=made.holding,
         )
 
     def _outbound_side(self, made: Generation, name: str, listen: Address, only: Upstream | None) -> OutboundSide:

@@ -28,6 +28,7 @@ from certs.svid import X509Svid
 from sidecar import __version__
 from sidecar.admin.api import serve_admin
 from sidecar.admin.health import serve_health
+from sidecar.answer.redis import RedisAnswers
 from sidecar.config.diff import RESTART, Change, diff, fixed
 from sidecar.discovery.follow import Follower, look_up_as_we_do
 from sidecar.identity.rotator import IdentityConfig, Rotator
@@ -49,7 +50,8 @@ from sidecar.telemetry.setup import make_recorder, new_instance
 from sidecar.traffic.declared import faults_in
 
 if TYPE_CHECKING:
-    from sidecar.config.schema import MeshConfig
+    from sidecar.config.schema import MeshConfig, Service
+    from sidecar.config.schema_redis import Redis
     from sidecar.config.terms import Address
     from sidecar.identity.given import Keeper
     from sidecar.identity.workload_api import FetchJwt
@@ -120,6 +122,7 @@ class Worker:
         self.orders = Orders()
         self.drain: Drain | None = None  # once it is under way
         self.served: ServedCheck | None = None  # once there are listeners
+        self.answers: RedisAnswers | None = None  # where limits are counted together
         self._gate: MtlsGate | None = None
         self._rotator = self._keeper(enrolment, state_dir)
         ensure_private_dir(state_dir)
@@ -205,6 +208,8 @@ class Worker:
         if service.tls.key != self.service.tls.key and isinstance(self._rotator, Rotator):
             self._rotator.use_key_kind(service.tls.key)
         self.config, self.service = config, service
+        if self.answers is not None:
+            self.answers.use(redis_of(service))
         if self._gate is not None:
             self._gate.tls12 = service.tls.unsafe_tls12
             self._gate.denials.max_age = service.revocation.max_age
@@ -332,7 +337,14 @@ class Worker:
         )
         gate.denials.max_age = self.service.revocation.max_age
         gate.denials.look(self.clock.wall())
-        proxy = Proxy(self.service, reactor=reactor, gate=gate, recorder=self.recorder, instance=self.instance)
+        answers = self.answers = RedisAnswers(
+            reactor, self.clock, self.recorder.metrics, self.log, random.random
+        )
+        answers.use(redis_of(self.service))
+        nursery.start_soon(answers.run)
+        proxy = Proxy(
+            self.service, reactor=reactor, gate=gate, recorder=self.recorder, instance=self.instance, asker=answers
+        )
         gate.on_change.append(proxy.renew)
         gate.on_denied.append(proxy.evict)
         await nursery.start(self._follower.run)
@@ -381,6 +393,11 @@ class Worker:
         self.recorder.reads_headers(header.name for rule in rules for header in rule.headers)
         for where in faults_in(self.service):
             self.log.warning("faults are injected on purpose", **where)
+
+
+def redis_of(service: Service) -> Redis | None:
+    """The Redis that this service needs; None where no limit of it is shared."""
+    return service.redis if any(rate.shared == "redis" for rate in service.rates) else None
 
 
 async def _cancel_after(wait: Callable[[], object], scope: trio.CancelScope) -> None:

@@ -213,7 +213,7 @@ class Recorder:
             hop.status // 100,
             hop.attempts > 0,
             error.__class__,
-            hop.delayed > 0.0,
+            hop.flag if hop.delayed or hop.exhausted or hop.held is not None else None,
         )
         found = self._kinds.get(kind)
         if found is None:
