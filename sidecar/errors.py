@@ -282,6 +282,19 @@ class RateLimited(HopError):
         self.told = told  # the header fields that tell the caller so
 
 
+class QuotaSpent(RateLimited):
+    """A quota is used up for this hour, day or month."""
+
+    name = "quota_spent"
+
+
+class QuotaUnknown(HopError):
+    """Nobody can tell at this moment how much of a quota has been used: its store is away."""
+
+    name = "quota_unknown"
+    flag = "RL"
+
+
 # ---- what the upstream did ---------------------------------------------------------------------------------------
 
 

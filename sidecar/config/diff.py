@@ -29,6 +29,7 @@ from sidecar.config.fields import (
     fields_of,
 )
 from sidecar.config.schema import MeshConfig, Service
+from sidecar.config.schema_amounts import QuotaLimit, TcpLimit
 from sidecar.config.schema_inbound import Inbound, RateLimit, Route, Rule
 from sidecar.config.schema_outbound import Outbound
 
@@ -41,7 +42,7 @@ _NEXT_START: Final = frozenset(("run", "env"))  # of a command that runs already
 _OF_THE_FILE: Final = ("trust_domain", "ca")  # the rest of it is in its services already
 _ORDERED: Final = (Rule, Route)  # the first that matches decides
 _NOUNS: Final[dict[type, str]] = {Rule: "rule", Inbound: "listener", Outbound: "upstream", Route: "route",
-                               RateLimit: "limit"}  # fmt: skip
+                               RateLimit: "limit", QuotaLimit: "quota", TcpLimit: "TCP limit"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,6 +123,17 @@ HAPPENED: Final[dict[str, Reason]] = {
         "Let the client wait as `Retry-After` tells it. If it is right to ask so often, raise `limit` of that limit, "
         "or its `burst` where only the peaks are too high.",
     ),
+    "quota_spent": Reason(
+        "{caller} may do this, but has had its share of this hour, day or month: it was {detail}.",
+        "Wait for the next window, or look at `mesh quota show`. If it needs more, raise `limit` of that quota, which "
+        "acts at once; or give this window's again: `mesh quota reset`.",
+    ),
+    "quota_unknown": Reason(
+        "A quota of the called service could not be asked, so nobody can tell whether {caller} has any of it left: "
+        "{detail}.",
+        "Look at its sidecar's log for what is wrong with the file of quotas, or with Redis. Who was known before goes "
+        "on to its limit meanwhile.",
+    ),
     "undeclared_upstream": Reason(
         "The application asked for {host}, which none of its upstreams declares: {detail}.",
         "If it should be reached, declare it in `outbound` of the calling service: `- to: NAME` for a service of the "

@@ -76,6 +76,8 @@ class Exchange(Upload):
         """Carry it through, or the rest of one whose request has been sent already; returns whether the downstream
         may ask again on this connection. Raises HopError.
         """
+        if self._plan.charge is not None:
+            await self._plan.charge(self._port)
         connection, response = await self._ask(handover)
         pool = self._road
         assert pool is not None

@@ -10,7 +10,8 @@ What happens to a request, in the order the bytes travel:
 3. Loops are cut: our own instance id in `mesh-via` is 508.
 4. Authorization: a Permit, or 403. The answer of no policy is that of no match.
 5. The limits of its route: size and content type.
-6. Rate limits, last of all that may refuse it: whoever is refused for another reason takes nothing from anybody.
+6. Rate limits and then quotas, last of all that may refuse it: whoever is refused for another reason takes nothing
+   from anybody. A quota may have to be waited for, so it is charged where the exchange begins.
 7. Hygiene: hop-by-hop fields go, `mesh-*` and x-forwarded-client-cert go, then ours are set from what the handshake
    proved.
 """
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from sidecar.net.port import Port, Wire
     from sidecar.policy.authz import RuleSet
     from sidecar.policy.reading import Reading
+    from sidecar.proxy.charging import ListenerQuotas
     from sidecar.proxy.upstream import Upstream
     from sidecar.telemetry.record import Recorder
     from sidecar.traffic.limits import Dues, RateLimits
@@ -100,6 +102,7 @@ class InboundSide:
         reading: Reading,
         only_http: bool = False,
         rates: RateLimits | None = None,
+        quotas: ListenerQuotas | None = None,
     ) -> None:
         self.name = spec.name
         self.spec = spec
@@ -117,6 +120,7 @@ class InboundSide:
         self._audit_accepts = audit_accepts
         self._reading = reading
         self._rates = rates
+        self._quotas = quotas
         self.only_http = only_http and spec.protocol == "auto"  # raw TCP would get around a rule (semantics S9)
         self.posture = posture_of(spec)  # None for strict
         self._reader = JudgedReader(limits.head_bytes, limits.head_lines)
@@ -224,6 +228,7 @@ class InboundSide:
             if len(self._lanes) >= MAX_LANES:
                 self._lanes.clear()
             rated = self._rates is not None and bool(self._rates.headers)
+            rated = rated or (self._quotas is not None and self._quotas.looks_at_headers)
             lane = self._lanes[key] = Lane(
                 self, caller, StencilReader(self._reader).read, memo="headers" not in looks,
                 limits_bodies=self._limits_bodies,
@@ -257,7 +262,10 @@ class InboundSide:
         verdict = self._rules.check(hop, 0.0)
         if isinstance(verdict, Deny) or verdict.shadow:
             return None
-        return self.app, verdict, self._rates.dues(hop, verdict.route) if self._rates is not None else None
+        dues = self._rates.dues(hop, verdict.route) if self._rates is not None else None
+        if self._quotas is not None:
+            dues = self._quotas.beside(dues, hop, verdict.route)
+        return self.app, verdict, dues
 
     def plain_lines(self, upstream: Upstream) -> bytes:
         """None: what the application is told stands at the end."""
@@ -293,9 +301,13 @@ class InboundSide:
         if peer is not None:
             headers.append((XFCC, self._client_cert(peer, head.headers)))
         headers.append((VIA, b",".join((*via, self._instance))))
-        if self._rates is not None and not hop.attempts:  # what the express has sent already has been through them
-            self._rates.check(hop, hop.route, self.app.now)
-        return Plan(self.app, target.origin_form, headers, route.max_body if route is not None else None)
+        plan = Plan(self.app, target.origin_form, headers, route.max_body if route is not None else None)
+        if not hop.attempts:  # what the express has sent already has been through them
+            if self._quotas is not None:
+                plan.charge = self._quotas.begin(hop, wall)
+            if self._rates is not None:
+                self._rates.check(hop, hop.route, self.app.now)
+        return plan
 
     def _authorize(self, hop: Hop, wall: float) -> None:
         if not self._audit_accepts():
@@ -322,6 +334,8 @@ class InboundSide:
         failed and we have spent retries on what it asked for meanwhile, so that nobody farther away does too.
         """
         headers = without_reserved(end_to_end(head.headers))
+        if self._quotas is not None:
+            headers += self._quotas.told(hop, head.status)
         failed = head.status >= FAILED or UNAVAILABLE in headers
         if failed and hop.peer is not None and self._marks.marks(trace_of(hop.headers), hop.started):
             headers.append(RETRIED)
@@ -349,8 +363,11 @@ class InboundSide:
         try:
             self._check_detected(hop)
             self._authorize(hop, port.wall())
+            charge = self._quotas.begin(hop, port.wall()) if self._quotas is not None else None
             if self._rates is not None:
                 self._rates.check(hop, hop.route, port.now)
+            if charge is not None:
+                await charge(port)
             hop.attempts = 1
             connection = await self.app.connect_raw()
             hop.endpoint = connection.endpoint

@@ -38,6 +38,8 @@ TABLE: dict[type[errors.HopError], tuple[int, str]] = {
     errors.CertificateEnded: (503, "connection_terminated"),
     errors.PolicyDenied: (403, "http_request_denied"),
     errors.RateLimited: (429, "http_request_denied"),
+    errors.QuotaSpent: (429, "http_request_denied"),
+    errors.QuotaUnknown: (503, "proxy_internal_error"),
     errors.UndeclaredUpstream: (403, "http_request_denied"),
     errors.CrossSite: (403, "http_request_denied"),
     errors.PeerIdentityMismatch: (503, "tls_certificate_error"),
@@ -60,7 +62,7 @@ TABLE: dict[type[errors.HopError], tuple[int, str]] = {
     errors.InternalError: (500, "proxy_internal_error"),
 }
 UNANSWERED = (errors.DownstreamGone, errors.IdentityRevoked)  # there is nobody left to answer
-RETRY_AFTER = (errors.Overflow, errors.Overload, errors.Draining)
+RETRY_AFTER = (errors.Overflow, errors.Overload, errors.Draining, errors.QuotaUnknown)
 UNSUPPORTED_EXPECTATION = 417
 
 

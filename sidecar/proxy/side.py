@@ -69,6 +69,7 @@ class Plan:
     headers: Headers
     max_body: int | None = None
     connect: Callable[[Port, Wire, Caller, Hop, bytes], Awaitable[None]] | None = None  # takes the connection over
+    charge: Callable[[Port], Awaitable[None]] | None = None  # what may have to be waited for before it goes on
 
     @property
     def lasts(self) -> bool:

@@ -17,6 +17,7 @@ from sidecar.net.port import Expired
 from sidecar.net.preamble import address_of, client_hello, proxy_header, speaks_tls
 from sidecar.net.reactor import Acceptor, Reactor, open_files, open_files_limit
 from sidecar.net.wires import SocketWire
+from sidecar.proxy.charging import PromptDesk
 from sidecar.proxy.detection import spoken_on
 from sidecar.proxy.evicting import Guests
 from sidecar.proxy.http import HttpConnection
@@ -35,6 +36,7 @@ from sidecar.telemetry.record import Handshake
 if TYPE_CHECKING:
     import socket
 
+    from sidecar.answer.quota_desk import QuotaDesk
     from sidecar.config.terms import SocketMode
     from sidecar.hop import Direction
     from sidecar.net.mtls import Gate
@@ -79,7 +81,10 @@ class Proxy:
     gone drain.
     """
 
-    def __init__(self, service: Service, *, reactor: Reactor, gate: Gate, recorder: Recorder, instance: str) -> None:
+    def __init__(
+        self, service: Service, *, reactor: Reactor, gate: Gate, recorder: Recorder, instance: str,
+        desk: QuotaDesk | PromptDesk | None = None,
+    ) -> None:  # fmt: skip
         self.draining = False
         self._reactor = reactor
         self._gate = gate
@@ -87,7 +92,9 @@ class Proxy:
         self._tunnels = Tunnels()
         self._guests = Guests()
         self.mirror = Mirror()
-        self._maker = Maker(reactor, gate, recorder, instance, self._tunnels)
+        self._desk = desk or PromptDesk()
+        self._desk.nudge = reactor.nudge
+        self._maker = Maker(reactor, gate, recorder, instance, self._tunnels, self._desk)
         self._ears: dict[Address, _Ear] = {}
         self._http: set[HttpConnection | Http2Connection] = set()
         self._tasks: dict[Task, Direction] = {}
@@ -95,6 +102,7 @@ class Proxy:
         self._left: list[tuple[float, Upstream]] = []  # retired, and until when they may begin something at least
         self._ends: list[float] = []  # monotonic: when time is up for something that a reload has taken away
         self._generation = self._maker.generation(service, None)
+        self._desk.adopt(self._generation.quotas)
         self._postures = PostureWatch(recorder)
         self._postures.declare(service.inbound)
         self._memory_limit = memory_limit()
@@ -144,6 +152,7 @@ class Proxy:
         new = [address for address in wanted if address not in self._ears]
         bound = bind_all(new, self._ears, _modes(service))
         self._generation = after
+        self._desk.adopt(after.quotas)
         self.admission.adopt(service.limits, open_files_limit())
         self._tunnels.limit(self.admission.most_streams)
         gone = [ear for address, ear in self._ears.items() if address not in wanted]

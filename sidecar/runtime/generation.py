@@ -15,6 +15,7 @@ from weakref import WeakSet
 from sidecar.config.sentences import needs_http
 from sidecar.policy.authz import RuleSet
 from sidecar.policy.reading import Reading
+from sidecar.proxy.charging import Desk, listener_quotas
 from sidecar.proxy.inbound import InboundSide
 from sidecar.proxy.outbound import OutboundSide
 from sidecar.proxy.upstream import Upstream
@@ -22,6 +23,7 @@ from sidecar.traffic.ceilings import CeilingRules
 from sidecar.traffic.destination import DestinationRules
 from sidecar.traffic.limits import Rates
 from sidecar.traffic.marks import Marks
+from sidecar.traffic.quota_limits import Quotas
 from sidecar.traffic.retry import RetryRules
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ class Generation:
     service: Service
     rules: RuleSet
     rates: Rates
+    quotas: Quotas
     upstreams: dict[Place, Declared]
     inbound: list[tuple[Inbound, InboundSide]]
     outbound: list[tuple[str, str, Address, OutboundSide]]  # name, protocol, address, side
@@ -74,12 +77,15 @@ class Generation:
 class Maker:
     """Makes the generations of one sidecar."""
 
-    def __init__(self, reactor: Reactor, gate: Gate, recorder: Recorder, instance: str, tunnels: Tunnels) -> None:
+    def __init__(
+        self, reactor: Reactor, gate: Gate, recorder: Recorder, instance: str, tunnels: Tunnels, desk: Desk
+    ) -> None:
         self._reactor = reactor
         self._gate = gate
         self._recorder = recorder
         self._instance = instance
         self._tunnels = tunnels
+        self._desk = desk
         self._marks = Marks()
         self._upstreams: WeakSet[Upstream] = WeakSet()
 
@@ -90,7 +96,8 @@ class Maker:
     def generation(self, service: Service, before: Generation | None) -> Generation:
         """The generation of this configuration; `before` is the one in force."""
         rates = Rates(service.rates, before.rates if before is not None else None)
-        made = Generation(service, RuleSet.compile(service.allow, service.deny), rates, {}, [], [])
+        quotas = Quotas(service.quotas, self._desk, before.quotas if before is not None else None)
+        made = Generation(service, RuleSet.compile(service.allow, service.deny), rates, quotas, {}, [], [])
         for listener in service.inbound:
             app = self._app(made, before, listener)
             made.inbound.append((listener, self._inbound_side(made, listener, app)))
@@ -134,6 +141,7 @@ class Maker:
             reading=Reading.of(service, spec),
             only_http=needs_http(service, spec),
             rates=made.rates.limits(spec.name),
+            quotas=listener_quotas(made.quotas.limits(spec.name), self._desk, self._reactor),
         )
 
     def _outbound_side(self, made: Generation, name: str, listen: Address, only: Upstream | None) -> OutboundSide:

@@ -28,6 +28,7 @@ from certs.svid import X509Svid
 from sidecar import __version__
 from sidecar.admin.api import serve_admin
 from sidecar.admin.health import serve_health
+from sidecar.answer.quota_desk import QuotaDesk
 from sidecar.config.diff import RESTART, Change, diff, fixed
 from sidecar.discovery.follow import Follower, look_up_as_we_do
 from sidecar.identity.rotator import IdentityConfig, Rotator
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from sidecar.telemetry.metrics import Metrics
 
 SWEEP_SECONDS = 0.5  # pooled connections
+QUOTA_FILE = "quotas.sqlite"  # in the state folder
 DENYLIST_SECONDS = 5.0  # that a start waits at most for the CA to say who was revoked; usually some milliseconds
 
 
@@ -127,6 +129,9 @@ class Worker:
             log=self.log,
             clock=self.clock,
             version=self.version,
+        )
+        self.quotas = QuotaDesk(
+            state_dir / QUOTA_FILE, clock=self.clock, log=self.log, metrics=self.recorder.metrics
         )
         self.renew_soon = self._rotator.renew_soon
         self.fetch_jwt: FetchJwt = self._rotator.fetch_jwt
@@ -238,6 +243,7 @@ class Worker:
                     nursery.start_soon(self.reloader.run, orders)
                 await self._get_identity()
                 if not orders.drain.is_set():
+                    nursery.start_soon(self.quotas.run)
                     await self._open_listeners(nursery)
                     self.state = "ready"
                     self.log.info(
@@ -252,6 +258,7 @@ class Worker:
                 await trio.to_thread.run_sync(self._write_out)
 
     def _write_out(self) -> None:
+        self.quotas.close()
         self.recorder.close()
         self.log.close()
 
@@ -324,7 +331,9 @@ class Worker:
         )
         gate.denials.max_age = self.service.revocation.max_age
         gate.denials.look(self.clock.wall())
-        proxy = Proxy(self.service, reactor=reactor, gate=gate, recorder=self.recorder, instance=self.instance)
+        proxy = Proxy(
+            self.service, reactor=reactor, gate=gate, recorder=self.recorder, instance=self.instance, desk=self.quotas
+        )
         gate.on_change.append(proxy.renew)
         gate.on_denied.append(proxy.evict)
         proxy.listen()

@@ -18,7 +18,15 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Literal
 
 from certs.spiffe import SpiffeId
-from sidecar.errors import AbusivePeer, HandshakeFailed, HopError, IdentityRefused, PeerIdentityMismatch, RateLimited
+from sidecar.errors import (
+    AbusivePeer,
+    HandshakeFailed,
+    HopError,
+    IdentityRefused,
+    PeerIdentityMismatch,
+    QuotaSpent,
+    RateLimited,
+)
 from sidecar.hop import Direction, Hop, HopProtocol, Waived
 from sidecar.telemetry import outcome, redact
 from sidecar.telemetry.clock import rfc3339
@@ -205,7 +213,8 @@ class Decisions:
     def keep(self, decision: Decision) -> None:
         """Remember a decision; the oldest of its kind makes room."""
         ring, size = (self._hops, self._size) if decision.kind == "hop" else (self._handshakes, HANDSHAKE_RING)
-        if decision.error == RateLimited.name or (decision.status == TOO_MANY and not decision.error):  # ours, a peer's
+        peers = decision.status == TOO_MANY and not decision.error
+        if peers or decision.error in (RateLimited.name, QuotaSpent.name):
             ring, size = self._limited, LIMITED_RING
         ring[decision.id] = decision
         if len(ring) > size:

@@ -11,6 +11,8 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sidecar.hop import Headers
     from sidecar.traffic.gcra import Rate, Standing
 
@@ -22,6 +24,16 @@ def rate_limit(rate: Rate, standing: Standing) -> Headers:
     return [
         (b"ratelimit-policy", b"%s;q=%d;w=%d" % (name, standing.limit, window)),
         (b"ratelimit", b"%s;r=%d;t=%d" % (name, standing.remaining, ceil(standing.reset))),
+    ]
+
+
+def quota_fields(rows: Sequence[tuple[str, int, int, int, int]]) -> Headers:
+    """The two fields for quotas, each as name, limit, seconds of its window, what is left of it, and seconds until the
+    next window.
+    """
+    return [
+        (b"ratelimit-policy", b", ".join([b"%s;q=%d;w=%d" % (_string(row[0]), row[1], row[2]) for row in rows])),
+        (b"ratelimit", b", ".join([b"%s;r=%d;t=%d" % (_string(row[0]), row[3], row[4]) for row in rows])),
     ]
 
 
