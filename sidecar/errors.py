@@ -288,6 +288,12 @@ class QuotaSpent(RateLimited):
     name = "quota_spent"
 
 
+class TcpLimited(RateLimited):
+    """A TCP limit has no room for another connection."""
+
+    name = "tcp_limited"
+
+
 class QuotaUnknown(HopError):
     """Nobody can tell at this moment how much of a quota has been used: its store is away."""
 

@@ -46,7 +46,7 @@ class Inspect(Protocol):
         ...
 
     async def quotas(self) -> dict[str, Any]:
-        """What has been used of each quota: service, quotas, problem."""
+        """What has been used of each quota, and what is open under TCP limits: service, quotas, problem, tcp_limits."""
         ...
 
     async def reset_quota(self, query: dict[str, Any], uid: int, pid: int) -> dict[str, Any]:

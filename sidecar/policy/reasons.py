@@ -128,6 +128,11 @@ HAPPENED: Final[dict[str, Reason]] = {
         "Wait for the next window, or look at `mesh quota show`. If it needs more, raise `limit` of that quota, which "
         "acts at once; or give this window's again: `mesh quota reset`.",
     ),
+    "tcp_limited": Reason(
+        "{caller} may connect, but not so often, or not so many times at once: it was {detail}.",
+        "Let the client keep its connections, or fewer of them. If it needs more, raise that number of the limit; what "
+        "is open now shows `mesh limits` or GET /quotas on the admin socket.",
+    ),
     "quota_unknown": Reason(
         "A quota of the called service could not be asked, so nobody can tell whether {caller} has any of it left: "
         "{detail}.",

@@ -33,23 +33,21 @@ from sidecar.errors import (
     Undetected,
     UnsupportedContentType,
     UnsupportedFeature,
-    UpstreamReset,
 )
 from sidecar.hop import Deny, Headers, Hop, Waived
 from sidecar.http.headers import XFCC, end_to_end, first, tokens, without_reserved
 from sidecar.http.message import RequestHead, ResponseHead
 from sidecar.http.plain import JudgedReader
 from sidecar.http.plain_stencil import StencilReader
-from sidecar.http.proxy_header import write
 from sidecar.http.trace import trace_of
 from sidecar.http.versions import KEY_BYTES, h1_request
 from sidecar.http.xfcc import appended, element
-from sidecar.net.port import Cancelled, Expired, WireBroken
+from sidecar.net.port import Cancelled
 from sidecar.policy.strangers import for_strangers
 from sidecar.proxy.attempts import RETRIED
 from sidecar.proxy.lane import ENABLED, MAX_LANES, Lane
 from sidecar.proxy.side import Caller, Door, Plan, with_head
-from sidecar.proxy.tcp import Tunnels, lease_of, tunnel
+from sidecar.proxy.tcp import Tunnels, finish_tcp, introduce, lease_of, tunnel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -59,7 +57,6 @@ if TYPE_CHECKING:
     from sidecar.config.schema_inbound import Inbound, Route
     from sidecar.hop import Direction, Permit
     from sidecar.http.plain import PlainRequest
-    from sidecar.http.proxy_header import Version
     from sidecar.net.mtls import Gate, Peer
     from sidecar.net.pool import Connection
     from sidecar.net.port import Port, Wire
@@ -70,6 +67,7 @@ if TYPE_CHECKING:
     from sidecar.telemetry.record import Recorder
     from sidecar.traffic.limits import Dues, RateLimits
     from sidecar.traffic.marks import Marks
+    from sidecar.traffic.tcp import Stay, TcpLimits
 
 VIA = b"mesh-via"  # instance ids of the sidecars that a request has passed, oldest first (decision D21)
 MAX_VIA = 32
@@ -103,6 +101,7 @@ class InboundSide:
         only_http: bool = False,
         rates: RateLimits | None = None,
         quotas: ListenerQuotas | None = None,
+        tcp_limits: TcpLimits | None = None,
     ) -> None:
         self.name = spec.name
         self.spec = spec
@@ -121,6 +120,7 @@ class InboundSide:
         self._reading = reading
         self._rates = rates
         self._quotas = quotas
+        self._tcp_limits = tcp_limits
         self.only_http = only_http and spec.protocol == "auto"  # raw TCP would get around a rule (semantics S9)
         self.posture = posture_of(spec)  # None for strict
         self._reader = JudgedReader(limits.head_bytes, limits.head_lines)
@@ -359,23 +359,29 @@ class InboundSide:
     async def serve_tcp(self, port: Port, wire: Wire, caller: Caller, early: bytes = b"") -> None:
         """Judge a raw connection, then move its bytes to the application; `early` has been read already."""
         hop = self._hop(caller, "tcp", port.now)
-        connection = None
+        connection: Connection | None = None
+        stay: Stay | None = None
         try:
             self._check_detected(hop)
             self._authorize(hop, port.wall())
+            if self._tcp_limits is not None:
+                self._tcp_limits.check(hop, port.now)
             charge = self._quotas.begin(hop, port.wall()) if self._quotas is not None else None
             if self._rates is not None:
                 self._rates.check(hop, hop.route, port.now)
+            if self._tcp_limits is not None:
+                stay = self._tcp_limits.enter(hop, port.now)
             if charge is not None:
                 await charge(port)
             hop.attempts = 1
             connection = await self.app.connect_raw()
             hop.endpoint = connection.endpoint
             if self.spec.app_proxy_protocol != "none":
-                await _introduce(port, connection.wire, caller, self.spec.app_proxy_protocol, self.timeouts.connect)
+                await introduce(port, connection.wire, caller, self.spec.app_proxy_protocol, self.timeouts.connect)
             with self.tunnels.open(port.current, self._judge(port, hop, caller, wire, connection)):
                 idle, lease = self.timeouts.tcp_idle, lease_of(hop, port)
-                await tunnel(port, wire, connection.wire, hop, idle=idle, lease=lease, early=early)
+                buckets = stay.buckets if stay is not None else ()
+                await tunnel(port, wire, connection.wire, hop, idle=idle, lease=lease, early=early, buckets=buckets)
         except HopError as error:
             hop.error = error
         except Cancelled:
@@ -384,36 +390,12 @@ class InboundSide:
         except Exception as error:  # noqa: BLE001 - a fault of ours ends this connection, not the sidecar
             hop.error = InternalError(f"{type(error).__name__}: {error}")
         finally:
+            if stay is not None:
+                stay.leave()
             finish_tcp(hop, wire, connection.wire if connection is not None else None, port.read_clock(), self.recorder)
-
 
     def _judge(self, port: Port, hop: Hop, caller: Caller, wire: Wire, connection: Connection) -> Callable[[], None]:
         return lambda: self.door.side.judge_again(port, hop, caller, wire, self.app, connection)
-
-
-async def _introduce(port: Port, app: Wire, caller: Caller, version: Version, within: float) -> None:
-    """Tell the application who connected, before the first byte. Raises UpstreamReset."""
-    header = write(version, (caller.source, caller.source_port), caller.reached)
-    try:
-        port.deadline(port.now + within)
-        await app.write(header)
-    except (WireBroken, Expired) as error:
-        raise UpstreamReset(f"the application did not take the PROXY header: {error}") from None
-
-
-def finish_tcp(hop: Hop, wire: Wire, upstream: Wire | None, now: float, recorder: Recorder) -> None:
-    """Close both ends, with a reset where the hop failed under way, and record the hop."""
-    broke = hop.error is not None and upstream is not None
-    for end in (wire, upstream):
-        if end is not None:
-            if broke:
-                end.abort()
-            else:
-                end.close()
-    hop.ended = now
-    if hop.error is not None:
-        hop.decision_id = hop.decision_id or recorder.decision_id()
-    recorder.observe(hop)
 
 
 def outgoing_headers(head: RequestHead) -> Headers:

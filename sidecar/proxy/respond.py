@@ -39,6 +39,7 @@ TABLE: dict[type[errors.HopError], tuple[int, str]] = {
     errors.PolicyDenied: (403, "http_request_denied"),
     errors.RateLimited: (429, "http_request_denied"),
     errors.QuotaSpent: (429, "http_request_denied"),
+    errors.TcpLimited: (429, "http_request_denied"),
     errors.QuotaUnknown: (503, "proxy_internal_error"),
     errors.UndeclaredUpstream: (403, "http_request_denied"),
     errors.CrossSite: (403, "http_request_denied"),

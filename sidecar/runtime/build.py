@@ -152,6 +152,7 @@ class Proxy:
         new = [address for address in wanted if address not in self._ears]
         bound = bind_all(new, self._ears, _modes(service))
         self._generation = after
+        after.put_in_force()
         self._desk.adopt(after.quotas)
         self.admission.adopt(service.limits, open_files_limit())
         self._tunnels.limit(self.admission.most_streams)
@@ -398,6 +399,10 @@ class Proxy:
             {"name": name, "address": str(address), "protocol": protocol, "direction": "outbound"}
             for name, protocol, address, _ in self._outbound
         ]
+
+    def tcp_limits(self) -> list[dict[str, Any]]:
+        """What is open under TCP limits."""
+        return self._generation.tcp.to_json()
 
     def endpoints(self) -> list[dict[str, Any]]:
         """What the balancers see, for `mesh endpoints`."""

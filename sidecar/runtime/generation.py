@@ -25,6 +25,7 @@ from sidecar.traffic.limits import Rates
 from sidecar.traffic.marks import Marks
 from sidecar.traffic.quota_limits import Quotas
 from sidecar.traffic.retry import RetryRules
+from sidecar.traffic.tcp import TcpStates
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -58,9 +59,14 @@ class Generation:
     rules: RuleSet
     rates: Rates
     quotas: Quotas
+    tcp: TcpStates
     upstreams: dict[Place, Declared]
     inbound: list[tuple[Inbound, InboundSide]]
     outbound: list[tuple[str, str, Address, OutboundSide]]  # name, protocol, address, side
+
+    def put_in_force(self) -> None:
+        """From now on what outlives a generation goes by this one."""
+        self.tcp.put_in_force()
 
     def all_upstreams(self) -> list[Upstream]:
         """Every upstream, the applications behind us included."""
@@ -97,7 +103,9 @@ class Maker:
         """The generation of this configuration; `before` is the one in force."""
         rates = Rates(service.rates, before.rates if before is not None else None)
         quotas = Quotas(service.quotas, self._desk, before.quotas if before is not None else None)
-        made = Generation(service, RuleSet.compile(service.allow, service.deny), rates, quotas, {}, [], [])
+        limits = [(listener.name, limit) for listener in service.inbound for limit in listener.tcp_limits]
+        tcp = TcpStates(limits, before.tcp if before is not None else None)
+        made = Generation(service, RuleSet.compile(service.allow, service.deny), rates, quotas, tcp, {}, [], [])
         for listener in service.inbound:
             app = self._app(made, before, listener)
             made.inbound.append((listener, self._inbound_side(made, listener, app)))
@@ -141,6 +149,7 @@ class Maker:
             reading=Reading.of(service, spec),
             only_http=needs_http(service, spec),
             rates=made.rates.limits(spec.name),
+            tcp_limits=made.tcp.limits(spec.name),
             quotas=listener_quotas(made.quotas.limits(spec.name), self._desk, self._reactor),
         )
 

@@ -85,7 +85,8 @@ class Inspector:
     async def quotas(self) -> dict[str, Any]:
         """What has been used of each quota."""
         worker = self._worker
-        return {"service": worker.service.name, **await show(worker.quotas, worker.clock.wall())}
+        tcp = worker.proxy.tcp_limits() if worker.proxy is not None else []
+        return {"service": worker.service.name, **await show(worker.quotas, worker.clock.wall()), "tcp_limits": tcp}
 
     async def reset_quota(self, query: dict[str, Any], uid: int, pid: int) -> dict[str, Any]:
         """Give a key its quota anew. Raises UnknownQuota, QuotaStoreFailed."""

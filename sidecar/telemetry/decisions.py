@@ -26,6 +26,7 @@ from sidecar.errors import (
     PeerIdentityMismatch,
     QuotaSpent,
     RateLimited,
+    TcpLimited,
 )
 from sidecar.hop import Direction, Hop, HopProtocol, Waived
 from sidecar.telemetry import outcome, redact
@@ -33,6 +34,7 @@ from sidecar.telemetry.clock import rfc3339
 
 RING = 10_000
 HANDSHAKE_RING = 1_000  # needs no identity to fill, so it has a ring of its own and pushes out no hop
+_LIMITED = (RateLimited.name, QuotaSpent.name, TcpLimited.name)
 LIMITED_RING = 1_000  # by rate limits: who asks too often does so often
 PERMIT_RING = 1_000  # of hops that went well: with a full access log that is each, and they push out no refusal
 TOO_MANY = 429
@@ -214,7 +216,7 @@ class Decisions:
         """Remember a decision; the oldest of its kind makes room."""
         ring, size = (self._hops, self._size) if decision.kind == "hop" else (self._handshakes, HANDSHAKE_RING)
         peers = decision.status == TOO_MANY and not decision.error
-        if peers or decision.error in (RateLimited.name, QuotaSpent.name):
+        if peers or decision.error in _LIMITED:
             ring, size = self._limited, LIMITED_RING
         ring[decision.id] = decision
         if len(ring) > size:

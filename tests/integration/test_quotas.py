@@ -119,10 +119,13 @@ def test_killed_while_it_is_used_nobody_has_more_than_the_quota_and_little_is_lo
     """Two clients at once; killed in the middle, three times."""
     permitted = 0
     for _ in range(3):
-        before, counts = mesh.used(), list[int]()
-        threads = [
-            threading.Thread(target=lambda: counts.append(mesh.statuses("web", 150).count(200))) for _ in range(2)
-        ]
+        before = mesh.used()
+        counts: list[int] = []
+
+        def ask(into: list[int] = counts) -> None:
+            into.append(mesh.statuses("web", 150).count(200))
+
+        threads = [threading.Thread(target=ask) for _ in range(2)]
         for thread in threads:
             thread.start()
         eventually("use", lambda: mesh.used() >= before + 20)  # noqa: B023 - asked here and now
@@ -133,7 +136,7 @@ def test_killed_while_it_is_used_nobody_has_more_than_the_quota_and_little_is_lo
         mesh["app"].start()
         assert mesh.used() < 300
     permitted += mesh.statuses("web", 301).count(200)
-    # A request whose answer was lost with the process has had its share too. Each kill loses that, and a lease of three.
+    # A request whose answer was lost with the process has had its share too. Each kill loses that, and a lease of 3.
     assert 300 - 3 * (3 + 2) <= permitted <= 300
 
 
