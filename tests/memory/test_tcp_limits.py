@@ -1,4 +1,4 @@
-"""TCP limits: how often connections come, how many are open, and how fast their bytes go, to the byte in virtual time."""
+"""TCP limits: how often connections come, how many are open, and how fast their bytes go, by virtual time."""
 
 from __future__ import annotations
 
