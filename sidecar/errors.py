@@ -299,6 +299,18 @@ class QuotaUnknown(HopError):
 
     name = "quota_unknown"
     flag = "RL"
+class Throttled(RateLimited):
+    """A limit that lets requests wait has no place for it, or has shut its caller out for a time."""
+
+    name = "throttled"
+    flag = "TH"
+
+
+class LimiterAway(HopError):
+    """The Redis that a limit is counted in is away, and the configuration wants nobody let in meanwhile."""
+
+    name = "limiter_away"
+    flag = "RLSE"
 
 
 # ---- what the upstream did ---------------------------------------------------------------------------------------

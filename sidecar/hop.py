@@ -69,6 +69,8 @@ class Hop:
     tls: TlsInfo | None = None  # the mesh side of this hop: downstream's inbound, upstream's outbound
     trace_id: str = ""
 
+    held: Held | None = None  # what rate limits did to it, where that was more than to let it in or refuse it
+
     rule: str = ""  # the rule that decided, empty where none did
     route: str = ""  # path template of that rule; from configuration, never the raw path
     shadow: tuple[ShadowVerdict, ...] = ()
@@ -78,13 +80,25 @@ class Hop:
 
     @property
     def flag(self) -> str:
-        """Why the hop failed, in Envoy's letters; `-` where it did not."""
-        return self.error.flag if self.error is not None else "-"
+        """Why the hop failed, in Envoy's letters; TH where it had to wait for its turn; else `-`."""
+        if self.error is not None:
+            return self.error.flag
+        return "TH" if self.held is not None and self.held.delayed else "-"
 
     @property
     def path(self) -> str:
         """The target as received, without its query: what may be logged."""
         return self.target.partition("?")[0]
+
+
+@dataclass(slots=True)
+class Held:
+    """What rate limits did to a hop."""
+
+    delayed: float = 0.0  # seconds that it has waited for its turn
+    limit: str = ""  # the limit by which
+    alone: str = ""  # why only this sidecar has counted it, where it is shared with others; empty where all have
+    told: Headers = field(default_factory=list)  # fields of its answer about how much is left
 
 
 @dataclass(frozen=True, slots=True)

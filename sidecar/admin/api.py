@@ -53,6 +53,10 @@ class Inspect(Protocol):
         """Give a key its quota anew, on behalf of this user. Raises MeshError where there is none, or it cannot be."""
         ...
 
+    def limits(self) -> dict[str, Any]:
+        """How the rate limits stand: service, limits, redis."""
+        ...
+
     def decision(self, decision_id: str) -> dict[str, Any] | None:
         """The decision and its explanation; None where it is not, or no longer, known."""
         ...
@@ -92,7 +96,7 @@ class AdminApi:
                 return Response.error(405, "method_not_allowed", f"use {method}", ((b"allow", method.encode()),))
             return await handle(self._inspect, request, *match.groups())
         known = (
-            "GET /status /hops /endpoints /quotas /decisions/<id> /certs, "
+            "GET /status /hops /endpoints /limits /quotas /decisions/<id> /certs, "
             "POST /explain /drain /certs/rotate /quotas/reset"
         )
         return Response.error(404, "not_found", known)
@@ -170,6 +174,10 @@ async def _reset_quota(inspect: Inspect, request: Request) -> Response:
         return Response.error(404, error.name, str(error))
 
 
+async def _limits(inspect: Inspect, request: Request) -> Response:
+    return Response.of_json(200, inspect.limits())
+
+
 async def _decision(inspect: Inspect, request: Request, decision_id: str) -> Response:
     if not is_decision_id(decision_id):
         return Response.error(400, "bad_decision_id", "an id looks like 1f0c9a3b-2s")
@@ -208,6 +216,7 @@ _ROUTES: tuple[tuple[str, re.Pattern[str], _Handle], ...] = (
     ("GET", re.compile(r"/endpoints"), _endpoints),
     ("GET", re.compile(r"/quotas"), _quotas),
     ("POST", re.compile(r"/quotas/reset"), _reset_quota),
+    ("GET", re.compile(r"/limits"), _limits),
     ("GET", re.compile(r"/decisions/([^/]+)"), _decision),
     ("POST", re.compile(r"/explain"), _explain),
     ("POST", re.compile(r"/drain"), _drain),

@@ -121,6 +121,7 @@ def _judge(config: MeshConfig, service: Service, question: dict[str, Any]) -> di
     from sidecar.policy.question import BadQuestion, hop_of, unknown_caller
     from sidecar.policy.reasons import reason_of
     from sidecar.policy.waived import observed
+    from sidecar.traffic.show import applies_by
 
     try:
         hop = hop_of(question, service)
@@ -133,7 +134,8 @@ def _judge(config: MeshConfig, service: Service, question: dict[str, Any]) -> di
     refused = explanation.verdict == "deny"
     notes = (observed(service, hop.listener, now) if refused else "", unknown_caller(hop, config))
     note = "; ".join(filter(None, notes))
-    return explanation.to_json() | {"text": explanation.render()} | ({"note": note} if note else {})
+    answer = explanation.to_json() | {"text": explanation.render()} | ({"note": note} if note else {})
+    return answer if refused else answer | {"limits": applies_by(service, hop, explanation.route)}
 
 
 def _from_sidecar(run_dir: Path | None, called: str, question: dict[str, Any]) -> dict[str, Any]:
@@ -198,7 +200,16 @@ def _show(document: dict[str, Any]) -> None:
     print_facts([("happened", _safe(explained.get("happened"))), ("to do", _safe(explained.get("todo")))])
     if text := document.get("text"):
         click.echo(str(text).rstrip("\n"))
+    _show_limits(document.get("limits"))
     print_facts([("note", str(document.get("note") or ""))])
+
+
+def _show_limits(limits: object) -> None:
+    """The rate limits that an allowed request comes under."""
+    for number, row in enumerate(limits if isinstance(limits, list) else []):
+        left = f", {row['remaining']} left for it" if "remaining" in row else ""
+        word = "limits" if number == 0 else ""
+        click.echo(f"  {word:8} {_safe(row.get('limit'))} ({_safe(row.get('where'))}): {_safe(row.get('says'))}{left}")
 
 
 def _show_why_not(document: dict[str, Any]) -> None:

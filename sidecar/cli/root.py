@@ -31,6 +31,9 @@ VERBS: dict[str, Verb] = {
     "run": Verb("Run", "sidecar.cli.run:run", "Run one service's sidecar, and its command if you name one."),
     "ca": Verb("Run", "sidecar.cli.ca:ca", "The bundled certificate authority."),
     "status": Verb("Look", "sidecar.cli.status:status", "What the sidecars on this machine are doing."),
+    "limits": Verb(
+        "Look", "sidecar.cli.limits:limits", "Rate limits: who is nearest to each, who is refused, and Redis."
+    ),
     "endpoints": Verb(
         "Look", "sidecar.cli.endpoints:endpoints", "Where requests go: endpoints, their latency, who is left alone."
     ),

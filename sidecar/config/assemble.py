@@ -27,7 +27,7 @@ from sidecar.config.terms import Address, Effect
 T = TypeVar("T")
 
 # what `defaults` says for all services
-MERGED: Final = ("timeouts", "limits", "access_log", "audit", "tls", "revocation")
+MERGED: Final = ("timeouts", "limits", "access_log", "audit", "tls", "revocation", "redis")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from sidecar.config.codes_limits import LIMITS
+
 HEAD: Final = "trust_domain: demo.mesh\n"
 EXAMPLES_AT: Final = 1_767_614_400.0  # 2026-01-05T12:00:00Z: when the examples with a date are read
 
@@ -475,14 +477,16 @@ CODES: Final[Mapping[str, Code]] = dict((
     ),
     _code(
         "MESH082", "a rate limit that callers can walk around",
-        "Each value of the header has an allowance of its own, and a caller may send what it likes: with another value "
-        "each time it is never held.",
+        "Each value of the header, or of the claim, has an allowance of its own, and a caller may send what it likes: "
+        "with another value each time it is never held. A token is not verified where limits are asked, so its claims "
+        "are as good as a header.",
         "Put a limit with `per: caller` or `per: listener` beside it, which holds whoever invents values.",
         *_rules(
             "allow: [{from: web}]\nrates: [{limit: 10/s, per: header x-api-key}]",
             "allow: [{from: web}]\nrates: [{limit: 10/s, per: header x-api-key}, {limit: 50/s, per: caller}]",
         ),
     ),
+    *(_code(*limit) for limit in LIMITS),
 ))  # fmt: skip
 
 

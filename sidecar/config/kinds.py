@@ -33,6 +33,7 @@ from sidecar.config.quotas import (
     show_bandwidth,
 )
 from sidecar.config.rates import FREQUENCY_SCHEMA, PER_SCHEMA, read_frequency, read_per
+from sidecar.config.redis_url import REDIS_SCHEMA, read_redis
 from sidecar.patterns import HostPattern, IdentityPattern, PathTemplate
 
 TEXTUAL: Final = ["string", "integer"]  # the JSON types of text: plain digits are text too
@@ -152,7 +153,8 @@ KINDS: Final[Mapping[str, Kind]] = {
         show_size,
     ),
     "frequency": Kind("how often, like 100/s", read_frequency, FREQUENCY_SCHEMA),
-    "per": Kind("`listener`, `caller`, `endpoint`, or `header` and its name", read_per, PER_SCHEMA),
+    "per": Kind("`listener`, `caller`, `endpoint`, or `header` or `claim` and its name", read_per, PER_SCHEMA),
+    "redis": Kind("a Redis, like redis://HOST:6379", read_redis, REDIS_SCHEMA),
     "amount": Kind("how many, like 10000/d", read_amount, AMOUNT_SCHEMA),
     "time_zone": Kind("a time zone, like Europe/Berlin", read_time_zone, TIME_ZONE_SCHEMA),
     "bandwidth": Kind("bytes a second, like 10MiB/s", read_bandwidth, BANDWIDTH_SCHEMA, show_bandwidth),

@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 
 from sidecar.config.assemble import Placed, View
 from sidecar.config.cover import KNOWN_METHODS, identity_covers, path_covers
+from sidecar.config.limited_how import never_act
 from sidecar.config.mistakes import Book
 from sidecar.config.schema_inbound import Inbound, RateLimit, Rule
 from sidecar.patterns import IdentityPattern, PathTemplate
@@ -25,6 +26,7 @@ _ONE_LISTENER: Final = ("listener", "endpoint")  # what these share never spans 
 def limited(view: View, book: Book) -> None:
     """Note every odd limit of a service."""
     service = view.built
+    never_act(view, book)
     for index, placed in enumerate(view.rates):
         rate = placed.value
         listeners = _listeners(rate, service.inbound)
@@ -36,8 +38,9 @@ def limited(view: View, book: Book) -> None:
         if first is not None:
             message = f"{rate.name} changes nothing: {first.value.name} ({book.place(first.path)}) refuses all it would"
             book.warn("MESH081", placed.path, message, "lower this one, raise the other, or remove one of them")
-        elif rate.per.kind == "header" and not _is_kept(rate, service.rates, listeners):
-            message = f"{rate.name} holds nobody back who sends another value of {rate.per.header} each time"
+        elif rate.per.invented and not _is_kept(rate, service.rates, listeners):
+            what = rate.per.header or f"the claim {rate.per.claim}, in a token that nobody verifies,"
+            message = f"{rate.name} holds nobody back who sends another value of {what} each time"
             book.warn("MESH082", f"{placed.path}.per", message, "add a limit per: caller beside it")
 
 
@@ -117,6 +120,11 @@ def _is_first(number: int, tight: RateLimit, index: int, loose: RateLimit, liste
 
 
 def _lower(tight: RateLimit, loose: RateLimit) -> bool:
+    """Whether one refuses whatever the other would. Who waits for its turn is let in at the same rate, but later; and a
+    sidecar by itself never refuses as soon as all of them together.
+    """
+    if tight.over != loose.over or (loose.shared == "redis" and tight.shared != "redis"):
+        return False
     return tight.burst <= loose.burst and tight.limit.per_second <= loose.limit.per_second
 
 

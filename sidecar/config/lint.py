@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from sidecar.config.assemble import Placed, View, is_loopback
+from sidecar.config.limited_how import contradictions
 from sidecar.config.mistakes import Book
 from sidecar.config.posture import LONGEST, posture_of, show_moment
 from sidecar.config.schema import MeshConfig
@@ -32,6 +33,7 @@ def lint(config: MeshConfig, views: Sequence[View], book: Book, now: float | Non
         _identity_source(view, book)
         _loopback(view, book)
         _upstream_hosts(view, book)
+        contradictions(view, book)
         _access_log(view.built.access_log.headers, f"{view.path}.access_log.headers", book)
         for listener in view.inbound:
             _listener(listener, book)

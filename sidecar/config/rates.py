@@ -11,15 +11,18 @@ from sidecar.config.terms import Frequency, Per
 
 FREQUENCY_SCHEMA: Final = {"type": "string", "pattern": "^[1-9][0-9]{0,8}/(s|m|h|d)$"}
 PER_SCHEMA: Final = {
-    "type": "string", "pattern": "^(listener|caller|endpoint|header [!#$%&'*+.^_`|~0-9A-Za-z-]{1,64})$",
+    "type": "string",
+    "pattern": "^(listener|caller|endpoint|header [!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}|claim [!-~]{1,128})$",
 }  # fmt: skip
 _FREQUENCY = re.compile(r"([1-9][0-9]{0,8})/([smhd])\Z")
 _LOOSE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)\s*(?:/|per|p|r/|rp|req/)?\s*([a-z]*)\Z", re.IGNORECASE)
 _UNITS: Final = {"s": "sec second seconds", "m": "min minute minutes", "h": "hr hour hours", "d": "day days"}
 _NEXT: Final = {"s": ("m", 60), "m": ("h", 60), "h": ("d", 24)}
 _HEADER = re.compile(r"header\s+([!#$%&'*+.^_`|~0-9A-Za-z-]{1,64})\Z")
+_CLAIM = re.compile(r"claim\s+([!-~]{1,128})\Z")
 _WORDS: Final = ("listener", "caller", "endpoint")
 _EXAMPLES: Final = "write 100/s, 6000/m, 500/h or 1000/d"
+_CLAIMS: Final = ("sub", "iss", "aud", "azp", "client_id", "tenant", "scope")  # that people write alone
 _MEANT: Final = {
     "service": "listener", "global": "listener", "all": "listener", "total": "listener", "client": "caller",
     "identity": "caller", "peer": "caller", "user": "caller", "callers": "caller", "from": "caller",
@@ -63,9 +66,14 @@ def read_per(scalar: Scalar, _: Scope) -> Per:
         raise BadValue("the host is no header of its own here", "limit a listener, a caller or an endpoint")
     if match is not None:
         return Per("header", match[1].lower())
-    hint = f"one of {', '.join(_WORDS)}, or header and its name: header x-api-key"
+    match = _CLAIM.match(text)
+    if match is not None:
+        return Per("claim", claim=match[1])
+    hint = f"one of {', '.join(_WORDS)}, or header and its name: header x-api-key, or claim and its name: claim sub"
     if re.match(r"x-[a-z0-9-]{1,60}\Z", text, re.IGNORECASE):
         hint = f"did you mean header {text}?"
+    elif text.lower() in _CLAIMS:
+        hint = f"did you mean claim {text.lower()}?"
     elif text.lower() in _MEANT:
         hint = f"did you mean {_MEANT[text.lower()]}?"
     raise BadValue(f"{quoted(text)} is nothing that a limit can be per", hint)

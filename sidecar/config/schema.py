@@ -15,6 +15,7 @@ from sidecar.config import ports
 from sidecar.config.schema_amounts import QuotaLimit
 from sidecar.config.schema_inbound import Inbound, RateLimit, Rule
 from sidecar.config.schema_outbound import Outbound
+from sidecar.config.schema_redis import Redis
 from sidecar.config.terms import (
     Address,
     Bytes,
@@ -167,6 +168,7 @@ class Defaults:
     audit: Audit = described("See `audit`.", factory=Audit)
     tls: Tls = described("See `tls`.", factory=Tls)
     revocation: Revocation = described("See `revocation`.", factory=Revocation)
+    redis: Redis | None = described("See `redis`.", None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +220,9 @@ class Service:
     deny: tuple[Rule, ...] = described("Who may not, whatever `allow` says.", ())
     rates: tuple[RateLimit, ...] = described("How often it may be called; absent means without limit.", ())
     quotas: tuple[QuotaLimit, ...] = described("How much it may be called in an hour, a day or a month.", ())
+    redis: Redis | None = described(
+        "Where limits with `shared: redis` are counted; absent for nowhere. Over the one in `defaults`.", None
+    )
     health: Health = described("Probes and metrics.", factory=Health)
     workload_api: WorkloadApi | None = described(
         "Serve the SPIFFE Workload API to the application; absent for not.", None

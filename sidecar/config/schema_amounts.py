@@ -42,8 +42,8 @@ class QuotaLimit:
     )
     per: Whose = described(
         "Who shares it: `caller` (each identity has its own), `listener` (everybody who calls it), `endpoint` (each "
-        "method of each path template has its own), or `header x-api-key` (each value has its own, and all requests "
-        "without that header one together).",
+        "method of each path template has its own), `header x-api-key` or `claim sub` (each value has its own, and all "
+        "requests without it one together).",
         Per("caller"),
     )
     callers: tuple[IdentityPattern, ...] = described(
@@ -65,7 +65,7 @@ class QuotaLimit:
     @property
     def http_only(self) -> bool:
         """Whether it names something that only HTTP has."""
-        return bool(self.methods or self.paths or self.per.kind in ("endpoint", "header"))
+        return bool(self.methods or self.paths or self.per.kind == "endpoint" or self.per.invented)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from sidecar.config.terms import (
     PortNumber,
     Protocol,
     ProxyHeaders,
+    Seconds,
     Where,
     Whose,
     described,
@@ -88,9 +89,35 @@ class RateLimit:
     )
     per: Whose = described(
         "Who shares it: `listener` (everybody who calls it), `caller` (each identity has its own), `endpoint` (each "
-        "method of each path template has its own), or `header x-api-key` (each value has its own, and all requests "
-        "without that header one together).",
+        "method of each path template has its own), `header x-api-key` (each value has its own, and all requests "
+        "without that header one together), or `claim sub` (the same of a claim of the bearer token, which nobody has "
+        "verified).",
         Per("listener"),
+    )
+    shared: Literal["none", "redis"] = described(
+        "Who counts together: `none`, each sidecar by itself; or `redis`, all sidecars of this service, in the Redis "
+        "that `redis:` names.",
+        "none",
+    )
+    over: Literal["refuse", "delay"] = described(
+        "What becomes of a request over it: `refuse`, 429 at once; or `delay`: it waits for its turn, when there are "
+        "too many for that 429, and who goes on all the same is shut out for a time.",
+        "refuse",
+    )
+    delay: Seconds = described("With `over: delay`: how long a request waits at most.", 5.0)
+    waiting: Count = described(
+        "With `over: delay`: how many requests wait at once, of all who share nothing but the limit; one alone gets "
+        "half of the places.",
+        256,
+    )
+    strikes: Count = described(
+        "With `over: delay`: whoever is refused more often than this within `block` is shut out.", 100
+    )
+    block: Seconds = described("With `over: delay`: for how long.", 60.0)
+    headers: Literal["refused", "always"] = described(
+        "When an answer carries `RateLimit` and `RateLimit-Policy`: only where it was refused, or `always`, so that "
+        "callers can see it coming.",
+        "refused",
     )
     callers: tuple[IdentityPattern, ...] = described(
         "Whom it is for, in the words of rules; absent means everybody.", (), yaml="from", some=True
@@ -107,7 +134,7 @@ class RateLimit:
     @property
     def http_only(self) -> bool:
         """Whether it names something that only HTTP has."""
-        return bool(self.methods or self.paths or self.per.kind in ("endpoint", "header"))
+        return bool(self.methods or self.paths or self.per.kind in ("endpoint", "header", "claim"))
 
 
 @dataclass(frozen=True, slots=True)

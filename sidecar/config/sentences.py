@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from sidecar.config.quantities import show_seconds
 from sidecar.config.schema import MeshConfig, Service
 from sidecar.config.schema_amounts import QuotaLimit
 from sidecar.config.schema_inbound import Inbound, RateLimit, Rule
@@ -47,6 +48,10 @@ def limited(service: Service, rate: RateLimit) -> str:
         parts.append(f"({rate.burst} at once)")
     if rate.ports:
         parts.append(f"on {_either(rate.ports)}")
+    if rate.shared == "redis":
+        parts.append("at all its sidecars together (Redis)")
+    if rate.over == "delay":
+        parts.append(f"and then waits for its turn, up to {show_seconds(rate.delay)}")
     return " ".join(parts)
 
 
@@ -72,9 +77,9 @@ def _shared(service: Service, limit: RateLimit | QuotaLimit, number: int) -> str
 
 
 def _for_each(limit: RateLimit | QuotaLimit) -> list[str]:
-    if limit.per.kind not in ("endpoint", "header"):
-        return []
-    return ["for each endpoint" if limit.per.kind == "endpoint" else f"for each value of {limit.per.header}"]
+    if limit.per.kind == "endpoint":
+        return ["for each endpoint"]
+    return [f"for each value of {limit.per.header or f'the claim {limit.per.claim}'}"] if limit.per.invented else []
 
 
 def caller(pattern: IdentityPattern) -> str:

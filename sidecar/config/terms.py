@@ -124,13 +124,20 @@ class Frequency:
 
 @dataclass(frozen=True, slots=True)
 class Per:
-    """Who has a limit together: all at a listener, each caller, each endpoint, or each value of a header."""
+    """Who has a limit together: all at a listener, each caller, each endpoint, or each value of a header or claim."""
 
-    kind: Literal["listener", "caller", "endpoint", "header"]
+    kind: Literal["listener", "caller", "endpoint", "header", "claim"]
     header: str = ""  # lower-case; only of that kind
+    claim: str = ""  # of a bearer token; only of that kind
+
+    @property
+    def invented(self) -> bool:
+        """Whether its keys are what a caller writes, so that it may come with another one each time."""
+        return self.kind in ("header", "claim")
 
     def __str__(self) -> str:
-        return f"header {self.header}" if self.header else self.kind
+        name = self.header or self.claim
+        return f"{self.kind} {name}" if name else self.kind
 
 
 @dataclass(frozen=True, slots=True)

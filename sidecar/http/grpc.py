@@ -68,6 +68,7 @@ STATUS: Final[dict[type[errors.HopError], Status]] = {
     errors.PolicyDenied: Status.PERMISSION_DENIED,
     errors.IdentityRefused: Status.PERMISSION_DENIED,
     errors.RateLimited: Status.RESOURCE_EXHAUSTED,
+    errors.LimiterAway: Status.UNAVAILABLE,
     errors.ResponseTimeout: Status.DEADLINE_EXCEEDED,
     errors.UpstreamIdle: Status.DEADLINE_EXCEEDED,
     errors.UpstreamProtocolViolation: Status.INTERNAL,

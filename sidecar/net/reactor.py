@@ -163,6 +163,10 @@ class Reactor(Driver):
         super().nudge()
         self._remember_the_patient()
 
+    def awaits(self, more: int) -> None:
+        """So many more (or fewer) connection coroutines wait for something that trio does: no lingering meanwhile."""
+        self._calls += more
+
     # ---- the road between the two worlds ----------------------------------------------------------------------------
 
     async def call(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:

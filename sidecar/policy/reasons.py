@@ -139,6 +139,16 @@ HAPPENED: Final[dict[str, Reason]] = {
         "Look at its sidecar's log for what is wrong with the file of quotas, or with Redis. Who was known before goes "
         "on to its limit meanwhile.",
     ),
+    "throttled": Reason(
+        "{caller} may do this, but not so often, and has more under way than can wait for its turn: it was {detail}.",
+        "Let the client wait as `Retry-After` tells it. If it is right to ask so often, raise `limit`; if its peaks "
+        "are to be waited out, `delay` or `waiting` of that limit.",
+    ),
+    "limiter_away": Reason(
+        "Nobody could say whether there is room for it: {detail}.",
+        "Look at that Redis, and at `mesh limits`. With `when_away: local` each sidecar holds the limit by itself "
+        "meanwhile.",
+    ),
     "undeclared_upstream": Reason(
         "The application asked for {host}, which none of its upstreams declares: {detail}.",
         "If it should be reached, declare it in `outbound` of the calling service: `- to: NAME` for a service of the "

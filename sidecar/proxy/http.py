@@ -187,6 +187,8 @@ class HttpConnection:
             if handover is None:
                 side.check_peer(self._caller, self._wire, port.wall())
             plan = side.admit(hop, self._caller, head, port.wall())
+            if plan.hold is not None:
+                await plan.hold(port, self._wire)
             if side.tunnels.full and plan.lasts:
                 side.tunnels.check_place()
             if not head.body:

@@ -275,6 +275,8 @@ class Http2Connection:
             hop = side.open_hop(caller, head, port.now)
             side.check_peer(caller, self._wire, port.wall())
             plan = side.admit(hop, caller, head, port.wall())
+            if plan.hold is not None:
+                await plan.hold(port, end)
             if side.tunnels.full and plan.lasts:
                 side.tunnels.check_place()
             if plan.connect is not None:

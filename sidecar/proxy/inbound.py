@@ -19,6 +19,7 @@ What happens to a request, in the order the bytes travel:
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sidecar.config.posture import posture_of
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from sidecar.policy.authz import RuleSet
     from sidecar.policy.reading import Reading
     from sidecar.proxy.charging import ListenerQuotas
+    from sidecar.proxy.holding import Holding
     from sidecar.proxy.upstream import Upstream
     from sidecar.telemetry.record import Recorder
     from sidecar.traffic.limits import Dues, RateLimits
@@ -71,6 +73,7 @@ if TYPE_CHECKING:
 
 VIA = b"mesh-via"  # instance ids of the sidecars that a request has passed, oldest first (decision D21)
 MAX_VIA = 32
+INFORMATIONAL = 200  # below it
 FAILED, UNAVAILABLE = 500, (b"grpc-status", b"14")  # answers after which somebody may want to try again
 PLAINTEXT = "the caller speaks no TLS, so it has proved no identity"
 # Upgrades that are never passed: inside them more requests would travel, which nobody could judge.
@@ -102,6 +105,7 @@ class InboundSide:
         rates: RateLimits | None = None,
         quotas: ListenerQuotas | None = None,
         tcp_limits: TcpLimits | None = None,
+        holding: Holding | None = None,
     ) -> None:
         self.name = spec.name
         self.spec = spec
@@ -121,6 +125,7 @@ class InboundSide:
         self._rates = rates
         self._quotas = quotas
         self._tcp_limits = tcp_limits
+        self._holding = holding  # there where rates are
         self.only_http = only_http and spec.protocol == "auto"  # raw TCP would get around a rule (semantics S9)
         self.posture = posture_of(spec)  # None for strict
         self._reader = JudgedReader(limits.head_bytes, limits.head_lines)
@@ -128,6 +133,11 @@ class InboundSide:
         self._limits_bodies = any(route.max_body is not None or route.content_types for route in spec.routes)
         permissive = self.posture is not None and self.posture.kind == "permissive"
         self._strangers = for_strangers(rules, identity.trust_domain) if permissive else rules
+
+    @property
+    def rates(self) -> RateLimits | None:
+        """The rate limits of this listener."""
+        return self._rates
 
     @property
     def draining(self) -> bool:
@@ -265,7 +275,7 @@ class InboundSide:
         dues = self._rates.dues(hop, verdict.route) if self._rates is not None else None
         if self._quotas is not None:
             dues = self._quotas.beside(dues, hop, verdict.route)
-        return self.app, verdict, dues
+        return (self.app, verdict, dues) if dues is None or dues.plain else None
 
     def plain_lines(self, upstream: Upstream) -> bytes:
         """None: what the application is told stands at the end."""
@@ -302,11 +312,16 @@ class InboundSide:
             headers.append((XFCC, self._client_cert(peer, head.headers)))
         headers.append((VIA, b",".join((*via, self._instance))))
         plan = Plan(self.app, target.origin_form, headers, route.max_body if route is not None else None)
-        if not hop.attempts:  # what the express has sent already has been through them
-            if self._quotas is not None:
-                plan.charge = self._quotas.begin(hop, wall)
-            if self._rates is not None:
-                self._rates.check(hop, hop.route, self.app.now)
+        if hop.attempts:  # what the express has sent already has been through all limits
+            return plan
+        if self._quotas is not None:
+            plan.charge = self._quotas.begin(hop, wall)
+        dues = self._rates.dues(hop, hop.route) if self._rates is not None else None
+        if dues is not None and dues.held:
+            assert self._holding is not None
+            plan.hold = partial(self._holding.hold, hop=hop, dues=dues)
+        elif dues is not None:
+            dues.take(self.app.now, hop.headers)
         return plan
 
     def _authorize(self, hop: Hop, wall: float) -> None:
@@ -339,6 +354,8 @@ class InboundSide:
         failed = head.status >= FAILED or UNAVAILABLE in headers
         if failed and hop.peer is not None and self._marks.marks(trace_of(hop.headers), hop.started):
             headers.append(RETRIED)
+        if hop.held is not None and head.status >= INFORMATIONAL:
+            headers += hop.held.told
         return headers
 
     def response_trailers(self, hop: Hop, trailers: Headers, upstream: Upstream) -> Headers:
@@ -367,8 +384,9 @@ class InboundSide:
             if self._tcp_limits is not None:
                 self._tcp_limits.check(hop, port.now)
             charge = self._quotas.begin(hop, port.wall()) if self._quotas is not None else None
-            if self._rates is not None:
-                self._rates.check(hop, hop.route, port.now)
+            if self._rates is not None and (dues := self._rates.dues(hop, hop.route)) is not None:
+                assert self._holding is not None
+                await self._holding.hold(port, wire, hop, dues)
             if self._tcp_limits is not None:
                 stay = self._tcp_limits.enter(hop, port.now)
             if charge is not None:

@@ -41,6 +41,8 @@ TABLE: dict[type[errors.HopError], tuple[int, str]] = {
     errors.QuotaSpent: (429, "http_request_denied"),
     errors.TcpLimited: (429, "http_request_denied"),
     errors.QuotaUnknown: (503, "proxy_internal_error"),
+    errors.Throttled: (429, "http_request_denied"),
+    errors.LimiterAway: (503, "destination_unavailable"),
     errors.UndeclaredUpstream: (403, "http_request_denied"),
     errors.CrossSite: (403, "http_request_denied"),
     errors.PeerIdentityMismatch: (503, "tls_certificate_error"),
@@ -63,7 +65,7 @@ TABLE: dict[type[errors.HopError], tuple[int, str]] = {
     errors.InternalError: (500, "proxy_internal_error"),
 }
 UNANSWERED = (errors.DownstreamGone, errors.IdentityRevoked)  # there is nobody left to answer
-RETRY_AFTER = (errors.Overflow, errors.Overload, errors.Draining, errors.QuotaUnknown)
+RETRY_AFTER = (errors.Overflow, errors.Overload, errors.Draining, errors.LimiterAway, errors.QuotaUnknown)
 UNSUPPORTED_EXPECTATION = 417
 
 

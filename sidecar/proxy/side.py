@@ -70,6 +70,7 @@ class Plan:
     max_body: int | None = None
     connect: Callable[[Port, Wire, Caller, Hop, bytes], Awaitable[None]] | None = None  # takes the connection over
     charge: Callable[[Port], Awaitable[None]] | None = None  # what may have to be waited for before it goes on
+    hold: Callable[[Port, Wire], Awaitable[None]] | None = None  # waited for first; raises HopError
 
     @property
     def lasts(self) -> bool:

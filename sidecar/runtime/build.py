@@ -20,6 +20,7 @@ from sidecar.net.wires import SocketWire
 from sidecar.proxy.charging import PromptDesk
 from sidecar.proxy.detection import spoken_on
 from sidecar.proxy.evicting import Guests
+from sidecar.proxy.holding import NOBODY_TO_ASK, Asker
 from sidecar.proxy.http import HttpConnection
 from sidecar.proxy.http2 import Http2Connection
 from sidecar.proxy.inbound import InboundSide
@@ -32,13 +33,14 @@ from sidecar.runtime.listening import CannotListen, bind_all
 from sidecar.runtime.mirror import Mirror
 from sidecar.runtime.postures import PostureWatch
 from sidecar.telemetry.record import Handshake
+from sidecar.traffic.show import applies, shown
 
 if TYPE_CHECKING:
     import socket
 
     from sidecar.answer.quota_desk import QuotaDesk
     from sidecar.config.terms import SocketMode
-    from sidecar.hop import Direction
+    from sidecar.hop import Direction, Hop
     from sidecar.net.mtls import Gate
     from sidecar.net.port import Task, Wire
     from sidecar.policy.authz import RuleSet
@@ -83,7 +85,7 @@ class Proxy:
 
     def __init__(
         self, service: Service, *, reactor: Reactor, gate: Gate, recorder: Recorder, instance: str,
-        desk: QuotaDesk | PromptDesk | None = None,
+        desk: QuotaDesk | PromptDesk | None = None, asker: Asker = NOBODY_TO_ASK,
     ) -> None:  # fmt: skip
         self.draining = False
         self._reactor = reactor
@@ -94,7 +96,7 @@ class Proxy:
         self.mirror = Mirror()
         self._desk = desk or PromptDesk()
         self._desk.nudge = reactor.nudge
-        self._maker = Maker(reactor, gate, recorder, instance, self._tunnels, self._desk)
+        self._maker = Maker(reactor, gate, recorder, instance, self._tunnels, asker, self._desk)
         self._ears: dict[Address, _Ear] = {}
         self._http: set[HttpConnection | Http2Connection] = set()
         self._tasks: dict[Task, Direction] = {}
@@ -407,6 +409,15 @@ class Proxy:
     def endpoints(self) -> list[dict[str, Any]]:
         """What the balancers see, for `mesh endpoints`."""
         return [row for upstream in self.upstreams for row in upstream.to_json()]
+
+    def limits(self) -> list[dict[str, Any]]:
+        """How the rate limits stand, for `mesh limits`."""
+        return [shown(limit, self._reactor.now) for limit in self._generation.rates]
+
+    def limits_of(self, hop: Hop, route: str) -> list[dict[str, Any]]:
+        """The limits that a hop would come under, for `mesh explain`."""
+        side = next((side for spec, side in self._inbound if spec.name == hop.listener), None)
+        return applies(side.rates, hop, route, self._reactor.now) if side is not None else []
 
     def sweep(self) -> None:
         """Close what has been idle or left over for too long; look whether there is memory for newcomers."""

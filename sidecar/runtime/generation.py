@@ -16,6 +16,7 @@ from sidecar.config.sentences import needs_http
 from sidecar.policy.authz import RuleSet
 from sidecar.policy.reading import Reading
 from sidecar.proxy.charging import Desk, listener_quotas
+from sidecar.proxy.holding import Holding
 from sidecar.proxy.inbound import InboundSide
 from sidecar.proxy.outbound import OutboundSide
 from sidecar.proxy.upstream import Upstream
@@ -25,6 +26,7 @@ from sidecar.traffic.limits import Rates
 from sidecar.traffic.marks import Marks
 from sidecar.traffic.quota_limits import Quotas
 from sidecar.traffic.retry import RetryRules
+from sidecar.traffic.shared import Names
 from sidecar.traffic.tcp import TcpStates
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from sidecar.config.terms import Address, HttpVersion
     from sidecar.net.mtls import Gate
     from sidecar.net.reactor import Reactor
+    from sidecar.proxy.holding import Asker
     from sidecar.proxy.side import Door
     from sidecar.proxy.tcp import Tunnels
     from sidecar.telemetry.record import Recorder
@@ -60,6 +63,7 @@ class Generation:
     rates: Rates
     quotas: Quotas
     tcp: TcpStates
+    holding: Holding | None  # of requests that their limits hold; None without limits
     upstreams: dict[Place, Declared]
     inbound: list[tuple[Inbound, InboundSide]]
     outbound: list[tuple[str, str, Address, OutboundSide]]  # name, protocol, address, side
@@ -84,14 +88,16 @@ class Maker:
     """Makes the generations of one sidecar."""
 
     def __init__(
-        self, reactor: Reactor, gate: Gate, recorder: Recorder, instance: str, tunnels: Tunnels, desk: Desk
-    ) -> None:
+        self, reactor: Reactor, gate: Gate, recorder: Recorder, instance: str, tunnels: Tunnels, asker: Asker,
+        desk: Desk,
+    ) -> None:  # fmt: skip
         self._reactor = reactor
         self._gate = gate
         self._recorder = recorder
         self._instance = instance
         self._tunnels = tunnels
         self._desk = desk
+        self._asker = asker
         self._marks = Marks()
         self._upstreams: WeakSet[Upstream] = WeakSet()
 
@@ -102,10 +108,12 @@ class Maker:
     def generation(self, service: Service, before: Generation | None) -> Generation:
         """The generation of this configuration; `before` is the one in force."""
         rates = Rates(service.rates, before.rates if before is not None else None)
+        rules = RuleSet.compile(service.allow, service.deny)
         quotas = Quotas(service.quotas, self._desk, before.quotas if before is not None else None)
         limits = [(listener.name, limit) for listener in service.inbound for limit in listener.tcp_limits]
         tcp = TcpStates(limits, before.tcp if before is not None else None)
-        made = Generation(service, RuleSet.compile(service.allow, service.deny), rates, quotas, tcp, {}, [], [])
+        made = Generation(service, rates=rates, rules=rules, quotas=quotas, tcp=tcp, holding=self._holding(service),
+                          upstreams={}, inbound=[], outbound=[])  # fmt: skip
         for listener in service.inbound:
             app = self._app(made, before, listener)
             made.inbound.append((listener, self._inbound_side(made, listener, app)))
@@ -129,6 +137,14 @@ class Maker:
             only = (_called(current, old.only.name) or old.only) if old.only is not None else None
             self._outbound_side(current, old.name, old.listen, only).take_over(old)
 
+    def _holding(self, service: Service) -> Holding | None:
+        if not service.rates:
+            return None
+        redis = service.redis
+        names = Names(redis.prefix, service.identity.text) if redis is not None else None
+        refuses = redis is not None and redis.when_away == "refuse"
+        return Holding(self._asker, names, self._recorder.metrics, refuses=refuses)
+
     # ---- sides -----------------------------------------------------------------------------------------------------
 
     def _inbound_side(self, made: Generation, spec: Inbound, app: Upstream) -> InboundSide:
@@ -151,6 +167,7 @@ class Maker:
             rates=made.rates.limits(spec.name),
             tcp_limits=made.tcp.limits(spec.name),
             quotas=listener_quotas(made.quotas.limits(spec.name), self._desk, self._reactor),
+            holding=made.holding,
         )
 
     def _outbound_side(self, made: Generation, name: str, listen: Address, only: Upstream | None) -> OutboundSide:

@@ -98,6 +98,15 @@ class Inspector:
         worker.log.info("a quota was reset", quota=name, key=key, uid=uid, pid=pid)
         return {"service": worker.service.name, **answer}
 
+    def limits(self) -> dict[str, Any]:
+        """How the rate limits stand."""
+        worker = self._worker
+        return {
+            "service": worker.service.name,
+            "limits": worker.proxy.limits() if worker.proxy is not None else [],
+            "redis": worker.answers.to_json() if worker.answers is not None else None,
+        }
+
     def decision(self, decision_id: str) -> dict[str, Any] | None:
         """One decision, with what happened, what to do, and, where policy decided, why."""
         worker = self._worker
@@ -146,6 +155,8 @@ class Inspector:
             }
         explanation = explain(worker.proxy.rules, hop, worker.clock.wall())
         answer = explanation.to_json() | {"text": explanation.render()}
+        if explanation.verdict != "deny":
+            answer["limits"] = worker.proxy.limits_of(hop, explanation.route)
         passes = explanation.verdict == "deny" and observed(worker.service, hop.listener, worker.clock.wall())
         if notes := [note for note in (passes, unknown_caller(hop, worker.config)) if note]:
             answer["note"] = "; ".join(notes)

@@ -29,6 +29,7 @@ from sidecar import __version__
 from sidecar.admin.api import serve_admin
 from sidecar.admin.health import serve_health
 from sidecar.answer.quota_desk import QuotaDesk
+from sidecar.answer.redis import RedisAnswers
 from sidecar.config.diff import RESTART, Change, diff, fixed
 from sidecar.discovery.follow import Follower, look_up_as_we_do
 from sidecar.identity.rotator import IdentityConfig, Rotator
@@ -48,7 +49,8 @@ from sidecar.telemetry.log import Log
 from sidecar.telemetry.setup import make_recorder, new_instance
 
 if TYPE_CHECKING:
-    from sidecar.config.schema import MeshConfig
+    from sidecar.config.schema import MeshConfig, Service
+    from sidecar.config.schema_redis import Redis
     from sidecar.config.terms import Address
     from sidecar.identity.given import Keeper
     from sidecar.identity.workload_api import FetchJwt
@@ -119,6 +121,7 @@ class Worker:
         self.orders = Orders()
         self.drain: Drain | None = None  # once it is under way
         self.served: ServedCheck | None = None  # once there are listeners
+        self.answers: RedisAnswers | None = None  # where limits are counted together
         self._gate: MtlsGate | None = None
         self._rotator = self._keeper(enrolment, state_dir)
         ensure_private_dir(state_dir)
@@ -202,6 +205,8 @@ class Worker:
         if service.tls.key != self.service.tls.key and isinstance(self._rotator, Rotator):
             self._rotator.use_key_kind(service.tls.key)
         self.config, self.service = config, service
+        if self.answers is not None:
+            self.answers.use(redis_of(service))
         if self._gate is not None:
             self._gate.tls12 = service.tls.unsafe_tls12
             self._gate.denials.max_age = service.revocation.max_age
@@ -331,8 +336,14 @@ class Worker:
         )
         gate.denials.max_age = self.service.revocation.max_age
         gate.denials.look(self.clock.wall())
+        answers = self.answers = RedisAnswers(
+            reactor, self.clock, self.recorder.metrics, self.log, random.random
+        )
+        answers.use(redis_of(self.service))
+        nursery.start_soon(answers.run)
         proxy = Proxy(
-            self.service, reactor=reactor, gate=gate, recorder=self.recorder, instance=self.instance, desk=self.quotas
+            self.service, reactor=reactor, gate=gate, recorder=self.recorder, instance=self.instance,
+            desk=self.quotas, asker=answers,
         )
         gate.on_change.append(proxy.renew)
         gate.on_denied.append(proxy.evict)
@@ -374,6 +385,11 @@ class Worker:
         rules = (*self.service.allow, *self.service.deny)
         self.recorder.metrics.counter("mesh_policy_rules").set(len(rules))
         self.recorder.reads_headers(header.name for rule in rules for header in rule.headers)
+
+
+def redis_of(service: Service) -> Redis | None:
+    """The Redis that this service needs; None where no limit of it is shared."""
+    return service.redis if any(rate.shared == "redis" for rate in service.rates) else None
 
 
 async def _cancel_after(wait: Callable[[], object], scope: trio.CancelScope) -> None:

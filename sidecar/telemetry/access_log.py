@@ -99,6 +99,10 @@ class AccessLog:
         }
         if len(hop.tried) > 1:
             values["tried"] = list(hop.tried)
+        if hop.held is not None and hop.held.delayed:
+            values["delayed"] = {"seconds": round(hop.held.delayed, 3), "limit": hop.held.limit}
+        if hop.held is not None and hop.held.alone:
+            values["limited_alone"] = hop.held.alone
         if hop.grpc_status:
             values["grpc_status"] = hop.grpc_status
         if hop.waived is not None:

@@ -23,25 +23,30 @@ from sidecar.errors import (
     HandshakeFailed,
     HopError,
     IdentityRefused,
+    LimiterAway,
     PeerIdentityMismatch,
     QuotaSpent,
     RateLimited,
     TcpLimited,
+    Throttled,
 )
-from sidecar.hop import Direction, Hop, HopProtocol, Waived
+from sidecar.hop import Direction, Held, Hop, HopProtocol, Waived
 from sidecar.telemetry import outcome, redact
 from sidecar.telemetry.clock import rfc3339
 
 RING = 10_000
 HANDSHAKE_RING = 1_000  # needs no identity to fill, so it has a ring of its own and pushes out no hop
-_LIMITED = (RateLimited.name, QuotaSpent.name, TcpLimited.name)
 LIMITED_RING = 1_000  # by rate limits: who asks too often does so often
 PERMIT_RING = 1_000  # of hops that went well: with a full access log that is each, and they push out no refusal
 TOO_MANY = 429
+LIMITED = frozenset(
+    each.name for each in (RateLimited, Throttled, LimiterAway, QuotaSpent, TcpLimited)
+)
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _PAIRS = tuple(high + low for high in _DIGITS for low in _DIGITS)  # of a counter's last two digits
 _HUNDRED = 36 * 36  # in base 36
 _MAX_SEGMENTS = 64
+_FREE = Held()
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-z]{1,13}\Z")
 
 
@@ -85,11 +90,14 @@ class Decision:
     attempts: int = 0
     tried: tuple[str, ...] = ()
     trace_id: str = ""
+    delayed: float = 0.0  # seconds that it has waited for its turn
+    limit: str = ""  # at this rate limit
+    alone: str = ""  # why a shared limit was held by this sidecar alone
 
     @classmethod
     def of_hop(cls, hop: Hop, now: float, wanted_headers: frozenset[bytes]) -> Decision:
         """Copy what may be kept of a finished hop."""
-        error = hop.error
+        error, held = hop.error, hop.held or _FREE
         return cls(
             id=hop.decision_id,
             kind="hop",
@@ -121,6 +129,9 @@ class Decision:
             attempts=hop.attempts,
             tried=hop.tried,
             trace_id=redact.text(hop.trace_id, 64),
+            delayed=round(held.delayed, 3),
+            limit=held.limit,
+            alone=held.alone,
         )
 
     @classmethod
@@ -215,8 +226,7 @@ class Decisions:
     def keep(self, decision: Decision) -> None:
         """Remember a decision; the oldest of its kind makes room."""
         ring, size = (self._hops, self._size) if decision.kind == "hop" else (self._handshakes, HANDSHAKE_RING)
-        peers = decision.status == TOO_MANY and not decision.error
-        if peers or decision.error in _LIMITED:
+        if decision.error in LIMITED or (decision.status == TOO_MANY and not decision.error):  # ours, a peer's
             ring, size = self._limited, LIMITED_RING
         ring[decision.id] = decision
         if len(ring) > size:

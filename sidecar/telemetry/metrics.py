@@ -77,8 +77,13 @@ LABELS: dict[str, tuple[Literal["closed", "open"], str]] = {
         "`sent`, `renewed`, or why a request was not sent again: `elsewhere`, `pushed_back`, `tries`, `replay`, "
         "`deadline`, `budget`",
     ),
-    "limit": ("open", "name of a rate limit or a quota, from configuration"),
-    "per": ("closed", "who shares that limit: `listener`, `caller`, `endpoint` or `header`"),
+    "limit": ("open", "name of a rate limit, a quota or a TCP limit, from configuration"),
+    "per": ("closed", "who shares that limit: `listener`, `caller`, `endpoint`, `header` or `claim`"),
+    "why": (
+        "closed",
+        "why Redis did not decide: `away` (no connection), `slow` (over `redis.within`), `error`, or `full` (too many "
+        "wait for it)",
+    ),
     "state": ("closed", "`available`, `unhealthy`, `ejected`, `open` or `half-open`"),
 }
 CLOSED = {label: kind == "closed" for label, (kind, _) in LABELS.items()}
@@ -118,6 +123,23 @@ DEFINITIONS: tuple[Definition, ...] = (
         ("listener", "source", "limit", "per"),
         cap=1000,
         expires=True,
+    ),
+    Definition(
+        "mesh_rate_delayed_seconds",
+        "histogram",
+        "How long hops waited for their turn at a limit with `over: delay`, of those that had to.",
+        ("limit",),
+        SECONDS,
+        cap=1000,
+    ),
+    Definition("mesh_ratelimit_redis_up", "gauge", "1 while limits are counted together, in Redis."),
+    Definition("mesh_ratelimit_redis_seconds", "histogram", "Round trips to it, each for all who waited.", (), SECONDS),
+    Definition(
+        "mesh_ratelimit_redis_fallbacks_total",
+        "counter",
+        "Hops for which it was not there: their limits were held by this sidecar alone, or they were refused "
+        "(`redis.when_away`).",
+        ("why",),
     ),
     Definition(
         "mesh_grpc_calls_total",
@@ -401,6 +423,12 @@ class Metrics:
         for shadow in hop.shadow:
             labels = (hop.direction, source, shadow.rule, shadow.effect)
             self.counter("mesh_shadow_verdicts_total").add(labels, now=hop.ended)
+
+    def histogram(self, name: str) -> HistogramFamily:
+        """A histogram of this list."""
+        found = self._families[name]
+        assert isinstance(found, HistogramFamily)
+        return found
 
     def observe_call(self, hop: Hop) -> None:
         """Count a gRPC call that has ended."""

@@ -29,6 +29,7 @@ REFUSALS: tuple[type[errors.HopError], ...] = (
     errors.PolicyDenied,
     errors.RateLimited,
     errors.QuotaUnknown,
+    errors.LimiterAway,
     errors.NoRoute,
     errors.Overflow,
     errors.Overload,

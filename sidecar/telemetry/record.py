@@ -199,7 +199,7 @@ class Recorder:
             hop.rule,
             hop.status // 100,
             hop.attempts > 0,
-            error.__class__,
+            error.__class__ if error is not None or hop.held is None else hop.flag,
         )
         found = self._kinds.get(kind)
         if found is None:

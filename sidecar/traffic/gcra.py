@@ -24,6 +24,7 @@ forgives the rounding of floats.
 from __future__ import annotations
 
 from hashlib import blake2b
+from heapq import nlargest
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -64,7 +65,10 @@ class Refused(NamedTuple):
 class Rate:
     """One level: `rate` requests a second for each key, `burst` of them at once."""
 
-    __slots__ = ("_edge", "_interval", "_lead", "_most", "_old", "_period", "_slack", "_young", "burst", "name", "rate")
+    __slots__ = (
+        "_edge", "_interval", "_lead", "_most", "_old", "_period", "_slack", "_young", "burst", "delayed", "name",
+        "rate", "refused",
+    )  # fmt: skip
 
     def __init__(self, name: str, rate: float, burst: int = 1, *, most_keys: int = MOST_KEYS) -> None:
         """Raises ValueError for what is no rate."""
@@ -73,6 +77,7 @@ class Rate:
         self.name = name  # as the operator wrote it
         self.rate = rate
         self.burst = burst
+        self.refused = self.delayed = 0  # requests, as whoever acts on it has counted them
         self._interval = 1.0 / rate
         self._slack = self._interval * _ROUNDING
         self._lead = self._interval * (burst - 1) + self._slack  # how far ahead of the clock the TAT may be
@@ -123,6 +128,29 @@ class Rate:
         wait = ahead - self._lead + self._slack if ahead > self._lead else 0.0
         remaining = 0 if wait else min(self.burst, int((self._lead - ahead) / self._interval + 1.0))
         return Standing(self.burst, remaining, ahead, wait)
+
+    def give_back(self, key: str) -> None:
+        """Undo one `take` of this key: what it was for did not happen."""
+        for table in (self._young, self._old):
+            if key in table:
+                table[key] -= self._interval
+                return
+
+    def learn(self, now: float, key: str, ahead: float) -> None:
+        """Others have let in so much for this key that it is `ahead` of the clock by so many seconds: it is here too.
+
+        It never goes back by that, and never by more than a full bucket ahead.
+        """
+        key, tat = self._find(now, key)
+        self._young[key] = max(tat, now + min(ahead, self._lead + self._interval))
+
+    def hottest(self, now: float, most: int) -> list[tuple[str, Standing]]:
+        """The keys that have the least left, and how they stand; those that are as good as new are none of them.
+
+        Looks at every key, so for somebody who asks and not for a hot path.
+        """
+        tats = ((tat, key) for table in (self._young, self._old) for key, tat in table.items() if tat > now)
+        return [(key, self.standing(now, key)) for _, key in nlargest(most, tats)]
 
     def reset(self, key: str) -> None:
         """Forget what this key has had."""
@@ -190,6 +218,11 @@ class Levels:
             rate._young[found[number]] = tats[number]
             number += 1  # noqa: SIM113 - see above
         return None
+
+    def give_back(self, keys: Sequence[str]) -> None:
+        """Undo what the last `take` with these keys has taken."""
+        for rate, key in zip(self.rates, keys, strict=True):
+            rate.give_back(key)
 
     def nearest(self, now: float, keys: Sequence[str]) -> tuple[Rate, Standing] | None:
         """The level with the least left, for the answer's header fields; None where there is no level."""

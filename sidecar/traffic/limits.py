@@ -19,13 +19,15 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar
 
 from sidecar.config.cover import path_covers
-from sidecar.errors import RateLimited
+from sidecar.errors import RateLimited, Throttled
 from sidecar.patterns import PathTemplate
+from sidecar.traffic.claims import claim_key
 from sidecar.traffic.fields import rate_limit, retry_after
 from sidecar.traffic.gcra import Levels, Rate
+from sidecar.traffic.throttle import Throttle, ThrottleRules
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from sidecar.config.schema_amounts import QuotaLimit
     from sidecar.config.schema_inbound import RateLimit
@@ -47,23 +49,24 @@ Make: TypeAlias = "Callable[[Sequence[L], Sequence[str]], D]"
 class Scope:
     """Whom and what a limit of the configuration is for."""
 
-    __slots__ = ("header", "kind", "methods", "paths", "spec")
+    __slots__ = ("_scope", "claim", "header", "kind", "methods", "paths")
 
     def __init__(self, spec: RateLimit | QuotaLimit) -> None:
-        self.spec = spec
+        self._scope = spec
         self.kind = spec.per.kind
-        self.header = spec.per.header.encode("ascii")
+        self.claim = spec.per.claim
+        self.header = b"authorization" if self.claim else spec.per.header.encode("ascii")
         self.methods = frozenset(spec.methods)
         self.paths = spec.paths
 
     def is_for(self, hop: Hop) -> bool:
         """Whether it can apply to this caller, protocol and method."""
         if hop.protocol != "http":
-            return not self.spec.http_only and self._caller_matches(hop)
+            return not self._scope.http_only and self._caller_matches(hop)
         return (not self.methods or hop.method in self.methods) and self._caller_matches(hop)
 
     def _caller_matches(self, hop: Hop) -> bool:
-        callers, peer = self.spec.callers, hop.peer
+        callers, peer = self._scope.callers, hop.peer
         return not callers or (peer is not None and any(pattern.matches(peer) for pattern in callers))
 
     def path_for(self, route: PathTemplate | None) -> PathTemplate | None:
@@ -93,39 +96,47 @@ class Scope:
 class Limit(Scope):
     """A limit of the configuration and the rate that stands for it, which outlives this one over a reload."""
 
-    __slots__ = ("rate", "said")
+    __slots__ = ("rate", "spec", "throttle")
 
-    def __init__(self, spec: RateLimit, rate: Rate) -> None:
+    def __init__(self, spec: RateLimit, counted: Rate | Throttle) -> None:
         super().__init__(spec)
-        self.said = spec
-        self.rate = rate
+        self.spec = spec
+        self.throttle = counted if isinstance(counted, Throttle) else None
+        self.rate = counted.pace if isinstance(counted, Throttle) else counted
 
     def __str__(self) -> str:
-        spec = self.said
+        spec = self.spec
         return f"{spec.name} ({spec.where}: {spec.limit} per {spec.per}, {spec.burst} at once)"
 
 
 class Dues:
     """All limits that requests of one kind come under."""
 
-    __slots__ = ("_headers", "_limits", "charges", "fixed", "keys", "levels")
+    __slots__ = ("_claims", "_headers", "charges", "fixed", "held", "keys", "levels", "limits", "plain", "shared")
 
     def __init__(self, limits: Sequence[Limit], keys: Sequence[str], charges: Charges | None = None) -> None:
         self.charges = charges  # the quotas that they come under besides
         self.levels = Levels([limit.rate for limit in limits])
         self.keys = list(keys)
-        self._limits = limits
+        self.limits = limits
         self._headers = [(place, limit.header) for place, limit in enumerate(limits) if limit.kind == "header"]
-        self.fixed = not self._headers  # whether the keys are the same for each request of the kind
+        self._claims = [(place, limit.claim) for place, limit in enumerate(limits) if limit.kind == "claim"]
+        self.fixed = not self._headers and not self._claims  # whether the keys are the same for all of the kind
+        self.shared = tuple(place for place, limit in enumerate(limits) if limit.spec.shared == "redis")
+        # Whether more than a yes or no comes of them; and whether that is so although they say yes.
+        self.held = bool(self.shared) or any(limit.throttle or limit.spec.headers == "always" for limit in limits)
+        self.plain = not self.shared and all(limit.spec.headers != "always" for limit in limits)
 
     def beside(self, charges: Charges) -> Dues:
         """The same, for requests that come under these quotas too."""
-        return Dues(self._limits, self.keys, charges)
+        return Dues(self.limits, self.keys, charges)
 
     def keys_of(self, headers: Headers) -> list[str]:
         """The keys of a request with these headers. The list is used again by the next one."""
         for place, name in self._headers:
             self.keys[place] = value_of(headers, name)
+        for place, claim in self._claims:
+            self.keys[place] = claim_key(headers, claim)
         return self.keys
 
     def take(self, now: float, headers: Headers) -> None:
@@ -133,15 +144,29 @@ class Dues:
         keys = self.keys if self.fixed else self.keys_of(headers)
         refused = self.levels.take(now, keys)
         if refused is not None:
-            raise self._error(now, refused)
+            raise self.error(now, refused)
 
-    def _error(self, now: float, refused: Refused) -> RateLimited:
-        limit = next(limit for limit in self._limits if limit.rate is refused.level)
+    def error(self, now: float, refused: Refused) -> RateLimited:
+        """What a request is refused with by this level."""
+        limit = next(limit for limit in self.limits if limit.rate is refused.level)
+        limit.rate.refused += 1
         standing = limit.rate.standing(now, refused.key)
-        spec = limit.said
+        spec = limit.spec
         detail = f"over the limit {limit}, which has room again after {_shown(refused.wait)}"
         told = (retry_after(refused.wait), *rate_limit(limit.rate, standing))
-        return RateLimited(detail, limit=spec.name, per=spec.per.kind, wait=refused.wait, told=told)
+        kind = RateLimited if limit.throttle is None else Throttled
+        return kind(detail, limit=spec.name, per=spec.per.kind, wait=refused.wait, told=told)
+
+    def told(self, now: float, keys: Sequence[str]) -> Headers:
+        """The header fields for the answer of a request that was let in: of those limits that are to tell it always,
+        the one with the least left.
+        """
+        telling = [place for place, limit in enumerate(self.limits) if limit.spec.headers == "always"]
+        if not telling:
+            return []
+        rates = Levels([self.limits[place].rate for place in telling])
+        nearest = rates.nearest(now, [keys[place] for place in telling])
+        return rate_limit(*nearest) if nearest is not None else []
 
 
 class _Kind(Generic[L, D]):
@@ -231,22 +256,38 @@ class Rates:
     """The rates behind the limits of a service, through all its generations."""
 
     def __init__(self, specs: Sequence[RateLimit], before: Rates | None = None) -> None:
-        self._rates: dict[Facts, Rate] = {}
+        self._rates: dict[Facts, Rate | Throttle] = {}
         for spec in specs:
-            facts = _facts(spec)
+            facts = facts_of(spec)
             kept = before._rates.get(facts) if before is not None else None
-            self._rates[facts] = kept or Rate(spec.name, spec.limit.per_second, spec.burst)
+            self._rates[facts] = kept or _counted(spec)
         self._specs = specs
+
+    def __iter__(self) -> Iterator[Limit]:
+        """Every limit of the service."""
+        return (Limit(spec, self._rates[facts_of(spec)]) for spec in self._specs)
 
     def limits(self, listener: str) -> RateLimits | None:
         """The limits of one listener; None where there is none."""
         ours = [spec for spec in self._specs if not spec.ports or listener in spec.ports]
-        return RateLimits(Limit(spec, self._rates[_facts(spec)]) for spec in ours) if ours else None
+        return RateLimits(Limit(spec, self._rates[facts_of(spec)]) for spec in ours) if ours else None
 
 
-def _facts(spec: RateLimit) -> Facts:
+def _counted(spec: RateLimit) -> Rate | Throttle:
+    """What counts for a limit."""
+    rate = spec.limit.per_second
+    if spec.over == "refuse":
+        return Rate(spec.name, rate, spec.burst)
+    rules = ThrottleRules(rate, spec.burst, spec.delay, spec.waiting, spec.strikes, spec.block)
+    return Throttle(rules, name=spec.name)
+
+
+def facts_of(spec: RateLimit) -> Facts:
     """What a rate depends on. Where it stays the same over a reload, so does what everybody has had of it."""
-    return spec.name, spec.per, spec.limit, spec.burst
+    facts = (spec.name, spec.per, spec.limit, spec.burst)
+    if spec.over == "refuse":
+        return facts
+    return *facts, spec.delay, spec.waiting, spec.strikes, spec.block
 
 
 def value_of(headers: Headers, name: bytes) -> str:

@@ -5,7 +5,7 @@ requests of a kind: its *charges*. Quotas are asked last, in two steps. `ready` 
 takes nothing; then whatever else may refuse has its say; then `spend` takes one of each. Where a lease has no room the
 request takes the general way, which can wait for the store (sidecar.proxy.charging).
 
-The value of a header may be a credential, and this one would come to lie on a disk: it is only ever kept as a digest.
+The value of a header or a claim may be a credential, and this one would come to lie on a disk: it is only ever kept as a digest.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from zoneinfo import ZoneInfo
 
 from sidecar.errors import QuotaSpent
+from sidecar.traffic.claims import claim_key
 from sidecar.traffic.fields import quota_fields, retry_after
 from sidecar.traffic.limits import ABSENT, Kinds, Scope
 from sidecar.traffic.quota import Order, Quota, QuotaRules
@@ -45,22 +46,22 @@ class Desk(Protocol):
 class Allotment(Scope):
     """A quota of the configuration and the count that stands for it, which outlives this one over a reload."""
 
-    __slots__ = ("quota", "said")
+    __slots__ = ("quota", "spec")
 
     def __init__(self, spec: QuotaLimit, quota: Quota) -> None:
         super().__init__(spec)
-        self.said = spec
+        self.spec = spec
         self.quota = quota
 
     def __str__(self) -> str:
-        spec = self.said
+        spec = self.spec
         return f"{spec.name} ({spec.where}: {spec.limit} per {spec.per}, {spec.time_zone})"
 
 
 class Charges:
     """All quotas that requests of one kind come under."""
 
-    __slots__ = ("_allotments", "_desk", "_found", "_headers", "_policies", "_quotas", "_wall", "keys")
+    __slots__ = ("_allotments", "_claims", "_desk", "_found", "_headers", "_quotas", "_wall", "fixed", "keys")
 
     def __init__(self, allotments: Sequence[Allotment], keys: Sequence[str], desk: Desk) -> None:
         self._allotments = allotments
@@ -68,17 +69,21 @@ class Charges:
         self._quotas = [each.quota for each in allotments]
         self.keys = list(keys)
         self._headers = [(place, each.header) for place, each in enumerate(allotments) if each.kind == "header"]
+        self._claims = [(place, each.claim) for place, each in enumerate(allotments) if each.kind == "claim"]
+        self.fixed = not self._headers and not self._claims  # whether the keys are the same for all of the kind
         self._found: list[Lease] = []  # of the request at hand, between being asked and being taken from
         self._wall = 0.0  # of that moment
 
     def _keys_of(self, headers: Headers) -> list[str]:
         for place, name in self._headers:
             self.keys[place] = digest_of(headers, name)
+        for place, claim in self._claims:
+            self.keys[place] = _digest(claim_key(headers, claim).encode())
         return self.keys
 
     def ready(self, wall: float, headers: Headers) -> bool:
         """Whether every quota has room for one more without asking anybody."""
-        keys = self._keys_of(headers) if self._headers else self.keys
+        keys = self.keys if self.fixed else self._keys_of(headers)
         found, number = [], 0
         for quota in self._quotas:
             lease = quota.leases.get(keys[number])
@@ -101,7 +106,7 @@ class Charges:
 
     def check(self, wall: float, headers: Headers) -> None:
         """Raise QuotaSpent where one of them is known to be used up; nothing is taken."""
-        keys = self._keys_of(headers) if self._headers else self.keys
+        keys = self.keys if self.fixed else self._keys_of(headers)
         worst: tuple[float, Allotment] | None = None
         for allotment, key in zip(self._allotments, keys, strict=True):
             wait = allotment.quota.spent(wall, key)
@@ -114,7 +119,7 @@ class Charges:
         """Take one of each and return None; or take nothing, and return the order that has to be waited for. Raises
         QuotaSpent.
         """
-        keys = self._keys_of(headers) if self._headers else self.keys
+        keys = self.keys if self.fixed else self._keys_of(headers)
         waiting: Order | None = None
         found = []
         for allotment, key in zip(self._allotments, keys, strict=True):
@@ -134,12 +139,12 @@ class Charges:
 
     def told(self, wall: float, headers: Headers) -> Headers:
         """The fields of an answer that was let in: what is left of each quota."""
-        keys = self._keys_of(headers) if self._headers else self.keys
+        keys = self.keys if self.fixed else self._keys_of(headers)
         rows = []
         for allotment, key in zip(self._allotments, keys, strict=True):
             lease, limit = allotment.quota.lease(wall, key), allotment.quota.rules.limit
             left = max(0, limit - lease.used + lease.left) if lease.known else limit
-            rows.append((allotment.said.name, limit, lease.end - lease.start, left, max(0, ceil(lease.end - wall))))
+            rows.append((allotment.spec.name, limit, lease.end - lease.start, left, max(0, ceil(lease.end - wall))))
         return quota_fields(rows)
 
     def told_bytes(self, wall: float, headers: Headers) -> bytes:
@@ -147,7 +152,7 @@ class Charges:
         return b"".join([b"%b: %b\r\n" % field for field in self.told(wall, headers)])
 
     def _error(self, wall: float, wait: float, allotment: Allotment) -> QuotaSpent:
-        spec = allotment.said
+        spec = allotment.spec
         lease_end = wall + wait
         fields = quota_fields([(spec.name, spec.limit.count, self._window(allotment, wall), 0, ceil(wait))])
         shown = min(wait, LONGEST_WAIT)
@@ -224,7 +229,11 @@ def _facts(spec: QuotaLimit) -> Facts:
 def digest_of(headers: Headers, name: bytes) -> str:
     """The key that stands for the value of a header: all its lines, in their order."""
     values = [value for each, value in headers if each == name]
-    return "#" + blake2b(b", ".join(values), digest_size=20).hexdigest() if values else ABSENT
+    return _digest(b", ".join(values)) if values else ABSENT
+
+
+def _digest(value: bytes) -> str:
+    return "#" + blake2b(value, digest_size=20).hexdigest()
 
 
 def _shown(moment: float, zone: str) -> str:

@@ -6,7 +6,11 @@ Each identity has a rate of its own, and its requests run through four stages:
     delayed   the next free place in its line: each waits one interval longer than the one before, up to `longest`
     refused   429, when its wait would be longer, or there is no place to wait in
     blocked   429 at once for `block` seconds, when it goes on: refused more often than `strikes` times in `block`
-              seconds, as a bucket of so many counts them. What comes meanwhile changes nothing, so it does end
+              seconds, as a bucket of so many counts them. What comes meanwhile changes nothing, so it does end; then
+              its bucket fills from empty
+
+The line itself is a rate (`pace`). Whoever only wants to know whether a request is free asks that, together with other
+rates: it is not for who is blocked or would have to wait.
 
 What one identity has to wait depends on its own rate alone, so the line of one is never the wait of another. What they
 do share is the memory of those who wait, `places`: an identity may hold as many as are *left* (dynamic thresholds,
@@ -65,12 +69,12 @@ class ThrottleRules:
 class Throttle:
     """The lines of all identities of one listener."""
 
-    __slots__ = ("_blocked", "_most", "_pace", "_strikes", "_waiting", "rules", "waiting")
+    __slots__ = ("_blocked", "_most", "_strikes", "_waiting", "pace", "rules", "waiting")
 
-    def __init__(self, rules: ThrottleRules, *, most_keys: int = MOST_KEYS) -> None:
+    def __init__(self, rules: ThrottleRules, *, name: str = "throttle", most_keys: int = MOST_KEYS) -> None:
         """Raises ValueError for what is no rate."""
         self.rules = rules
-        self._pace = Line("throttle", rules.rate, rules.burst, rules.longest, most_keys)
+        self.pace = Line(name, rules, most_keys)  # a rate as others: where it lets in, nobody has to wait
         self._strikes = Rate("throttle.strikes", rules.strikes / rules.block, rules.strikes, most_keys=most_keys)
         self._most = most_keys
         self._blocked: dict[str, float] = {}  # identity → until when
@@ -85,7 +89,7 @@ class Throttle:
             del self._blocked[identity]
         own = self._waiting.get(identity, 0)
         room = own < self.rules.places - self.waiting
-        wait = self._pace.join(now, identity, waits=room)
+        wait = self.pace.join(now, identity, waits=room)
         if wait == 0.0:
             return FREE
         if wait < 0.0:
@@ -93,6 +97,11 @@ class Throttle:
         self._waiting[identity] = own + 1
         self.waiting += 1
         return Ruling(Stage.DELAYED, wait)
+
+    @property
+    def blocked(self) -> int:
+        """How many identities are, or were lately."""
+        return len(self._blocked)
 
     def leave(self, identity: str) -> None:
         """A request of this identity waits no longer."""
@@ -111,6 +120,7 @@ class Throttle:
             return Ruling(Stage.REFUSED, wait)  # as before, and no better
         self._blocked[identity] = now + self.rules.block
         self._strikes.reset(identity)
+        self.pace.shut(now, identity, self.rules.block)
         return Ruling(Stage.BLOCKED, self.rules.block)
 
     def _forget(self, now: float) -> None:
@@ -123,10 +133,10 @@ class Line(Rate):
 
     __slots__ = ("_longest",)
 
-    def __init__(self, name: str, rate: float, burst: int, longest: float, most_keys: int) -> None:
-        super().__init__(name, rate, burst, most_keys=most_keys)
-        self._longest = longest
-        self._period += longest  # the TAT runs ahead by so much more
+    def __init__(self, name: str, rules: ThrottleRules, most_keys: int) -> None:
+        super().__init__(name, rules.rate, rules.burst, most_keys=most_keys)
+        self._longest = rules.longest
+        self._period += rules.longest + rules.block  # the TAT runs ahead by so much more
 
     def join(self, now: float, key: str, *, waits: bool) -> float:
         """The seconds to wait for one's turn, 0.0 for none; or as a negative number the seconds after which there may
@@ -138,3 +148,9 @@ class Line(Rate):
             return -(wait - self._longest if waits else wait)
         self._young[key] = max(tat, now) + self._interval
         return max(0.0, wait)
+
+    def shut(self, now: float, key: str, seconds: float) -> None:
+        """Nothing is free for this key for so long; then it begins with one request, and no burst."""
+        found, tat = self._find(now, key)
+        if found == key:  # not where it shares one allowance with others who have done nothing
+            self._young[key] = max(tat, now + self._lead - self._slack + seconds)

@@ -34,6 +34,7 @@ defaults:
   audit: {permits: each}
   tls: {unsafe_tls12: true, key: ed25519}
   revocation: {max_age: 2h}
+  redis: {url: "unix:/run/redis.sock"}
 services:
   orders:
     identity: elsewhere/orders
@@ -91,6 +92,10 @@ services:
         port: raw
     rates:
       - {name: old, limit: 6000/m, burst: 5, per: header X-Api-Key, from: shop/old, method: GET, path: /a/**, port: web}
+      - {limit: 5/s, over: delay, delay: 2s, waiting: 9, strikes: 8, block: 7s, headers: always}
+      - {limit: 7/s, shared: redis, per: claim sub}
+    redis: {url: "rediss://redis.internal/3", username: mesh, password_file: /run/redis, ca_file: /run/ca.pem,
+            prefix: shop, within: 20ms, when_away: refuse}
     health: {listen: "0.0.0.0:9090"}
     workload_api: {listen: unix:/run/mesh/orders/api.sock, allow_uids: [1000]}
     timeouts: {connect: 1s, request_head: 3s, response_head: 4s, idle: 4m, keep_alive: 6s, tcp_idle: 2h,

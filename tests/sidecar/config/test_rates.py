@@ -72,13 +72,19 @@ def test_no_text_breaks_the_reader(text: str) -> None:
     assert str(rate.limit) == text
 
 
+PER_HINT = (
+    "one of listener, caller, endpoint, or header and its name: header x-api-key, or claim and its name: claim sub"
+)
+
+
 @pytest.mark.parametrize(("said", "hint"), [
+    ("sub", "did you mean claim sub?"),
     ("client", "did you mean caller?"),
     ("route", "did you mean endpoint?"),
     ("x-api-key", "did you mean header x-api-key?"),
-    ("header", "one of listener, caller, endpoint, or header and its name: header x-api-key"),
+    ("header", PER_HINT),
     ("header host", "limit a listener, a caller or an endpoint"),
-    ("header 'a b'", "one of listener, caller, endpoint, or header and its name: header x-api-key"),
+    ("header 'a b'", PER_HINT),
 ])  # fmt: skip
 def test_for_whom_it_may_be(said: str, hint: str) -> None:
     (mistake,) = mistakes(f'[{{limit: 1/s, per: "{said}"}}]')
