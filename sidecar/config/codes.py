@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from sidecar.config.codes_amounts import AMOUNTS
 from sidecar.config.codes_limits import LIMITS
 
 HEAD: Final = "trust_domain: demo.mesh\n"
@@ -487,6 +488,7 @@ CODES: Final[Mapping[str, Code]] = dict((
         ),
     ),
     *(_code(*limit) for limit in LIMITS),
+    *(_code(*amount) for amount in AMOUNTS),
 ))  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from sidecar.config.allotted import amounts
 from sidecar.config.assemble import Placed, View, is_loopback
 from sidecar.config.limited_how import contradictions
 from sidecar.config.mistakes import Book
@@ -58,7 +59,9 @@ def _unique(items: Iterable[object], name_of: Callable[..., tuple[str, str]], wh
 def _names(view: View, book: Book) -> None:
     rules = sorted((*view.allow, *view.deny), key=lambda each: _line(book, each.path))
     _unique(rules, lambda each: (each.value.name, f"{each.path}.name"), "rule name", book)
-    _unique(view.rates, lambda each: (each.value.name, f"{each.path}.name"), "limit name", book)
+    limits = (*view.rates, *view.quotas)
+    _unique(limits, lambda each: (each.value.name, f"{each.path}.name"), "limit name", book)
+    amounts(view, book)
     _unique(view.inbound, lambda each: (each.value.name, f"{each.path}.name"), "listener name", book)
     _unique(view.outbound, lambda each: (each.value.name, f"{each.path}.to"), "upstream", book)
 

@@ -82,7 +82,7 @@ def read_bandwidth(scalar: Scalar, scope: Scope) -> int:
     """`10MiB/s`, as bytes a second. Raises BadValue."""
     text = scalar.text
     if bits := _BITS.match(text):
-        raise BadValue(f"{quoted(text)} counts bits, or may", f"in bytes: did you mean {bits[1]}{bits[2].upper()}iB/s?")
+        raise BadValue(f"{quoted(text)} counts bits, or may", _in_bytes(bits[1], bits[2]))
     if not text.endswith("/s"):
         spelt = _BANDWIDTH.match(text)
         hint = f"did you mean {spelt[1]}/s?" if spelt else "write 512KiB/s, 10MiB/s or 1GiB/s"
@@ -98,6 +98,11 @@ def read_bandwidth(scalar: Scalar, scope: Scope) -> int:
     if found < LEAST_BANDWIDTH:
         raise BadValue(f"{quoted(text)} is next to nothing", "at least 1KiB/s; to let nobody in, use deny:")
     return found
+
+
+def _in_bytes(number: str, unit: str) -> str:
+    """What people write who think in 1000s, or in bits."""
+    return f"did you mean {number}{unit.upper()}iB/s? Eight bits are a byte"
 
 
 def show_bandwidth(value: int) -> str:

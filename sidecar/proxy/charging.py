@@ -55,6 +55,8 @@ async def charge(port: Port, charges: Charges, hop: Hop, desk: Desk) -> None:
                 await port.wait(signal)
             except Expired:
                 raise QuotaUnknown(f"the store of quotas has not answered for {PATIENCE:g} s") from None
+        if order.failed and order.quota.rules.shared:
+            raise QuotaUnknown("the Redis that a quota is counted in is away, and what this caller held of it is used")
         if order.failed and not order.lease.known:
             raise QuotaUnknown("the store of quotas cannot be read or written, and this caller is not known yet")
         if port.now >= until:

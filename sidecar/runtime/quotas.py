@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from certs.errors import MeshError
@@ -33,18 +34,22 @@ async def show(desk: QuotaDesk, wall: float) -> dict[str, Any]:
         assert quotas is not None
         quota = quotas.by_name[spec.name]
         try:
-            uses = await desk.do(lambda store, name=quota.rules.name: store.uses(name))  # type: ignore[misc]
+            uses = await desk.line(quota).do(partial(_uses, quota.rules.name))
         except QuotaStoreFailed as error:
             uses, problem = [], str(error)
         rows.append(_quota(spec, quota, uses, wall))
     return {"quotas": rows, "problem": problem}
 
 
+def _uses(name: str, store: Any) -> Any:
+    return store.uses(name)
+
+
 def _quota(spec: QuotaLimit, quota: Quota, uses: list[Use], wall: float) -> dict[str, Any]:
     start, end = quota.window(wall)
     used = {use.key: use.used for use in uses if use.start == start}
     for key, lease in list(quota.leases.items()):
-        if lease.start == start and lease.known:  # what is leased and not used is nobody's use
+        if spec.shared == "off" and lease.start == start and lease.known:  # what is leased and not used is nobody's use
             used[key] = max(0, used.get(key, lease.used - lease.debt) + lease.debt - lease.left)
     limit = quota.rules.limit
     return {
@@ -68,6 +73,6 @@ async def reset(desk: QuotaDesk, name: str, key: str, wall: float) -> dict[str, 
     used = next((row["used"] for each in found if each["name"] == name for row in each["keys"] if row["key"] == key), 0)
     if not used:
         raise UnknownQuota(f"{key or 'nobody'} has used nothing of {name} in this window")
-    await desk.do(lambda store: store.reset(quota.rules.name, key))
+    await desk.line(quota).do(lambda store: store.reset(quota.rules.name, key))
     quota.forgive(key)
     return {"quota": name, "key": key, "was": used}

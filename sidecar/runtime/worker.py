@@ -207,6 +207,7 @@ class Worker:
         self.config, self.service = config, service
         if self.answers is not None:
             self.answers.use(redis_of(service))
+            self.quotas.use(quota_redis_of(service), service.identity.text)
         if self._gate is not None:
             self._gate.tls12 = service.tls.unsafe_tls12
             self._gate.denials.max_age = service.revocation.max_age
@@ -257,6 +258,7 @@ class Worker:
                     ready()
                     await orders.drain.wait()
                     await self._do_drain()
+                    await self.quotas.give_back()
                 nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True):
@@ -340,6 +342,7 @@ class Worker:
             reactor, self.clock, self.recorder.metrics, self.log, random.random
         )
         answers.use(redis_of(self.service))
+        self.quotas.use(quota_redis_of(self.service), self.service.identity.text)
         nursery.start_soon(answers.run)
         proxy = Proxy(
             self.service, reactor=reactor, gate=gate, recorder=self.recorder, instance=self.instance,
@@ -390,6 +393,11 @@ class Worker:
 def redis_of(service: Service) -> Redis | None:
     """The Redis that this service needs; None where no limit of it is shared."""
     return service.redis if any(rate.shared == "redis" for rate in service.rates) else None
+
+
+def quota_redis_of(service: Service) -> Redis | None:
+    """The same for its quotas, which keep a connection of their own."""
+    return service.redis if any(quota.shared == "redis" for quota in service.quotas) else None
 
 
 async def _cancel_after(wait: Callable[[], object], scope: trio.CancelScope) -> None:

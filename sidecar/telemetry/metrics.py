@@ -84,6 +84,7 @@ LABELS: dict[str, tuple[Literal["closed", "open"], str]] = {
         "why Redis did not decide: `away` (no connection), `slow` (over `redis.within`), `error`, or `full` (too many "
         "wait for it)",
     ),
+    "store": ("closed", "where quotas are counted: `file` in the state folder, or `redis`"),
     "state": ("closed", "`available`, `unhealthy`, `ejected`, `open` or `half-open`"),
 }
 CLOSED = {label: kind == "closed" for label, (kind, _) in LABELS.items()}
@@ -272,8 +273,8 @@ DEFINITIONS: tuple[Definition, ...] = (
     ),
     Definition("mesh_config_generation", "gauge", "Configurations in force so far; 1 is the one of the start."),
     Definition("mesh_access_log_dropped_total", "counter", "Access-log lines dropped: the writer was behind."),
-    Definition("mesh_quota_store_up", "gauge", "1 where quotas can be counted, 0 where their store is away."),
-    Definition("mesh_quota_store_failures_total", "counter", "Batches that the store of quotas did not take."),
+    Definition("mesh_quota_store_up", "gauge", "1 where quotas can be counted, 0 where they cannot.", ("store",)),
+    Definition("mesh_quota_store_failures_total", "counter", "Batches that a store did not take.", ("store",)),
     Definition("mesh_audit_lost_total", "counter", "Audit lines lost: the disk was full and 8 MiB waited."),
     Definition("mesh_audit_waiting_bytes", "gauge", "Audit lines in memory that wait for the disk."),
     Definition("mesh_log_suppressed_total", "counter", "Operational log messages held back as repetitions."),

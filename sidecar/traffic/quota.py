@@ -50,6 +50,7 @@ class QuotaRules:
     limit: int
     span: Span
     zone: tzinfo
+    shared: bool = False  # with other sidecars: nobody goes on by its own count while the store is away
 
     def __post_init__(self) -> None:
         """Raise ValueError for what is no quota."""
@@ -194,6 +195,8 @@ class Quota:
         lease.order = None
         order.failed = True
         self.failures += 1
+        if self.rules.shared and lease.known:
+            return
         if not lease.known:
             if self.leases.get(lease.key) is lease:
                 del self.leases[lease.key]

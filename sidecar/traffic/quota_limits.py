@@ -5,7 +5,7 @@ requests of a kind: its *charges*. Quotas are asked last, in two steps. `ready` 
 takes nothing; then whatever else may refuse has its say; then `spend` takes one of each. Where a lease has no room the
 request takes the general way, which can wait for the store (sidecar.proxy.charging).
 
-The value of a header or a claim may be a credential, and this one would come to lie on a disk: it is only ever kept as a digest.
+The value of a header or a claim may be a credential, and would come to lie on a disk: only its digest is ever kept.
 """
 
 from __future__ import annotations
@@ -213,7 +213,8 @@ def rules_of(spec: QuotaLimit) -> QuotaRules:
     """A quota in the words of `sidecar.traffic.quota`. The window is part of its name in the store: a day and an hour
     may begin at the same moment.
     """
-    return QuotaRules(stored_as(spec), spec.limit.count, SPANS[spec.limit.window], ZoneInfo(spec.time_zone))
+    zone, shared = ZoneInfo(spec.time_zone), spec.shared == "redis"
+    return QuotaRules(stored_as(spec), spec.limit.count, SPANS[spec.limit.window], zone, shared)
 
 
 def stored_as(spec: QuotaLimit) -> str:

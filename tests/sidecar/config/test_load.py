@@ -60,7 +60,9 @@ services:
             unsafe_encoded_slash: true
             unsafe_empty_segments: true
             unsafe_path_parameters: true
-      - {name: raw, protocol: tcp, app: "localhost:5432", app_proxy_protocol: v2, proxy_protocol: {from: 10.0.0.7/32}}
+      - {name: raw, protocol: tcp, app: "localhost:5432", app_proxy_protocol: v2, proxy_protocol: {from: 10.0.0.7/32},
+         tcp_limits: [{name: few, per: listener, from: web, connections_per_second: 20/s, connections: 5,
+                       bandwidth: 10MiB/s}]}
     outbound:
       - to: bills
         port: 9443
@@ -94,6 +96,9 @@ services:
       - {name: old, limit: 6000/m, burst: 5, per: header X-Api-Key, from: shop/old, method: GET, path: /a/**, port: web}
       - {limit: 5/s, over: delay, delay: 2s, waiting: 9, strikes: 8, block: 7s, headers: always}
       - {limit: 7/s, shared: redis, per: claim sub}
+    quotas:
+      - {name: daily, limit: 9/d, time_zone: Europe/Berlin, per: listener, from: web, method: GET, path: /a, port: web,
+         shared: redis}
     redis: {url: "rediss://redis.internal/3", username: mesh, password_file: /run/redis, ca_file: /run/ca.pem,
             prefix: shop, within: 20ms, when_away: refuse}
     health: {listen: "0.0.0.0:9090"}
@@ -157,7 +162,7 @@ def test_no_field_of_the_schema_is_forgotten_by_the_reader() -> None:
         if item.name not in {spec.attribute for spec in fields_of(cls)}
     }
     assert hidden == {
-        *{f"{name}.where" for name in ("Service", "Inbound", "Outbound", "Rule", "RateLimit")},
+        *{f"{name}.where" for name in ("Service", "Inbound", "Outbound", "Rule", "RateLimit", "QuotaLimit", "TcpLimit")},
         "Rule.effect",
         "Outbound.name",
         "Service.name",
