@@ -13,6 +13,7 @@ the wrong side of a jump everything would look long ended.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from sidecar.net.port import Signal
     from sidecar.telemetry.log import Log
     from sidecar.telemetry.metrics import Metrics
-    from sidecar.traffic.quota import Order, Quota
+    from sidecar.traffic.quota import Lease, Order, Quota
     from sidecar.traffic.quota_limits import Quotas
 
 FORGET_SECONDS: Final = 3600.0
@@ -99,25 +100,26 @@ class QuotaDesk:
 
     async def give_back(self) -> None:
         """Give back to Redis what has been leased and not used, where it answers in time. While `run` runs."""
+        ours = self.quotas.by_name.values() if self.quotas is not None else ()
+        shared = [quota for quota in ours if quota.rules.shared]
         with trio.move_on_after(GIVE_BACK_SECONDS):
-            for quota in self.quotas.by_name.values() if self.quotas is not None else ():
-                if not quota.rules.shared:
-                    continue
-                for lease in quota.leftovers():
-                    name, amount = quota.rules.name, lease.left
-                    try:
-                        await self._redis.do(
-                            lambda store, lease=lease, name=name, amount=amount: store.give_back(  # type: ignore[misc]
-                                name, lease.key, lease.start, amount
-                            )
-                        )
-                    except QuotaStoreFailed:
-                        return
+            try:
+                for number, quota in enumerate(shared):
+                    if not number:
+                        await self._redis.do(lambda store: store.uses(""))  # behind all orders that are under way
+                    for lease in quota.leftovers():
+                        await self._redis.do(partial(_given_back, quota.rules.name, lease))
+            except QuotaStoreFailed:
+                return  # it was lost with that Redis
 
     def close(self) -> None:
         """Give back to the file what has been leased and not used, and let go of it. In a thread, after `run`."""
         ours = self.quotas.by_name.values() if self.quotas is not None else ()
         self._file.close([quota for quota in ours if not quota.rules.shared])
+
+
+def _given_back(name: str, lease: Lease, store: Any) -> Any:
+    return store.give_back(name, lease.key, lease.start, lease.left)
 
 
 class FileLine(Line):
