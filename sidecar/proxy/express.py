@@ -217,7 +217,9 @@ class Express:
             hop.received_bytes = request.length
             if dues is not None and dues.charges is not None:
                 told = dues.charges.told_bytes(port.wall(), hop.headers)
-                response = response._replace(lines=response.lines + told)
+                response = PlainResponse(
+                    response.size, response.status, response.length, response.close, response.lines + told
+                )
             close = request.close or side.draining
             size, length = response.size, response.length
             if length == CHUNKED or len(answer) < size + length:

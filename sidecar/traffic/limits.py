@@ -233,17 +233,15 @@ class Kinds(Generic[L, D]):
         return found.find(hop)
 
 
-class RateLimits:
+class RateLimits(Kinds["Limit", "Dues"]):
     """The limits of one listener."""
 
     def __init__(self, limits: Iterable[Limit]) -> None:
         whole = tuple(limits)
-        self._kinds = Kinds(whole, Dues)
+        super().__init__(whole, Dues)
         self.headers = frozenset(limit.header for limit in whole if limit.header)  # that somebody looks at
 
-    def dues(self, hop: Hop, route: str) -> Dues | None:
-        """What applies to a hop on this route of the rules, the same object for hops of the same kind; or nothing."""
-        return self._kinds.find(hop, route)
+    dues = Kinds.find
 
     def check(self, hop: Hop, route: str, now: float) -> None:
         """Let a permitted hop in at every limit that it comes under, or raise RateLimited and take nothing."""

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 
 from sidecar.errors import QuotaSpent
 from sidecar.traffic.claims import claim_key
-from sidecar.traffic.fields import quota_fields, retry_after
+from sidecar.traffic.fields import named, quota_fields, retry_after
 from sidecar.traffic.limits import ABSENT, Kinds, Scope
 from sidecar.traffic.quota import Order, Quota, QuotaRules
 
@@ -46,12 +46,13 @@ class Desk(Protocol):
 class Allotment(Scope):
     """A quota of the configuration and the count that stands for it, which outlives this one over a reload."""
 
-    __slots__ = ("quota", "spec")
+    __slots__ = ("named", "quota", "spec")
 
     def __init__(self, spec: QuotaLimit, quota: Quota) -> None:
         super().__init__(spec)
         self.spec = spec
         self.quota = quota
+        self.named = named(spec.name)
 
     def __str__(self) -> str:
         spec = self.spec
@@ -61,7 +62,8 @@ class Allotment(Scope):
 class Charges:
     """All quotas that requests of one kind come under."""
 
-    __slots__ = ("_allotments", "_claims", "_desk", "_found", "_headers", "_quotas", "_wall", "fixed", "keys")
+    __slots__ = ("_allotments", "_claims", "_desk", "_facts", "_found", "_headers", "_policy", "_quotas", "_wall",
+                 "fixed", "keys")  # fmt: skip
 
     def __init__(self, allotments: Sequence[Allotment], keys: Sequence[str], desk: Desk) -> None:
         self._allotments = allotments
@@ -73,6 +75,8 @@ class Charges:
         self.fixed = not self._headers and not self._claims  # whether the keys are the same for all of the kind
         self._found: list[Lease] = []  # of the request at hand, between being asked and being taken from
         self._wall = 0.0  # of that moment
+        self._facts: list[tuple[int, int]] = []  # that the policy's field was made of
+        self._policy = b"", b""
 
     def _keys_of(self, headers: Headers) -> list[str]:
         for place, name in self._headers:
@@ -140,16 +144,24 @@ class Charges:
     def told(self, wall: float, headers: Headers) -> Headers:
         """The fields of an answer that was let in: what is left of each quota."""
         keys = self.keys if self.fixed else self._keys_of(headers)
-        rows = []
-        for allotment, key in zip(self._allotments, keys, strict=True):
-            lease, limit = allotment.quota.lease(wall, key), allotment.quota.rules.limit
-            left = max(0, limit - lease.used + lease.left) if lease.known else limit
-            rows.append((allotment.spec.name, limit, lease.end - lease.start, left, max(0, ceil(lease.end - wall))))
-        return quota_fields(rows)
+        found, number, facts = [], 0, []
+        for allotment in self._allotments:
+            quota = allotment.quota
+            lease, limit = quota.leases.get(keys[number]) or quota.lease(wall, keys[number]), quota.rules.limit
+            left = limit - lease.used + lease.left if lease.known else limit
+            found.append(b"%b;r=%d;t=%d" % (allotment.named, left if left > 0 else 0, max(0, ceil(lease.end - wall))))
+            facts.append((lease.start, limit))
+            number += 1  # noqa: SIM113 - see above
+        if facts != self._facts:  # another window has begun, or another limit is in force
+            self._facts = facts
+            rows = [(each.spec.name, each.quota.rules.limit, self._window(each, wall), 0, 0) for each in self._allotments]
+            self._policy = quota_fields(rows)[0]
+        return [self._policy, (b"ratelimit", b", ".join(found))]
 
     def told_bytes(self, wall: float, headers: Headers) -> bytes:
         """The same as lines."""
-        return b"".join([b"%b: %b\r\n" % field for field in self.told(wall, headers)])
+        (_, policy), (_, left) = self.told(wall, headers)
+        return b"ratelimit-policy: %b\r\nratelimit: %b\r\n" % (policy, left)
 
     def _error(self, wall: float, wait: float, allotment: Allotment) -> QuotaSpent:
         spec = allotment.spec
