@@ -282,6 +282,23 @@ class RateLimited(HopError):
         self.told = told  # the header fields that tell the caller so
 
 
+class QuotaSpent(RateLimited):
+    """A quota is used up for this hour, day or month."""
+
+    name = "quota_spent"
+
+
+class TcpLimited(RateLimited):
+    """A TCP limit has no room for another connection."""
+
+    name = "tcp_limited"
+
+
+class QuotaUnknown(HopError):
+    """Nobody can tell at this moment how much of a quota has been used: its store is away."""
+
+    name = "quota_unknown"
+    flag = "RL"
 class Throttled(RateLimited):
     """A limit that lets requests wait has no place for it, or has shut its caller out for a time."""
 

@@ -21,6 +21,7 @@ from sidecar.admin.unix import listen_unix, may_use, peer_credentials, remove
 from sidecar.net.http_server import HttpLimits, Request, Response, serve_http
 from sidecar.telemetry.decisions import is_decision_id
 from sidecar.telemetry.log import Log
+from sidecar.traffic.quota_store import QuotaStoreFailed
 
 MAX_CONNECTIONS = 32
 _LIMITS = HttpLimits(idle_seconds=30.0)
@@ -42,6 +43,14 @@ class Inspect(Protocol):
 
     def endpoints(self) -> dict[str, Any]:
         """What the balancers see: service, endpoints."""
+        ...
+
+    async def quotas(self) -> dict[str, Any]:
+        """What has been used of each quota, and what is open under TCP limits: service, quotas, problem, tcp_limits."""
+        ...
+
+    async def reset_quota(self, query: dict[str, Any], uid: int, pid: int) -> dict[str, Any]:
+        """Give a key its quota anew, on behalf of this user. Raises MeshError where there is none, or it cannot be."""
         ...
 
     def limits(self) -> dict[str, Any]:
@@ -86,7 +95,10 @@ class AdminApi:
             if request.method != method:
                 return Response.error(405, "method_not_allowed", f"use {method}", ((b"allow", method.encode()),))
             return await handle(self._inspect, request, *match.groups())
-        known = "GET /status /hops /endpoints /limits /decisions/<id> /certs, POST /explain /drain /certs/rotate"
+        known = (
+            "GET /status /hops /endpoints /limits /quotas /decisions/<id> /certs, "
+            "POST /explain /drain /certs/rotate /quotas/reset"
+        )
         return Response.error(404, "not_found", known)
 
 
@@ -148,6 +160,20 @@ async def _endpoints(inspect: Inspect, request: Request) -> Response:
     return Response.of_json(200, inspect.endpoints())
 
 
+async def _quotas(inspect: Inspect, request: Request) -> Response:
+    return Response.of_json(200, await inspect.quotas())
+
+
+async def _reset_quota(inspect: Inspect, request: Request) -> Response:
+    uid, pid = (request.peer.uid, request.peer.pid) if request.peer is not None else (-1, -1)
+    try:
+        return Response.of_json(200, await inspect.reset_quota(request.json(), uid, pid))
+    except QuotaStoreFailed as error:
+        return Response.error(503, error.name, str(error))
+    except MeshError as error:
+        return Response.error(404, error.name, str(error))
+
+
 async def _limits(inspect: Inspect, request: Request) -> Response:
     return Response.of_json(200, inspect.limits())
 
@@ -188,6 +214,8 @@ _ROUTES: tuple[tuple[str, re.Pattern[str], _Handle], ...] = (
     ("GET", re.compile(r"/status"), _status),
     ("GET", re.compile(r"/hops"), _hops),
     ("GET", re.compile(r"/endpoints"), _endpoints),
+    ("GET", re.compile(r"/quotas"), _quotas),
+    ("POST", re.compile(r"/quotas/reset"), _reset_quota),
     ("GET", re.compile(r"/limits"), _limits),
     ("GET", re.compile(r"/decisions/([^/]+)"), _decision),
     ("POST", re.compile(r"/explain"), _explain),

@@ -1,4 +1,4 @@
-"""Quotas in a file: `sidecar.traffic.quota.QuotaStore` over SQLite.
+"""Quotas in a file: `sidecar.traffic.quota_store.QuotaStore` over SQLite.
 
 One row for each key and window. Every change is one transaction that takes the writer's lock first, so that several
 processes may share the file and none of them counts on what another has just changed. In WAL mode without a sync for
@@ -14,7 +14,7 @@ import sqlite3
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from sidecar.traffic.quota import QuotaStoreFailed, Use
+from sidecar.traffic.quota_store import QuotaStoreFailed, Use
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +37,7 @@ class QuotaFile:
     def __init__(self, path: Path) -> None:
         """Raises QuotaStoreFailed where the file cannot be used, or was written by a later version."""
         self._path = path
+        self._together = False
         try:
             path.touch(mode=0o600)
             self._db = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
@@ -103,6 +104,16 @@ class QuotaFile:
             self._db.execute("DELETE FROM quota WHERE end < ?", (ended_before,))
 
     @contextmanager
+    def together(self) -> Iterator[None]:
+        """One transaction for all that is done inside, which is done whole or not at all. Raises QuotaStoreFailed."""
+        with self._transaction():
+            self._together = True
+            try:
+                yield
+            finally:
+                self._together = False
+
+    @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
             yield
@@ -111,6 +122,10 @@ class QuotaFile:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
+        if self._together:
+            with self._translated():
+                yield
+            return
         with self._translated():
             self._db.execute("BEGIN IMMEDIATE")
             try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from sidecar.config.allotted import allotted
 from sidecar.config.assemble import Placed, View
 from sidecar.config.cover import KNOWN_METHODS
 from sidecar.config.inert import settings
@@ -43,6 +44,7 @@ def advise(config: MeshConfig, views: Sequence[View], book: Book, now: float | N
         overlaps(view, book)
         limited(view, book)
         routes_odd(view, book)
+        allotted(view, book)
         spoken(view, book)
         missing_files(view, book)
     settings(config, views, book)

@@ -20,6 +20,7 @@ from sidecar.config.plain import Scope
 from sidecar.config.reader import Draft
 from sidecar.config.routes_filled import fill_routes
 from sidecar.config.schema import Health, MeshConfig, Service
+from sidecar.config.schema_amounts import QuotaLimit
 from sidecar.config.schema_inbound import Inbound, RateLimit, Rule
 from sidecar.config.schema_outbound import EndpointEntry, Outbound, OutboundTimeouts
 from sidecar.config.terms import Address, Effect
@@ -53,6 +54,7 @@ class View:
     allow: list[Placed[Rule]] = field(default_factory=list)
     deny: list[Placed[Rule]] = field(default_factory=list)
     rates: list[Placed[RateLimit]] = field(default_factory=list)
+    quotas: list[Placed[QuotaLimit]] = field(default_factory=list)
     service: Service | None = None
 
     @property
@@ -88,6 +90,7 @@ def assemble(collected: Collected, scope: Scope, book: Book) -> tuple[MeshConfig
         view.allow = _rules(view, "allow", book)
         view.deny = _rules(view, "deny", book)
         view.rates = _rates(view, book)
+        view.quotas = _quotas(view, book)
         view.service = _service(view, main.values.get("defaults"), free)
     config = MeshConfig(
         trust_domain=scope.trust_domain,
@@ -158,7 +161,17 @@ def _add_inbound(view: View, free: _FreePorts) -> None:
             "port": draft.values.get("port") or free.take(view.host, ports.INBOUND),
             "bind": draft.values.get("bind", bind),
         }
+        if "tcp_limits" in draft.values:
+            filled["tcp_limits"] = _tcp_limits(draft.values["tcp_limits"])
         view.inbound.append(Placed(draft.build(**filled), f"{view.path}.inbound[{index}]"))
+
+
+def _tcp_limits(drafts: Iterable[Draft]) -> tuple[Any, ...]:
+    """The limits of a listener, named by their place where they have no name."""
+    return tuple(
+        each.build(name=each.values.get("name", f"tcp-{number}"))
+        for number, each in enumerate(drafts, 1) if not each.incomplete
+    )  # fmt: skip
 
 
 def _service(view: View, defaults: Draft | None, free: _FreePorts) -> Service:
@@ -183,6 +196,7 @@ def _service(view: View, defaults: Draft | None, free: _FreePorts) -> Service:
         allow=tuple(each.value for each in view.allow),
         deny=tuple(each.value for each in view.deny),
         rates=tuple(each.value for each in view.rates),
+        quotas=tuple(each.value for each in view.quotas),
         **merged,
     )
     return service
@@ -345,6 +359,19 @@ def _rates(view: View, book: Book) -> list[Placed[RateLimit]]:
         }
         rates.append(Placed(draft.build(**filled), path))
     return rates
+
+
+def _quotas(view: View, book: Book) -> list[Placed[QuotaLimit]]:
+    quotas = []
+    for index, draft in enumerate(view.draft.values.get("quotas", [])):
+        path = f"{view.path}.quotas[{index}]"
+        if draft.incomplete:
+            view.incomplete = True
+            continue
+        name = draft.values.get("name", f"quota-{index + 1}")
+        names = _listener_names(draft.values.get("ports", ()), view, path, book)
+        quotas.append(Placed(draft.build(name=name, ports=names), path))
+    return quotas
 
 
 def _listener_names(wanted: Sequence[str], view: View, path: str, book: Book) -> tuple[str, ...]:

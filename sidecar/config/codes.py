@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from sidecar.config.codes_amounts import AMOUNTS
 from sidecar.config.codes_discovery import FILE_MISSING
 from sidecar.config.codes_limits import LIMITS
 from sidecar.config.codes_routes import ROUTES
@@ -495,6 +496,7 @@ CODES: Final[Mapping[str, Code]] = dict((
     _code(*FILE_MISSING),
     *(_code(*each) for each in ROUTES),
     *(_code(*limit) for limit in LIMITS),
+    *(_code(*amount) for amount in AMOUNTS),
 ))  # fmt: skip
 
 

@@ -30,6 +30,7 @@ from sidecar.config.fields import (
     shape_alone,
 )
 from sidecar.config.schema import MeshConfig, Service
+from sidecar.config.schema_amounts import QuotaLimit, TcpLimit
 from sidecar.config.schema_inbound import Inbound, RateLimit, Route, Rule
 from sidecar.config.schema_outbound import EndpointEntry, Outbound
 from sidecar.config.schema_routes import AppBranch, Branch, OutboundRoute
@@ -44,7 +45,8 @@ _OF_THE_FILE: Final = ("trust_domain", "ca")  # the rest of it is in its service
 _ORDERED: Final = (Rule, Route, OutboundRoute)  # the first that matches decides
 _NOUNS: Final[dict[type, str]] = {Rule: "rule", Inbound: "listener", Outbound: "upstream", Route: "route",
                                RateLimit: "limit", EndpointEntry: "endpoint", OutboundRoute: "route",
-                               Branch: "branch", AppBranch: "branch"}  # fmt: skip
+                               Branch: "branch", AppBranch: "branch", QuotaLimit: "quota",
+                               TcpLimit: "TCP limit"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

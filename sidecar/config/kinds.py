@@ -31,6 +31,15 @@ from sidecar.config.quantities import (
     show_seconds,
     show_size,
 )
+from sidecar.config.quotas import (
+    AMOUNT_SCHEMA,
+    BANDWIDTH_SCHEMA,
+    TIME_ZONE_SCHEMA,
+    read_amount,
+    read_bandwidth,
+    read_time_zone,
+    show_bandwidth,
+)
 from sidecar.config.rates import FREQUENCY_SCHEMA, PER_SCHEMA, read_frequency, read_per
 from sidecar.config.redis_url import REDIS_SCHEMA, read_redis
 from sidecar.http.changes import changeable, field_text, prefix
@@ -179,6 +188,9 @@ KINDS: Final[Mapping[str, Kind]] = {
     "checked_path": Kind("a path", read_checked_path, {"type": "string", "pattern": "^/[!-~]*$"}),
     "grpc_service": _named("the name of a gRPC service", _GRPC, 255, 'write package.Service, or "" for the server'),
     "redis": Kind("a Redis, like redis://HOST:6379", read_redis, REDIS_SCHEMA),
+    "amount": Kind("how many, like 10000/d", read_amount, AMOUNT_SCHEMA),
+    "time_zone": Kind("a time zone, like Europe/Berlin", read_time_zone, TIME_ZONE_SCHEMA),
+    "bandwidth": Kind("bytes a second, like 10MiB/s", read_bandwidth, BANDWIDTH_SCHEMA, show_bandwidth),
     "label": _named("a name", _LABEL, 64, "use letters, digits, . _ and -"),
     "service": _named("a service name", _SERVICE, 63, "use lower-case letters, digits, _ and -"),
     "namespace": _named("a namespace", _LABEL, 63, "use letters, digits, . _ and -"),

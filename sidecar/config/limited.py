@@ -15,6 +15,7 @@ from sidecar.config.assemble import Placed, View
 from sidecar.config.cover import KNOWN_METHODS, identity_covers, path_covers
 from sidecar.config.limited_how import never_act
 from sidecar.config.mistakes import Book
+from sidecar.config.schema_amounts import QuotaLimit
 from sidecar.config.schema_inbound import Inbound, RateLimit, Rule
 from sidecar.patterns import IdentityPattern, PathTemplate
 
@@ -29,8 +30,8 @@ def limited(view: View, book: Book) -> None:
     never_act(view, book)
     for index, placed in enumerate(view.rates):
         rate = placed.value
-        listeners = _listeners(rate, service.inbound)
-        why = _never(rate, listeners, service.allow)
+        listeners = listeners_of(rate, service.inbound)
+        why = why_never(rate, listeners, service.allow)
         if why:
             book.warn("MESH080", placed.path, f"{rate.name} never acts: {why[0]}", why[1])
             continue
@@ -38,13 +39,13 @@ def limited(view: View, book: Book) -> None:
         if first is not None:
             message = f"{rate.name} changes nothing: {first.value.name} ({book.place(first.path)}) refuses all it would"
             book.warn("MESH081", placed.path, message, "lower this one, raise the other, or remove one of them")
-        elif rate.per.invented and not _is_kept(rate, service.rates, listeners):
+        elif rate.per.invented and not is_kept(rate, service.rates, listeners):
             what = rate.per.header or f"the claim {rate.per.claim}, in a token that nobody verifies,"
             message = f"{rate.name} holds nobody back who sends another value of {what} each time"
             book.warn("MESH082", f"{placed.path}.per", message, "add a limit per: caller beside it")
 
 
-def _listeners(rate: RateLimit, inbound: Sequence[Inbound]) -> list[Inbound]:
+def listeners_of(rate: RateLimit | QuotaLimit, inbound: Sequence[Inbound]) -> list[Inbound]:
     """Those on which anything can come under it."""
     return [
         each for each in inbound
@@ -55,7 +56,9 @@ def _listeners(rate: RateLimit, inbound: Sequence[Inbound]) -> list[Inbound]:
 # ---- what never comes ----------------------------------------------------------------------------------------------
 
 
-def _never(rate: RateLimit, listeners: Sequence[Inbound], allow: Sequence[Rule]) -> tuple[str, str] | None:
+def why_never(
+    rate: RateLimit | QuotaLimit, listeners: Sequence[Inbound], allow: Sequence[Rule]
+) -> tuple[str, str] | None:
     """Why nothing ever comes under it, and what to do; None where something may."""
     if not listeners:
         return "no listener that it is for speaks HTTP", "remove it, or limit what raw TCP has: per: listener or caller"
@@ -68,10 +71,10 @@ def _never(rate: RateLimit, listeners: Sequence[Inbound], allow: Sequence[Rule])
     return "no rule allows anybody what it is for", "compare from:, method: and path: with the rules under allow:"
 
 
-def _meet(rate: RateLimit, rule: Rule) -> bool:
+def _meet(rate: RateLimit | QuotaLimit, rule: Rule) -> bool:
     """Whether a hop may exist that the rule allows and the limit is for; False is a promise."""
     methods = set(rate.methods or rule.methods or KNOWN_METHODS) & set(rule.methods or KNOWN_METHODS)
-    callers = not rate.callers or any(_same_caller(a, b) for a in rate.callers for b in rule.callers)
+    callers = not rate.callers or any(same_caller(a, b) for a in rate.callers for b in rule.callers)
     paths = not (rate.paths and rule.paths) or any(_same_path(a, b) for a in rate.paths for b in rule.paths)
     return callers and paths and bool(methods)
 
@@ -80,7 +83,7 @@ def _same_path(one: PathTemplate, other: PathTemplate) -> bool:
     return _same(one.segments, one.rest, other.segments, other.rest)
 
 
-def _same_caller(one: IdentityPattern, other: IdentityPattern) -> bool:
+def same_caller(one: IdentityPattern, other: IdentityPattern) -> bool:
     return one.trust_domain == other.trust_domain and _same(one.segments, one.rest, other.segments, other.rest)
 
 
@@ -96,9 +99,9 @@ def _same(one: Segments, one_rest: bool, other: Segments, other_rest: bool) -> b
     return all(a == b or (a is None and b != "") or (b is None and a != "") for a, b in zip(one, other, strict=False))
 
 
-def _is_kept(rate: RateLimit, rates: Sequence[RateLimit], listeners: Sequence[Inbound]) -> bool:
+def is_kept(rate: RateLimit | QuotaLimit, rates: Sequence[RateLimit], listeners: Sequence[Inbound]) -> bool:
     """Whether whoever invents keys for this limit comes under one whose keys nobody can invent."""
-    return any(each.per.kind in ("listener", "caller") and _covers(each, rate, listeners) for each in rates)
+    return any(each.per.kind in ("listener", "caller") and covers(each, rate, listeners) for each in rates)
 
 
 # ---- what another one takes first ----------------------------------------------------------------------------------
@@ -130,7 +133,7 @@ def _lower(tight: RateLimit, loose: RateLimit) -> bool:
 
 def _holds(wide: RateLimit, narrow: RateLimit, listeners: Sequence[Inbound]) -> bool:
     """Whether all that comes under `narrow` comes under `wide` too, shared by as many or more."""
-    if not _covers(wide, narrow, listeners):
+    if not covers(wide, narrow, listeners):
         return False
     if wide.per == narrow.per:
         return wide.per.kind != "endpoint" or wide.paths == narrow.paths
@@ -138,7 +141,7 @@ def _holds(wide: RateLimit, narrow: RateLimit, listeners: Sequence[Inbound]) -> 
     return wide.per.kind == "listener" and whole
 
 
-def _covers(wide: RateLimit, narrow: RateLimit, listeners: Sequence[Inbound]) -> bool:
+def covers(wide: RateLimit, narrow: RateLimit | QuotaLimit, listeners: Sequence[Inbound]) -> bool:
     """Whether all that comes under `narrow` on these listeners comes under `wide` too."""
     if wide.ports and not all(each.name in wide.ports for each in listeners):
         return False

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from sidecar.config import balanced, limited_how
+from sidecar.config.allotted import amounts
 from sidecar.config.assemble import Placed, View, is_loopback
 from sidecar.config.mistakes import Book
 from sidecar.config.posture import LONGEST, posture_of, show_moment
@@ -62,7 +63,9 @@ def _unique(items: Iterable[object], name_of: Callable[..., tuple[str, str]], wh
 def _names(view: View, book: Book) -> None:
     rules = sorted((*view.allow, *view.deny), key=lambda each: _line(book, each.path))
     _unique(rules, lambda each: (each.value.name, f"{each.path}.name"), "rule name", book)
-    _unique(view.rates, lambda each: (each.value.name, f"{each.path}.name"), "limit name", book)
+    limits = (*view.rates, *view.quotas)
+    _unique(limits, lambda each: (each.value.name, f"{each.path}.name"), "limit name", book)
+    amounts(view, book)
     _unique(view.inbound, lambda each: (each.value.name, f"{each.path}.name"), "listener name", book)
     _unique(view.outbound, lambda each: (each.value.name, f"{each.path}.to"), "upstream", book)
 

@@ -12,6 +12,7 @@ from typing import Literal
 
 from certs.spiffe import SpiffeId, TrustDomain
 from sidecar.config import ports
+from sidecar.config.schema_amounts import QuotaLimit
 from sidecar.config.schema_inbound import Inbound, RateLimit, Rule
 from sidecar.config.schema_outbound import Outbound
 from sidecar.config.schema_redis import Redis
@@ -238,6 +239,7 @@ class Service:
     allow: tuple[Rule, ...] = described("Who may call. Nobody may whom no rule allows.", ())
     deny: tuple[Rule, ...] = described("Who may not, whatever `allow` says.", ())
     rates: tuple[RateLimit, ...] = described("How often it may be called; absent means without limit.", ())
+    quotas: tuple[QuotaLimit, ...] = described("How much it may be called in an hour, a day or a month.", ())
     redis: Redis | None = described(
         "Where limits with `shared: redis` are counted; absent for nowhere. Over the one in `defaults`.", None
     )

@@ -8,6 +8,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
 
 from sidecar.config import ports
+from sidecar.config.schema_amounts import TcpLimit
 from sidecar.config.schema_routes import AppBranch, Fault
 from sidecar.config.terms import (
     Address,
@@ -227,6 +228,7 @@ class Inbound:
         "none",
     )
     routes: tuple[Route, ...] = described("Limits for some paths.", ())
+    tcp_limits: tuple[TcpLimit, ...] = described("How much raw TCP may take; absent means without limit.", ())
     xfcc_forwarders: tuple[IdentityPattern, ...] = described(
         "Peers whose x-forwarded-client-cert is kept and appended to.", ()
     )

@@ -6,8 +6,11 @@ from collections.abc import Iterable
 
 from sidecar.config.quantities import show_seconds
 from sidecar.config.schema import MeshConfig, Service
+from sidecar.config.schema_amounts import QuotaLimit
 from sidecar.config.schema_inbound import Inbound, RateLimit, Rule
 from sidecar.patterns import IdentityPattern
+
+_UNITS = {"s": "a second", "m": "a minute", "h": "an hour", "d": "a day"}
 
 
 def sentences(config: MeshConfig) -> list[str]:
@@ -16,6 +19,7 @@ def sentences(config: MeshConfig) -> list[str]:
     for service in config.services.values():
         lines += [sentence(service, rule) for rule in (*service.deny, *service.allow)]
         lines += [limited(service, rate) for rate in service.rates]
+        lines += [allotted(service, quota) for quota in service.quotas]
         if service.inbound and not any(not rule.shadow for rule in service.allow):
             lines.append(f"{service.name}: nobody may call it")
     return lines
@@ -39,20 +43,7 @@ def sentence(service: Service, rule: Rule) -> str:
 
 def limited(service: Service, rate: RateLimit) -> str:
     """One rate limit: "orders: each caller may POST /orders 10 times a second"."""
-    shares = {
-        "listener": f"{_either(map(caller, rate.callers)) if rate.callers else 'all callers'} together may",
-        "caller": f"each caller{f' of {_either(map(caller, rate.callers))}' if rate.callers else ''} may",
-    }
-    who = shares.get(rate.per.kind) or f"{_either(map(caller, rate.callers)) if rate.callers else 'all callers'} may"
-    what = f"{_either(rate.methods) if rate.methods else 'call'} "
-    what += _either(map(str, rate.paths)) if rate.paths else "any path" if rate.http_only else "anything"
-    count = "once" if rate.limit.count == 1 else f"{rate.limit.count} times"
-    unit = {"s": "a second", "m": "a minute", "h": "an hour", "d": "a day"}[rate.limit.unit]
-    parts = [f"{service.name}: {who} {what} {count} {unit}"]
-    if rate.per.kind == "endpoint":
-        parts.append("for each endpoint")
-    elif rate.per.invented:
-        parts.append(f"for each value of {rate.per.header or f'the claim {rate.per.claim}'}")
+    parts = [_shared(service, rate, rate.limit.count), _UNITS[rate.limit.unit], *_for_each(rate)]
     if rate.burst != rate.limit.count:
         parts.append(f"({rate.burst} at once)")
     if rate.ports:
@@ -62,6 +53,33 @@ def limited(service: Service, rate: RateLimit) -> str:
     if rate.over == "delay":
         parts.append(f"and then waits for its turn, up to {show_seconds(rate.delay)}")
     return " ".join(parts)
+
+
+def allotted(service: Service, quota: QuotaLimit) -> str:
+    """One quota: "orders: each caller may call anything 10000 times in a day of Europe/Berlin"."""
+    window = {"h": "in an hour", "d": "in a day", "month": "in a month"}[quota.limit.window]
+    parts = [_shared(service, quota, quota.limit.count), f"{window} of {quota.time_zone}", *_for_each(quota)]
+    if quota.ports:
+        parts.append(f"on {_either(quota.ports)}")
+    return " ".join(parts)
+
+
+def _shared(service: Service, limit: RateLimit | QuotaLimit, number: int) -> str:
+    """Who may do what how often."""
+    shares = {
+        "listener": f"{_either(map(caller, limit.callers)) if limit.callers else 'all callers'} together may",
+        "caller": f"each caller{f' of {_either(map(caller, limit.callers))}' if limit.callers else ''} may",
+    }
+    who = shares.get(limit.per.kind) or f"{_either(map(caller, limit.callers)) if limit.callers else 'all callers'} may"
+    what = f"{_either(limit.methods) if limit.methods else 'call'} "
+    what += _either(map(str, limit.paths)) if limit.paths else "any path" if limit.http_only else "anything"
+    return f"{service.name}: {who} {what} {'once' if number == 1 else f'{number} times'}"
+
+
+def _for_each(limit: RateLimit | QuotaLimit) -> list[str]:
+    if limit.per.kind == "endpoint":
+        return ["for each endpoint"]
+    return [f"for each value of {limit.per.header or f'the claim {limit.per.claim}'}"] if limit.per.invented else []
 
 
 def caller(pattern: IdentityPattern) -> str:
@@ -89,7 +107,9 @@ def needs_http(service: Service, listener: Inbound) -> bool:
     rules = (*service.allow, *service.deny)
     asked = (rule for rule in rules if not rule.shadow and (not rule.ports or listener.name in rule.ports))
     rates = (rate for rate in service.rates if not rate.ports or listener.name in rate.ports)
-    return bool(listener.routes) or any(map(is_http, asked)) or any(rate.http_only for rate in rates)
+    quotas = (quota for quota in service.quotas if not quota.ports or listener.name in quota.ports)
+    amounts = any(rate.http_only for rate in rates) or any(quota.http_only for quota in quotas)
+    return bool(listener.routes) or any(map(is_http, asked)) or amounts
 
 
 def _what(service: Service, rule: Rule) -> str:

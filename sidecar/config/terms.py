@@ -180,9 +180,23 @@ class StatusRange:
         return f"{self.least}-{self.most}" if self.least != self.most else str(self.least)
 
 
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """`10000/d`: so many in an hour, a day or a month of the calendar."""
+
+    count: int
+    window: Literal["h", "d", "month"]
+
+    def __str__(self) -> str:
+        return f"{self.count}/{self.window}"
+
+
 Endpoint = Annotated[Address, "endpoint"]  # host:port, or a Unix socket
 Often = Annotated[Frequency, "frequency"]
 Whose = Annotated[Per, "per"]
 By = Annotated[Affinity, "affinity"]
 Statuses = Annotated[StatusRange, "statuses"]
+HowMany = Annotated[Amount, "amount"]
+TimeZone = Annotated[str, "time_zone"]  # of the IANA database: Europe/Berlin
+Bandwidth = Annotated[int, "bandwidth"]  # bytes a second
 Socket = Annotated[Address, "socket"]  # a Unix socket and nothing else

@@ -34,6 +34,7 @@ class Reading:
         """The reading of a listener of this service."""
         looked_at = bool(listener.routes) or any(rule.paths for rule in (*service.allow, *service.deny))
         looked_at = looked_at or any(rate.paths for rate in service.rates)
+        looked_at = looked_at or any(quota.paths for quota in service.quotas)
         return cls(listener.routes, paths_matter=looked_at)
 
     def read(self, hop: Hop, target: bytes, hosts: Sequence[bytes]) -> tuple[Target, Route | None]:

@@ -134,6 +134,22 @@ HAPPENED: Final[dict[str, Reason]] = {
         "Let the client wait as `Retry-After` tells it. If it is right to ask so often, raise `limit` of that limit, "
         "or its `burst` where only the peaks are too high.",
     ),
+    "quota_spent": Reason(
+        "{caller} may do this, but has had its share of this hour, day or month: it was {detail}.",
+        "Wait for the next window, or look at `mesh quota show`. If it needs more, raise `limit` of that quota, which "
+        "acts at once; or give this window's again: `mesh quota reset`.",
+    ),
+    "tcp_limited": Reason(
+        "{caller} may connect, but not so often, or not so many times at once: it was {detail}.",
+        "Let the client keep its connections, or fewer of them. If it needs more, raise that number of the limit; what "
+        "is open now shows `mesh limits` or GET /quotas on the admin socket.",
+    ),
+    "quota_unknown": Reason(
+        "A quota of the called service could not be asked, so nobody can tell whether {caller} has any of it left: "
+        "{detail}.",
+        "Look at its sidecar's log for what is wrong with the file of quotas, or with Redis. Who was known before goes "
+        "on to its limit meanwhile.",
+    ),
     "throttled": Reason(
         "{caller} may do this, but not so often, and has more under way than can wait for its turn: it was {detail}.",
         "Let the client wait as `Retry-After` tells it. If it is right to ask so often, raise `limit`; if its peaks "

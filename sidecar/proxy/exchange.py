@@ -77,10 +77,13 @@ class Exchange(Waiting):
 
     async def _carry(self, handover: Handover | None) -> bool:
         """The exchange itself; see `run`."""
-        if self._plan.hold is not None:
-            await self._plan.hold(self._port, self._wire, self._deadline.at)
-        if self._plan.injected is not None:
-            await suffer(self._pause, self._hop, self._plan.injected, self._plan.course)
+        plan = self._plan
+        if plan.hold is not None:
+            await plan.hold(self._port, self._wire, self._deadline.at)
+        if plan.charge is not None:
+            await plan.charge(self._port)
+        if plan.injected is not None:
+            await suffer(self._pause, self._hop, plan.injected, plan.course)
         connection, response = await self._ask(handover)
         pool = self._road
         assert pool is not None

@@ -185,7 +185,10 @@ class Express:
             dues = ticket.dues
             if dues is not None:  # the last that can turn it away: what is taken here goes out, and is taken once
                 keys = dues.keys if dues.fixed else dues.keys_of(hop.headers)
-                if dues.levels.take(port.now, keys) is not None:
+                charges = dues.charges
+                if (charges is not None and not charges.ready(port.wall(), hop.headers)) or (
+                    dues.levels.take(port.now, keys) is not None
+                ):
                     pool.give(connection)
                     whom.undo(place, port.now)
                     return self._general(data[at:], whom)
@@ -196,6 +199,8 @@ class Express:
                         whom.undo(place, port.now)
                         self._connection = self._place = None
                         return self._general(data[at:], whom)
+                elif charges is not None:
+                    charges.spend()
 
             # ask
             self._connection, self._pool, self._place, self._upstream = connection, pool, place, whom
@@ -228,6 +233,11 @@ class Express:
             hop.first_byte = now = port.read_clock()
             hop.status = status = response.status
             hop.received_bytes = request.length
+            if dues is not None and dues.charges is not None:
+                told = dues.charges.told_bytes(port.wall(), hop.headers)
+                response = PlainResponse(
+                    response.size, response.status, response.length, response.close, response.lines + told
+                )
             close = request.close or side.draining
             size, length = response.size, response.length
             if length == CHUNKED or len(answer) < size + length:

@@ -10,7 +10,8 @@ What happens to a request, in the order the bytes travel:
 3. Loops are cut: our own instance id in `mesh-via` is 508.
 4. Authorization: a Permit, or 403. The answer of no policy is that of no match.
 5. The limits of its route: size and content type.
-6. Rate limits, last of all that may refuse it: whoever is refused for another reason takes nothing from anybody.
+6. Rate limits and then quotas, last of all that may refuse it: whoever is refused for another reason takes nothing
+   from anybody. A quota may have to be waited for, so it is charged where the exchange begins.
 7. Its route: to which application, and which fault it meets.
 8. Hygiene: hop-by-hop fields go, `mesh-*` and x-forwarded-client-cert go, then ours are set from what the handshake
    proved.
@@ -34,23 +35,21 @@ from sidecar.errors import (
     Undetected,
     UnsupportedContentType,
     UnsupportedFeature,
-    UpstreamReset,
 )
 from sidecar.hop import Deny, Headers, Hop, Waived
 from sidecar.http.headers import XFCC, end_to_end, first, tokens, without_reserved
 from sidecar.http.message import RequestHead, ResponseHead
 from sidecar.http.plain import JudgedReader
 from sidecar.http.plain_stencil import StencilReader
-from sidecar.http.proxy_header import write
 from sidecar.http.trace import trace_of
 from sidecar.http.versions import KEY_BYTES, h1_request
 from sidecar.http.xfcc import appended, element
-from sidecar.net.port import NEVER, Cancelled, Expired, WireBroken
+from sidecar.net.port import NEVER, Cancelled
 from sidecar.policy.strangers import for_strangers
 from sidecar.proxy.attempts import RETRIED
 from sidecar.proxy.lane import ENABLED, MAX_LANES, Lane
 from sidecar.proxy.side import Caller, Door, Plan, with_head
-from sidecar.proxy.tcp import Tunnels, lease_of, tunnel
+from sidecar.proxy.tcp import Tunnels, finish_tcp, introduce, lease_of, tunnel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -60,18 +59,19 @@ if TYPE_CHECKING:
     from sidecar.config.schema_inbound import Inbound, Route
     from sidecar.hop import Direction, Permit
     from sidecar.http.plain import PlainRequest
-    from sidecar.http.proxy_header import Version
     from sidecar.net.mtls import Gate, Peer
     from sidecar.net.pool import Connection
     from sidecar.net.port import Port, Wire
     from sidecar.policy.authz import RuleSet
     from sidecar.policy.reading import Reading
+    from sidecar.proxy.charging import ListenerQuotas
     from sidecar.proxy.holding import Holding
     from sidecar.proxy.steering import AppRoutes
     from sidecar.proxy.upstream import Upstream
     from sidecar.telemetry.record import Recorder
     from sidecar.traffic.limits import Dues, RateLimits
     from sidecar.traffic.marks import Marks
+    from sidecar.traffic.tcp import Stay, TcpLimits
 
 VIA = b"mesh-via"  # instance ids of the sidecars that a request has passed, oldest first (decision D21)
 MAX_VIA = 32
@@ -106,6 +106,8 @@ class InboundSide:
         only_http: bool = False,
         rates: RateLimits | None = None,
         steering: AppRoutes | None = None,
+        quotas: ListenerQuotas | None = None,
+        tcp_limits: TcpLimits | None = None,
         holding: Holding | None = None,
     ) -> None:
         self.name = spec.name
@@ -125,6 +127,8 @@ class InboundSide:
         self._reading = reading
         self._rates = rates
         self.steering = steering
+        self._quotas = quotas
+        self._tcp_limits = tcp_limits
         self._holding = holding  # there where rates are
         self.only_http = only_http and spec.protocol == "auto"  # raw TCP would get around a rule (semantics S9)
         self.posture = posture_of(spec)  # None for strict
@@ -238,6 +242,7 @@ class InboundSide:
             if len(self._lanes) >= MAX_LANES:
                 self._lanes.clear()
             rated = self._rates is not None and bool(self._rates.headers)
+            rated = rated or (self._quotas is not None and self._quotas.looks_at_headers)
             steering, judge, heads, throws = self.steering, self.judge_plain, "headers" in looks, False
             if steering is not None:
                 judge, throws = partial(steering.judge_plain, judge), steering.throws(peer.id)
@@ -275,7 +280,9 @@ class InboundSide:
         if isinstance(verdict, Deny) or verdict.shadow:
             return None
         dues = self._rates.dues(hop, verdict.route) if self._rates is not None else None
-        return (self.app, verdict, dues) if dues is None or not dues.tells else None
+        if self._quotas is not None:
+            dues = self._quotas.beside(dues, hop, verdict.route)
+        return (self.app, verdict, dues) if dues is None or dues.plain else None
 
     async def let_in(self, port: Port, wire: Wire, dues: Dues, keys: Sequence[str]) -> bool:
         """Whether all sidecars together let a plain request in."""
@@ -317,16 +324,22 @@ class InboundSide:
             headers.append((XFCC, self._client_cert(peer, head.headers)))
         headers.append((VIA, b",".join((*via, self._instance))))
         plan = Plan(self.app, target.origin_form, headers, route.max_body if route is not None else None)
-        if self._rates is not None and not hop.attempts:  # what the express has sent already has been through them
-            dues = self._rates.dues(hop, hop.route)
-            if dues is not None and dues.held:
-                assert self._holding is not None
-                plan.hold = partial(self._holding.hold, hop=hop, dues=dues)
-            elif dues is not None:
-                dues.take(self.app.now, hop.headers)
+        if not hop.attempts:  # what the express has sent already has been through all limits
+            self._limit(plan, hop, wall)
         if self.steering is not None and route is not None:
             self.steering.follow(route, hop, plan)
         return plan
+
+    def _limit(self, plan: Plan, hop: Hop, wall: float) -> None:
+        """Take from its limits, or let the exchange do so where it may take a while. Raises RateLimited, QuotaSpent."""
+        if self._quotas is not None:
+            plan.charge = self._quotas.begin(hop, wall)
+        dues = self._rates.dues(hop, hop.route) if self._rates is not None else None
+        if dues is not None and dues.held:
+            assert self._holding is not None
+            plan.hold = partial(self._holding.hold, hop=hop, dues=dues)
+        elif dues is not None:
+            dues.take(self.app.now, hop.headers)
 
     def _authorize(self, hop: Hop, wall: float) -> None:
         if not self._audit_accepts():
@@ -353,6 +366,8 @@ class InboundSide:
         failed and we have spent retries on what it asked for meanwhile, so that nobody farther away does too.
         """
         headers = without_reserved(end_to_end(head.headers))
+        if self._quotas is not None:
+            headers += self._quotas.told(hop, head.status)
         failed = head.status >= FAILED or UNAVAILABLE in headers
         if failed and hop.peer is not None and self._marks.marks(trace_of(hop.headers), hop.started):
             headers.append(RETRIED)
@@ -378,21 +393,30 @@ class InboundSide:
     async def serve_tcp(self, port: Port, wire: Wire, caller: Caller, early: bytes = b"") -> None:
         """Judge a raw connection, then move its bytes to the application; `early` has been read already."""
         hop = self._hop(caller, "tcp", port.now)
-        connection = None
+        connection: Connection | None = None
+        stay: Stay | None = None
         try:
             self._check_detected(hop)
             self._authorize(hop, port.wall())
+            if self._tcp_limits is not None:
+                self._tcp_limits.check(hop, port.now)
+            charge = self._quotas.begin(hop, port.wall()) if self._quotas is not None else None
             if self._rates is not None and (dues := self._rates.dues(hop, hop.route)) is not None:
                 assert self._holding is not None
                 await self._holding.hold(port, wire, NEVER, hop, dues)
+            if self._tcp_limits is not None:
+                stay = self._tcp_limits.enter(hop, port.now)
+            if charge is not None:
+                await charge(port)
             hop.attempts = 1
             connection = await self.app.connect_raw()
             hop.endpoint = connection.endpoint
             if self.spec.app_proxy_protocol != "none":
-                await _introduce(port, connection.wire, caller, self.spec.app_proxy_protocol, self.timeouts.connect)
+                await introduce(port, connection.wire, caller, self.spec.app_proxy_protocol, self.timeouts.connect)
             with self.tunnels.open(port.current, self._judge(port, hop, caller, wire, connection)):
                 idle, lease = self.timeouts.tcp_idle, lease_of(hop, port)
-                await tunnel(port, wire, connection.wire, hop, idle=idle, lease=lease, early=early)
+                buckets = stay.buckets if stay is not None else ()
+                await tunnel(port, wire, connection.wire, hop, idle=idle, lease=lease, early=early, buckets=buckets)
         except HopError as error:
             hop.error = error
         except Cancelled:
@@ -401,36 +425,12 @@ class InboundSide:
         except Exception as error:  # noqa: BLE001 - a fault of ours ends this connection, not the sidecar
             hop.error = InternalError(f"{type(error).__name__}: {error}")
         finally:
+            if stay is not None:
+                stay.leave()
             finish_tcp(hop, wire, connection.wire if connection is not None else None, port.read_clock(), self.recorder)
-
 
     def _judge(self, port: Port, hop: Hop, caller: Caller, wire: Wire, connection: Connection) -> Callable[[], None]:
         return lambda: self.door.side.judge_again(port, hop, caller, wire, self.app, connection)
-
-
-async def _introduce(port: Port, app: Wire, caller: Caller, version: Version, within: float) -> None:
-    """Tell the application who connected, before the first byte. Raises UpstreamReset."""
-    header = write(version, (caller.source, caller.source_port), caller.reached)
-    try:
-        port.deadline(port.now + within)
-        await app.write(header)
-    except (WireBroken, Expired) as error:
-        raise UpstreamReset(f"the application did not take the PROXY header: {error}") from None
-
-
-def finish_tcp(hop: Hop, wire: Wire, upstream: Wire | None, now: float, recorder: Recorder) -> None:
-    """Close both ends, with a reset where the hop failed under way, and record the hop."""
-    broke = hop.error is not None and upstream is not None
-    for end in (wire, upstream):
-        if end is not None:
-            if broke:
-                end.abort()
-            else:
-                end.close()
-    hop.ended = now
-    if hop.error is not None:
-        hop.decision_id = hop.decision_id or recorder.decision_id()
-    recorder.observe(hop)
 
 
 def outgoing_headers(head: RequestHead) -> Headers:

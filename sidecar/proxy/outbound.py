@@ -37,11 +37,11 @@ from sidecar.net.port import Cancelled
 from sidecar.policy.declare import declaration
 from sidecar.proxy.detection import spoken_on
 from sidecar.proxy.http import HttpConnection
-from sidecar.proxy.inbound import MAX_VIA, VIA, _via, finish_tcp, outgoing_headers
+from sidecar.proxy.inbound import MAX_VIA, VIA, _via, outgoing_headers
 from sidecar.proxy.lane import ENABLED, Lane
 from sidecar.proxy.respond import peer_refused
 from sidecar.proxy.side import Caller, Door, Plan, with_head
-from sidecar.proxy.tcp import Tunnels, lease_of, tunnel
+from sidecar.proxy.tcp import Tunnels, finish_tcp, lease_of, tunnel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -39,6 +39,9 @@ TABLE: dict[type[errors.HopError], tuple[int, str]] = {
     errors.PolicyDenied: (403, "http_request_denied"),
     errors.RateLimited: (429, "http_request_denied"),
     errors.FaultInjected: (503, "proxy_internal_response"),
+    errors.QuotaSpent: (429, "http_request_denied"),
+    errors.TcpLimited: (429, "http_request_denied"),
+    errors.QuotaUnknown: (503, "proxy_internal_error"),
     errors.Throttled: (429, "http_request_denied"),
     errors.LimiterAway: (503, "destination_unavailable"),
     errors.UndeclaredUpstream: (403, "http_request_denied"),
@@ -65,7 +68,7 @@ TABLE: dict[type[errors.HopError], tuple[int, str]] = {
     errors.InternalError: (500, "proxy_internal_error"),
 }
 UNANSWERED = (errors.DownstreamGone, errors.IdentityRevoked)  # there is nobody left to answer
-RETRY_AFTER = (errors.Overflow, errors.Overload, errors.Draining, errors.LimiterAway)
+RETRY_AFTER = (errors.Overflow, errors.Overload, errors.Draining, errors.LimiterAway, errors.QuotaUnknown)
 UNSUPPORTED_EXPECTATION = 417
 
 

@@ -77,6 +77,7 @@ class Plan:
     course: str = ""  # what the route of that fault is called
     connect: Callable[[Port, Wire, Caller, Hop, bytes], Awaitable[None]] | None = None  # takes the connection over
     hold: Callable[[Port, Wire, float], Awaitable[None]] | None = None  # waited for first, up to its deadline
+    charge: Callable[[Port], Awaitable[None]] | None = None  # what may have to be waited for then
 
     @property
     def lasts(self) -> bool:

@@ -10,18 +10,25 @@ Nobody can tell where in these bytes it would be safe to stop, so a tunnel ends 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sidecar.errors import CertificateEnded, DownstreamGone, DownstreamIdle, HopError, TooManyStreams, UpstreamReset
+from sidecar.http.proxy_header import write
 from sidecar.net.port import BULK, NEVER, PIECE, Expired, WireBroken
 from sidecar.net.splice import Splice
+from sidecar.proxy.pacing import pacer
 
 if TYPE_CHECKING:
     from sidecar.hop import Hop
+    from sidecar.http.proxy_header import Version
     from sidecar.net.port import Port, Task, Wire
+    from sidecar.proxy.pacing import Pacer
+    from sidecar.proxy.side import Caller
+    from sidecar.telemetry.record import Recorder
+    from sidecar.traffic.tcp import Bucket
 
 QUIET_SECONDS = 1.0
 _MIDWAY = {"PD": "policy", "ID": "identity"}
@@ -153,6 +160,11 @@ class _Activity:
         self.idle = idle
         self.lease = lease
 
+    @property
+    def ends_at(self) -> float:
+        """When it is over, whatever moves."""
+        return self.lease.end
+
     def deadline(self) -> float:
         """When to look whether there is still a reason to wait."""
         return min(self.at + self.idle, self.lease.limit(self.at))
@@ -173,30 +185,40 @@ async def tunnel(
     idle: float,
     lease: Lease,
     early: bytes = b"",
+    buckets: Sequence[Bucket] = (),
 ) -> None:
-    """Move bytes both ways until both have ended; `early` has been read from the downstream already.
+    """Move bytes both ways until both have ended; `early` has been read from the downstream already. With `buckets` no
+    more of them than those have for us.
 
     Raises HopError where one side breaks, nothing moves for `idle` seconds, or the lease is over.
     """
     activity = _Activity(port.now, idle, lease)
-    answer = port.spawn(_pump(port, upstream, downstream, hop, activity, from_downstream=False))
+    asking, answering = pacer(buckets), pacer(buckets)
+    answer = port.spawn(_pump(port, upstream, downstream, hop, activity, answering, from_downstream=False))
     try:
         if early:
             hop.received_bytes += len(early)
+            if asking is not None:
+                asking.spend(port.now, len(early))
             await _push(port, upstream, early, activity, to_downstream=False)
-        await _pump(port, downstream, upstream, hop, activity, from_downstream=True)
+        await _pump(port, downstream, upstream, hop, activity, asking, from_downstream=True)
         port.deadline(NEVER)
         await port.wait(answer)
     finally:
         answer.cancel()
 
 
-async def _pump(port: Port, source: Wire, sink: Wire, hop: Hop, activity: _Activity, *, from_downstream: bool) -> None:
-    splice = Splice.between(source, sink)
+async def _pump(
+    port: Port, source: Wire, sink: Wire, hop: Hop, activity: _Activity, pace: Pacer | None, *, from_downstream: bool
+) -> None:
+    splice = Splice.between(source, sink) if pace is None else None
     limit = PIECE
     try:
         while True:
             data: bytes | memoryview | Splice = b""
+            if pace is not None:
+                await pace.turn(port, activity)
+                limit = pace.piece(limit)
             try:
                 port.deadline(activity.deadline())
                 size = await splice.take() if splice is not None and splice.useful else None
@@ -212,7 +234,9 @@ async def _pump(port: Port, source: Wire, sink: Wire, hop: Hop, activity: _Activ
                 continue  # the other direction has moved meanwhile
             except WireBroken as error:
                 raise _broke(from_downstream, error) from None
-            activity.at = port.now
+            activity.at = max(activity.at, port.now)
+            if pace is not None:
+                pace.spend(port.now, size)
             if not size:
                 await _push(port, sink, b"", activity, to_downstream=not from_downstream)
                 return
@@ -253,3 +277,28 @@ async def _push(
 
 def _broke(downstream: bool, error: WireBroken) -> HopError:
     return DownstreamGone(str(error)) if downstream else UpstreamReset(str(error))
+
+
+async def introduce(port: Port, app: Wire, caller: Caller, version: Version, within: float) -> None:
+    """Tell the application who connected, before the first byte. Raises UpstreamReset."""
+    header = write(version, (caller.source, caller.source_port), caller.reached)
+    try:
+        port.deadline(port.now + within)
+        await app.write(header)
+    except (WireBroken, Expired) as error:
+        raise UpstreamReset(f"the application did not take the PROXY header: {error}") from None
+
+
+def finish_tcp(hop: Hop, wire: Wire, upstream: Wire | None, now: float, recorder: Recorder) -> None:
+    """Close both ends, with a reset where the hop failed under way, and record the hop."""
+    broke = hop.error is not None and upstream is not None
+    for end in (wire, upstream):
+        if end is not None:
+            if broke:
+                end.abort()
+            else:
+                end.close()
+    hop.ended = now
+    if hop.error is not None:
+        hop.decision_id = hop.decision_id or recorder.decision_id()
+    recorder.observe(hop)

@@ -17,6 +17,7 @@ from sidecar.net.port import Expired
 from sidecar.net.preamble import address_of, client_hello, proxy_header, speaks_tls
 from sidecar.net.reactor import Acceptor, Reactor, open_files, open_files_limit
 from sidecar.net.wires import SocketWire
+from sidecar.proxy.charging import PromptDesk
 from sidecar.proxy.detection import spoken_on
 from sidecar.proxy.evicting import Guests
 from sidecar.proxy.holding import NOBODY_TO_ASK, Asker
@@ -37,6 +38,7 @@ from sidecar.traffic.show import applies, shown
 if TYPE_CHECKING:
     import socket
 
+    from sidecar.answer.quota_desk import QuotaDesk
     from sidecar.config.terms import SocketMode
     from sidecar.hop import Direction, Hop
     from sidecar.net.mtls import Gate
@@ -83,7 +85,7 @@ class Proxy:
 
     def __init__(
         self, service: Service, *, reactor: Reactor, gate: Gate, recorder: Recorder, instance: str,
-        asker: Asker = NOBODY_TO_ASK,
+        desk: QuotaDesk | PromptDesk | None = None, asker: Asker = NOBODY_TO_ASK,
     ) -> None:  # fmt: skip
         self.draining = False
         self._reactor = reactor
@@ -92,7 +94,9 @@ class Proxy:
         self._tunnels = Tunnels()
         self._guests = Guests()
         self.mirror = Mirror()
-        self._maker = Maker(reactor, gate, recorder, instance, self._tunnels, asker)
+        self._desk = desk or PromptDesk()
+        self._desk.nudge = reactor.nudge
+        self._maker = Maker(reactor, gate, recorder, instance, self._tunnels, asker, self._desk)
         self._ears: dict[Address, _Ear] = {}
         self._http: set[HttpConnection | Http2Connection] = set()
         self._tasks: dict[Task, Direction] = {}
@@ -100,7 +104,7 @@ class Proxy:
         self._left: list[tuple[float, Upstream]] = []  # retired, and until when they may begin something at least
         self._ends: list[float] = []  # monotonic: when time is up for something that a reload has taken away
         self._generation = self._maker.generation(service, None)
-        self._maker.in_force(self._generation)
+        self._put_in_force()
         self._postures = PostureWatch(recorder)
         self._postures.declare(service.inbound)
         self._memory_limit = memory_limit()
@@ -150,7 +154,7 @@ class Proxy:
         new = [address for address in wanted if address not in self._ears]
         bound = bind_all(new, self._ears, _modes(service))
         self._generation = after
-        self._maker.in_force(after)
+        self._put_in_force()
         self.admission.adopt(service.limits, open_files_limit())
         self._tunnels.limit(self.admission.most_streams)
         gone = [ear for address, ear in self._ears.items() if address not in wanted]
@@ -167,6 +171,12 @@ class Proxy:
         self._ends.append(ends_at)
         self._postures.declare(service.inbound)
         self.judge_again()
+
+    def _put_in_force(self) -> None:
+        """From now on what outlives a generation goes by this one."""
+        self._maker.in_force(self._generation)
+        self._generation.tcp.put_in_force()
+        self._desk.adopt(self._generation.quotas)
 
     def _leave_behind(self, before: Generation, after: Generation, ends_at: float) -> None:
         """Let upstreams that have no place any more end with what is open to them; somebody must look at that."""
@@ -396,6 +406,10 @@ class Proxy:
             {"name": name, "address": str(address), "protocol": protocol, "direction": "outbound"}
             for name, protocol, address, _ in self._outbound
         ]
+
+    def tcp_limits(self) -> list[dict[str, Any]]:
+        """What is open under TCP limits."""
+        return self._generation.tcp.to_json()
 
     def endpoints(self) -> list[dict[str, Any]]:
         """What the balancers see, for `mesh endpoints`."""

@@ -16,6 +16,7 @@ from sidecar.config.sentences import needs_http
 from sidecar.config.terms import Address
 from sidecar.policy.authz import RuleSet
 from sidecar.policy.reading import Reading
+from sidecar.proxy.charging import Desk, listener_quotas
 from sidecar.proxy.holding import Holding
 from sidecar.proxy.inbound import InboundSide
 from sidecar.proxy.outbound import OutboundSide
@@ -28,8 +29,10 @@ from sidecar.traffic.destination import DestinationRules
 from sidecar.traffic.endpoints import Declared as Listed
 from sidecar.traffic.limits import Rates
 from sidecar.traffic.marks import Marks
+from sidecar.traffic.quota_limits import Quotas
 from sidecar.traffic.retry import RetryRules
 from sidecar.traffic.shared import Names
+from sidecar.traffic.tcp import TcpStates
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -66,6 +69,8 @@ class Generation:
     service: Service
     rules: RuleSet
     rates: Rates
+    quotas: Quotas
+    tcp: TcpStates
     holding: Holding | None  # of requests that their limits hold; None without limits
     upstreams: dict[Place, Declared]
     inbound: list[tuple[Inbound, InboundSide]]
@@ -87,13 +92,15 @@ class Maker:
     """Makes the generations of one sidecar."""
 
     def __init__(
-        self, reactor: Reactor, gate: Gate, recorder: Recorder, instance: str, tunnels: Tunnels, asker: Asker
-    ) -> None:
+        self, reactor: Reactor, gate: Gate, recorder: Recorder, instance: str, tunnels: Tunnels, asker: Asker,
+        desk: Desk,
+    ) -> None:  # fmt: skip
         self._reactor = reactor
         self._gate = gate
         self._recorder = recorder
         self._instance = instance
         self._tunnels = tunnels
+        self._desk = desk
         self._asker = asker
         self._marks = Marks()
         self.ours: set[Address] = set()  # where our application reaches us, in the generation in force
@@ -114,8 +121,11 @@ class Maker:
         """The generation of this configuration; `before` is the one in force."""
         rates = Rates(service.rates, before.rates if before is not None else None)
         rules = RuleSet.compile(service.allow, service.deny)
-        made = Generation(service, rates=rates, rules=rules, holding=self._holding(service), upstreams={}, inbound=[],
-                          outbound=[])  # fmt: skip
+        quotas = Quotas(service.quotas, self._desk, before.quotas if before is not None else None)
+        limits = [(listener.name, limit) for listener in service.inbound for limit in listener.tcp_limits]
+        tcp = TcpStates(limits, before.tcp if before is not None else None)
+        made = Generation(service, rates=rates, rules=rules, quotas=quotas, tcp=tcp, holding=self._holding(service),
+                          upstreams={}, inbound=[], outbound=[])  # fmt: skip
         for listener in service.inbound:
             addresses = (listener.app, *addresses_of(listener))
             apps = {str(address): self._app(made, before, listener, address) for address in addresses}
@@ -173,6 +183,8 @@ class Maker:
             only_http=needs_http(service, spec),
             rates=made.rates.limits(spec.name),
             steering=app_routes(spec, reading, apps, self._recorder.split),
+            tcp_limits=made.tcp.limits(spec.name),
+            quotas=listener_quotas(made.quotas.limits(spec.name), self._desk, self._reactor),
             holding=made.holding,
         )
 

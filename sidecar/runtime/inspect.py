@@ -20,6 +20,7 @@ from sidecar.policy.strangers import for_strangers
 from sidecar.policy.waived import observed, reason_of_waived, strict_says
 from sidecar.policy.words import Reason, limits_of
 from sidecar.runtime.hygiene import of_this_process
+from sidecar.runtime.quotas import reset, show
 from sidecar.telemetry.clock import rfc3339
 
 if TYPE_CHECKING:
@@ -82,6 +83,22 @@ class Inspector:
             "service": self._worker.service.name, "endpoints": proxy.endpoints() if proxy is not None else [],
             "sources": self._worker.lists(),
         }
+
+    async def quotas(self) -> dict[str, Any]:
+        """What has been used of each quota."""
+        worker = self._worker
+        tcp = worker.proxy.tcp_limits() if worker.proxy is not None else []
+        return {"service": worker.service.name, **await show(worker.quotas, worker.clock.wall()), "tcp_limits": tcp}
+
+    async def reset_quota(self, query: dict[str, Any], uid: int, pid: int) -> dict[str, Any]:
+        """Give a key its quota anew. Raises UnknownQuota, QuotaStoreFailed."""
+        worker = self._worker
+        name, key = str(query.get("quota", "")), str(query.get("key", ""))
+        answer = await reset(worker.quotas, name, key, worker.clock.wall())
+        if worker.recorder.audit is not None:
+            worker.recorder.audit.quota_reset(name, key, uid, pid)
+        worker.log.info("a quota was reset", quota=name, key=key, uid=uid, pid=pid)
+        return {"service": worker.service.name, **answer}
 
     def limits(self) -> dict[str, Any]:
         """How the rate limits stand."""

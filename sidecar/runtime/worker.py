@@ -28,6 +28,7 @@ from certs.svid import X509Svid
 from sidecar import __version__
 from sidecar.admin.api import serve_admin
 from sidecar.admin.health import serve_health
+from sidecar.answer.quota_desk import QuotaDesk
 from sidecar.answer.redis import RedisAnswers
 from sidecar.config.diff import RESTART, Change, diff, fixed
 from sidecar.discovery.follow import Follower, look_up_as_we_do
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
 
 SWEEP_SECONDS = 0.5  # pooled connections
 FIRST_LIST_SECONDS = 5.0  # that a start waits at most for the sources of endpoints to speak; files do at once
+QUOTA_FILE = "quotas.sqlite"  # in the state folder
 DENYLIST_SECONDS = 5.0  # that a start waits at most for the CA to say who was revoked; usually some milliseconds
 
 
@@ -133,6 +135,9 @@ class Worker:
             log=self.log,
             clock=self.clock,
             version=self.version,
+        )
+        self.quotas = QuotaDesk(
+            state_dir / QUOTA_FILE, clock=self.clock, log=self.log, metrics=self.recorder.metrics
         )
         self.renew_soon = self._rotator.renew_soon
         self.fetch_jwt: FetchJwt = self._rotator.fetch_jwt
@@ -210,6 +215,7 @@ class Worker:
         self.config, self.service = config, service
         if self.answers is not None:
             self.answers.use(redis_of(service))
+            self.quotas.use(quota_redis_of(service), service.identity.text)
         if self._gate is not None:
             self._gate.tls12 = service.tls.unsafe_tls12
             self._gate.denials.max_age = service.revocation.max_age
@@ -251,6 +257,7 @@ class Worker:
                     nursery.start_soon(self.reloader.run, orders)
                 await self._get_identity()
                 if not orders.drain.is_set():
+                    nursery.start_soon(self.quotas.run)
                     await self._open_listeners(nursery)
                     self.state = "ready"
                     self.log.info(
@@ -259,12 +266,14 @@ class Worker:
                     ready()
                     await orders.drain.wait()
                     await self._do_drain()
+                    await self.quotas.give_back()
                 nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(self._write_out)
 
     def _write_out(self) -> None:
+        self.quotas.close()
         self.recorder.close()
         self.log.close()
 
@@ -341,9 +350,11 @@ class Worker:
             reactor, self.clock, self.recorder.metrics, self.log, random.random
         )
         answers.use(redis_of(self.service))
+        self.quotas.use(quota_redis_of(self.service), self.service.identity.text)
         nursery.start_soon(answers.run)
         proxy = Proxy(
-            self.service, reactor=reactor, gate=gate, recorder=self.recorder, instance=self.instance, asker=answers
+            self.service, reactor=reactor, gate=gate, recorder=self.recorder, instance=self.instance,
+            desk=self.quotas, asker=answers,
         )
         gate.on_change.append(proxy.renew)
         gate.on_denied.append(proxy.evict)
@@ -398,6 +409,11 @@ class Worker:
 def redis_of(service: Service) -> Redis | None:
     """The Redis that this service needs; None where no limit of it is shared."""
     return service.redis if any(rate.shared == "redis" for rate in service.rates) else None
+
+
+def quota_redis_of(service: Service) -> Redis | None:
+    """The same for its quotas, which keep a connection of their own."""
+    return service.redis if any(quota.shared == "redis" for quota in service.quotas) else None
 
 
 async def _cancel_after(wait: Callable[[], object], scope: trio.CancelScope) -> None:

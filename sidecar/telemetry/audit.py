@@ -198,6 +198,10 @@ class Audit:
         found.count += 1
         found.last = now
 
+    def quota_reset(self, quota: str, key: str, uid: int, pid: int) -> None:
+        """Take note that somebody on this machine gave a key its quota anew."""
+        self._put("quota_reset", self._wall(), {"quota": quota, "key": key, "uid": uid, "pid": pid})
+
     def handshake(self, it: Handshake, decision_id: str, now: float) -> None:
         """Take note of a handshake that ended."""
         if not it.ok:

@@ -25,7 +25,9 @@ from sidecar.errors import (
     IdentityRefused,
     LimiterAway,
     PeerIdentityMismatch,
+    QuotaSpent,
     RateLimited,
+    TcpLimited,
     Throttled,
 )
 from sidecar.hop import Direction, Held, Hop, HopProtocol, Waived
@@ -37,7 +39,9 @@ HANDSHAKE_RING = 1_000  # needs no identity to fill, so it has a ring of its own
 LIMITED_RING = 1_000  # by rate limits: who asks too often does so often
 PERMIT_RING = 1_000  # of hops that went well: with a full access log that is each, and they push out no refusal
 TOO_MANY = 429
-LIMITED = frozenset((RateLimited.name, Throttled.name, LimiterAway.name))
+LIMITED = frozenset(
+    each.name for each in (RateLimited, Throttled, LimiterAway, QuotaSpent, TcpLimited)
+)
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _PAIRS = tuple(high + low for high in _DIGITS for low in _DIGITS)  # of a counter's last two digits
 _HUNDRED = 36 * 36  # in base 36

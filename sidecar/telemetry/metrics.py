@@ -85,13 +85,14 @@ LABELS: dict[str, tuple[Literal["closed", "open"], str]] = {
         "`sent`, `renewed`, or why a request was not sent again: `elsewhere`, `pushed_back`, `tries`, `replay`, "
         "`deadline`, `budget`",
     ),
-    "limit": ("open", "name of a rate limit, from configuration"),
+    "limit": ("open", "name of a rate limit, a quota or a TCP limit, from configuration"),
     "per": ("closed", "who shares that limit: `listener`, `caller`, `endpoint`, `header` or `claim`"),
     "why": (
         "closed",
         "why Redis did not decide: `away` (no connection), `slow` (over `redis.within`), `error`, or `full` (too many "
         "wait for it)",
     ),
+    "store": ("closed", "where quotas are counted: `file` in the state folder, or `redis`"),
     "state": ("closed", "`available`, `unhealthy`, `ejected`, `open` or `half-open`"),
 }
 CLOSED = {label: kind == "closed" for label, (kind, _) in LABELS.items()}
@@ -127,7 +128,7 @@ DEFINITIONS: tuple[Definition, ...] = (
     Definition(
         "mesh_rate_limited_total",
         "counter",
-        "Hops that were refused by a rate limit, by the one that has to be waited for longest.",
+        "Hops that were refused by a rate limit or a quota, by the one that has to be waited for longest.",
         ("listener", "source", "limit", "per"),
         cap=1000,
         expires=True,
@@ -311,6 +312,8 @@ DEFINITIONS: tuple[Definition, ...] = (
     ),
     Definition("mesh_config_generation", "gauge", "Configurations in force so far; 1 is the one of the start."),
     Definition("mesh_access_log_dropped_total", "counter", "Access-log lines dropped: the writer was behind."),
+    Definition("mesh_quota_store_up", "gauge", "1 where quotas can be counted, 0 where they cannot.", ("store",)),
+    Definition("mesh_quota_store_failures_total", "counter", "Batches that a store did not take.", ("store",)),
     Definition("mesh_audit_lost_total", "counter", "Audit lines lost: the disk was full and 8 MiB waited."),
     Definition("mesh_audit_waiting_bytes", "gauge", "Audit lines in memory that wait for the disk."),
     Definition("mesh_log_suppressed_total", "counter", "Operational log messages held back as repetitions."),

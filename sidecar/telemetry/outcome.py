@@ -28,6 +28,7 @@ REFUSALS: tuple[type[errors.HopError], ...] = (
     errors.NoIdentity,
     errors.PolicyDenied,
     errors.RateLimited,
+    errors.QuotaUnknown,
     errors.LimiterAway,
     errors.NoRoute,
     errors.Overflow,

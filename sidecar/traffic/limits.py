@@ -16,7 +16,7 @@ nowhere: not in an error, a log, a metric or an explanation. A long one is kept 
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar
 
 from sidecar.config.cover import path_covers
 from sidecar.errors import RateLimited, Throttled
@@ -27,11 +27,13 @@ from sidecar.traffic.gcra import Levels, Rate
 from sidecar.traffic.throttle import Throttle, ThrottleRules
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from sidecar.config.schema_amounts import QuotaLimit
     from sidecar.config.schema_inbound import RateLimit
     from sidecar.hop import Headers, Hop
     from sidecar.traffic.gcra import Refused
+    from sidecar.traffic.quota_limits import Charges
 
 NOBODY: Final = "-"  # the key of callers without identity; no SPIFFE ID is so short
 ABSENT: Final = ""  # and of requests without the header; a value is never empty where this is not meant
@@ -39,35 +41,32 @@ LONGEST: Final = 64  # bytes of a header's value that are kept as they are
 MOST_KNOWN: Final = 4096  # kinds of requests that are remembered; they can be worked out again at any time
 
 Facts = tuple[object, ...]
+L = TypeVar("L", bound="Scope")
+D = TypeVar("D")
+Make: TypeAlias = "Callable[[Sequence[L], Sequence[str]], D]"
 
 
-class Limit:
-    """A limit of the configuration and the rate that stands for it, which outlives this one over a reload."""
+class Scope:
+    """Whom and what a limit of the configuration is for."""
 
-    __slots__ = ("claim", "header", "kind", "methods", "paths", "rate", "spec", "throttle")
+    __slots__ = ("_scope", "claim", "header", "kind", "methods", "paths")
 
-    def __init__(self, spec: RateLimit, counted: Rate | Throttle) -> None:
-        self.spec = spec
-        self.throttle = counted if isinstance(counted, Throttle) else None
-        self.rate = counted.pace if isinstance(counted, Throttle) else counted
+    def __init__(self, spec: RateLimit | QuotaLimit) -> None:
+        self._scope = spec
         self.kind = spec.per.kind
         self.claim = spec.per.claim
         self.header = b"authorization" if self.claim else spec.per.header.encode("ascii")
         self.methods = frozenset(spec.methods)
         self.paths = spec.paths
 
-    def __str__(self) -> str:
-        spec = self.spec
-        return f"{spec.name} ({spec.where}: {spec.limit} per {spec.per}, {spec.burst} at once)"
-
     def is_for(self, hop: Hop) -> bool:
         """Whether it can apply to this caller, protocol and method."""
         if hop.protocol != "http":
-            return not self.spec.http_only and self._caller_matches(hop)
+            return not self._scope.http_only and self._caller_matches(hop)
         return (not self.methods or hop.method in self.methods) and self._caller_matches(hop)
 
     def _caller_matches(self, hop: Hop) -> bool:
-        callers, peer = self.spec.callers, hop.peer
+        callers, peer = self._scope.callers, hop.peer
         return not callers or (peer is not None and any(pattern.matches(peer) for pattern in callers))
 
     def path_for(self, route: PathTemplate | None) -> PathTemplate | None:
@@ -94,12 +93,29 @@ class Limit:
         return f"{hop.listener} {hop.method} {path}" if self.kind == "endpoint" else ABSENT
 
 
+class Limit(Scope):
+    """A limit of the configuration and the rate that stands for it, which outlives this one over a reload."""
+
+    __slots__ = ("rate", "spec", "throttle")
+
+    def __init__(self, spec: RateLimit, counted: Rate | Throttle) -> None:
+        super().__init__(spec)
+        self.spec = spec
+        self.throttle = counted if isinstance(counted, Throttle) else None
+        self.rate = counted.pace if isinstance(counted, Throttle) else counted
+
+    def __str__(self) -> str:
+        spec = self.spec
+        return f"{spec.name} ({spec.where}: {spec.limit} per {spec.per}, {spec.burst} at once)"
+
+
 class Dues:
     """All limits that requests of one kind come under."""
 
-    __slots__ = ("_claims", "_headers", "fixed", "held", "keys", "levels", "limits", "shared", "tells")
+    __slots__ = ("_claims", "_headers", "charges", "fixed", "held", "keys", "levels", "limits", "plain", "shared")
 
-    def __init__(self, limits: Sequence[Limit], keys: Sequence[str]) -> None:
+    def __init__(self, limits: Sequence[Limit], keys: Sequence[str], charges: Charges | None = None) -> None:
+        self.charges = charges  # the quotas that they come under besides
         self.levels = Levels([limit.rate for limit in limits])
         self.keys = list(keys)
         self.limits = limits
@@ -107,8 +123,13 @@ class Dues:
         self._claims = [(place, limit.claim) for place, limit in enumerate(limits) if limit.kind == "claim"]
         self.fixed = not self._headers and not self._claims  # whether the keys are the same for all of the kind
         self.shared = tuple(place for place, limit in enumerate(limits) if limit.spec.shared == "redis")
-        self.tells = any(limit.spec.headers == "always" for limit in limits)  # something to whoever is let in, too
-        self.held = self.tells or bool(self.shared) or any(limit.throttle for limit in limits)  # more than yes or no
+        tells = any(limit.spec.headers == "always" for limit in limits)  # something to whoever is let in, too
+        self.held = tells or bool(self.shared) or any(limit.throttle for limit in limits)  # more than yes or no
+        self.plain = not tells and not (self.shared and charges)  # the express cannot wait for one and keep the other
+
+    def beside(self, charges: Charges) -> Dues:
+        """The same, for requests that come under these quotas too."""
+        return Dues(self.limits, self.keys, charges)
 
     def keys_of(self, headers: Headers) -> list[str]:
         """The keys of a request with these headers. The list is used again by the next one."""
@@ -148,17 +169,18 @@ class Dues:
         return rate_limit(*nearest) if nearest is not None else []
 
 
-class _Kind:
+class _Kind(Generic[L, D]):
     """Requests of one caller, by one method, on one route of the rules, and which limits they come under. Where a limit
     names paths that the route does not settle, each request is asked.
     """
 
-    __slots__ = ("_asked", "_by_paths", "_first", "_rest")
+    __slots__ = ("_asked", "_by_paths", "_first", "_make", "_rest")
 
-    def __init__(self, limits: Iterable[Limit], hop: Hop, route: str) -> None:
+    def __init__(self, limits: Iterable[L], make: Make[L, D], hop: Hop, route: str) -> None:
         template = PathTemplate.parse(route) if route else None
-        self._first: list[tuple[Limit, str]] = []  # that apply to all of them, with their keys
-        self._asked: list[Limit] = []  # whose paths have to be asked
+        self._make = make
+        self._first: list[tuple[L, str]] = []  # that apply to all of them, with their keys
+        self._asked: list[L] = []  # whose paths have to be asked
         for limit in limits:
             if not limit.is_for(hop):
                 continue
@@ -167,10 +189,13 @@ class _Kind:
                 self._asked.append(limit)
             else:
                 self._first.append((limit, limit.key(hop, path.text if path is not None else route)))
-        self._rest = _dues(self._first)  # what applies where none of those asked does
-        self._by_paths: dict[tuple[str, ...], Dues | None] = {}  # as few as they have templates
+        self._rest = self._made(self._first)  # what applies where none of those asked does
+        self._by_paths: dict[tuple[str, ...], D | None] = {}  # as few as they have templates
 
-    def dues(self, hop: Hop) -> Dues | None:
+    def _made(self, limits: Sequence[tuple[L, str]]) -> D | None:
+        return self._make([limit for limit, _ in limits], [key for _, key in limits]) if limits else None
+
+    def find(self, hop: Hop) -> D | None:
         """What applies to one of them."""
         if not self._asked:
             return self._rest
@@ -182,23 +207,21 @@ class _Kind:
             more = [(limit, limit.key(hop, path)) for limit, path in asked if path]
             if len(self._by_paths) >= MOST_KNOWN:
                 self._by_paths.clear()
-            found = self._by_paths[paths] = _dues([*self._first, *more])
+            found = self._by_paths[paths] = self._made([*self._first, *more])
             return found
 
 
-def _dues(limits: Sequence[tuple[Limit, str]]) -> Dues | None:
-    return Dues([limit for limit, _ in limits], [key for _, key in limits]) if limits else None
+class Kinds(Generic[L, D]):
+    """What requests come under, by their kind; `make` makes it of limits and their keys."""
 
+    __slots__ = ("_kinds", "_limits", "_make")
 
-class RateLimits:
-    """The limits of one listener."""
+    def __init__(self, limits: Sequence[L], make: Make[L, D]) -> None:
+        self._limits = limits
+        self._make = make
+        self._kinds: dict[tuple[str, str, str], _Kind[L, D]] = {}
 
-    def __init__(self, limits: Iterable[Limit]) -> None:
-        self._limits = tuple(limits)
-        self._kinds: dict[tuple[str, str, str], _Kind] = {}
-        self.headers = frozenset(limit.header for limit in self._limits if limit.header)  # that somebody looks at
-
-    def dues(self, hop: Hop, route: str) -> Dues | None:
+    def find(self, hop: Hop, route: str) -> D | None:
         """What applies to a hop on this route of the rules, the same object for hops of the same kind; or nothing."""
         peer = hop.peer
         kind = (NOBODY if peer is None else peer.text, hop.method, route)  # raw TCP has no method
@@ -206,8 +229,19 @@ class RateLimits:
         if found is None:
             if len(self._kinds) >= MOST_KNOWN:
                 self._kinds.clear()
-            found = self._kinds[kind] = _Kind(self._limits, hop, route)
-        return found.dues(hop)
+            found = self._kinds[kind] = _Kind(self._limits, self._make, hop, route)
+        return found.find(hop)
+
+
+class RateLimits(Kinds["Limit", "Dues"]):
+    """The limits of one listener."""
+
+    def __init__(self, limits: Iterable[Limit]) -> None:
+        whole = tuple(limits)
+        super().__init__(whole, Dues)
+        self.headers = frozenset(limit.header for limit in whole if limit.header)  # that somebody looks at
+
+    dues = Kinds.find
 
     def check(self, hop: Hop, route: str, now: float) -> None:
         """Let a permitted hop in at every limit that it comes under, or raise RateLimited and take nothing."""

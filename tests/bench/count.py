@@ -329,11 +329,15 @@ RATES = """\
       - {{name: all, limit: 900000000/s}}
       - {{name: each, limit: 900000000/s, per: caller}}
       - {{name: reads, limit: 900000000/s, per: endpoint, method: GET, path: "/items/{{id}}"}}"""
+QUOTAS = """\
+    quotas:
+      - {{name: daily, limit: 900000000000/d}}"""
 SCENES: dict[str, dict[str, Any]] = {
     "inbound": {"work": Work()},
     "outbound": {"work": Work(), "outbound": True},
     "access-log": {"work": Work(), "extra": "    access_log: {{mode: all, path: {folder}/access.log}}"},
     "rate-limits": {"work": Work(), "extra": RATES},
+    "quotas": {"work": Work(), "extra": QUOTAS},
     "post-chunked": {"work": Work("/chunked/", 16384, body=4096)},
     "handshake": {"work": Work(), "fresh": True},
     "h2": {"call": False},

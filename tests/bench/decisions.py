@@ -17,7 +17,8 @@ from sidecar.traffic.destination import Algorithm, Destination, DestinationRules
 from sidecar.traffic.endpoints import Declared
 from sidecar.traffic.gcra import Levels, Rate
 from sidecar.traffic.outcome import Outcome
-from sidecar.traffic.quota import MemoryStore, Quota, QuotaRules
+from sidecar.traffic.quota import Quota, QuotaRules
+from sidecar.traffic.quota_store import MemoryStore
 from sidecar.traffic.throttle import Throttle, ThrottleRules
 
 TIMES = 100_000

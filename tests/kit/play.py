@@ -173,6 +173,8 @@ class MemoryProxy(Proxy):
         """Put another configuration with the same listeners in force."""
         before, after = self._generation, self._maker.generation(service, self._generation)
         self._generation = after
+        after.put_in_force()
+        self._desk.adopt(after.quotas)
         for (_, inbound), (_, old_inbound) in zip(after.inbound, before.inbound, strict=True):
             inbound.take_over(old_inbound)
             self._count_hops(inbound)

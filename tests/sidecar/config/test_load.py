@@ -69,7 +69,9 @@ services:
             app: "127.0.0.1:8081"
             fault: {delay: 1s, delay_share: 0.5, status: 503, abort_share: 0.25, from: edge}
           - {path: /**, split: [{app: "127.0.0.1:8081", weight: 5}, {app: "[::1]:8080", weight: 95}]}
-      - {name: raw, protocol: tcp, app: "localhost:5432", app_proxy_protocol: v2, proxy_protocol: {from: 10.0.0.7/32}}
+      - {name: raw, protocol: tcp, app: "localhost:5432", app_proxy_protocol: v2, proxy_protocol: {from: 10.0.0.7/32},
+         tcp_limits: [{name: few, per: listener, from: web, connections_per_second: 20/s, connections: 5,
+                       bandwidth: 10MiB/s}]}
     outbound:
       - to: bills
         port: 9443
@@ -127,6 +129,9 @@ services:
       - {name: old, limit: 6000/m, burst: 5, per: header X-Api-Key, from: shop/old, method: GET, path: /a/**, port: web}
       - {limit: 5/s, over: delay, delay: 2s, waiting: 9, strikes: 8, block: 7s, headers: always}
       - {limit: 7/s, shared: redis, per: claim sub}
+    quotas:
+      - {name: daily, limit: 9/d, time_zone: Europe/Berlin, per: listener, from: web, method: GET, path: /a, port: web,
+         shared: redis}
     redis: {url: "rediss://redis.internal/3", username: mesh, password_file: /run/redis, ca_file: /run/ca.pem,
             prefix: shop, within: 20ms, when_away: refuse}
     health: {listen: "0.0.0.0:9090"}
@@ -192,7 +197,9 @@ def test_no_field_of_the_schema_is_forgotten_by_the_reader() -> None:
         if item.name not in {spec.attribute for spec in fields_of(cls)}
     }
     assert hidden == {
-        *{f"{name}.where" for name in ("Service", "Inbound", "Outbound", "Rule", "RateLimit", "OutboundRoute")},
+        *{f"{name}.where" for name in (
+            "Service", "Inbound", "Outbound", "Rule", "RateLimit", "OutboundRoute", "QuotaLimit", "TcpLimit",
+        )},
         "Rule.effect",
         "Outbound.name",
         "Service.name",
