@@ -8,7 +8,8 @@ the destination (`sidecar.traffic.retry`), paid from its budget, after a wait, a
 one.
 
 The application behind us is asked by its own sidecar alone, and nobody stands between them: what fails there is told to
-the caller, whose sidecar knows other endpoints, and is not tried again here.
+the caller, whose sidecar knows other endpoints, and is not tried again here: `sidecar.proxy.behind` has the words. An
+application that its sidecar could not connect to is, for us, an endpoint that cannot be connected to.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from sidecar.http.headers import first
 from sidecar.http.trace import trace_of
 from sidecar.net.pool import FRESH
 from sidecar.net.port import NEVER
+from sidecar.proxy.behind import UNSENT, heard_in
 from sidecar.telemetry import redact
 from sidecar.traffic.hints import push_back, retry_after
 from sidecar.traffic.outcome import Outcome, of_error, of_grpc, of_status
@@ -91,6 +93,9 @@ class Attempts:
 
     def answered(self, response: ResponseHead) -> None:
         """The attempt has brought the answer that was sent on, whole."""
+        if self._heard(response) is not None:
+            self.end(Outcome.LOCAL)
+            return
         by_mesh = self._upstream.meshed and bool(self._hop.decision_id)
         if self._hop.grpc_status:
             self.end(of_grpc(Status.__members__.get(self._hop.grpc_status, Status.UNKNOWN), by_mesh=by_mesh))
@@ -135,17 +140,28 @@ class Attempts:
         return self._judge(kind_of(error, wrote=wrote), place, replayable=replayable)
 
     def after_answer(self, response: ResponseHead, *, replayable: bool) -> float | None:
-        """The same, after an answer that the operator wants to be tried again by its status."""
-        rules = self._upstream.destination.rules.retries
-        kind = rules.kind_of_status(response.status)
-        if kind != Kind.STATUS or not self._upstream.guarded:
+        """The same, after an answer that the operator wants to be tried again by its status, or that a peer's sidecar
+        gave because it could not reach its application.
+        """
+        said = self._heard(response)
+        kind = self._upstream.destination.rules.retries.kind_of_status(response.status)
+        if said == UNSENT:
+            kind = Kind.UNPROCESSED
+        if kind == Kind.FINAL or not self._upstream.guarded:
             return None
-        place, hint = self._place, self._hint(response)
-        self._note(f"answered {response.status}", "status")
-        wait = self._judge(kind, place, replayable=replayable, hint=hint, elsewhere=self._tried_elsewhere(response))
+        place, hint, tried = self._place, self._hint(response), self._tried_elsewhere(response)
+        self._note(f"answered {response.status}", "status" if said is None else "application_failed")
+        wait: float | None = 0.0
+        away = said == UNSENT and replayable and not tried and place is not None and self._goes_elsewhere(place)
+        if not away:
+            wait = self._judge(kind, place, replayable=replayable, hint=hint, elsewhere=tried)
         if wait is not None:
-            self.end(of_status(response.status), hint)
+            self.end(of_status(response.status) if said is None else Outcome.LOCAL, hint)
         return wait
+
+    def _heard(self, response: ResponseHead) -> bytes | None:
+        """What a peer's sidecar says of the application behind it."""
+        return heard_in(response.headers) if self._upstream.meshed else None
 
     def _goes_elsewhere(self, place: Place) -> bool:
         """Whether a request that could not even be sent there goes to another endpoint."""
