@@ -93,10 +93,10 @@ class Attempts:
 
     def answered(self, response: ResponseHead) -> None:
         """The attempt has brought the answer that was sent on, whole."""
-        if self._heard(response) is not None:
+        by_mesh = self._upstream.meshed and bool(self._hop.decision_id)
+        if by_mesh and self._heard(response) is not None:
             self.end(Outcome.LOCAL)
             return
-        by_mesh = self._upstream.meshed and bool(self._hop.decision_id)
         if self._hop.grpc_status:
             self.end(of_grpc(Status.__members__.get(self._hop.grpc_status, Status.UNKNOWN), by_mesh=by_mesh))
             return
@@ -143,11 +143,13 @@ class Attempts:
         """The same, after an answer that the operator wants to be tried again by its status, or that a peer's sidecar
         gave because it could not reach its application.
         """
+        if not self._upstream.guarded:
+            return None
         said = self._heard(response)
         kind = self._upstream.destination.rules.retries.kind_of_status(response.status)
         if said == UNSENT:
             kind = Kind.UNPROCESSED
-        if kind == Kind.FINAL or not self._upstream.guarded:
+        if kind == Kind.FINAL:
             return None
         place, hint, tried = self._place, self._hint(response), self._tried_elsewhere(response)
         self._note(f"answered {response.status}", "status" if said is None else "application_failed")

@@ -94,11 +94,14 @@ class Upstream:
         self.dice = dice
         declared = [Declared(address) for address in endpoints]
         self.destination = Destination(declared, dice, port.now, rules or DestinationRules())
+        self._requests = self.destination.ceilings.requests  # that are under way
         self._found: dict[Address, tuple[Address, ...]] = {}  # what the declared names stand for
         self._leaving: list[Place] = []  # whose endpoints are gone, while something is open to them
         self.places = {endpoint: self._place(endpoint) for endpoint in self.destination.endpoints}
         self.telling = TELLING if rules is not None else FAILURES  # statuses that are for the general way to pass on
         self._sole = None if rules is not None else next(iter(self.places.values()))
+        # whether its endpoints are watched, and its requests counted; the application behind us is not
+        self.guarded = rules is not None
         if gate is not None:
             self.renew(gate.generation)
 
@@ -163,11 +166,6 @@ class Upstream:
 
     # ---- where to --------------------------------------------------------------------------------------------------
 
-    @property
-    def guarded(self) -> bool:
-        """Whether its endpoints are watched, and its requests counted; the application behind us is not."""
-        return self._sole is None
-
     def pick(self, now: float, excluded: Sequence[Endpoint] = ()) -> Place | None:
         """Where the next attempt goes, which then must have an `end`; None where it cannot go anywhere at this moment.
         `excluded` are the endpoints on which it has failed already.
@@ -175,10 +173,10 @@ class Upstream:
         sole = self._sole
         if sole is not None:
             return sole
-        destination = self.destination
-        requests = destination.ceilings.requests
+        requests = self._requests
         if requests.count >= requests.most:
             return None
+        destination = self.destination
         endpoint = destination.begin(now, excluded)
         if endpoint is None:
             return None
@@ -197,12 +195,11 @@ class Upstream:
     def end(self, place: Place, outcome: Outcome, began: float, now: float, hint: float | None = None) -> None:
         """An attempt that began then has ended; `now` is when its answer began, if there was one."""
         if self._sole is None:
-            destination = self.destination
-            destination.ceilings.requests.count -= 1
-            destination.end(place.endpoint, outcome, began, now, hint)
+            self._requests.count -= 1
+            self.destination.end(place.endpoint, outcome, began, now, hint)
 
     def _nowhere(self, now: float) -> HopError:
-        requests = self.destination.ceilings.requests
+        requests = self._requests
         if requests.count >= requests.most:
             requests.refused += 1
             return Overflow(f"{requests.count} requests to {self.name} are under way (limits.requests)")
