@@ -121,6 +121,14 @@ class Host:
         lines += [f"add rule inet faults {rule}" for rule in rules]
         self.run(need("nft"), "-f", "-", text="\n".join(lines) + "\n")
 
+    def redirect(self, port: int, to: int) -> None:
+        """Connections from outside to this port arrive at another one, from now on."""
+        lines = (
+            "add table ip far", "add chain ip far arriving { type nat hook prerouting priority -100; policy accept; }",
+            f"add rule ip far arriving iif != lo tcp dport {port} redirect to :{to}",
+        )  # fmt: skip
+        self.run(need("nft"), "-f", "-", text="\n".join(lines) + "\n")
+
     def lose(self, per_cent: int) -> None:
         """Lose this share of what comes and of what goes."""
         self.filter(*(f"{chain} numgen random mod 100 < {per_cent} drop" for chain in ("input", "output")))

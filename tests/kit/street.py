@@ -31,14 +31,14 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs.keys import key_to_pem
 from sidecar.admin import client
-from tests.kit import street_app
+from tests.kit import far_away, street_app
 from tests.kit.fleet import MESH
 from tests.kit.identities import Authority, a_root, an_issuer, an_svid
 from tests.kit.netns import Host, Network
 from tests.kit.nonce import NonceLoad
 from tests.kit.processes import PATIENCE, Process, eventually, listens
 
-DOOR, INBOUND, APP = 15001, 15006, 8080
+DOOR, INBOUND, FAR, APP = 15001, 15006, 15007, 8080
 PACE = 40.0  # requests a second of one caller
 WEB = """\
     outbound: [{{to: shop, listen: "127.0.0.1:{door}", endpoints: [{endpoints}], identity: "{shop}"}}]"""
@@ -125,6 +125,22 @@ class House:
         """Kill the application, if there is one."""
         if self._app is not None:
             self._app.kill()
+
+    @contextmanager
+    def far_away(self, seconds: float) -> Iterator[None]:
+        """Its sidecar's answers, and what it is asked, need so long on their way, for connections from now on; older
+        ones are reset.
+        """
+        command = [sys.executable, "-P", str(far_away.__file__), str(FAR), str(INBOUND), str(seconds)]
+        process = Process("the delay", self.host.command(command), self.folder / "delay.log")
+        try:
+            process.until("listening", lambda: self.host.within(listens, FAR))
+            self.host.redirect(INBOUND, FAR)
+            self.host.filter(f"input tcp dport {INBOUND} reject with tcp reset")  # redirected ones have the other port
+            yield
+        finally:
+            self.host.heal()
+            process.kill()
 
     def stop(self) -> None:
         """End both."""

@@ -93,6 +93,23 @@ def test_one_caller_that_does_not_reach_an_endpoint(street: Street) -> None:
     assert len(story.of(here).during(since + CONNECT + SPARE).slower(1.0)) <= 5, story.of(here)
 
 
+def test_an_endpoint_that_has_moved_far_away(street: Street) -> None:
+    """150 ms and more each way, and four times that for a new connection. It is left by load: nobody fails, and after
+    the first few hardly anybody waits.
+    """
+    with street.calls() as calls:
+        shop = calls.favourite()
+        since = calls.mark()
+        with shop.far_away(0.15):
+            time.sleep(3.5)
+            story = calls.stop().sound().during(since)
+    assert len(story.failed) <= 5, story.failures  # of the reset
+    felt = story.during(since + 1.5)
+    assert felt.share_ok() == 1.0, felt.failures
+    assert len(felt.slower(0.29)) <= 0.05 * len(felt.asked), felt
+    assert not story.slower(2.0), story
+
+
 def test_a_narrow_link(street: Street) -> None:
     """A copy whose answers leave at 1 Mbit/s is left by load; large ones that are on it already take their time."""
     with street.calls(8.0, large=1.0) as calls:
