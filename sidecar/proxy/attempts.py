@@ -141,20 +141,20 @@ class Attempts:
 
     def after_answer(self, response: ResponseHead, *, replayable: bool) -> float | None:
         """The same, after an answer that the operator wants to be tried again by its status, or that a peer's sidecar
-        gave because it could not reach its application.
+        gave because it could not reach its application; that goes to another endpoint, where there is one.
         """
         if not self._upstream.guarded:
             return None
         said = self._heard(response)
         kind = self._upstream.destination.rules.retries.kind_of_status(response.status)
-        if said == UNSENT:
-            kind = Kind.UNPROCESSED
-        if kind == Kind.FINAL:
+        if kind == Kind.FINAL and said != UNSENT:
             return None
         place, hint, tried = self._place, self._hint(response), self._tried_elsewhere(response)
+        away = said == UNSENT and replayable and not tried and place is not None and self._goes_elsewhere(place)
+        if not away and kind == Kind.FINAL:
+            return None
         self._note(f"answered {response.status}", "status" if said is None else "application_failed")
         wait: float | None = 0.0
-        away = said == UNSENT and replayable and not tried and place is not None and self._goes_elsewhere(place)
         if not away:
             wait = self._judge(kind, place, replayable=replayable, hint=hint, elsewhere=tried)
         if wait is not None:

@@ -66,7 +66,7 @@ def _environment(rows: list[tuple[Row, dict[str, Any]]]) -> list[str]:
 
 def _table(rows: list[tuple[Row, dict[str, Any]]]) -> list[str]:
     known = {figure["name"] for _, kept in rows for figure in kept["figures"]}
-    names = [name for name in NAMES if name in known]
+    names = [name for name in NAMES if name in known or name != "without"]
     lines = [
         "| row | measured (UTC) | figure | " + " | ".join(names) + " |",
         "| --- | --- | --- |" + " ---: |" * len(names),
