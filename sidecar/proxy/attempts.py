@@ -8,7 +8,8 @@ the destination (`sidecar.traffic.retry`), paid from its budget, after a wait, a
 one.
 
 The application behind us is asked by its own sidecar alone, and nobody stands between them: what fails there is told to
-the caller, whose sidecar knows other endpoints, and is not tried again here.
+the caller, whose sidecar knows other endpoints, and is not tried again here: `sidecar.proxy.behind` has the words. An
+application that its sidecar could not connect to is, for us, an endpoint that cannot be connected to.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from sidecar.http.headers import first
 from sidecar.http.trace import trace_of
 from sidecar.net.pool import FRESH
 from sidecar.net.port import NEVER
+from sidecar.proxy.behind import UNSENT, heard_in
 from sidecar.telemetry import redact
 from sidecar.traffic.hints import push_back, retry_after
 from sidecar.traffic.outcome import Outcome, of_error, of_grpc, of_status
@@ -133,6 +135,9 @@ class Attempts:
         dead leaf would open the breakers of all hops before it, each of which would then wait for its own.
         """
         by_mesh = self._upstream.meshed and (bool(self._hop.decision_id) or self._tried_elsewhere(response))
+        if by_mesh and self._heard(response) is not None:
+            self.end(Outcome.LOCAL)
+            return
         if self._hop.grpc_status:
             status = Status.__members__.get(self._hop.grpc_status, Status.UNKNOWN)
             self.end(of_grpc(status, by_mesh=by_mesh, late=self._port.now >= self.until))
@@ -181,25 +186,35 @@ class Attempts:
         return self._judge(kind_of(error, wrote=wrote), place, replayable=replayable)
 
     def after_answer(self, response: ResponseHead, *, replayable: bool) -> float | None:
-        """The same, after an answer that the operator wants to be tried again by its status: that of HTTP or, where the
-        answer is nothing else, of gRPC.
+        """The same, after an answer that the operator wants to be tried again by its status (that of HTTP or, where the
+        answer is nothing else, of gRPC), or that a peer's sidecar gave because it could not reach its application; that
+        goes to another endpoint, where there is one.
         """
-        rules = self._rules
-        if not (rules.statuses or rules.grpc) or not self._upstream.guarded:
+        if not self._upstream.guarded:
             return None
+        rules, said = self._rules, self._heard(response)
         what, outcome = f"answered {response.status}", of_status(response.status)
         kind = rules.kind_of_status(response.status)
         status = _grpc_status(response) if rules.grpc and kind != Kind.STATUS else None
         if status is not None:
             what, outcome, kind = f"answered {status.name}", of_grpc(status), rules.kind_of_grpc(status)
-        if kind != Kind.STATUS:
+        if kind != Kind.STATUS and said != UNSENT:
             return None
-        place, hint = self._place, self._hint(response)
-        self._note(what, "status")
-        wait = self._judge(kind, place, replayable=replayable, hint=hint, elsewhere=self._tried_elsewhere(response))
+        place, hint, tried = self._place, self._hint(response), self._tried_elsewhere(response)
+        away = said == UNSENT and replayable and not tried and place is not None and self._goes_elsewhere(place)
+        if not away and kind != Kind.STATUS:
+            return None
+        self._note(what, "status" if said is None else "application_failed")
+        wait: float | None = 0.0
+        if not away:
+            wait = self._judge(kind, place, replayable=replayable, hint=hint, elsewhere=tried)
         if wait is not None:
-            self._end(outcome, hint)
+            self._end(outcome if said is None else Outcome.LOCAL, hint)
         return wait
+
+    def _heard(self, response: ResponseHead) -> bytes | None:
+        """What a peer's sidecar says of the application behind it."""
+        return heard_in(response.headers) if self._upstream.meshed else None
 
     def _goes_elsewhere(self, place: Place) -> bool:
         """Whether a request that could not even be sent there goes to another endpoint."""

@@ -119,7 +119,7 @@ class Exchange(Waiting):
         attempts = self._attempts
         resendable = attempts.resendable if self._head.body or not self._h2 else False
         attempts.max_idle = self._choose_age(resendable=resendable)
-        if self._head.body and (self._h2 or resendable):
+        if self._head.body and (self._h2 or resendable or self._plan.upstream.guarded):
             self._replay = []
         while True:
             connection = None

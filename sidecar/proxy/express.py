@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from sidecar.proxy.side import Caller, HttpSide
     from sidecar.proxy.upstream import Upstream
 
+GOOD = Outcome.GOOD  # a class's attribute costs a look-up each time
 REPEATABLE = frozenset(method.decode() for method in IDEMPOTENT)
 CLOSE = b"connection: close\r\n\r\n"
 
@@ -263,8 +264,9 @@ class Express:
                     raise DownstreamGone from None
                 except Expired:
                     raise DownstreamIdle("the downstream does not read its answer (timeouts.idle)") from None
-            if whom.guarded:
-                self._let_go()
+            if whom.guarded and self._place is not None:  # else the beginning of a stream has let go
+                self._place = None
+                whom.end(place, GOOD, hop.started, hop.first_byte)
             hop.ended = port.read_clock()
             tallies, kind = ticket.tallies, status // 100
             tallies[kind] = side.recorder.observe_plain(hop, tallies.get(kind))

@@ -17,6 +17,7 @@ from http.client import responses
 from sidecar import errors
 from sidecar.hop import Headers, Hop
 from sidecar.http.message import ResponseHead
+from sidecar.proxy.behind import told_of
 
 # error → (HTTP status, RFC 9209 error type)
 TABLE: dict[type[errors.HopError], tuple[int, str]] = {
@@ -103,6 +104,8 @@ def refusal(hop: Hop, error: errors.HopError, *, show_id: bool, show_why: bool) 
     if show_id:
         problem["decision"] = hop.decision_id
         headers.append((b"mesh-decision-id", hop.decision_id.encode()))
+        if not show_why:
+            headers += told_of(error)
     if show_why:
         headers.append((b"proxy-status", proxy_status(hop, error)))
         hint = getattr(error, "hint", "")

@@ -103,6 +103,7 @@ class Upstream:
         self.total = self.times.total  # seconds of a whole request, from the operator
         self.hurried = self.times.per_try is not None and rules is not None  # tries have a time of their own
         self.destination = Destination(endpoints, dice, port.now, rules or DestinationRules())
+        self._requests = self.destination.ceilings.requests  # that are under way
         self._lists: dict[Hashable, tuple[Declared, ...]] = {}  # what each source of endpoints has said last
         self._leaving: list[Place] = []  # whose endpoints are gone, while something is open to them
         self.places = {endpoint: self._place(endpoint) for endpoint in self.destination.endpoints}
@@ -112,6 +113,8 @@ class Upstream:
         self.key_of = key_of(affinity)
         self.checks = Checks(self, port, health, on_check) if health is not None else None
         self._sole = None if rules is not None else next(iter(self.places.values()))
+        # whether its endpoints are watched, and its requests counted; the application behind us is not
+        self.guarded = rules is not None
         if gate is not None:
             self.renew(gate.generation)
 
@@ -217,11 +220,6 @@ class Upstream:
 
     # ---- where to --------------------------------------------------------------------------------------------------
 
-    @property
-    def guarded(self) -> bool:
-        """Whether its endpoints are watched, and its requests counted; the application behind us is not."""
-        return self._sole is None
-
     def pick(self, now: float, excluded: Sequence[Endpoint] = (), key: bytes = b"") -> Place | None:
         """Where the next attempt goes, which then must have an `end`; None where it cannot go anywhere at this moment.
         `excluded` are the endpoints on which it has failed already, `key` is what it sticks to one by (`key_of`).
@@ -229,10 +227,10 @@ class Upstream:
         sole = self._sole
         if sole is not None:
             return sole
-        destination = self.destination
-        requests = destination.ceilings.requests
+        requests = self._requests
         if requests.count >= requests.most:
             return None
+        destination = self.destination
         endpoint = destination.begin(now, excluded, key)
         if endpoint is None:
             return None
@@ -251,9 +249,8 @@ class Upstream:
     def end(self, place: Place, outcome: Outcome, began: float, now: float, hint: float | None = None) -> None:
         """An attempt that began then has ended; `now` is when its answer began, if there was one."""
         if self._sole is None:
-            destination = self.destination
-            destination.ceilings.requests.count -= 1
-            destination.end(place.endpoint, outcome, began, now, hint)
+            self._requests.count -= 1
+            self.destination.end(place.endpoint, outcome, began, now, hint)
 
     def undo(self, place: Place, now: float) -> None:
         """An attempt that was picked at this moment has not begun: another way will begin it, and has the same turn.

@@ -39,36 +39,41 @@ _DOUBLINGS: Final = 6  # 2**6 is over the longest wait
 class Breaker:
     """What one endpoint has answered lately, and whether that will do."""
 
-    __slots__ = ("_bad", "_good", "_second", "bad", "good", "in_a_row", "open", "times")
+    __slots__ = ("_bad", "_before", "_good", "_second", "_until", "bad", "good", "in_a_row", "open", "times")
 
     def __init__(self) -> None:
         self.open = False
         self.times = 0  # opened since it was closed last
         self.in_a_row = 0
         self.good = self.bad = 0  # in the window
-        self._good = [0] * BUCKETS
+        self._before = 0  # of the good ones, in earlier seconds than this: the rest are this second's
+        self._good = [0] * BUCKETS  # of earlier seconds
         self._bad = [0] * BUCKETS
         self._second = 0
+        self._until = 1  # the end of that second
 
     def observe(self, outcome: Outcome, now: float) -> bool:
         """Count an answer; returns whether the breaker has to open. Not to be asked while it is open."""
-        second = int(now)
-        if second != self._second:
-            self._pass_to(second)
-        slot = self._second % BUCKETS
         if outcome == _GOOD:
-            self._good[slot] += 1
-            self.good += 1
-            self.in_a_row = 0
+            self.well(now)
             return False
+        if now >= self._until:
+            self._pass_to(int(now))
         if outcome == Outcome.NEUTRAL:
             return False
-        self._bad[slot] += 1
+        self._bad[self._second % BUCKETS] += 1
         self.bad += 1
         if outcome != Outcome.LIMITED:
             self.in_a_row += 1
         answers = self.good + self.bad
         return self.in_a_row >= IN_A_ROW or (answers >= LEAST_ANSWERS and self.good < LEAST_RATIO * answers)
+
+    def well(self, now: float) -> None:
+        """Count a good answer; all that is done for most requests."""
+        if now >= self._until:
+            self._pass_to(int(now))
+        self.good += 1
+        self.in_a_row = 0
 
     def trip(self, endpoint: Endpoint, now: float, dice: float) -> None:
         """Open, or stay open for longer after a probe that failed."""
@@ -83,12 +88,13 @@ class Breaker:
         endpoint.readmit(now)
 
     def _pass_to(self, second: int) -> None:
-        gone = second - self._second
-        if gone < 0:
-            return  # a clock that goes back adds to the second that it was
+        gone = second - self._second  # more than none: a clock that goes back adds to the second that it was
+        self._good[self._second % BUCKETS] = self.good - self._before
         for step in range(1, min(gone, BUCKETS) + 1):
             slot = (self._second + step) % BUCKETS
             self.good -= self._good[slot]
             self.bad -= self._bad[slot]
             self._good[slot] = self._bad[slot] = 0
+        self._before = self.good
         self._second = second
+        self._until = second + 1

@@ -29,7 +29,10 @@ AT_ONCE: Final = 0.25  # of the allowance, in one second
 class Budget:
     """The retries of one destination."""
 
-    __slots__ = ("_floor", "_ratio", "_requests", "_retries", "_second", "_window", "requests", "retries", "spent")
+    __slots__ = (
+        "_before", "_floor", "_ratio", "_requests", "_retries", "_second", "_until", "_window", "requests", "retries",
+        "spent",
+    )  # fmt: skip
 
     def __init__(self, ratio: float = RATIO, floor: float = FLOOR, window: int = WINDOW) -> None:
         """`floor` is in retries a second, `window` in seconds. Raises ValueError for what is no budget."""
@@ -38,19 +41,19 @@ class Budget:
         self._ratio = ratio
         self._floor = floor * window
         self._window = window
-        self._requests = [0] * window
+        self._requests = [0] * window  # of earlier seconds
         self._retries = [0] * (window + 1)
         self._second = 0
+        self._until = 1  # the end of that second
+        self._before = 0  # of the requests that count, in earlier seconds than this
         self.requests = 0  # that count
         self.retries = 0
         self.spent = 0  # retries that were refused, ever
 
     def request(self, now: float) -> None:
         """A request is sent for the first time."""
-        second = int(now)
-        if second > self._second:
-            self._pass_to(second)
-        self._requests[self._second % self._window] += 1
+        if now >= self._until:
+            self._pass_to(int(now))
         self.requests += 1
 
     def undo(self) -> None:
@@ -69,17 +72,19 @@ class Budget:
 
     def left(self, now: float) -> int:
         """How many retries there are at this moment."""
-        second = int(now)
-        if second > self._second:
-            self._pass_to(second)
+        if now >= self._until:
+            self._pass_to(int(now))
         allowance = max(self._ratio * self.requests, self._floor)
         at_once = max(1.0, AT_ONCE * allowance, self._floor) - self._retries[self._second % (self._window + 1)]
         return max(0, int(min(allowance - self.retries, at_once)))
 
     def _pass_to(self, second: int) -> None:
         window = self._window
+        self._requests[self._second % window] = self.requests - self._before
         for passed in range(self._second + 1, self._second + 1 + min(second - self._second, window + 1)):
             self.requests -= self._requests[passed % window]
             self.retries -= self._retries[passed % (window + 1)]
             self._requests[passed % window] = self._retries[passed % (window + 1)] = 0
+        self._before = self.requests
         self._second = second
+        self._until = second + 1

@@ -122,6 +122,11 @@ class Destination:
 
     def begin(self, now: float, excluded: Sequence[Endpoint] = (), key: bytes = b"") -> Endpoint | None:
         """Pick an endpoint and begin an attempt there; None where nobody may be asked."""
+        view = self._balancer.view
+        lone = view.lone
+        if lone is not None and view.version == lone.changes.count:  # most destinations: there is nothing to choose
+            lone.active += 1
+            return lone
         endpoint = self._balancer.pick(now, excluded, key)
         if endpoint is not None:
             self._watch.begin(endpoint, now)
@@ -135,6 +140,10 @@ class Destination:
         """
         if outcome == _GOOD:
             endpoint.end(now, now - began)
+            breaker = endpoint.breaker
+            if breaker is not None and not breaker.open:
+                breaker.well(now)
+                return False
         elif outcome == Outcome.LIMITED:
             endpoint.end_limited(now, now - began, hint)
         else:

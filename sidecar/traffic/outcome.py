@@ -3,7 +3,8 @@
 Only an endpoint's own failures count against it. Refusals by policy, authentication or limits, ours or a peer
 sidecar's, never do (decision D24): else one caller without rights would take a service away from all the others, and
 our own overflow would eject those who had nothing to do with it (pain 32). A peer sidecar's refusal is known by the
-decision id that it carries (decision D21).
+decision id that it carries (decision D21); where it has refused nothing, and tells that the application behind it has
+failed (`sidecar.proxy.behind`), that is the endpoint's failure, without an answer of its own.
 """
 
 from __future__ import annotations

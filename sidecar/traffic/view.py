@@ -27,7 +27,7 @@ ROOM: Final = 1.4  # how much more than its share a zone can take
 class View:
     """Who may be picked, until something changes or `until` comes. Only `until` may be set, to look sooner."""
 
-    __slots__ = ("available", "local", "panic", "probes", "remote", "stays", "until", "version")
+    __slots__ = ("available", "local", "lone", "panic", "probes", "remote", "stays", "until", "version")
 
     def __init__(self, endpoints: EndpointSet, now: float, *, zone: str = "", panic: float = PANIC) -> None:
         every = endpoints.all
@@ -35,6 +35,7 @@ class View:
         self.until = float("inf")
         self.available: tuple[Endpoint, ...] = tuple(each for each in every if self._may(each, now))
         self.probes: tuple[Endpoint, ...] = tuple(each for each in every if self._is_due(each, now))
+        self.lone = every[0] if len(every) == len(self.available) == 1 else None  # no choice, and nothing to find out
         self.panic = len(every) >= SMALL and len(self.available) < panic * len(every)
         if self.panic:
             self.available = every

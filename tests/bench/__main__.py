@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tests.bench import decisions
 from tests.bench.flame import flame
 from tests.bench.judge import disturbed
 from tests.bench.load import NoLoad, build
@@ -68,6 +69,9 @@ def main() -> int:
             figures, missing = play(row, program, options)
             print_row(row, figures, missing)
             keep(options.output, row, figures, missing)
+        if not options.row:
+            print("\ndecisions: what the policies of traffic cost by themselves, CPU time, best of five")
+            decisions.main()
     except NoLoad as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1

@@ -34,19 +34,34 @@ GRPC = """\
       - {name: web-calls, from: web, method: POST, path: "/echo.Echo/{method}"}"""
 
 
+# Three levels, of which none refuses anybody here. Quotas come beside them: a line for each in the words of `quotas:`.
+LIMITS = """\
+    rates:
+      - {name: all, limit: 900000000/s}
+      - {name: each, limit: 900000000/s, per: caller}
+      - {name: reads, limit: 900000000/s, per: endpoint, method: GET, path: "/items/{id}"}"""
+
+
 def fleet(scene: Scene) -> Fleet:
     """A mesh of the client's and the server's sidecar for this row; nothing is started yet."""
+    return Fleet(scene.folder, text(scene, "mesh"))
+
+
+def text(scene: Scene, who: str) -> str:
+    """The mesh.yaml of ours, or of ours `without`, on ports of its own."""
     ports = scene.ports
-    text = TEXT.format(
+    return TEXT.format(
         ca=ports.ca, client=CLIENT, server=SERVER, backend=scene.backend, shape=scene.row.shape,
-        inbound=scene.inbound("mesh"), entry=ports.mesh_out,
+        inbound=scene.inbound(who), entry=getattr(ports, f"{who}_out"),
         rules=GRPC if scene.row.work.grpc else RULES[scene.row.shape],
-        client_health=ports.mesh_out_health, server_health=ports.mesh_health, extra=_extra(scene.row, scene.folder),
+        client_health=getattr(ports, f"{who}_out_health"), server_health=getattr(ports, f"{who}_health"),
+        extra=_extra(scene.row, scene.folder) if who == "mesh" else "",
     )  # fmt: skip
-    return Fleet(scene.folder, text)
 
 
 def _extra(row: Row, folder: Path) -> str:
+    if row.limits:
+        return LIMITS
     if row.log:
         return f"    access_log: {{mode: all, path: {folder}/mesh.log}}"
     if row.work.mode == "fresh":

@@ -7,7 +7,8 @@ from html import escape
 from typing import NamedTuple
 
 WIDTH, LEFT, RIGHT, LINE, GAP, HEAD = 720, 90, 110, 22, 26, 44
-COLOURS = {"mesh": "#2f6fde", "envoy": "#b5488f", "nginx": "#3a8f4d", "haproxy": "#c27a1a", "caddy": "#7a7f87"}
+COLOURS = {"mesh": "#2f6fde", "envoy": "#b5488f", "nginx": "#3a8f4d", "haproxy": "#c27a1a", "caddy": "#7a7f87",
+           "without": "#9db7ea"}  # fmt: skip
 STYLE = """
   text { font: 12px system-ui, sans-serif; fill: #57606a } .title { font-weight: 600; fill: #24292f }
   .axis { stroke: #d0d7de } .bar { fill-opacity: .75 } .round { fill: #24292f; fill-opacity: .55 }

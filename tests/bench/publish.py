@@ -15,7 +15,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = DOCS / "performance.md"
 KEPT, DRAWING = DOCS / "bench" / "figures.json", DOCS / "bench" / "rows.svg"
 BEGIN, END = "<!-- made by `make bench ARGS=--publish` from docs/bench/figures.json: do not edit -->", "<!-- end -->"
-NAMES = ("mesh", "nginx", "haproxy", "envoy", "caddy")
+NAMES = ("mesh", "nginx", "haproxy", "envoy", "caddy", "without")
 ONE_MEASUREMENT = re.compile(r"\{\s+(\"round\"[^{}]*?)\s+\}")
 DIGITS = 4  # significant, of what is kept
 
@@ -65,13 +65,15 @@ def _environment(rows: list[tuple[Row, dict[str, Any]]]) -> list[str]:
 
 
 def _table(rows: list[tuple[Row, dict[str, Any]]]) -> list[str]:
+    known = {figure["name"] for _, kept in rows for figure in kept["figures"]}
+    names = [name for name in NAMES if name in known or name != "without"]
     lines = [
-        "| row | measured (UTC) | figure | " + " | ".join(NAMES) + " |",
-        "| --- | --- | --- |" + " ---: |" * len(NAMES),
+        "| row | measured (UTC) | figure | " + " | ".join(names) + " |",
+        "| --- | --- | --- |" + " ---: |" * len(names),
     ]
     for row, kept in rows:
         for metric in row.metrics:
-            cells = [_cell(median(kept["figures"], name, metric)) for name in NAMES]
+            cells = [_cell(median(kept["figures"], name, metric)) for name in names]
             lines.append(f"| {row.name} | {kept['at']} | {UNITS[metric]} | " + " | ".join(cells) + " |")
     return lines
 

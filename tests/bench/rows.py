@@ -1,4 +1,4 @@
-"""The rows of the bench as data: what work is done, which figure counts, and which bars stand over it (issue 4)."""
+"""The rows of the bench as data: what work is done, which figure counts, and which bars stand over it (issues 4, 6)."""
 
 from __future__ import annotations
 
@@ -57,6 +57,8 @@ class Row:
     shape: Literal["http", "tcp"] = "http"
     hops: Literal[1, 2] = 1
     log: bool = False
+    limits: bool = False  # three levels of rate limits in ours
+    only_outbound: bool = False  # of two hops, the caller's alone counts
     peers: tuple[str, ...] = HTTP_PEERS
     rounds: int = 5
     seconds: float = 5.0
@@ -182,5 +184,50 @@ ROWS: tuple[Row, ...] = (
         _per_mb(("envoy", 2.0)),
         work=Work("/bulk/", 100 << 20, "lines", connections=4, streams=1),
         peers=("envoy",),
+    ),
+    Row(
+        "cost-defaults",
+        "What deciding about traffic costs by default: two hops, beside the same that decide nothing",
+        "cpu_us",
+        _cpu(("without", 1.10)),
+        hops=2,
+        peers=("without",),
+        rounds=9,
+        seconds=3.0,
+        note="`without` is ourselves with one endpoint that is not watched: no choice, breaker, budget or retries",
+    ),
+    Row(
+        "cost-outbound",
+        "The outbound of those hops alone",
+        "cpu_us",
+        (),
+        _cpu(("without", 1.10)),
+        hops=2,
+        only_outbound=True,
+        peers=("without",),
+        rounds=9,
+        seconds=3.0,
+    ),
+    Row(
+        "cost-limits",
+        "The two hops with three levels of rate limits on top, beside those that decide nothing",
+        "cpu_us",
+        _cpu(("without", 1.25)),
+        hops=2,
+        limits=True,
+        peers=("without",),
+        rounds=9,
+        seconds=3.0,
+    ),
+    Row(
+        "cost-limits-inbound",
+        "The inbound of those hops alone",
+        "cpu_us",
+        (),
+        _cpu(("without", 1.25)),
+        limits=True,
+        peers=("without",),
+        rounds=9,
+        seconds=3.0,
     ),
 )

@@ -118,7 +118,7 @@ def _measure(stage: Stage, name: str, seconds: float) -> dict[str, Any]:
             figures = load.result()
             after = Sample.now()
             others, busiest = after.others(before, [*stage.others, load.pid, *_everybody(stage)])
-    spent = after.spent(pids, before)
+    spent = after.spent(pids[1:] if stage.scene.row.only_outbound else pids, before)
     for log in stage.scene.folder.glob("*.log"):  # access logs, which would fill the disk
         with contextlib.suppress(OSError):
             log.open("r+").truncate(0)

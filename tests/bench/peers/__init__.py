@@ -12,6 +12,7 @@ from tests.bench.peers.caddy import caddy
 from tests.bench.peers.envoy import envoy
 from tests.bench.peers.haproxy import haproxy
 from tests.bench.peers.nginx import nginx
+from tests.bench.peers.without import without
 from tests.bench.scene import Scene
 
 Commands = Sequence[Sequence[str]]
@@ -20,4 +21,5 @@ PEERS: dict[str, Callable[[Scene], Commands | None]] = {
     "haproxy": haproxy,
     "envoy": envoy,
     "caddy": caddy,
+    "without": without,
 }

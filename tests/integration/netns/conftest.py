@@ -1,0 +1,24 @@
+"""Real sidecars on hosts of their own, between which packets are lost, links are narrow and hosts part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.kit.street import Street
+
+
+@pytest.fixture(scope="session")
+def whole_street(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Street]:
+    """Two callers and three copies of what they call; up in two seconds, and the same for all tests of a run."""
+    with Street(tmp_path_factory.mktemp("street")) as street:
+        yield street
+
+
+@pytest.fixture
+def street(whole_street: Street) -> Iterator[Street]:
+    """The same, healed, with good applications and nothing held against anybody; afterwards nothing inside broke."""
+    whole_street.open()
+    yield whole_street
+    whole_street.assert_well()
