@@ -21,6 +21,7 @@ from typing import ClassVar, Literal, NamedTuple
 from sidecar.errors import HopError
 from sidecar.hop import Headers
 from sidecar.http.canonical import canonical_host, canonical_target
+from sidecar.http.grpc import TIMEOUT_FIELD, timeout_of
 from sidecar.http.plain_grammar import LENGTH, PERSISTENCE, VALUE, Known, Take, head
 
 CHUNKED = -1  # in the place of a length
@@ -40,6 +41,7 @@ _KNOWN = (
     Known(b"te", VALUE, Take.LINE),
     Known(b"idempotency-key", VALUE, Take.NOTHING),
     Known(b"keep-alive", VALUE, Take.LINE),
+    Known(b"mesh-deadline", rb"[0-9]{1,8}[HMSmun]", Take.LINE),
     Known(b"mesh-via", rb"[0-9a-z]++(?:,[0-9a-z]++){0,30}", Take.LINE),  # fewer than sidecar.proxy.inbound.MAX_VIA
     Known(b"proxy-connection", VALUE, Take.LINE),
 )
@@ -49,8 +51,9 @@ _EXCLUDED = (
     rb"mesh[-_]", rb"x[-_]forwarded[-_]client[-_]cert:",  # what the mesh keeps to itself, in any spelling (D21)
     rb"sec-fetch-site:[ \t]*cross-site",  # refused by an outbound side
 )  # fmt: skip
-_HOST_LINE, _VIA_LINE = 5, 13
-_CUT = (8, 10, 12, 13, 14)  # the lines that belong to one connection, and mesh-via, which is made anew
+_HOST_LINE, _VIA_LINE = 5, 14
+# The lines that belong to one connection or one hop, and mesh-via, which is made anew.
+_CUT = (8, 10, 12, 13, 14, 15)
 _HOST_AND_CUT = (_HOST_LINE, *_CUT)
 # TRACE and CONNECT are not plain.
 METHODS = {method.encode(): method for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
@@ -90,6 +93,7 @@ class PlainRequest(NamedTuple):
     via: list[bytes] | None  # the members of mesh-via, None where it is absent
     content_type: bytes | None  # as received, perhaps with blanks around it
     keyed: bool  # it carries an Idempotency-Key
+    within: float | None  # seconds that the sidecar before us has left for it (mesh-deadline)
     line: bytes  # the request line in origin form, with its CRLF
     fields: bytes  # the header lines that travel on, each with its CRLF
 
@@ -137,7 +141,7 @@ class JudgedReader(Reader):
         match = self._head(data, start)
         if match is None:
             return _unread(data, start)
-        verb, target, path, _, host, digits, kind, persist, chunked, te, key, alive, via, proxy = match.groups()
+        verb, target, path, _, host, digits, kind, persist, chunked, te, key, alive, till, via, proxy = match.groups()
         method, end = METHODS.get(verb), match.end()
         if host is None or method is None or end - start - 4 > self.head_bytes:
             return OTHER
@@ -149,7 +153,7 @@ class JudgedReader(Reader):
         if named is None or segments is None or (chunked is not None and digits is not None):
             return OTHER
         begin = match.end(2) + _LINE_END
-        if persist is None and alive is None and te is None and proxy is None:
+        if persist is None and alive is None and te is None and proxy is None and till is None:
             if via is None:
                 fields = data[begin : end - 2]
             else:
@@ -164,7 +168,8 @@ class JudgedReader(Reader):
                 int(digits) if digits is not None else 0 if chunked is None else CHUNKED,
                 persist is not None and persist[-7:].lower() == b"close\r\n",
                 None if via is None else via[8:-2].lstrip(b" ").split(b","),
-                kind, key is not None, data[start:begin], fields,
+                kind, key is not None, till and _seconds(till),
+                data[start:begin], fields,
             ),
         )  # fmt: skip
 
@@ -182,13 +187,15 @@ class OpaqueReader(Reader):
         match = self._head(data, start)
         if match is None:
             return _unread(data, start)
-        verb, target, authority, _, host, digits, kind, persist, chunked, te, key, alive, via, proxy = match.groups()
+        verb, target, authority, _, host, digits, kind, persist, chunked, te, key, alive, till, via, proxy = (
+            match.groups()
+        )
         method, end = METHODS.get(verb), match.end()
         if host is None or method is None or end - start - 4 > self.head_bytes:
             return OTHER
         named = self._hosts.get(host) or self._learn_host(host)
-        if named is None or (chunked is not None and digits is not None):
-            return OTHER
+        if named is None or (chunked is not None and digits is not None) or till is not None:
+            return OTHER  # an application has no say in what one sidecar tells the next
         begin = match.end(2) + _LINE_END
         if authority is None:
             line = data[start:begin]
@@ -208,7 +215,7 @@ class OpaqueReader(Reader):
                 int(digits) if digits is not None else 0 if chunked is None else CHUNKED,
                 persist is not None and persist[-7:].lower() == b"close\r\n",
                 None if via is None else via[8:-2].lstrip(b" ").split(b","),
-                kind, key is not None, line, fields,
+                kind, key is not None, None, line, fields,
             ),
         )  # fmt: skip
 
@@ -220,6 +227,11 @@ def headers_of(data: bytes, request: PlainRequest) -> Headers:
     """All header fields of a head that has been read: lower-case names, values without blanks around them."""
     begin = data.index(b"\n", request.start) + 1
     return [(name.lower(), value.rstrip(b" \t")) for name, value in _FIELDS.findall(data, begin, request.end - 2)]
+
+
+def _seconds(line: bytes) -> float | None:
+    """What a mesh-deadline says, from its second letter on."""
+    return timeout_of([(TIMEOUT_FIELD, line[13:-2].lstrip(b" "))])
 
 
 def _unread(data: bytes, start: int) -> Unread:

@@ -19,7 +19,7 @@ from sidecar.http.plain_grammar import VALUE
 
 _VALUE_LINE = re.compile(VALUE + rb"\r\n").match
 _SECRET = re.compile(rb"auth|cookie|credential|csrf|jwt|key|passw|secret|session|sign|token").search
-_CUT = frozenset((b"connection", b"te", b"keep-alive", b"mesh-via", b"proxy-connection"))  # by both readers
+_CUT = frozenset((b"connection", b"te", b"keep-alive", b"mesh-deadline", b"mesh-via", b"proxy-connection"))  # by both
 # What the readers look into. The two other lines that they know, authorization and idempotency-key, only have to come.
 _TELLING = _CUT | {b"host", b"content-length", b"content-type", b"transfer-encoding", b"sec-fetch-site"}
 MOST_HOLES = 6  # with more, reading is as fast
@@ -39,7 +39,7 @@ class Stencil:
     ) -> None:  # fmt: skip
         self._before = before
         self._last = last
-        self._meaning = like[5:12]  # all that header lines say
+        self._meaning = like[5:13]  # all that header lines say
         self._first_line = re.compile(rb"([A-Z]{3,7}) " + reader.target + rb" HTTP/1\.1\r\n").match
         self._judged = isinstance(reader, JudgedReader)
         self._limit = reader.head_bytes + 4

@@ -19,6 +19,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from sidecar.errors import DownstreamGone, DownstreamIdle, Draining, HopError, InternalError
+from sidecar.http.grpc import timeout
 from sidecar.http.plain import CHUNKED, OTHER, PlainRequest, headers_of
 from sidecar.http.plain_answers import PlainResponse
 from sidecar.net.pool import YOUNG
@@ -28,7 +29,7 @@ from sidecar.proxy.flow import PlainAnswer, close_in_stages
 from sidecar.proxy.side import DRAIN_GRACE
 from sidecar.proxy.upload import REPLAY_BYTES
 from sidecar.proxy.waiting import EVENTS, end_in_time
-from sidecar.traffic.deadline import TOTAL, Deadline
+from sidecar.traffic.deadline import HOP_FIELD, LEAST
 from sidecar.traffic.outcome import Outcome, of_error
 
 if TYPE_CHECKING:
@@ -166,6 +167,9 @@ class Express:
             ticket = lane.tickets.get(key) or lane.judge(hop, request, key)
             if ticket is None or not side.may_go_on(caller, ticket.upstream, port.wall()):
                 return self._general(data[at:], hop.drawn)
+            within = request.within
+            if within is not None and within < LEAST:
+                return self._general(data[at:], hop.drawn)
             via = request.via
             tail = ticket.tail if via == ticket.via else lane.direct(ticket, via)
             whom = ticket.upstream
@@ -217,7 +221,7 @@ class Express:
             try:
                 await upstream.write(b"".join((request.line, ticket.lines, request.fields, tail, body)))
                 sent = True
-                task.deadline = port.now + whom.patience
+                task.deadline = port.now + (whom.patience if within is None else min(within, whom.patience))
                 answer = bytes(await upstream.read_shared(wire))
             except (WireBroken, PeerGone, Expired) as error:
                 problem = error
@@ -243,6 +247,8 @@ class Express:
             size, length = response.size, response.length
             if length == CHUNKED or len(answer) < size + length:
                 streamed = self._stream(pool, connection, response, answer, close=close)
+                if within is not None or whom.total is not None:
+                    streamed = self._in_time(streamed, response, whom, within)
                 answer = b""  # a stream may last, and nobody needs its beginning
                 await streamed
             else:
@@ -306,9 +312,6 @@ class Express:
             relayed = flow.counted(connection.wire, begun, len(body), response.length)
             begun = b""
         body = b""
-        upstream = self._upstream
-        if upstream is not None and upstream.total is not None:
-            relayed = self._in_time(relayed, response, upstream.total)
         clean = await relayed
         owner.exchange = self._connection = None
         if clean and not response.close:
@@ -316,15 +319,18 @@ class Express:
         else:
             pool.discard(connection)
 
-    async def _in_time(self, relayed: Awaitable[bool], response: PlainResponse, total: float) -> bool:
-        """End an answer with the request's whole time, unless it is a stream of events."""
-        hop, upstream = self._hop, self._upstream
+    async def _in_time(
+        self, streamed: Awaitable[None], response: PlainResponse, upstream: Upstream, within: float | None
+    ) -> None:
+        """End an answer with the request's time; with the operator's only where it is no stream of events."""
+        hop = self._hop
         assert hop is not None
-        if EVENTS in response.lines.lower():
-            return await relayed
-        timer = self._port.spawn(end_in_time(self._port, Deadline(hop.started + total, TOTAL, total), upstream))
+        told = [(HOP_FIELD, timeout(within))] if within is not None else []
+        lasts = EVENTS in response.lines.lower()
+        deadline = upstream.times.of(told, hop.started, loopback=False, lasts=lasts)
+        timer = self._port.spawn(end_in_time(self._port, deadline, upstream))
         try:
-            return await relayed
+            await streamed
         finally:
             timer.cancel()
 

@@ -162,7 +162,7 @@ async def test_an_application_that_is_down_is_a_503(stage: Stage) -> None:
 async def test_a_sidecar_that_is_down_is_a_503_of_our_own(stage: Stage) -> None:
     stage.port.refuse("10.0.0.2", 17443)
     answer = await stage.ask(GET)
-    assert (answer.status, stage.web.books.hop.flag) == (503, "UF")
+    assert (answer.status, stage.web.books.hop.flag) == (503, "UF,URX")
     assert b"error=connection_refused" in (answer.get("proxy-status") or b"")
 
 

@@ -156,6 +156,82 @@ async def test_a_call_with_a_deadline_that_cannot_be_read_is_refused_in_its_own_
         assert (await peer.answer(1)).headers[b"grpc-status"] == b"13"
 
 
+@scene()
+async def test_a_plain_request_with_a_deadline_goes_by_the_express(stage: Stage) -> None:
+    """As long as all goes well; when its time is over the application is left, and the caller told."""
+    stage.app(apps.always(apps.OK))
+    peer = await stage.peer()
+    for _ in range(3):
+        await peer.say(within(b"mesh-deadline: 500m"))
+        assert (await peer.answer()).status == 200
+    assert stage.orders.books.by_express == 2  # the first one had to connect
+    await stage.sleep(4.0)
+    app = Slow(stage, 10.0)
+    stage.app(app)
+    await peer.say(within(b"X: y"))
+    await stage.sleep(0.1)
+    for field, took in ((b"mesh-deadline: 300m", 0.3), (b"mesh-deadline: 0n", 0.0)):
+        other, began = await stage.peer(), stage.now
+        await other.say(within(field))
+        assert (await other.answer()).status == 504
+        assert round(stage.now - began, 3) == took
+
+
+@pytest.mark.parametrize("total", [False, True])
+@scene(orders="    timeouts: {total: 600ms}")
+async def test_the_express_hands_over_what_has_no_answer_in_time(stage: Stage, *, total: bool) -> None:
+    """With a connection at hand, so that the request is on its way before anybody looks at the clock again."""
+    left: list[float] = []
+
+    async def stops(line: Line) -> None:
+        await line.request()
+        await line.say(apps.OK)
+        await line.request()
+        if await line.is_reset():
+            left.append(stage.now)
+
+    stage.app(stops)
+    peer = await stage.peer()
+    await peer.say(GET)
+    assert (await peer.answer()).status == 200
+    began = stage.now
+    await peer.say(GET if total else within(b"mesh-deadline: 300m"))
+    assert (await peer.answer()).status == 504
+    assert round(stage.now - began, 3) == (0.6 if total else 0.3)
+    await stage.quiet()
+    assert left == [stage.now]
+    hop = stage.orders.books.hops[-1]
+    assert (hop.flag, hop.attempts) == ("UT", 1)
+    assert ("services.orders.timeouts.total" if total else "mesh-deadline") in str(hop.error)
+
+
+@scene()
+async def test_a_deadline_ends_an_answer_on_its_way_by_the_express(stage: Stage) -> None:
+    """Also one that is a stream of events: the caller itself has said how long it listens."""
+
+    async def ticks(line: Line) -> None:
+        await line.request()
+        await line.say(apps.OK)
+        await line.request()
+        await line.say(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n.\r\n"
+        )
+        for _ in range(5):
+            await stage.sleep(1.0)
+            await line.say(b"1\r\n.\r\n")
+
+    stage.app(ticks)
+    peer = await stage.peer()
+    await peer.say(GET)
+    assert (await peer.answer()).status == 200
+    began = stage.now
+    await peer.say(within(b"mesh-deadline: 2500m"))
+    assert await peer.is_reset()
+    assert round(stage.now - began, 3) == 2.5
+    assert stage.orders.books.hops[-1].flag == "UT"
+    assert "(mesh-deadline, told by the sidecar before us)" in str(stage.orders.books.hops[-1].error)
+
+
 # ---- of the operator -------------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ from tests.kit.hops import WEB
 from tests.kit.play import Stage, scene
 
 RESERVED = (
-    b"mesh-timeout: 1s\r\nMESH-Retry: 1\r\nmesh_via: x\r\nMesh_Decision-ID: x\r\n"
+    b"mesh-timeout: 9S\r\nMESH-Retry: 1\r\nmesh_via: x\r\nMesh_Decision-ID: x\r\n"
     b"X-Forwarded-Client-Cert: By=a;URI=b\r\nx_forwarded_client_cert: By=a\r\n"
 )
 HOP_BY_HOP = (

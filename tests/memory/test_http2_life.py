@@ -300,7 +300,7 @@ async def test_an_upstream_that_never_begins_is_asked_three_times(stage: Stage) 
     web = await h2_peer(stage, headers(1, ORDERS_GET))
     assert (await web.answer(1)).status == 503
     hop = stage.orders.books.hop
-    assert (hop.attempts, hop.flag) == (3, "UR")
+    assert (hop.attempts, hop.flag) == (3, "UR,URX")
 
 
 @scene(http=BY_H2)

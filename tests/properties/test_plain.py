@@ -16,6 +16,7 @@ from tests.kit.plain import BYTES, LINES, check_answers, check_bytes, spoilt
 NAMES = [
     b"Host", b"host", b"Content-Length", b"content-length", b"CONTENT-TYPE", b"Content-Type", b"Connection", b"X-Y",
     b"Transfer-Encoding", b"TE", b"Idempotency-Key", b"Keep-Alive", b"mesh-via", b"Mesh-Via", b"mesh_via", b"mesh-x",
+    b"mesh-deadline", b"Mesh-Deadline", b"mesh-timeout",
     b"Proxy-Connection", b"Proxy-Authorization", b"Upgrade", b"Expect", b"content_length", b"X-Forwarded-Client-Cert",
     b"x_forwarded-client_cert", b"Authorization", b"Accept", b"User-Agent", b"sec-fetch-site", b"Trailer", b"A", b"Te",
     b"HTTP2-Settings", b"Cookie", b"content-encoding", b"Set-Cookie", b"Via", b"", b" X", b"X ", b"\xffx", b"x:",
@@ -23,7 +24,9 @@ NAMES = [
 VALUES = [
     b"h", b"H:80", b"[::1]:1", b"h:0", b"0x7f.1", b"5", b"0", b"00", b"+5", b"5, 5", b"5 ", b"", b" ", b"close",
     b"keep-alive", b"Close", b"close, x-y", b"upgrade", b"chunked", b"Chunked", b"gzip, chunked", b"a1b2", b"a1,b2",
-    b"a1, b2", b"A1", b",", b"text/plain; charset=x", b"cross-site", b"same-origin", b"100-continue", b"trailers",
+    b"a1, b2", b"A1",
+    b"5S", b"250m", b"-1S", b"123456789S", b",", b"text/plain; charset=x", b"cross-site", b"same-origin",
+    b"100-continue", b"trailers",
     b"\tx\t", b"\xe4", b"a\x00b", b"a\rb", b"a\nb", b"a\x7f", b"999999999999999999", b"9999999999999999999",
 ]  # fmt: skip
 FIRST = [
@@ -82,6 +85,7 @@ STEADY = st.lists(
         b"X-Id: %d", b"Authorization: b %d", b"Accept: */*", b"Content-Length: 5", b"mesh-via: a1", b"X-Y: z", b"A: %d",
         b"Connection: keep-alive", b"Traceparent: 00-%d", b"Idempotency-Key: %d", b"TE: x", b"Content-Type: %d",
         b"sec-fetch-site: %d", b"Transfer-Encoding: chunked", b"Content-Length: %d", b"mesh-via: %d",
+        b"mesh-deadline: 5S", b"mesh-deadline: %dm",
     ]),
     max_size=6, unique=True,
 )  # fmt: skip

@@ -44,12 +44,22 @@ def test_a_judged_head_is_read_and_spliced() -> None:
     found = judged(b"before" + HEAD + b"hello", 6)
     assert found == PlainRequest(
         start=6, end=6 + len(HEAD), method="POST", target="/items/7?x=y", segments=("items", "7"), host="orders",
-        port=80, length=5, close=False, via=[b"a1", b"b2"], content_type=b"text/plain", keyed=True,
+        port=80, length=5, close=False, via=[b"a1", b"b2"], content_type=b"text/plain", keyed=True, within=None,
         line=b"POST /items/7?x=y HTTP/1.1\r\n", fields=KEPT_BEFORE_HOST + b"Host: Orders:80\r\n" + KEPT_AFTER,
     )  # fmt: skip
     assert headers_of(b"before" + HEAD, found)[1:4] == [
         (b"host", b"Orders:80"), (b"connection", b"Keep-Alive"), (b"x-id", b"1"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("said", "within"), [(b"30S", 30.0), (b" 250m", 0.25), (b"0n", 0.0), (b"99999999H", 359999996400.0)]
+)
+def test_what_is_left_for_a_request_is_read_and_does_not_travel_on(said: bytes, within: float) -> None:
+    head = b"GET /a HTTP/1.1\r\nHost: h\r\nMesh-Deadline:" + said + b"\r\nA: b\r\nmesh-via: a1\r\n\r\n"
+    found = judged(head)
+    assert (found.within, found.fields, found.via) == (within, b"Host: h\r\nA: b\r\n", [b"a1"])
+    assert OpaqueReader(32 * 1024, 100).read(head) is OTHER  # an application has no say in it
 
 
 def test_an_opaque_head_leaves_host_to_the_sender() -> None:
@@ -102,6 +112,9 @@ ODD_LINES = [
     b"Host: h\r\nConnection: close\r\nConnection: close", b"Host: h\r\nConnection: close, te",
     b"Host: h\r\nTE:\r\nTE:",
     b"Host: h\r\nHTTP2-Settings: x", b"Host: h\r\nProxy-Authorization: x", b"Host: h\r\nmesh-deadline: 1",
+    b"Host: h\r\nmesh-deadline: 1S\r\nmesh-deadline: 1S", b"Host: h\r\nmesh-deadline: 123456789S",
+    b"Host: h\r\nmesh-timeout: 1S",
+    b"Host: h\r\nmesh_deadline: 1S", b"Host: h\r\nmesh-deadline: 1s", b"Host: h\r\nmesh-deadline:  1S",
     b"Host: h\r\nmesh_via: a", b"Host: h\r\nmesh-via: a\r\nmesh-via: b", b"Host: h\r\nmesh-via: A",
     b"Host: h\r\nMesh-: x", b"Host: h\r\nmesh-via: " + b",".join([b"a"] * 32),
     b"Host: h\r\nX-Forwarded-Client-Cert: x", b"Host: h\r\nx_forwarded-client_cert: x", b"Host: h\r\nmesh-via: a, b",
