@@ -25,11 +25,6 @@ class Injected(NamedTuple):
     delay: float  # seconds; 0.0 for none
     status: int  # 0 for none
 
-    @property
-    def flag(self) -> str:
-        """Of the response flags."""
-        return "FI" if self.status else "DI"
-
 
 @dataclass(frozen=True, slots=True)
 class FaultRules:

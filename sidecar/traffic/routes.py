@@ -4,9 +4,8 @@ A condition that is not named holds for all; one that is named needs all of what
 query parameter that is absent satisfies nothing, and where it comes several times every one has to satisfy it). Routes
 decide where, never whether: authorization has been asked before.
 
-A route leads to one destination or to several by weight. The split takes a number in [0, 1): a throw of the dice for
-each request, or `sidecar.traffic.maglev.key_hash` of its caller scaled to that, so that the same caller always sees the
-same version.
+A route leads to one destination or to several by weight: the split takes a number in [0, 1), a throw of the dice for
+each request.
 """
 
 from __future__ import annotations
@@ -86,7 +85,7 @@ class Route:
 
 
 class Routes:
-    """All routes of a listener. Immutable; a reload makes new ones."""
+    """All routes of an upstream. Immutable; a reload makes new ones."""
 
     __slots__ = ("all",)
 
@@ -94,7 +93,7 @@ class Routes:
         self.all = tuple(routes)
 
     def find(self, hop: Hop) -> Route | None:
-        """The first that matches; None where none does (404, flag NR)."""
+        """The first that matches; None where none does: then what was asked for is what it is."""
         for route in self.all:
             if route.matches(hop):
                 return route

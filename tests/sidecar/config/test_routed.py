@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from sidecar.config.diff import diff
@@ -202,6 +205,12 @@ def test_an_inbound_route_leaves_to_later_ones_what_its_conditions_leave() -> No
     narrow, wide = "{path: /**, from: cart, max_body: 1B}", "{path: /**, max_body: 2B}"
     assert warnings(inbound=f"{narrow}, {wide}") == []
     assert warnings(inbound=f"{wide}, {narrow}") == [("MESH040", "routes[1]")]
+
+
+def test_what_the_page_shows_can_be_used() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "routes.md").read_text()
+    loaded = [load_bytes(example.encode()) for example in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
+    assert [[warning.code for warning in each.warnings] for each in loaded] == [[], [], [], ["MESH095"]]
 
 
 def test_both_sides_agree_on_the_longest_delay() -> None:
