@@ -132,9 +132,9 @@ def test_lines_of_included_files_are_quoted_from_them(folder: Path) -> None:
     (folder / "mesh.yaml").write_text("trust_domain: demo.mesh\ninclude: a.yaml\n")
     (folder / "a.yaml").write_text("services:\n  a: {colour: 1}\n")
     assert run().output.splitlines()[:2] == [
-        "a.yaml:2:7: services.a.colour: unknown key; valid here: identity, address, run, env, inbound, outbound, "
-        "forward_proxy, allow, deny, rates, redis, health, workload_api, identity_source, timeouts, limits, "
-        "access_log, audit, tls, revocation [MESH001]",
+        "a.yaml:2:7: services.a.colour: unknown key; valid here: identity, address, zone, run, env, inbound, "
+        "outbound, forward_proxy, allow, deny, rates, quotas, redis, health, workload_api, identity_source, "
+        "timeouts, limits, access_log, audit, tls, revocation [MESH001]",
         "    2 |   a: {colour: 1}",
     ]
 

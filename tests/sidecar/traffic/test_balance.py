@@ -244,3 +244,45 @@ TestPicking.settings = settings(max_examples=150, stateful_step_count=30, deadli
 
 def test_names_are_short():
     assert names(a_set(2).all) == ["1", "2"]
+
+
+# ---- what is picked and not asked ------------------------------------------------------------------------------------
+
+
+@kinds
+def test_who_was_picked_and_not_asked_is_next(kind):
+    """Whatever the dice say: a new endpoint to which there is no connection would wait for two throws, not one."""
+    endpoints = a_set(5)
+    balancer = a_balancer(kind, endpoints)
+    for number in range(50):
+        picked = balancer.pick(1.0 + number)
+        assert picked is not None
+        balancer.undo(picked)
+        balancer.undo(picked)
+        assert balancer.pick(1.0 + number) is picked
+
+
+def test_turns_go_on_as_if_nothing_had_been_undone():
+    plain, undone = (a_balancer(RoundRobin, a_set(3)) for _ in range(2))
+    expected = [str(plain.pick(1.0)) for _ in range(9)]
+    found = []
+    for _ in range(9):
+        picked = undone.pick(1.0)
+        assert picked is not None
+        undone.undo(picked)
+        found.append(str(undone.pick(1.0)))
+    assert found == expected
+
+
+@kinds
+def test_who_has_left_or_is_out_by_then_is_owed_nothing(kind):
+    endpoints = a_set(3)
+    balancer = a_balancer(kind, endpoints)
+    picked = balancer.pick(1.0)
+    assert picked is not None
+    balancer.undo(picked)
+    assert balancer.pick(1.0, [picked]) is not picked  # nor one on which the request has failed
+    balancer.undo(picked)
+    picked.eject(9.0)
+    assert all(balancer.pick(2.0) is not picked for _ in range(20))
+    assert any(balancer.pick(99.0) is picked for _ in range(60))  # the view is looked at again in time

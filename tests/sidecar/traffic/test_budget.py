@@ -111,3 +111,14 @@ class Spending(RuleBasedStateMachine):
 
 TestSpending = Spending.TestCase
 TestSpending.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+
+
+def test_a_request_that_is_not_sent_after_all_is_not_counted():
+    budget = Budget()
+    for _ in range(100):
+        budget.request(7.0)
+    budget.request(7.0)
+    budget.undo()
+    assert (budget.requests, budget.left(7.0)) == (100, 10)
+    budget.left(30.0)
+    assert budget.requests == 0

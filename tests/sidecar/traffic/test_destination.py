@@ -121,3 +121,43 @@ def test_ceilings_count_and_refuse():
         1, 2, 3, 4
     ]  # fmt: skip
     assert ceilings.requests.count == 1
+
+
+# ---- in the place of another -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("algorithm", ["least_loaded", "round_robin", "weighted", "maglev"])
+def test_an_heir_knows_what_is_known(algorithm):
+    before = a_destination(3)
+    for number in range(12):
+        ask(before, F, 1.0 + number / 10)
+    running = before.begin(2.5)
+    known = before.endpoints.all
+    heir = a_destination(4, DestinationRules(balance=algorithm))
+    heir.inherit(before, declared(4), 3.0)
+    assert heir.endpoints.all[:3] == known
+    assert [each.state for each in heir.seen(3.0)[:3]] == [each.state for each in before.seen(3.0)]
+    assert heir.budget is before.budget
+    picked = {heir.begin(3.1 + number, key=b"%d" % number) for number in range(200)}
+    assert heir.endpoints.all[3] in picked
+    if running is not None:  # what is under way there comes to its end on the books of both
+        active = running.active
+        before.end(running, G, 2.5, 4.0)
+        assert running.active == active - 1
+
+
+def test_another_budget_begins_anew_and_a_key_of_our_own_decides():
+    before = a_destination(5)
+    heir = a_destination(5, DestinationRules(balance="maglev", key=b"spiffe://demo.mesh/web", budget_ratio=0.5))
+    heir.inherit(before, declared(5), 1.0)
+    assert heir.budget is not before.budget
+    assert len({heir.begin(2.0 + number) for number in range(50)}) == 1
+
+
+def test_without_checks_nobody_is_unhealthy_and_an_ejection_stands():
+    destination = a_destination(6)
+    ill, out = destination.endpoints.all[:2]
+    ill.mark(1.0, healthy=False)
+    out.eject(50.0)
+    destination.forget_health(2.0)
+    assert [each.state for each in destination.seen(2.0)[:2]] == ["available", "ejected"]
