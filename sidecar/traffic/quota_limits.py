@@ -154,7 +154,8 @@ class Charges:
             number += 1  # noqa: SIM113 - see above
         if facts != self._facts:  # another window has begun, or another limit is in force
             self._facts = facts
-            rows = [(each.spec.name, each.quota.rules.limit, self._window(each, wall), 0, 0) for each in self._allotments]
+            ours = self._allotments
+            rows = [(each.spec.name, each.quota.rules.limit, self._window(each, wall), 0, 0) for each in ours]
             self._policy = quota_fields(rows)[0]
         return [self._policy, (b"ratelimit", b", ".join(found))]
 
