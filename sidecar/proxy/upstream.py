@@ -229,6 +229,23 @@ class Upstream:
         seen = [each.state for each in self.destination.seen(self._port.now)]
         return {state: seen.count(state) for state in STATES}
 
+    def totals(self) -> dict[str, Any]:
+        """All of it in one row, as `mesh top` shows it."""
+        now, requests = self._port.now, self.destination.ceilings.requests
+        states, seen = self.states(), self.destination.seen(now)
+        alone = {state: count for state, count in states.items() if count and state != "available"}
+        return {
+            "upstream": self.name,
+            "identity": self.identity.text if self.identity is not None else "",
+            "endpoints": len(seen),
+            "available": states["available"],
+            "left_alone": ", ".join(f"{count} {state}" for state, count in alone.items()),
+            "requests": requests.count,
+            "requests_most": requests.most,
+            "retries_left": self.destination.budget.left(now),
+            "slowest_ms": round(max((each.latency for each in seen), default=0.0) * 1e3, 3),
+        }
+
     def to_json(self) -> list[dict[str, Any]]:
         """A row for each endpoint, as `mesh endpoints` shows them."""
         if self._sole is not None:

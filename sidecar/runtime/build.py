@@ -394,6 +394,10 @@ class Proxy:
         """What the balancers see, for `mesh endpoints`."""
         return [row for upstream in self.upstreams for row in upstream.to_json()]
 
+    def totals(self) -> list[dict[str, Any]]:
+        """The same upstream by upstream, for `mesh top`."""
+        return [upstream.totals() for upstream in self.upstreams if upstream.guarded]
+
     def sweep(self) -> None:
         """Close what has been idle or left over for too long; look whether there is memory for newcomers."""
         self._heap.look(self.connections)
