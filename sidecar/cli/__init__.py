@@ -5,7 +5,8 @@
 is how verbs speak: tables and colour on a terminal, one JSON document with `-o json`, one line of what went wrong and
 one of what to do. `mesh up` is `up` (the verb), `plan` (what to start), `preflight` (are the ports free), `fleet`
 (processes, none of which outlives us), `rows` (what the admin sockets tell) and `live` (the table). `run` is one
-sidecar, with or without a command of yours.
+sidecar, with or without a command of yours. `mesh top` is `top` (the verb), `top_read` (what all sockets tell, and how
+fast), `top_sheets` (tables, pure) and `top_app` (the screen).
 
 This floor may import every other one, always inside the function that needs it.
 """

@@ -38,6 +38,7 @@ VERBS: dict[str, Verb] = {
         "Look", "sidecar.cli.endpoints:endpoints", "Where requests go: endpoints, their latency, who is left alone."
     ),
     "quota": Verb("Look", "sidecar.cli.quota:quota", "Who has used how much of its quota; and a new start for one."),
+    "top": Verb("Look", "sidecar.cli.top:top", "Watch hops, upstreams, endpoints and limits live."),
     "explain": Verb("Look", "sidecar.cli.explain:explain", "Why a request is refused, and what would allow it."),
     "certs": Verb("Look", "sidecar.cli.certs:certs", "Identities: list, show, verify, rotate, revoke."),
     "drill": Verb("Look", "sidecar.cli.drill:drill", "An outage, played on a copy of your mesh: what would fail."),

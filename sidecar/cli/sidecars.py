@@ -45,9 +45,9 @@ class Sidecar:
                 Code.UNREACHABLE,
             ) from None
 
-    def get(self, path: str) -> dict[str, Any]:
+    def get(self, path: str, *, timeout: float = 10.0) -> dict[str, Any]:
         """The document at this path. Raises Failure where there is none."""
-        status, document = self.ask("GET", path)
+        status, document = self.ask("GET", path, timeout=timeout)
         if status != 200:
             raise Failure(f"the sidecar of {self.service} answers {status} to GET {path}.", _detail(document))
         return document

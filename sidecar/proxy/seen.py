@@ -42,6 +42,24 @@ def rows(upstream: Upstream) -> list[dict[str, Any]]:
     ]
 
 
+def totals(upstream: Upstream) -> dict[str, Any]:
+    """All endpoints in one row, as `mesh top` shows them."""
+    now, destination = upstream.now, upstream.destination
+    requests, seen, states = destination.ceilings.requests, destination.seen(now), counts(upstream)
+    alone = {state: count for state, count in states.items() if count and state != "available"}
+    return {
+        "upstream": upstream.name,
+        "identity": upstream.identity.text if upstream.identity is not None else "",
+        "endpoints": len(seen),
+        "available": states["available"],
+        "left_alone": ", ".join(f"{count} {state}" for state, count in alone.items()),
+        "requests": requests.count,
+        "requests_most": requests.most,
+        "retries_left": destination.budget.left(now),
+        "slowest_ms": round(max((each.latency for each in seen), default=0.0) * 1e3, 3),
+    }
+
+
 def _health(health: Health | None, now: float) -> dict[str, Any]:
     """The last check of an endpoint."""
     if health is None or health.last is None:

@@ -19,7 +19,7 @@ from sidecar.proxy.affinity import key_of
 from sidecar.proxy.dialing import Dialer
 from sidecar.proxy.health import Checks
 from sidecar.proxy.places import Place, Way
-from sidecar.proxy.seen import counts, nowhere, rows
+from sidecar.proxy.seen import counts, nowhere, rows, totals
 from sidecar.proxy.sockets import SocketRoad
 from sidecar.proxy.streams import StreamEnd
 from sidecar.proxy.trunks import Trunks, h2_limits
@@ -270,6 +270,10 @@ class Upstream:
     def states(self) -> dict[str, int]:
         """How many of its endpoints are in each state; none of an application, which nobody chooses from."""
         return counts(self) if self.guarded else {}
+
+    def totals(self) -> dict[str, Any]:
+        """All of it in one row, as `mesh top` shows it."""
+        return totals(self)
 
     def to_json(self) -> list[dict[str, Any]]:
         """A row for each endpoint, as `mesh endpoints` shows them."""

@@ -80,7 +80,9 @@ class Inspector:
         """What the balancers see."""
         proxy = self._worker.proxy
         return {
-            "service": self._worker.service.name, "endpoints": proxy.endpoints() if proxy is not None else [],
+            "service": self._worker.service.name,
+            "endpoints": proxy.endpoints() if proxy is not None else [],
+            "upstreams": proxy.totals() if proxy is not None else [],
             "sources": self._worker.lists(),
         }
 

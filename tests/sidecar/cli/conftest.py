@@ -27,6 +27,7 @@ class FakeInspect:
             "consecutive_failures": 0, "last_error": "",
         }  # fmt: skip
         self.rows: list[dict[str, Any]] = []
+        self.balanced: dict[str, Any] = {"endpoints": [], "upstreams": []}
         self.decisions: dict[str, dict[str, Any]] = {}
         self.answer: dict[str, Any] | MeshError = {}
         self.rotated: dict[str, Any] | MeshError = {"service": service, "serial": "0c0d", "not_after": 4e9}
@@ -48,6 +49,9 @@ class FakeInspect:
 
     def hops(self, since: int | None) -> dict[str, Any]:
         return {"sequence": 1, "interval_seconds": None, "hops": self.rows}
+
+    def endpoints(self) -> dict[str, Any]:
+        return {"service": self.service, **self.balanced}
 
     def decision(self, decision_id: str) -> dict[str, Any] | None:
         return self.decisions.get(decision_id)
