@@ -23,7 +23,7 @@ folder = Path(sys.argv[1])
 hygiene.apply(hygiene.Folders.around(folders=[folder]))
 store = SqliteStore(folder / "ca.sqlite3", create=True)
 store.add_entry(Entry("orders-1", DEMO.id("ns", "default", "sa", "orders"), (), 3600.0, 1.0))
-for number in range(600):
+for number in range(2000):
     store.add_token(JoinTokenRecord(f"{number:064x}", "orders-1", 2.0, 100.0))
 print(store.begin_again(5.0))
 """
@@ -33,4 +33,4 @@ print(store.begin_again(5.0))
 def test_a_confined_store_makes_changes_that_touch_many_pages(tmp_path: Path) -> None:
     command = [sys.executable, "-c", WORK, str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-    assert done.stdout == "600\n", done.stderr
+    assert done.stdout == "2000\n", done.stderr
