@@ -57,6 +57,7 @@ from sidecar.net.clock import Clock, SystemClock
 from sidecar.net.contexts import make_context
 from sidecar.net.http_server import HttpLimits, serve_https
 from sidecar.net.tls_stream import TlsStream
+from sidecar.net.turnstile import Turnstile
 
 LOOK_AGAIN = 30.0  # seconds between two looks at the schedule: a clock that was set is noticed this soon
 MIN_SCHEDULE_SECONDS = 0.5
@@ -93,6 +94,7 @@ class CaServer:
     _svid_root: x509.Certificate | None = None
     _context: SSL.Context | None = None
     _connections: int = 0
+    _turnstile: Turnstile = field(default_factory=Turnstile)
 
     def __post_init__(self) -> None:
         self.keeper = Storekeeper(self.store, self.config.directory, self.clock)
@@ -189,6 +191,7 @@ class CaServer:
                 duplex=api.duplex,
                 limits=LIMITS,
                 handshake_seconds=self.config.handshake_timeout,
+                turnstile=self._turnstile,
             )
         finally:
             self._connections -= 1
