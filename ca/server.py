@@ -36,12 +36,13 @@ from ca.errors import CaError, IssuerUnusable
 from ca.federating import Federator
 from ca.health import Health, judge, warnings
 from ca.jwt_keys import JwtKeys
-from ca.metrics import CaMetrics
+from ca.metrics import CaMetrics, StoreFacts
 from ca.revocation import SignedDenylist, draw_up
 from ca.roots import active_slot, load_bundle, load_issuer
 from ca.rotating import RenewOrder, RootRotation
 from ca.schedule import Schedule
 from ca.signers import Issuer
+from ca.standing import Standing, standing, token_key_warnings
 from ca.store.base import Store
 from ca.store.sqlite import SqliteStore
 from ca.store.threads import StoreThreads
@@ -147,19 +148,26 @@ class CaServer:
     async def health(self) -> Health:
         """The CA's health now, store included."""
         now, problem = self.clock.wall(), await self.keeper.look()
+        known = await self._standing()
         svid = self.svids.current if self.svids.number else None
         return judge(
             self.issuer, svid, self.bundles.current, now,
             trust_domain=self.settings.trust_domain.name, store_error=problem, schedule_problem=self.schedule.problem,
-            store_warnings=self._further_warnings(),
+            store_warnings=(*self._further_warnings(), *(token_key_warnings(known.jwt_keys, now) if known else ())),
+            standing=known,
         )  # fmt: skip
+
+    async def _standing(self) -> Standing | None:
+        try:
+            return await self.store.call(standing, self.store.store, self.clock.wall(), dict(self.federator.problems))
+        except CaError:
+            return None  # `keeper.look` says why
 
     async def scrape(self) -> bytes:
         """The metrics, as they are now."""
         health, keeper = await self.health(), self.keeper
-        return self.metrics.render(
-            health, writable=keeper.problem is None, failures=self.store.failures, free=keeper.free_bytes()
-        )
+        facts = StoreFacts(keeper.problem is None, self.store.failures, keeper.free_bytes(), keeper.store_bytes())
+        return self.metrics.render(health, facts, connections=self._connections, waiting=self._turnstile.waiting)
 
     async def renew_own_svid(self) -> None:
         """Issue the CA's own next certificate and serve under it from now on. Raises CaError."""
