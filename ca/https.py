@@ -1,7 +1,8 @@
-"""HTTPS as the CA's own client: to a cluster's API server, or to an OIDC issuer. Strict, small, nothing followed.
+"""HTTPS as the CA's own client: to a cluster's API server, an OIDC issuer, or another trust domain's bundle endpoint.
 
-The server is judged as on the web: by its name, against the certificates that the operator gave or, without any, those
-that the system trusts. No redirect is followed: whoever is trusted for keys says where they are, not somebody else.
+Strict, small, nothing followed. The server is judged as on the web: by its DNS name, against the certificates that the
+operator gave or, without any, those that the system trusts. No redirect is followed: whoever is trusted for keys says
+where they are, not somebody else. The whole of an exchange takes at most ten seconds.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,9 +19,12 @@ import trio
 
 from ca.errors import CaError
 from sidecar.net.http_client import BadHttp, HttpClient
-from sidecar.net.http_message import JSON, BadJson
+from sidecar.net.http_message import JSON, Answer, BadJson, Headers
 
 SECONDS = 10.0  # for all of one exchange
+ACCEPT = (b"accept", b"application/json")
+# The system's roots as one file: a confined process reads /etc, but not where the links of a folder of hashes may lead.
+_SYSTEM_ROOTS = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 
 
 class OutsideUnavailable(CaError):
@@ -69,18 +74,8 @@ class HttpsClient:
         return await self._exchange("POST", url, json.dumps(document).encode(), headers or {})
 
     async def _exchange(self, method: str, url: HttpsUrl, body: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
-        fields = [JSON, (b"accept", b"application/json")]
-        fields += [(name.lower().encode("ascii"), value.encode("ascii")) for name, value in headers.items()]
-        try:
-            with trio.fail_after(SECONDS):
-                stream = await self._connect(url)
-                try:
-                    answer = await HttpClient(stream, _authority(url)).request(method, url.path or "/", body, fields)
-                finally:
-                    await trio.aclose_forcefully(stream)
-        except (OSError, ssl.SSLError, trio.BrokenResourceError, trio.TooSlowError, BadHttp, UnicodeError) as error:
-            why = _cause(error)
-            raise OutsideUnavailable(f"{method} {url}: {why}") from None
+        more = [(name.lower().encode("ascii"), value.encode("ascii")) for name, value in headers.items()]
+        answer = await exchange(method, url, body, (JSON, ACCEPT, *more), self.ca_pem)
         if not 200 <= answer.status < 300:
             raise OutsideUnavailable(f"{method} {url}: it answered {answer.status}")
         try:
@@ -88,26 +83,59 @@ class HttpsClient:
         except BadJson as error:
             raise OutsideUnavailable(f"{method} {url}: {error}") from None
 
-    async def _connect(self, url: HttpsUrl) -> trio.SSLStream[trio.SocketStream]:
-        context = ssl.create_default_context(cadata=self.ca_pem or None)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        transport = await trio.open_tcp_stream(url.host, url.port)
-        stream = trio.SSLStream(transport, context, server_hostname=url.host, https_compatible=True)
-        try:
-            await stream.do_handshake()
-        except BaseException:
-            await trio.aclose_forcefully(stream)
-            raise
-        return stream
+
+async def exchange(method: str, url: HttpsUrl, body: bytes, fields: Headers, roots: str) -> Answer:
+    """One exchange on a connection of its own; `roots` (PEM), where there are any, instead of the system's.
+
+    Raises OutsideUnavailable.
+    """
+    try:
+        with trio.fail_after(SECONDS):
+            stream = await _connect(url, roots)
+            try:
+                client = HttpClient(stream, _authority(url))
+                return await client.request(method, url.path or "/", body, (*fields, (b"connection", b"close")))
+            finally:
+                await trio.aclose_forcefully(stream)
+    except trio.TooSlowError:
+        raise OutsideUnavailable(f"{url.host} did not answer within {SECONDS:g} s") from None
+    except (OSError, BadHttp, UnicodeError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+        raise OutsideUnavailable(f"{url.host} cannot be asked: {_words(error)}") from error
+
+
+async def _connect(url: HttpsUrl, roots: str) -> trio.SSLStream[trio.SocketStream]:
+    context = _context(roots)
+    transport = await trio.open_tcp_stream(url.host, url.port)
+    stream = trio.SSLStream(transport, context, server_hostname=url.host, https_compatible=True)
+    try:
+        await stream.do_handshake()
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+    return stream
+
+
+def _context(roots: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies chain and name
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if roots:
+        context.load_verify_locations(cadata=roots)
+        return context
+    for path in (ssl.get_default_verify_paths().cafile or "", *_SYSTEM_ROOTS):
+        if path and Path(path).is_file():
+            context.load_verify_locations(path)
+            return context
+    context.load_default_certs()
+    return context
 
 
 def _authority(url: HttpsUrl) -> str:
     return str(HttpsUrl(url.host, url.port, "")).removeprefix("https://")
 
 
-def _cause(error: BaseException) -> str:
-    """In words, with what trio's wrapper hides."""
-    if isinstance(error, trio.TooSlowError):
-        return f"no answer within {SECONDS:g} s"
-    inner = error.__cause__ or error.__context__ if isinstance(error, trio.BrokenResourceError) else error
-    return str(inner or error) or type(error).__name__
+def _words(error: BaseException) -> str:
+    """The cause in words: trio wraps what OpenSSL says."""
+    cause = error.__cause__ or error.__context__ if isinstance(error, trio.BrokenResourceError) else error
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"its certificate is refused: {cause.verify_message}"
+    return str(cause or error) or type(error).__name__
