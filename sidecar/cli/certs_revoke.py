@@ -182,7 +182,8 @@ def _with_store(directory: Path | None, act: Callable[[CaSettings, Store], int])
         with opened(directory or default_directory()) as (settings, store):
             return act(settings, store)
     except NoCa as error:
-        raise Failure(str(error), "Run it on the CA's machine, or name its folder with --ca-dir.", Code.USAGE) from None
+        hint = "Run it on the CA's machine, or name its folder with --ca-dir; `mesh up` prints where its own is."
+        raise Failure(str(error), hint, Code.USAGE) from None
     except BadRequest as error:
         raise Failure(str(error), "", Code.USAGE) from None
     except MeshError as error:
