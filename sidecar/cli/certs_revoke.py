@@ -156,6 +156,12 @@ def _watch(store: Store, sequence: int, began: float, timeout: float, *, quiet: 
 
 
 def _effects(store: Store, sequence: int, began: float) -> list[dict[str, Any]]:
+    """A line for each sidecar that was heard of; whoever is revoked itself, or has renewed since, only while it is
+    connected: nobody waits for the return of a certificate that is worth nothing, or that nobody holds any more.
+    """
+    from ca.live import live_leaves
+
+    live = {leaf.serial for leaf in live_leaves(store, began)}
     acks: dict[str, dict[str, Any]] = {}
     for ack in store.acks():
         acks.setdefault(ack.serial, {"spiffe_id": ack.spiffe_id})[ack.topic] = ack
@@ -167,6 +173,8 @@ def _effects(store: Store, sequence: int, began: float) -> list[dict[str, Any]]:
         applied, watch = topics.get("denylist"), topics.get("watch")
         done = applied is not None and applied.sequence >= sequence
         connected = watch is not None and watch.sequence == 1
+        if not (connected or done or serial in live):
+            continue
         row = {"spiffe_id": topics["spiffe_id"], "serial": serial, "connected": connected}
         rows.append({**row, "seconds": max(0.0, applied.at - began) if done and applied is not None else None})
     return sorted(rows, key=lambda row: (str(row["spiffe_id"]), str(row["serial"])))
