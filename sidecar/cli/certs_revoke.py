@@ -159,21 +159,20 @@ def _effects(store: Store, sequence: int, began: float) -> list[dict[str, Any]]:
     """A line for each sidecar that was heard of; whoever is revoked itself, or has renewed since, only while it is
     connected: nobody waits for the return of a certificate that is worth nothing, or that nobody holds any more.
     """
-    from ca.live import live_leaves
-
-    live = {leaf.serial for leaf in live_leaves(store, began)}
     acks: dict[str, dict[str, Any]] = {}
     for ack in store.acks():
         acks.setdefault(ack.serial, {"spiffe_id": ack.spiffe_id})[ack.topic] = ack
+    known = {serial: issued for serial in acks if (issued := store.issuance(serial)) is not None}
+    gone = {one.target for one in store.revocations(began)}
+    gone |= {one.proof_detail for one in known.values() if one.proof == "renewal"}
     rows = []
     for serial, topics in acks.items():
-        issued = store.issuance(serial)
-        if issued is None or issued.not_after <= began:
+        if serial not in known or known[serial].not_after <= began:
             continue
         applied, watch = topics.get("denylist"), topics.get("watch")
         done = applied is not None and applied.sequence >= sequence
         connected = watch is not None and watch.sequence == 1
-        if not (connected or done or serial in live):
+        if not connected and not done and gone & {serial, str(topics["spiffe_id"])}:
             continue
         row = {"spiffe_id": topics["spiffe_id"], "serial": serial, "connected": connected}
         rows.append({**row, "seconds": max(0.0, applied.at - began) if done and applied is not None else None})
