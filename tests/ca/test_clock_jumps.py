@@ -1,4 +1,4 @@
-"""The CA's own clock jumps ahead, comes back, and sidecars with it or not: what it serves under, signs with, and says."""
+"""The CA's own clock jumps ahead and comes back: what it serves under, signs with, and says."""
 
 from __future__ import annotations
 
