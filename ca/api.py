@@ -202,6 +202,7 @@ class Api:
 
     async def _jwt(self, request: Request) -> Response:
         token = await self._authority.issue_jwt(request.json().get("audience"), _caller(request).chain)
+        self._metrics.tokens.inc()
         return Response.of_json(200, {"token": token, "now": self._clock.wall()}, ((b"cache-control", b"no-store"),))
 
     async def _watch(self, request: Request, channel: Channel) -> None:

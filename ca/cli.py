@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from cryptography import x509
@@ -27,26 +27,20 @@ from ca.cli_common import (
     passphrase_option,
     print_result,
     read_passphrase,
-    table,
     to_paste,
 )
 from ca.cli_enrolment import enrolment
 from ca.cli_entries import entry, key, token
 from ca.cli_external import csr, import_
-from ca.cli_federation import facts, federation
+from ca.cli_federation import federation
 from ca.cli_jwt import JwtTtl, renew_jwt_key
 from ca.cli_keep import backup, crl, log, restore
 from ca.cli_rotate import rotate_root
+from ca.cli_status import status
 from ca.config import DEFAULT_ADDRESS, CaSettings, ServeConfig, load_settings
-from ca.durations import format_duration
 from ca.errors import CaError
-from ca.health import warnings
 from ca.roots import active_slot, load_bundle, renew_issuer, revoke_issuers, withdraw_prepared
-from ca.rotation_words import in_words, rotation_facts
 from ca.signers import ISSUER_TTL, ROOT_TTL
-from ca.store.base import Ack, Store
-from ca.tree import chain_facts, draw, has_issuer, next_change, next_words
-from certs.bundle import TrustBundle
 from certs.jwt_svid import LIFETIME
 from certs.keys import KEY_KINDS
 from certs.spiffe import TrustDomain
@@ -54,7 +48,6 @@ from certs.spiffe import TrustDomain
 if TYPE_CHECKING:
     from ca.server import CaServer
 
-NO_ISSUER = "there is no issuing CA yet: `mesh ca csr`, let your PKI sign it, then `mesh ca import`"
 before_serving: list[Callable[[Path, Path | None], None]] = []  # called once the passphrase has been read
 
 
@@ -201,87 +194,11 @@ def renew(issuer_ttl: float, revoke: bool, passphrase_file: Path | None, directo
     print_result(output, document, lines)
 
 
-@ca.command(cls=CaCommand)
-@dir_option
-@output_option
-def status(directory: Path, output: str) -> None:
-    """Draw the chain with its lifetimes; show what is about to end, and which sidecars have which trust bundle.
-
-    \b
-    Examples:
-      mesh ca status
-      mesh ca status -o json
-    """
-    now = time.time()
-    with opened(directory) as (settings, store):
-        bundle = load_bundle(store, settings.trust_domain)
-        chain, due, ready = chain_facts(store, now), next_change(store, now), has_issuer(store)
-        found = warnings(active_slot(store, "issuer"), active_slot(store, "root"), now) if ready else (NO_ISSUER,)
-        entries, acks, issued = store.entries(), store.acks(), store.issued_count()
-        sidecars, denied = _sidecars(store, acks, bundle, now), len(store.revocations(now))
-        denylist, rotation = store.denylist_sequence(), store.rotation()
-        turning, then = rotation_facts(directory, store, now), next_words(store, now)
-        partners = [facts(partner) for partner in store.partners()]
-    ends = {slot["state"]: slot["not_after"] for root in chain for slot in root["issuers"]}
-    document: dict[str, Any] = {
-        "trust_domain": settings.trust_domain.name,
-        "address": settings.address,
-        "bundle_sequence": bundle.sequence,
-        "root_sha256": list(bundle.root_hashes()),
-        "root_not_after": next((root["not_after"] for root in chain if root["state"] == "active"), None),
-        "issuer_not_after": ends.get("active"),
-        "chain": chain,
-        "next_change": due,
-        "next": then,
-        "rotation": turning,
-        "federation": partners,
-        "denylist_sequence": denylist,
-        "revoked": denied,
-        "entries": len(entries),
-        "issued": issued,
-        "warnings": list(found),
-        "sidecars": sidecars,
-    }
-    rows = [(one["spiffe_id"], one["serial"], one["bundle"], f"{format_duration(one['age'])} ago") for one in sidecars]
-    lines = [
-        f"trust domain {settings.trust_domain}, address {settings.address}, bundle {bundle.sequence}",
-        *draw(chain, now),
-        *(() if then is None else (then,)),
-        *((in_words(rotation, now),) if rotation is not None and rotation.under_way else ()),
-        *(f"trusts {one['trust_domain']} for its own: {_held(one)}" for one in partners),
-        f"{len(entries)} entries, {document['issued']} certificates issued, {denied} revoked (denylist {denylist})",
-        *(f"WARNING {warning}" for warning in found),
-        *table(("SIDECAR", "SERIAL", "BUNDLE", "LAST HEARD"), rows, "no live sidecar has acknowledged a bundle yet"),
-    ]
-    print_result(output, document, lines)
-
-
-def _held(partner: dict[str, Any]) -> str:
-    roots = len(partner["root_sha256"])
-    return "no bundle yet" if partner["sequence"] is None else f"bundle {partner['sequence']}, {roots} roots"
-
-
-def _sidecars(store: Store, acks: tuple[Ack, ...], bundle: TrustBundle, now: float) -> list[dict[str, Any]]:
-    """One line for each certificate that is still valid and was ever heard of on a watch."""
-    found: dict[str, dict[str, Any]] = {}
-    for ack in acks:
-        issued = store.issuance(ack.serial)
-        if issued is None or issued.not_after <= now:
-            continue
-        unheard = {"bundle": "none", "acks": {}, "heard_at": 0.0, "age": 0.0}
-        line = found.setdefault(ack.serial, {"spiffe_id": ack.spiffe_id, "serial": ack.serial, **unheard})
-        line["acks"][ack.topic] = ack.sequence
-        line["heard_at"] = max(line["heard_at"], ack.at)
-        line["age"] = max(0.0, now - line["heard_at"])
-        if ack.topic == "bundle":
-            line["bundle"] = "current" if ack.sequence >= bundle.sequence else f"old ({ack.sequence})"
-    return sorted(found.values(), key=lambda line: (line["spiffe_id"], -line["heard_at"]))
-
-
 def _end(certificate: x509.Certificate) -> float:
     return certificate.not_valid_after_utc.timestamp()
 
 
+ca.add_command(status)
 ca.add_command(backup)
 ca.add_command(restore)
 ca.add_command(csr)

@@ -8,10 +8,8 @@ from pathlib import Path
 import click
 
 from ca.attest.clusters import DEFAULT_AUDIENCE, KubernetesCluster
-from ca.cli_common import CaCommand, dir_option, opened, output_option, print_result, table
+from ca.cli_common import READABLE, CaCommand, dir_option, opened, output_option, print_result, table
 from ca.errors import CaError
-
-_FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 
 @click.group()
@@ -24,7 +22,7 @@ def cluster() -> None:
 @click.option("--review", metavar="URL", help="Its API server: tokens are verified by TokenReview.")
 @click.option("--token-file", type=click.Path(path_type=Path), help="With --review: the CA's own token there.")
 @click.option("--oidc", metavar="URL", help="Its issuer: tokens are verified by its published keys.")
-@click.option("--ca-file", type=_FILE, help="PEM certificates to trust for it.  [default: the system's]")
+@click.option("--ca-file", type=READABLE, help="PEM certificates to trust for it.  [default: the system's]")
 @click.option("--audience", default=DEFAULT_AUDIENCE, show_default=True, help="For whom tokens must be made: us.")
 @dir_option
 @output_option

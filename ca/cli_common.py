@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,6 +29,9 @@ from certs.spiffe import TrustDomain
 
 MIN_PASSPHRASE = 8  # characters: the floor of NIST SP 800-63B; a generated one should be far longer
 MAX_PASSPHRASE = 1024
+
+A_FILE = click.Path(path_type=Path, dir_okay=False)
+READABLE = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -130,6 +134,15 @@ def output_option(command: F) -> F:
     return click.option("-o", "--output", type=kinds, default="text", help=text)(command)
 
 
+def enrolment_file_options(command: F) -> F:
+    """`--ca-address`, `--out` and `--force`, of whatever writes an enrolment file."""
+    out = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
+    command = click.option("--force", is_flag=True, help="Replace an existing file.")(command)
+    command = click.option("--out", type=out, help="File to write; - prints.")(command)
+    text = "Where sidecars reach the CA.  [default: as given to init]"
+    return click.option("--ca-address", type=HostPort(), help=text)(command)
+
+
 def passphrase_option(command: F) -> F:
     """`--passphrase-file`."""
     path = click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True)
@@ -190,8 +203,19 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]], empty: str) -> l
     if not rows:
         return [empty]
     widths = [max(len(row[column]) for row in (titles, *rows)) for column in range(len(titles))]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (titles, *rows))
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (titles, *rows)]
+    if sys.stdout.isatty() and max(map(len, lines)) > shutil.get_terminal_size().columns:
+        return list(_blocks(titles, rows))
     return [line.rstrip() for line in lines]
+
+
+def _blocks(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The rows one under another: a serial that is broken in two can neither be read nor pasted."""
+    width = max(map(len, titles))
+    for row in rows:
+        yield f"{titles[0]} {row[0]}".lstrip()
+        for title, cell in zip(titles[1:], row[1:], strict=True):
+            yield f"  {title.ljust(width)}  {cell}".rstrip()
 
 
 def moment(seconds: float) -> str:

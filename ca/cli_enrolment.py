@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from ca.cli_common import CaCommand, HostPort, dir_option, opened, output_option
-from ca.cli_entries import _ENTRY_HELP, _OUT, _find, _hand_over, _refuse_overwriting
+from ca.cli_common import CaCommand, dir_option, enrolment_file_options, opened, output_option
+from ca.cli_entries import _ENTRY_HELP, _find, _hand_over, _refuse_overwriting
 from ca.enrolling import describe
 from ca.errors import CaError
 from certs.enrolment import KubernetesToken, UnixSocket
@@ -23,9 +23,7 @@ TOKEN_PLACE = "/var/run/secrets/mesh/token"  # noqa: S105 - where our manifests 
 )
 @click.option("--cluster", default="", help="With --kubernetes: whose token it is, where the CA knows several.")
 @click.option("--socket", metavar="PATH", help="It enrols on the CA's Unix socket PATH, by its user id.")
-@click.option("--ca-address", type=HostPort(), help="Where sidecars reach the CA.  [default: as given to init]")
-@click.option("--out", type=_OUT, help="File to write; - prints.")
-@click.option("--force", is_flag=True, help="Replace an existing file.")
+@enrolment_file_options
 @dir_option
 @output_option
 def enrolment(

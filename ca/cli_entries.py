@@ -11,8 +11,8 @@ import click
 from ca.cli_common import (
     CaCommand,
     Duration,
-    HostPort,
     dir_option,
+    enrolment_file_options,
     moment,
     opened,
     output_option,
@@ -29,7 +29,6 @@ from ca.store.base import Store
 from certs.enrolment import Enrolment, EnrolmentKey
 from certs.store import ensure_private_dir
 
-_OUT = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
 _ENTRY_HELP = "ENTRY is an entry's id, its service name, namespace/service, or its SPIFFE ID."
 
 
@@ -178,9 +177,7 @@ def revoke_key(name: str, key: str, directory: Path, output: str) -> None:
 @click.command(cls=CaCommand, epilog=_ENTRY_HELP)
 @click.argument("name", metavar="ENTRY")
 @click.option("--ttl", type=Duration(), default=JOIN_TOKEN_TTL, help="How long it may be used.  [default: 1h]")
-@click.option("--ca-address", type=HostPort(), help="Where sidecars reach the CA.  [default: as given to init]")
-@click.option("--out", type=_OUT, help="File to write; - prints.")
-@click.option("--force", is_flag=True, help="Replace an existing file.")
+@enrolment_file_options
 @dir_option
 @output_option
 def token(
@@ -202,9 +199,7 @@ def token(
 
 @click.command(cls=CaCommand, epilog=_ENTRY_HELP)
 @click.argument("name", metavar="ENTRY")
-@click.option("--ca-address", type=HostPort(), help="Where sidecars reach the CA.  [default: as given to init]")
-@click.option("--out", type=_OUT, help="File to write; - prints.")
-@click.option("--force", is_flag=True, help="Replace an existing file.")
+@enrolment_file_options
 @dir_option
 @output_option
 def key(name: str, ca_address: str | None, out: Path | None, force: bool, directory: Path, output: str) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import click
 
 from ca.cli_common import (
+    A_FILE,
+    READABLE,
     CaCommand,
     dir_option,
     moment,
@@ -21,12 +23,9 @@ from ca.cli_common import (
 from ca.config import KEYS_DIR
 from ca.errors import ImportRefused
 
-_FILE = click.Path(path_type=Path, dir_okay=False)
-_READ = click.Path(path_type=Path, dir_okay=False, exists=True)
-
 
 @click.command(cls=CaCommand)
-@click.option("--out", type=_FILE, help="File to write.  [default: print it]")
+@click.option("--out", type=A_FILE, help="File to write.  [default: print it]")
 @passphrase_option
 @dir_option
 def csr(out: Path | None, passphrase_file: Path | None, directory: Path) -> None:
@@ -50,9 +49,9 @@ def csr(out: Path | None, passphrase_file: Path | None, directory: Path) -> None
 
 
 @click.command("import", cls=CaCommand)
-@click.argument("certificate", type=_READ)
-@click.option("--root", type=_READ, required=True, help="Your root's certificate, PEM or DER.")
-@click.option("--chain", type=_READ, help="CAs between the two, nearest first, if they are not in CERTIFICATE.")
+@click.argument("certificate", type=READABLE)
+@click.option("--root", type=READABLE, required=True, help="Your root's certificate, PEM or DER.")
+@click.option("--chain", type=READABLE, help="CAs between the two, nearest first, if they are not in CERTIFICATE.")
 @passphrase_option
 @dir_option
 @output_option

@@ -8,13 +8,21 @@ from typing import Any
 
 import click
 
-from ca.cli_common import CaCommand, Domain, dir_option, moment, opened, output_option, print_result, table
+from ca.cli_common import (
+    READABLE,
+    CaCommand,
+    Domain,
+    dir_option,
+    moment,
+    opened,
+    output_option,
+    print_result,
+    table,
+)
 from ca.errors import FederationRefused
 from ca.federation import Partner
 from ca.store.base import Store
 from certs.spiffe import TrustDomain
-
-_READ = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 
 @click.group()
@@ -33,8 +41,8 @@ def federation() -> None:
 @federation.command("add", cls=CaCommand)
 @click.argument("trust_domain", type=Domain())
 @click.option("--url", default="", help="Its SPIFFE bundle endpoint (profile https_web); fetched now and from then on.")
-@click.option("--web-roots", type=_READ, help="Roots (PEM) for the endpoint's certificate.  [default: the system's]")
-@click.option("--file", "bundle_file", type=_READ, help="Its bundle as a file (SPIFFE's JWK Set), in place of --url.")
+@click.option("--web-roots", type=READABLE, help="Roots (PEM) for the endpoint's certificate.  [default: the system's]")
+@click.option("--file", "bundle_file", type=READABLE, help="Its bundle as a file (SPIFFE's JWK Set), not --url.")
 @dir_option
 @output_option
 def add(
@@ -71,7 +79,7 @@ def add(
 
 @federation.command("update", cls=CaCommand)
 @click.argument("trust_domain", type=Domain())
-@click.option("--file", "bundle_file", type=_READ, help="The next bundle, where the first one came from a file.")
+@click.option("--file", "bundle_file", type=READABLE, help="The next bundle, where the first one came from a file.")
 @dir_option
 @output_option
 def update(trust_domain: TrustDomain, bundle_file: Path | None, directory: Path, output: str) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import click
 
 from ca.cli_common import (
+    A_FILE,
+    READABLE,
     CaCommand,
     CaGroup,
     dir_option,
@@ -28,12 +30,9 @@ from ca.errors import BadRequest
 from certs.signed import Statement
 from certs.store import write_private
 
-_FILE = click.Path(path_type=Path, dir_okay=False)
-_READ = click.Path(path_type=Path, dir_okay=False, exists=True)
-
 
 @click.command(cls=CaCommand)
-@click.argument("file", type=_FILE)
+@click.argument("file", type=A_FILE)
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @dir_option
 @output_option
@@ -57,7 +56,7 @@ def backup(file: Path, force: bool, directory: Path, output: str) -> None:
 
 
 @click.command(cls=CaCommand)
-@click.argument("file", type=_READ)
+@click.argument("file", type=READABLE)
 @dir_option
 @output_option
 def restore(file: Path, directory: Path, output: str) -> None:
@@ -81,7 +80,7 @@ def restore(file: Path, directory: Path, output: str) -> None:
 
 @click.command(cls=CaCommand)
 @click.option("--issuer", "serial", metavar="SERIAL", help="Which issuing CA's.  [default: the active one's]")
-@click.option("--out", type=_FILE, help="File to write, DER.  [default: print it as PEM]")
+@click.option("--out", type=A_FILE, help="File to write, DER.  [default: print it as PEM]")
 @passphrase_option
 @dir_option
 def crl(serial: str | None, out: Path | None, passphrase_file: Path | None, directory: Path) -> None:
@@ -164,7 +163,7 @@ def _words(facts: dict[str, Any]) -> str:
 
 
 @log.command(cls=CaCommand)
-@click.option("--head", "kept", type=_READ, help="A head that was kept elsewhere (`mesh ca log head --out FILE`).")
+@click.option("--head", "kept", type=READABLE, help="A head that was kept elsewhere (`mesh ca log head --out FILE`).")
 @dir_option
 @output_option
 def verify(kept: Path | None, directory: Path, output: str) -> None:
@@ -194,7 +193,7 @@ def verify(kept: Path | None, directory: Path, output: str) -> None:
 
 
 @log.command(cls=CaCommand)
-@click.option("--out", type=_FILE, help="File to write.  [default: print it]")
+@click.option("--out", type=A_FILE, help="File to write.  [default: print it]")
 @dir_option
 def head(out: Path | None, directory: Path) -> None:
     """Print the newest signed head of the log (JSON), to be kept where the CA's operators cannot change it.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ca.cli_common import (
+    READABLE,
     CaCommand,
     Duration,
     dir_option,
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 LOOK_EVERY = 0.5  # seconds between two looks of --wait
 
-_READ = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 
 @click.command("rotate-root", cls=CaCommand)
@@ -49,9 +49,9 @@ _READ = click.Path(path_type=Path, dir_okay=False, exists=True)
 @click.option("--skip", "skips", multiple=True, metavar="ID|SERIAL", help="Do not wait for this one. Needs --reason.")
 @click.option("--reason", default="", help="Why it is skipped; the log keeps it.")
 @click.option("--root-ttl", type=Duration(), default=ROOT_TTL, help="Lifetime of the new root.  [default: 10y]")
-@click.option("--issuer", "issuer_file", type=_READ, help="An issuing CA that your PKI signed (mesh ca csr), PEM.")
-@click.option("--root", "root_file", type=_READ, help="With --issuer: your PKI's root, which becomes the new root.")
-@click.option("--chain", "chain_file", type=_READ, help="With --issuer: CAs between the two, nearest first.")
+@click.option("--issuer", "issuer_file", type=READABLE, help="An issuing CA that your PKI signed (mesh ca csr), PEM.")
+@click.option("--root", "root_file", type=READABLE, help="With --issuer: your PKI's root, which becomes the new root.")
+@click.option("--chain", "chain_file", type=READABLE, help="With --issuer: CAs between the two, nearest first.")
 @passphrase_option
 @dir_option
 @output_option

@@ -15,6 +15,7 @@ from cryptography import x509
 from ca.durations import DAY, format_duration
 from ca.entries import DEFAULT_TTL
 from ca.signers import Issuer
+from ca.standing import Standing
 from certs.bundle import BundleSet
 from certs.errors import InvalidSvid, UntrustedSvid
 from certs.svid import X509Svid
@@ -38,6 +39,8 @@ class Health:
     svid_not_after: float | None
     bundle_sequence: int
     now: float
+    standing: Standing | None = None
+    """What else there is to tell; None where the store could not be read."""
 
     def as_json(self) -> dict[str, Any]:
         """For `GET /v1/health`."""
@@ -54,6 +57,7 @@ def judge(
     store_error: str | None = None,
     schedule_problem: str | None = None,
     store_warnings: tuple[str, ...] = (),
+    standing: Standing | None = None,
 ) -> Health:
     """The CA's health now. `svid` is what it serves under; `schedule_problem` why no issuing CA can follow this one."""
     reasons = [] if store_error is None else [store_error]
@@ -77,6 +81,7 @@ def judge(
         svid_not_after=None if svid is None else svid.not_after,
         bundle_sequence=max((bundle.sequence for bundle in bundles), default=0),
         now=now,
+        standing=standing,
     )
 
 

@@ -1,13 +1,13 @@
-"""HTTPS as the CA's own client: to a cluster's API server, or to an OIDC issuer. Strict, small, nothing followed.
+"""HTTPS as the CA's own client: to a cluster's API server, an OIDC issuer, or another trust domain's bundle endpoint.
 
-The server is judged as on the web: by its name, against the certificates that the operator gave or, without any, those
-that the system trusts. No redirect is followed: whoever is trusted for keys says where they are, not somebody else.
+Strict, small, nothing followed. The server is judged as on the web: by its DNS name, against the certificates that the
+operator gave or, without any, those that the system trusts. No redirect is followed: whoever is trusted for keys says
+where they are, not somebody else. The whole of an exchange takes at most ten seconds.
 """
 
 from __future__ import annotations
 
 import json
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,12 +16,13 @@ import trio
 
 from ca.errors import CaError
 from sidecar.net.http_client import BadHttp, HttpClient
-from sidecar.net.http_message import JSON, BadJson
+from sidecar.net.http_message import JSON, Answer, BadJson, Headers
 from sidecar.net.https import HttpsUrl, cause, connect
 
-__all__ = ["HttpsClient", "HttpsUrl", "OutsideUnavailable"]
+__all__ = ["HttpsClient", "HttpsUrl", "OutsideUnavailable", "exchange"]
 
 SECONDS = 10.0  # for all of one exchange
+ACCEPT = (b"accept", b"application/json")
 
 
 class OutsideUnavailable(CaError):
@@ -45,18 +46,8 @@ class HttpsClient:
         return await self._exchange("POST", url, json.dumps(document).encode(), headers or {})
 
     async def _exchange(self, method: str, url: HttpsUrl, body: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
-        fields = [JSON, (b"accept", b"application/json")]
-        fields += [(name.lower().encode("ascii"), value.encode("ascii")) for name, value in headers.items()]
-        try:
-            with trio.fail_after(SECONDS):
-                stream = await connect(url, self.ca_pem)
-                try:
-                    answer = await HttpClient(stream, url.authority).request(method, url.path or "/", body, fields)
-                finally:
-                    await trio.aclose_forcefully(stream)
-        except (OSError, ssl.SSLError, trio.BrokenResourceError, trio.TooSlowError, BadHttp, UnicodeError) as error:
-            why = _cause(error)
-            raise OutsideUnavailable(f"{method} {url}: {why}") from None
+        more = [(name.lower().encode("ascii"), value.encode("ascii")) for name, value in headers.items()]
+        answer = await exchange(method, url, body, (JSON, ACCEPT, *more), self.ca_pem)
         if not 200 <= answer.status < 300:
             raise OutsideUnavailable(f"{method} {url}: it answered {answer.status}")
         try:
@@ -65,5 +56,20 @@ class HttpsClient:
             raise OutsideUnavailable(f"{method} {url}: {error}") from None
 
 
-def _cause(error: BaseException) -> str:
-    return f"no answer within {SECONDS:g} s" if isinstance(error, trio.TooSlowError) else cause(error)
+async def exchange(method: str, url: HttpsUrl, body: bytes, fields: Headers, roots: str) -> Answer:
+    """One exchange on a connection of its own; `roots` (PEM), where there are any, instead of the system's.
+
+    Raises OutsideUnavailable.
+    """
+    try:
+        with trio.fail_after(SECONDS):
+            stream = await connect(url, roots)
+            try:
+                client = HttpClient(stream, url.authority)
+                return await client.request(method, url.path or "/", body, (*fields, (b"connection", b"close")))
+            finally:
+                await trio.aclose_forcefully(stream)
+    except trio.TooSlowError:
+        raise OutsideUnavailable(f"{url.host} did not answer within {SECONDS:g} s") from None
+    except (OSError, BadHttp, UnicodeError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+        raise OutsideUnavailable(f"{url.host} cannot be asked: {cause(error)}") from error

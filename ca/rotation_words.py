@@ -101,3 +101,13 @@ def in_words(rotation: Rotation, now: float) -> str:
     turned = " (turned back)" if rotation.aborted else ""
     since = format_duration(max(0.0, now - rotation.since))
     return f"root rotation{turned}: {rotation.phase} for {since}; see mesh ca rotate-root --status"
+
+
+def laggard_lines(facts: dict[str, Any], most: int = 5) -> Iterator[str]:
+    """Who a rotation waits for, by name, for `mesh ca status`."""
+    waiting = [one for one in facts["laggards"] if not one["skipped"]]
+    for one in waiting[:most]:
+        watch = "connected" if one["connected"] else "not connected"
+        yield f"  waits for {one['spiffe_id']} ({watch}): {one['why']}"
+    if len(waiting) > most:
+        yield f"  and for {len(waiting) - most} more"

@@ -36,12 +36,13 @@ from ca.errors import CaError, IssuerUnusable
 from ca.federating import Federator
 from ca.health import Health, judge, warnings
 from ca.jwt_keys import JwtKeys
-from ca.metrics import CaMetrics
+from ca.metrics import CaMetrics, StoreFacts
 from ca.revocation import SignedDenylist, draw_up
 from ca.roots import active_slot, load_bundle, load_issuer
 from ca.rotating import RenewOrder, RootRotation
 from ca.schedule import Schedule
 from ca.signers import Issuer
+from ca.standing import Standing, standing, token_key_warnings
 from ca.store.base import Store
 from ca.store.sqlite import SqliteStore
 from ca.store.threads import StoreThreads
@@ -57,6 +58,7 @@ from sidecar.net.clock import Clock, SystemClock
 from sidecar.net.contexts import make_context
 from sidecar.net.http_server import HttpLimits, serve_https
 from sidecar.net.tls_stream import TlsStream
+from sidecar.net.turnstile import Turnstile
 
 LOOK_AGAIN = 30.0  # seconds between two looks at the schedule: a clock that was set is noticed this soon
 MIN_SCHEDULE_SECONDS = 0.5
@@ -93,6 +95,7 @@ class CaServer:
     _svid_root: x509.Certificate | None = None
     _context: SSL.Context | None = None
     _connections: int = 0
+    _turnstile: Turnstile = field(default_factory=Turnstile)
 
     def __post_init__(self) -> None:
         self.keeper = Storekeeper(self.store, self.config.directory, self.clock)
@@ -145,19 +148,26 @@ class CaServer:
     async def health(self) -> Health:
         """The CA's health now, store included."""
         now, problem = self.clock.wall(), await self.keeper.look()
+        known = await self._standing()
         svid = self.svids.current if self.svids.number else None
         return judge(
             self.issuer, svid, self.bundles.current, now,
             trust_domain=self.settings.trust_domain.name, store_error=problem, schedule_problem=self.schedule.problem,
-            store_warnings=self._further_warnings(),
+            store_warnings=(*self._further_warnings(), *(token_key_warnings(known.jwt_keys, now) if known else ())),
+            standing=known,
         )  # fmt: skip
+
+    async def _standing(self) -> Standing | None:
+        try:
+            return await self.store.call(standing, self.store.store, self.clock.wall(), dict(self.federator.problems))
+        except CaError:
+            return None  # `keeper.look` says why
 
     async def scrape(self) -> bytes:
         """The metrics, as they are now."""
         health, keeper = await self.health(), self.keeper
-        return self.metrics.render(
-            health, writable=keeper.problem is None, failures=self.store.failures, free=keeper.free_bytes()
-        )
+        facts = StoreFacts(keeper.problem is None, self.store.failures, keeper.free_bytes(), keeper.store_bytes())
+        return self.metrics.render(health, facts, connections=self._connections, waiting=self._turnstile.waiting)
 
     async def renew_own_svid(self) -> None:
         """Issue the CA's own next certificate and serve under it from now on. Raises CaError."""
@@ -189,6 +199,7 @@ class CaServer:
                 duplex=api.duplex,
                 limits=LIMITS,
                 handshake_seconds=self.config.handshake_timeout,
+                turnstile=self._turnstile,
             )
         finally:
             self._connections -= 1

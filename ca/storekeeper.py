@@ -11,6 +11,7 @@ import logging
 import os
 from pathlib import Path
 
+from ca.config import STORE_FILE
 from ca.errors import StoreUnavailable
 from ca.store.threads import StoreThreads
 from sidecar.net.clock import Clock
@@ -60,6 +61,15 @@ class Storekeeper:
         except OSError:
             return None
         return found.f_bavail * found.f_frsize
+
+    def store_bytes(self) -> int | None:
+        """How much of the disk the store takes, its journal included; None where that cannot be told."""
+        if self._directory is None:
+            return None
+        try:
+            return sum(file.stat().st_size for file in self._directory.glob(f"{STORE_FILE}*"))
+        except OSError:
+            return None
 
     def _bad(self, problem: str) -> None:
         now = self._clock.monotonic()

@@ -23,7 +23,9 @@ from ca.store.trouble import trouble
 
 BUSY_TIMEOUT = 5.0  # seconds to wait for another process's commit, each of which takes milliseconds
 # fullfsync: on macOS alone, a plain fsync leaves data in the drive's cache
-_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "fullfsync=ON", "foreign_keys=ON")
+# temp_store: a line that splits many pages at once makes SQLite note down 64 KiB of them in a temporary file, which the
+# confined server may not open: about one issuance in 3,000 failed until those notes were kept in memory
+_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "fullfsync=ON", "foreign_keys=ON", "temp_store=MEMORY")
 
 
 class Database:

@@ -23,6 +23,7 @@ from sidecar.runtime.listening import CannotListen, bind_unix
 
 if TYPE_CHECKING:
     from certs.bundle import BundleSet
+    from certs.denylist import Denylist
     from certs.source import Source
     from certs.svid import X509Svid
     from sidecar.config import schema
@@ -58,6 +59,7 @@ async def serve_workload_api(
     spoken: schema.WorkloadApi,
     svids: Source[X509Svid],
     bundles: Source[BundleSet],
+    denylists: Source[Denylist],
     fetch_jwt: FetchJwt,
     clock: Clock,
     log: Log,
@@ -67,7 +69,7 @@ async def serve_workload_api(
     """Serve until cancelled. Raises CannotListen before it starts."""
     sock, inode = _listen(spoken, log)
     allowed = frozenset((os.geteuid(), 0, *spoken.allow_uids))
-    methods = WorkloadApi(svids, bundles, fetch_jwt, clock, lambda peer: peer.uid in allowed).methods()
+    methods = WorkloadApi(svids, bundles, fetch_jwt, clock, lambda peer: peer.uid in allowed, denylists).methods()
     places, strangers = trio.CapacityLimiter(MAX_CONNECTIONS), trio.CapacityLimiter(MAX_STRANGERS)
 
     async def connection(stream: trio.SocketStream) -> None:

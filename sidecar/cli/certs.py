@@ -40,7 +40,7 @@ def certs() -> None:
     """Identities: list, show, verify, check, rotate, revoke. No sidecar's private key is ever read or shown."""
 
 
-@certs.command("list")
+@certs.command("list", epilog="\b\nExamples:\n  mesh certs list\n  mesh certs list -o json")
 @run_dir_option
 @output_option
 def list_(run_dir: Path | None, output: str) -> int:
@@ -85,7 +85,7 @@ class Presented:
     bundles: BundleSet | None
 
 
-@certs.command()
+@certs.command(epilog="\b\nExamples:\n  mesh certs show orders\n  mesh certs show leaf.pem -o json")
 @click.argument("target", metavar="SERVICE|FILE")
 @run_dir_option
 @output_option

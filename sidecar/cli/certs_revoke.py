@@ -156,17 +156,24 @@ def _watch(store: Store, sequence: int, began: float, timeout: float, *, quiet: 
 
 
 def _effects(store: Store, sequence: int, began: float) -> list[dict[str, Any]]:
+    """A line for each sidecar that was heard of; whoever is revoked itself, or has renewed since, only while it is
+    connected: nobody waits for the return of a certificate that is worth nothing, or that nobody holds any more.
+    """
     acks: dict[str, dict[str, Any]] = {}
     for ack in store.acks():
         acks.setdefault(ack.serial, {"spiffe_id": ack.spiffe_id})[ack.topic] = ack
+    known = {serial: issued for serial in acks if (issued := store.issuance(serial)) is not None}
+    gone = {one.target for one in store.revocations(began)}
+    gone |= {one.proof_detail for one in known.values() if one.proof == "renewal"}
     rows = []
     for serial, topics in acks.items():
-        issued = store.issuance(serial)
-        if issued is None or issued.not_after <= began:
+        if serial not in known or known[serial].not_after <= began:
             continue
         applied, watch = topics.get("denylist"), topics.get("watch")
         done = applied is not None and applied.sequence >= sequence
         connected = watch is not None and watch.sequence == 1
+        if not connected and not done and gone & {serial, str(topics["spiffe_id"])}:
+            continue
         row = {"spiffe_id": topics["spiffe_id"], "serial": serial, "connected": connected}
         rows.append({**row, "seconds": max(0.0, applied.at - began) if done and applied is not None else None})
     return sorted(rows, key=lambda row: (str(row["spiffe_id"]), str(row["serial"])))
@@ -182,7 +189,8 @@ def _with_store(directory: Path | None, act: Callable[[CaSettings, Store], int])
         with opened(directory or default_directory()) as (settings, store):
             return act(settings, store)
     except NoCa as error:
-        raise Failure(str(error), "Run it on the CA's machine, or name its folder with --ca-dir.", Code.USAGE) from None
+        hint = "Run it on the CA's machine, or name its folder with --ca-dir; `mesh up` prints where its own is."
+        raise Failure(str(error), hint, Code.USAGE) from None
     except BadRequest as error:
         raise Failure(str(error), "", Code.USAGE) from None
     except MeshError as error:

@@ -190,4 +190,5 @@ def _try_next(plan: Plan, run_dir: Path, logs: Path) -> None:
     say("\nTry in another terminal:")
     for command, meaning in lines:
         say(f"  {command:<{width}}  {meaning}")
-    say(f"  config: {plan.file}    logs: {logs}\n")
+    say(f"  config: {plan.file}    logs: {logs}")
+    say(f"  CA: {logs.parent / 'ca'}    for mesh certs revoke --ca-dir, mesh ca status --dir\n")

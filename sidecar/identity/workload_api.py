@@ -8,6 +8,10 @@ Who may ask is decided by the caller's user, which the kernel tells (`may`); wit
 PermissionDenied. A call without the header `workload.spiffe.io: true` is InvalidArgument: no page, and nothing that is
 tricked into making requests, can send it. While there is no valid certificate the answer is Unavailable, and SPIFFE
 libraries ask again.
+
+Revocation (decision D10) ends what is open as well. Revoked by SPIFFE ID: every call and stream ends with
+PermissionDenied, as for whoever has no identity. Revoked by its serial or its issuing CA: the certificate and its key
+are handed out no more, and streams of SVIDs end with Unavailable until there is the next one, which comes in seconds.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from typing import Any
 import trio
 
 from certs.bundle import BundleSet
+from certs.denylist import Denylist, Why
 from certs.errors import MeshError
 from certs.jwt import InvalidJwt
 from certs.jwt_svid import JwtSvid, check_audience, validate_jwt_svid
@@ -35,13 +40,15 @@ FetchJwt = Callable[[tuple[str, ...]], Awaitable[JwtSvid]]  # by audience; raise
 
 @dataclass(frozen=True, slots=True)
 class WorkloadApi:
-    """The calls. `may` judges a peer; `fetch_jwt` gets a JWT-SVID of our own identity."""
+    """The calls. `may` judges a peer; `fetch_jwt` gets a JWT-SVID of our own identity; `denylists` tell who is revoked.
+    """
 
     svids: Source[X509Svid]
     bundles: Source[BundleSet]
     fetch_jwt: FetchJwt
     clock: Clock
     may: Callable[[Any], bool]
+    denylists: Source[Denylist]
 
     def methods(self) -> dict[str, Method]:
         """What `serve_grpc` serves."""
@@ -60,9 +67,11 @@ class WorkloadApi:
                 raise CallRefused(Status.INVALID_ARGUMENT, "the metadata lacks workload.spiffe.io: true")
             if not self.may(call.peer):
                 raise CallRefused(Status.PERMISSION_DENIED, "no identity is issued to this user; see allow_uids")
+            self._check_not_cast_out()
             answers = method(call)
             try:
                 async for answer in answers:
+                    self._check_not_cast_out()  # it may have been while we asked the CA
                     yield answer
             except InvalidMessage as error:
                 raise CallRefused(Status.INVALID_ARGUMENT, f"the request cannot be read: {error}") from None
@@ -87,7 +96,21 @@ class WorkloadApi:
         svid = self.svids.current
         if self.clock.wall() >= svid.not_after:
             raise CallRefused(Status.UNAVAILABLE, "this sidecar's certificate has expired and is being replaced")
+        if (why := self._revoked()) is not None:
+            raise CallRefused(Status.UNAVAILABLE, f"this certificate was revoked, by {why}, and is being replaced")
         return svid
+
+    def _revoked(self) -> Why | None:
+        """Why the certificate in hand is on the denylist in force; None where it is not, or there is neither."""
+        if not self.denylists.number or not self.svids.number:
+            return None
+        svid = self.svids.current
+        return self.denylists.current.denies_chain(svid.spiffe_id, svid.chain)
+
+    def _check_not_cast_out(self) -> None:
+        """Raise CallRefused where our identity itself is revoked: then there is nobody here to answer for."""
+        if self._revoked() == "spiffe_id":
+            raise CallRefused(Status.PERMISSION_DENIED, "the identity of this workload was revoked")
 
     def _known_bundles(self) -> BundleSet:
         if not self.bundles.number:
@@ -129,10 +152,11 @@ class WorkloadApi:
 
     async def _each(self, make: Callable[[], bytes]) -> AsyncGenerator[bytes, None]:
         """The message as it is now, and as it comes to be with each change."""
-        sources: tuple[Source[Any], ...] = (self.svids, self.bundles)
+        sources: tuple[Source[Any], ...] = (self.svids, self.bundles, self.denylists)
         told: bytes | None = None
         while True:
             numbers = [source.number for source in sources]
+            self._check_not_cast_out()
             message = make()
             if message != told:
                 told = message

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ from OpenSSL import SSL
 from certs.errors import MeshError
 from sidecar.net.http_message import BadHttp, BadJson, Headers, Request, Response
 from sidecar.net.tls_stream import TlsStream
+from sidecar.net.turnstile import Turnstile
 
 __all__ = ["BadJson", "Channel", "HttpLimits", "Request", "Response", "serve_http", "serve_https"]
 
@@ -89,13 +91,18 @@ async def serve_https(
     duplex: Callable[[Request], DuplexHandler | None] | None = None,
     limits: HttpLimits | None = None,
     handshake_seconds: float = 5.0,
+    turnstile: Turnstile | None = None,
     report: Report = _report,
 ) -> None:
-    """`serve_http` behind TLS. `identify` makes `Request.peer` of the finished handshake, or raises MeshError."""
+    """`serve_http` behind TLS. `identify` makes `Request.peer` of the finished handshake, or raises MeshError.
+
+    With a `turnstile`, only so many shake hands at once; `handshake_seconds` are for the wait as well.
+    """
     stream = TlsStream(transport, context, server=True)
     try:
         with trio.fail_after(handshake_seconds):
-            await stream.do_handshake()
+            async with nullcontext() if turnstile is None else turnstile.turn():
+                await stream.do_handshake()
         peer = identify(stream)
     except (MeshError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as error:
         _log.info("a connection was refused: %s", error)

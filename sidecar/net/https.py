@@ -7,9 +7,16 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 import trio
+
+# The system's roots as one file: a confined process reads /etc, but not where the links of a folder of hashes may lead.
+_SYSTEM_ROOTS: Final = (
+    "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +54,7 @@ async def connect(url: HttpsUrl, ca_pem: str = "") -> trio.SSLStream[trio.Socket
     """A connection to whoever shows a certificate for this host, from `ca_pem` or, without it, from those whom the
     system trusts. Raises OSError, ssl.SSLError, trio.BrokenResourceError.
     """
-    context = ssl.create_default_context(cadata=ca_pem or None)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context = _context(ca_pem)
     transport = await trio.open_tcp_stream(url.host, url.port)
     stream = trio.SSLStream(transport, context, server_hostname=url.host, https_compatible=True)
     try:
@@ -59,7 +65,23 @@ async def connect(url: HttpsUrl, ca_pem: str = "") -> trio.SSLStream[trio.Socket
     return stream
 
 
+def _context(ca_pem: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies chain and name
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if ca_pem:
+        context.load_verify_locations(cadata=ca_pem)
+        return context
+    for path in (ssl.get_default_verify_paths().cafile or "", *_SYSTEM_ROOTS):
+        if path and Path(path).is_file():
+            context.load_verify_locations(path)
+            return context
+    context.load_default_certs()
+    return context
+
+
 def cause(error: BaseException) -> str:
-    """Why an exchange failed, in words, with what trio's wrapper hides."""
+    """Why an exchange failed, in words: trio wraps what OpenSSL says."""
     inner = error.__cause__ or error.__context__ if isinstance(error, trio.BrokenResourceError) else error
+    if isinstance(inner, ssl.SSLCertVerificationError):
+        return f"its certificate is refused: {inner.verify_message}"
     return str(inner or error) or type(error).__name__

@@ -286,7 +286,7 @@ class Worker:
             from sidecar.admin.workload_socket import serve_workload_api
 
             await nursery.start(
-                serve_workload_api, api, self.svids, self.bundles, self.fetch_jwt, self.clock, self.log
+                serve_workload_api, api, self.svids, self.bundles, self.denylists, self.fetch_jwt, self.clock, self.log
             )
         address = self.service.health.listen
         if address is not None:

@@ -4,7 +4,9 @@
 (100 certificates a second); the sidecars are the rotators that a sidecar runs, each with its own watch, key, state
 folder and dice, over real TCP and mTLS. They start within a tenth of their certificates' life, so their renewals fall
 within less than a minute. A failure is whatever a rotator counts as one after its first certificate, and any moment
-without a valid certificate.
+without a valid certificate. All of them live in one process, which works harder than the CA: on a machine where
+others take its core, that is what falls behind, so the load and both sides' CPU time are printed. `tests.ca.burst` asks
+the CA alone.
 """
 
 from __future__ import annotations
@@ -74,6 +76,7 @@ class Outcome:
     failures: list[str]
     gaps: int
     cpu: float
+    own_cpu: float
 
     @property
     def held(self) -> bool:
@@ -88,11 +91,13 @@ def main() -> int:
     parser.add_argument("--ttl", type=float, default=210.0, help="seconds that certificates live")
     parser.add_argument("--dir", help="where the CA's store is: a real disk, for fsync to mean something")
     options = parser.parse_args()
+    print(f"{options.sidecars} sidecars renew in one minute; load of the machine before: {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory(dir=options.dir) as name:
         found = play(Path(name), options.sidecars, options.ttl)
     words = f"{found.renewed} of {found.sidecars} sidecars renewed within {found.window:.1f} s"
-    print(f"{words}, {len(found.failures)} failures, {found.gaps} without a valid certificate; the CA took"
-          f" {found.cpu:.1f} s of CPU time since its start: {'held' if found.held else 'NOT HELD'}")  # fmt: skip
+    print(f"{words}, {len(found.failures)} failures, {found.gaps} without a valid certificate; CPU time"
+          f" from the first enrolment on: the CA {found.cpu:.1f} s, the sidecars {found.own_cpu:.1f} s:"
+          f" {'held' if found.held else 'NOT HELD'}")  # fmt: skip
     for why in sorted(set(found.failures))[:5]:
         print(f"  {why}")
     return 0 if found.held else 1
@@ -105,13 +110,14 @@ def play(folder: Path, count: int, ttl: float) -> Outcome:
     prepare(folder / "ca", DEMO, PASS, entries, address)
     files = [Enrolment.load(enrolment_file(folder / "ca", entry.spiffe_id)) for entry in entries]
     lives = [Life() for _ in range(count)]
-    with _ca(folder, address) as process:
+    with running_ca(folder, address) as process:
+        own_cpu = time.process_time()
         trio.run(_renew_all, folder, files, lives, ttl)
-        cpu = _cpu_of(process.pid)
+        cpu, own_cpu = cpu_of(process.pid), time.process_time() - own_cpu
     second = [life.obtained[1] for life in lives if len(life.obtained) > 1]
     window = max(second) - min(second) if second else 0.0
     failures = [why for life in lives for why in life.failures]
-    return Outcome(count, len(second), window, failures, sum(life.gaps for life in lives), cpu)
+    return Outcome(count, len(second), window, failures, sum(life.gaps for life in lives), cpu, own_cpu)
 
 
 async def _renew_all(folder: Path, files: list[Enrolment], lives: list[Life], ttl: float) -> None:
@@ -136,7 +142,8 @@ async def _live(config: IdentityConfig, life: Life) -> None:
 
 
 @contextmanager
-def _ca(folder: Path, address: str) -> Iterator[subprocess.Popen[bytes]]:
+def running_ca(folder: Path, address: str) -> Iterator[subprocess.Popen[bytes]]:
+    """`mesh ca serve`, a process of its own, once it is ready."""
     secret = folder / "passphrase"
     secret.touch(mode=0o600)
     secret.write_bytes(PASS)
@@ -157,7 +164,7 @@ def _ca(folder: Path, address: str) -> Iterator[subprocess.Popen[bytes]]:
             process.stdout.close()
 
 
-def _cpu_of(pid: int) -> float:
+def cpu_of(pid: int) -> float:
     """Seconds of CPU time that this process has taken (proc(5))."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ca import bench, same_minute
+from tests.ca import bench, burst, same_minute
 
 
 @pytest.mark.integration
@@ -24,3 +24,10 @@ def test_a_small_round_of_the_bench(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 def test_some_sidecars_that_renew_in_the_same_seconds(tmp_path: Path) -> None:
     found = same_minute.play(tmp_path, 20, 20.0)
     assert found.held, found
+
+
+@pytest.mark.integration
+def test_some_callers_of_one_moment(tmp_path: Path) -> None:
+    found = burst.play(tmp_path, 60)
+    assert found.held, found
+    assert not found.failures, found

@@ -270,6 +270,8 @@ def test_status_shouts_before_the_end(shell: Shell) -> None:
     create_ca(shell.directory, CaSettings(DEMO), PASS.encode(), time.time() - 28 * 86400)
     assert "WARNING THE ISSUING CA EXPIRES in 1d" in shell.ok("status")
     shell.ok("renew-issuer", "--passphrase-file", shell.passphrase)
+    assert "WARNING the key of JWT-SVIDs ends in 1d" in shell.ok("status")
+    shell.ok("renew-jwt-key", "--passphrase-file", shell.passphrase)
     assert "WARNING" not in shell.ok("status")
 
 

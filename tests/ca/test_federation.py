@@ -14,7 +14,7 @@ import pytest
 import trio
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-import ca.fetch
+import ca.https
 from ca.checkpoints import verify_log
 from ca.errors import CaError, FederationRefused, FederationUnreachable
 from ca.federating import Federator, federated, take
@@ -176,7 +176,7 @@ def test_an_endpoint_is_asked_by_its_name(endpoint: Endpoint) -> None:
     async def story() -> None:
         async with endpoint.open():
             assert await fetch_bundle(endpoint.url(), endpoint.roots) == jwks(THEIRS)
-        assert endpoint.asked[0].startswith(b"GET /keys HTTP/1.1\r\nhost: localhost\r\n")
+        assert endpoint.asked[0].startswith(b"GET /keys HTTP/1.1\r\nhost: localhost:%d\r\n" % endpoint.port)
 
     story()
 
@@ -198,7 +198,7 @@ WRONG = [
 def test_an_endpoint_that_is_not_itself(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, name: str, changes: dict[str, Any], why: str
 ) -> None:
-    monkeypatch.setattr(ca.fetch, "SECONDS", 1.0 if name != "silence" else 0.3)
+    monkeypatch.setattr(ca.https, "SECONDS", 1.0 if name != "silence" else 0.3)
 
     @in_trio
     async def story() -> None:
@@ -368,7 +368,7 @@ def test_the_status_of_the_ca_names_its_partners_and_its_next_step(tmp_path: Pat
     (tmp_path / "first").write_bytes(jwks(THEIRS))
     shell.ok("federation", "add", "partner.example", "--file", str(tmp_path / "first"))
     status = shell.ok("status")
-    assert "trusts partner.example for its own: bundle 3, 1 roots" in status
+    assert "trusts partner.example for its own: bundle 3, 1 root, from a file, 0s old" in status
     assert "next by schedule, in 14d 23h" in status.replace("15d 0h", "14d 23h")
     assert "the next issuing CA is prepared" in status
     assert shell.json("status")["federation"][0]["sequence"] == 3

@@ -108,3 +108,31 @@ def test_a_new_store_and_a_migrated_one_have_the_same_tables(tmp_path: Path) -> 
     with pytest.raises(StoreUnavailable, match="not those"):
         store.check_schema()
     store.close()
+
+
+@pytest.mark.parametrize("begin", range(2, len(STEPS)))
+def test_a_store_of_each_later_version_comes_up_with_its_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begin: int
+) -> None:
+    """Version 1 needs its own tables and is tried above; from 2 on the older program is ours with fewer steps."""
+    path = tmp_path / "ca.sqlite3"
+    with monkeypatch.context() as older:
+        older.setattr("ca.store.database.STEPS", STEPS[:begin])
+        schema_v1.make(path, an_issuer())
+        store = SqliteStore(path)
+        before = store.head(), store.issuances()
+        store.note(NOW, "of_old")
+        store.close()
+    assert version(path) == begin
+    store = SqliteStore(path)
+    assert version(path) == len(STEPS)
+    store.check_schema()
+    assert (store.head().number, store.issuances()) == (before[0].number + 1, before[1])
+    assert verify_log(store, DEMO).findings == []
+    assert (store.partners(), store.jwt_keys(), store.clusters()) == ((), (), ())
+    store.check_writable(NOW)
+    store.close()
+    with monkeypatch.context() as older:
+        older.setattr("ca.store.database.STEPS", STEPS[:begin])
+        with pytest.raises(StoreUnavailable, match="use a newer one"):
+            SqliteStore(path)

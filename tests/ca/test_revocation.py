@@ -422,6 +422,9 @@ def test_watch_names_who_has_applied_it_and_who_has_not(command: Command) -> Non
     assert "spiffe://demo.mesh/away is not connected" in out
     assert "ended" not in out
     store.acknowledge([Ack("spiffe://demo.mesh/deaf", "c1", "watch", 1, now)])
+    assert command.run("revoke", "b1")[0] == 0
+    assert "away" not in command.run("revoke", "a1", "--watch", "--timeout", "300ms")[1], "it is worth nothing itself"
+    assert command.run("unrevoke", "a1")[0] == 0
     code, out, _ = command.run("revoke", "a1", "--watch", "--timeout", "300ms")
     assert code == 1
     assert "spiffe://demo.mesh/deaf does not answer" in out

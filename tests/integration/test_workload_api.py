@@ -17,6 +17,7 @@ import grpc
 import pytest
 
 from certs.bundle import BundleSet
+from certs.denylist import Denylist
 from certs.jwt_svid import make_jwt_svid
 from certs.keys import new_key
 from sidecar.http import protobuf
@@ -167,6 +168,65 @@ def test_an_svid_that_has_ended_is_not_handed_out(api: ServedApi) -> None:
     code, detail = refusal(api, messages.FETCH_X509_SVID)
     assert (code, "expired" in detail) == ("UNAVAILABLE", True)
     assert call(api, messages.FETCH_X509_BUNDLES), "bundles hold on"
+
+
+# ---- revoked -------------------------------------------------------------------------------------------------------
+
+
+def test_a_certificate_that_was_revoked_is_handed_out_no_more(api: ServedApi) -> None:
+    svid = api.svids.current
+    with grpc.insecure_channel(api.socket) as channel:
+        svids, bundles = (
+            iter(channel.unary_stream(path, None, None)(b"", metadata=HEADER, timeout=20))
+            for path in (messages.FETCH_X509_SVID, messages.FETCH_X509_BUNDLES)
+        )
+        assert next(svids)
+        assert next(bundles)
+        api.deny(serials=frozenset({svid.serial}))
+        assert ended(svids) == "UNAVAILABLE", "the stream ends with the key that it brought"
+        assert refusal(api, messages.FETCH_JWT_SVID, jwt_request("reports"))[0] == "UNAVAILABLE"
+        assert api.asked == []
+        renewed = api.an_svid()
+        api.publish(renewed)
+        assert call(api, messages.FETCH_X509_SVID), "the next one is handed out"
+        api.publish(bundles=BundleSet((api.bundle(a_root(now=api.now)),)))
+        assert next(bundles), "and bundles went on all the time"
+
+
+def test_a_revoked_identity_has_no_workload_api(api: ServedApi) -> None:
+    token = ask(api.socket, "jwt", "reports")["token"]
+    paths = (messages.FETCH_X509_SVID, messages.FETCH_X509_BUNDLES, messages.FETCH_JWT_BUNDLES)
+    with grpc.insecure_channel(api.socket) as channel:
+        streams = [iter(channel.unary_stream(path, None, None)(b"", metadata=HEADER, timeout=20)) for path in paths]
+        assert all(next(stream) for stream in streams)
+        api.deny(spiffe_ids=frozenset({api.svids.current.spiffe_id}))
+        assert {ended(stream) for stream in streams} == {"PERMISSION_DENIED"}
+    validate = protobuf.text(1, "reports") + protobuf.text(2, token)
+    for path, request in (*((one, b"") for one in paths), (messages.FETCH_JWT_SVID, jwt_request("reports")),
+                          (messages.VALIDATE_JWT_SVID, validate)):  # fmt: skip
+        assert refusal(api, path, request)[0] == "PERMISSION_DENIED", path
+    api.publish(api.an_svid())
+    assert refusal(api, messages.FETCH_X509_SVID)[0] == "PERMISSION_DENIED", "whatever certificate it holds"
+    api.deny()
+    assert call(api, messages.FETCH_X509_SVID), "until it is taken off the list"
+
+
+def test_a_token_that_is_under_way_when_its_identity_is_revoked_is_kept_back(api: ServedApi) -> None:
+    async def slowly(audience: tuple[str, ...]) -> Any:
+        api.denylists.publish(Denylist(svid.spiffe_id.trust_domain, 1, api.now, spiffe_ids=frozenset({svid.spiffe_id})))
+        return await api._jwt(audience)
+
+    svid = api.svids.current
+    api.jwt = slowly  # type: ignore[method-assign]
+    assert refusal(api, messages.FETCH_JWT_SVID, jwt_request("reports"))[0] == "PERMISSION_DENIED"
+
+
+def ended(stream: Iterator[bytes]) -> str:
+    """The code with which a stream ends that says nothing more."""
+    with pytest.raises(grpc.RpcError) as caught:
+        next(stream)
+    code: str = caught.value.code().name
+    return code
 
 
 # ---- who may -------------------------------------------------------------------------------------------------------

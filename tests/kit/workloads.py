@@ -23,6 +23,7 @@ import trio
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from certs.bundle import BundleSet, JwtKey, TrustBundle
+from certs.denylist import Denylist
 from certs.jwt_svid import JwtSvid, make_jwt_svid, read_jwt_svid
 from certs.keys import new_key, public_bytes
 from certs.source import Source
@@ -51,6 +52,7 @@ class ServedApi:
         self.jwt = self._jwt
         self.svids: Source[X509Svid] = Source("SVID")
         self.bundles: Source[BundleSet] = Source("bundle")
+        self.denylists: Source[Denylist] = Source("denylist")
         self._spoken = WorkloadApi(Address(f"unix:{self.path}", 0), allow_uids)
         self._log = (folder / "api.log").open("ab")
         self._ready = threading.Event()
@@ -80,6 +82,12 @@ class ServedApi:
         if svid is not None:
             self.svids.publish(svid)
 
+    def deny(self, **denied: Any) -> None:
+        """The next denylist: `serials`, `spiffe_ids` or `issuers`."""
+        sequence = self.denylists.number + 1
+        drawn = Denylist(self.svids.current.spiffe_id.trust_domain, sequence, self.now, **denied)
+        trio.from_thread.run_sync(self.denylists.publish, drawn, trio_token=self._token)
+
     async def _jwt(self, audience: tuple[str, ...]) -> JwtSvid:
         self.asked.append(audience)
         svid = self.svids.current
@@ -93,8 +101,8 @@ class ServedApi:
         with self._scope:
             async with trio.open_nursery() as nursery:
                 await nursery.start(
-                    serve_workload_api, self._spoken, self.svids, self.bundles, lambda audience: self.jwt(audience),
-                    SystemClock(), Log(fd=self._log.fileno(), human=False),
+                    serve_workload_api, self._spoken, self.svids, self.bundles, self.denylists,
+                    lambda audience: self.jwt(audience), SystemClock(), Log(fd=self._log.fileno(), human=False),
                 )  # fmt: skip
                 self._ready.set()
 
