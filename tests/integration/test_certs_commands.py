@@ -65,6 +65,8 @@ def test_check_is_a_gate(pair: Pair) -> None:
 
 
 def test_every_link_of_the_chain_is_in_the_metrics(pair: Pair) -> None:
+    looked = "it has looked at its own listeners"
+    eventually(looked, lambda: pair["app"].metrics().total("mesh_served_certificate_right") == 1)
     metrics, identity = pair["app"].metrics(), pair["app"].identity()
     ends = {labels["certificate"]: value for labels, value in metrics.series("mesh_certificate_expires_at_seconds")}
     assert set(ends) == {"svid", "issuer", "root", "served"}
