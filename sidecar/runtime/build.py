@@ -175,7 +175,7 @@ class Proxy:
     def _put_in_force(self) -> None:
         """From now on what outlives a generation goes by this one."""
         self._maker.in_force(self._generation)
-        self._generation.tcp.put_in_force()
+        self._generation.put_in_force()
         self._desk.adopt(self._generation.quotas)
 
     def _leave_behind(self, before: Generation, after: Generation, ends_at: float) -> None:

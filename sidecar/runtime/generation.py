@@ -76,6 +76,10 @@ class Generation:
     inbound: list[tuple[Inbound, InboundSide]]
     outbound: list[tuple[str, str, Address, OutboundSide]]  # name, protocol, address, side
 
+    def put_in_force(self) -> None:
+        """From now on what outlives a generation goes by this one."""
+        self.tcp.put_in_force()
+
     def all_upstreams(self) -> list[Upstream]:
         """Every upstream, the applications behind us included."""
         return [declared.upstream for declared in self.upstreams.values()]

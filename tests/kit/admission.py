@@ -30,7 +30,7 @@ class Admission:
     """One service's sidecar, asked what it makes of a request."""
 
     def __init__(self, service: Service, recorder: Recorder) -> None:
-        port, gate = SimpleNamespace(now=0.0), SimpleNamespace(generation=0)
+        port, gate = SimpleNamespace(now=0.0, nudge=lambda: None), SimpleNamespace(generation=0)
         built: dict[str, Any] = {"reactor": port, "gate": gate, "recorder": recorder, "instance": recorder.instance}
         self.proxy = Proxy(service, **built)
         self.service = service

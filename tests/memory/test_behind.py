@@ -20,7 +20,7 @@ TWO = f', endpoints: ["{OTHER}:17443", "10.0.0.2:17443"]'
 
 def another_copy(stage: Stage) -> MemoryProxy:
     """The sidecar of another copy of orders, with an application of its own, which is down until somebody opens it."""
-    text = (MESH % (stage._words | {"app": OTHER_APP})).replace("10.0.0.2", OTHER)
+    text = (MESH % (stage._words | {"app": OTHER_APP, "upstream": ""})).replace("10.0.0.2", OTHER)
     copy = MemoryProxy(stage.port, load_text(text, now=stage.port.wall()), "orders", stage.orders._gate)
     copy.listen()
     return copy

@@ -309,7 +309,7 @@ async def test_a_thousand_are_not_asked_in_one_instant(stage: Stage) -> None:
     assert counts["unhealthy"] == 1000
     answer = await stage.ask(LEAF, port=9005)  # panic: all are asked
     assert answer.status == 503
-    assert stage.orders.books.hops[-1].flag == "UF"
+    assert stage.orders.books.hops[-1].flag == "UF,URX"
 
 
 @scene(orders=leaf("10.0.0.11", "10.0.0.12", more=", health: {http: /healthz, within: 2s, every: 5s}"))

@@ -342,7 +342,7 @@ async def test_a_calls_deadline_goes_on_counting_while_it_is_held(stage: Stage) 
     line = await h2_call(stage, headers(1, [*CALL, (b"grpc-timeout", b"500m")], end=True))
     answer = await line.answer(1)
     assert (answer.headers[b"grpc-status"], stage.now - began) == (b"4", pytest.approx(0.5))
-    assert (stage.web.books.hop.flag, one) == ("DI,DT", [])
+    assert (stage.web.books.hop.flag, one) == ("DI,UT", [])
 
 
 # ---- WebSockets ------------------------------------------------------------------------------------------------------

@@ -210,7 +210,7 @@ def test_an_inbound_route_leaves_to_later_ones_what_its_conditions_leave() -> No
 def test_what_the_page_shows_can_be_used() -> None:
     page = (Path(__file__).parents[3] / "docs" / "routes.md").read_text()
     loaded = [load_bytes(example.encode()) for example in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
-    assert [[warning.code for warning in each.warnings] for each in loaded] == [[], [], [], ["MESH095"]]
+    assert [[warning.code for warning in each.warnings] for each in loaded] == [[], [], [], ["MESH115"]]
 
 
 def test_both_sides_agree_on_the_longest_delay() -> None:

@@ -31,4 +31,4 @@ def test_the_yaml_declares_the_host(host: str, port: int | None, made: tuple[str
     (upstream,) = load_text(CONFIG.format(entry=declaration(host, port))).services["web"].outbound
     assert (upstream.to, upstream.host, upstream.unmeshed) == made
     if upstream.unmeshed == "passthrough":
-        assert [(each.host, each.port) for each in upstream.endpoints] == [(upstream.host, port or 80)]
+        assert [(each.address.host, each.address.port) for each in upstream.endpoints] == [(upstream.host, port or 80)]
