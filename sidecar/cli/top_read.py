@@ -16,13 +16,14 @@ from typing import Any, Final
 from sidecar.cli.console import Failure
 from sidecar.cli.rows import shown
 from sidecar.cli.sidecars import Sidecar, running
+from sidecar.cli.top_limits import limit_rows
 from sidecar.cli.top_sheets import ENDPOINTS, HOPS, LIMITS, SHEETS, SIDECARS, UPSTREAMS, Row
 
 PATIENCE: Final = 2.0  # seconds for an answer
 AT_ONCE: Final = 16  # sidecars that are asked
 WINDOW: Final = 5.0  # seconds over which a rate is taken
 KEPT: Final = 120  # readings that the line at the top shows
-PATHS: Final = ("/status", "/hops", "/endpoints", "/limits")
+PATHS: Final = ("/status", "/hops", "/endpoints", "/limits", "/quotas")
 
 Documents = dict[str, dict[str, Any]]  # by path; one that the sidecar does not have is absent
 
@@ -60,7 +61,11 @@ class Reader:
             HOPS.name: shown(row for answer in answers.values() for row in answer.get("/hops", {}).get("hops", ())),
             UPSTREAMS.name: _rows(answers, "/endpoints", "upstreams"),
             ENDPOINTS.name: _rows(answers, "/endpoints", "endpoints"),
-            LIMITS.name: _rows(answers, "/limits", "limits"),
+            LIMITS.name: [
+                {"service": service, **row}
+                for service, answer in answers.items()
+                for row in limit_rows(answer.get("/limits", {}), answer.get("/quotas", {}))
+            ],
             SIDECARS.name: [_state_of(service, answer) for service, answer in answers.items()],
         }
         self._rates(rows, now)

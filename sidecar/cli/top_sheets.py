@@ -77,11 +77,6 @@ def bar(share: float) -> str:
     return f"{'█' * full}{'░' * (BAR - full)} {share:.0%}"
 
 
-def _used(row: Row) -> float | None:
-    used, most = row.get("used"), row.get("limit")
-    return used / most if isinstance(used, int | float) and isinstance(most, int | float) and most else None
-
-
 def _busy(row: Row) -> float | None:
     count, most = row.get("requests"), row.get("requests_most")
     return count / most if isinstance(count, int | float) and isinstance(most, int | float) and most else None
@@ -115,9 +110,9 @@ def _endpoint_style(row: Row) -> str:
 
 
 def _limit_style(row: Row) -> str:
-    if row.get("fallback"):
-        return "yellow"
-    return "red" if row.get("refused_now") else ""
+    if row.get("refused_now") or row.get("blocked"):
+        return "red"
+    return "yellow" if row.get("alone") or row.get("waiting") else ""
 
 
 def _sidecar_style(row: Row) -> str:
@@ -176,7 +171,7 @@ ENDPOINTS: Final = Sheet(
         Column("connections", _field("connections"), number=True),
         Column("weight", _field("weight"), number=True),
         Column("zone", _field("zone")),
-        Column("health", _field("health")),
+        Column("health", lambda row: (row.get("health") or {}).get("result")),
     ),
     _endpoint_style,
     lambda row: f"{row.get('service')}|{row.get('upstream')}|{row.get('endpoint')}",
@@ -186,18 +181,18 @@ LIMITS: Final = Sheet(
     (
         Column("service", _field("service")),
         Column("kind", _field("kind")),
-        Column("limit", _field("name")),
+        Column("limit", _field("limit")),
         Column("says", _field("says")),
-        Column("whose", _field("key")),
-        Column("used", _used, bar),
+        Column("fullest", lambda row: short(str(row.get("key") or ""))),
+        Column("used", _field("used"), bar),
         Column("keys", _field("keys"), number=True),
         Column("refused", _field("refused"), number=True),
         Column("refused/s", _field("refused_now"), _number(1), number=True),
-        Column("delayed", _field("delayed"), number=True),
-        Column("shared", _field("shared")),
+        Column("waiting", _field("waiting"), number=True),
+        Column("counted", _field("counted")),
     ),
     _limit_style,
-    lambda row: "|".join(str(row.get(name)) for name in ("service", "kind", "name", "key")),
+    lambda row: "|".join(str(row.get(name)) for name in ("service", "kind", "limit", "key")),
     sort=8, descending=True,
 )  # fmt: skip
 SIDECARS: Final = Sheet(

@@ -15,6 +15,7 @@ from textual.widgets import DataTable, Static
 
 from sidecar.cli.root import run_command
 from sidecar.cli.top_app import Details, TopApp
+from sidecar.cli.top_limits import limit_rows
 from sidecar.cli.top_read import Reader, Reading
 from sidecar.cli.top_sheets import ENDPOINTS, HOPS, LIMITS, SHEETS, SIDECARS, UPSTREAMS, bar
 from tests.sidecar.cli.conftest import FakeInspect, Start
@@ -80,6 +81,8 @@ def test_a_sidecar_of_another_version_leaves_dashes(sheet: Any) -> None:
         (ENDPOINTS, {"state": "half-open"}, "yellow"),
         (LIMITS, {"refused_now": 0.0}, ""),
         (LIMITS, {"refused_now": 2.0}, "red"),
+        (LIMITS, {"refused_now": 0.0, "alone": "refused"}, "yellow"),
+        (LIMITS, {"blocked": 1, "alone": "refused"}, "red"),
         (SIDECARS, {"state": "ready"}, ""),
         (SIDECARS, {"state": "ready", "not_ready": ["expired"]}, "red"),
         (SIDECARS, {"state": "draining"}, "yellow"),
@@ -246,3 +249,28 @@ def test_what_is_in_a_name_is_no_markup() -> None:
         assert _column(app, "Endpoints", 8) == ["[red]z[/red]"]
 
     drive(app, story)
+
+
+# ---- limits ----------------------------------------------------------------------------------------------------------
+
+
+def test_rates_quotas_and_tcp_limits_are_rows_of_one_sheet() -> None:
+    hot = {"key": "spiffe://demo.mesh/ns/default/sa/web", "remaining": 2, "full_in_s": 1.0}
+    rate = {"limit": "reads", "per": "caller", "rate": "10/s", "burst": 10, "shared": "redis", "keys": 3,
+            "hottest": [hot], "refused": 7, "delayed": 0, "waiting": 0, "blocked": 0}  # fmt: skip
+    keys = [{"key": "k", "shown": "web", "used": 75, "left": 25}]
+    quota = {"name": "day", "limit": 100, "window": "d", "per": "caller", "window_end": "2026-11-23T00:00:00Z",
+             "keys": keys}  # fmt: skip
+    tcp = {"name": "few", "per": "caller", "key": "web", "open": 4, "connections": 5, "bandwidth": 2**20}
+    rows = limit_rows({"limits": [rate], "redis": {"problem": "refused"}}, {"quotas": [quota], "tcp_limits": [tcp]})
+    assert [(row["kind"], row["limit"], round(row["used"], 3)) for row in rows] == [
+        ("rate", "reads", 0.8), ("quota", "day", 0.75), ("tcp", "few", 0.8),
+    ]  # fmt: skip
+    assert [row["counted"] for row in rows] == ["here alone", "here", "here"]
+    shown = LIMITS.lines([{"service": "orders", **row} for row in rows], sort=0, descending=False, needle="10/s")
+    assert [LIMITS.columns[4].text(row) for row in shown] == ["web"]
+
+
+def test_of_an_older_sidecar_without_limits_there_is_no_row() -> None:
+    assert limit_rows({}, {}) == []
+    assert [row["keys"] for row in limit_rows({}, {"quotas": [{"name": "day", "limit": 5, "keys": []}]})] == [0]
