@@ -1,9 +1,10 @@
-"""How much of anything one destination may take at once (semantics S15). Over it the answer is 503 with flag UO.
+"""How much one destination may take at once (semantics S15). Over it the answer is 503 with flag UO.
 
 Ceilings protect *us*: a destination that hangs must not take all our memory and connections with it, while requests for
-all the others wait. Envoy has 1024 for connections, pending and requests; a sidecar in Python has 512 requests under
-way, and connections and pending ones stay at 1024. Envoy's ceiling on retries, 3, is for when there is no budget; we
-always have one, and the ceiling is a fifth of the requests, so that retries that *wait* for long are bounded too.
+all the others wait. Envoy has 1024 requests under way; a sidecar in Python has 512. Envoy's ceiling on retries, 3, is
+for when there is no budget; we always have one, and the ceiling is a fifth of the requests, so that retries that *wait*
+for long are bounded too. Connections, and requests that wait for one, are bounded by each endpoint's pool
+(`sidecar.net.pool`), at 1024 both.
 """
 
 from __future__ import annotations
@@ -15,8 +16,6 @@ from dataclasses import dataclass
 class CeilingRules:
     """How many at once."""
 
-    connections: int = 1024
-    pending: int = 1024
     requests: int = 512
     retries: int = 102
 
@@ -46,19 +45,15 @@ class Ceiling:
 
 
 class Ceilings:
-    """The four of a destination."""
+    """Those of a destination."""
 
-    __slots__ = ("connections", "pending", "requests", "retries")
+    __slots__ = ("requests", "retries")
 
     def __init__(self, rules: CeilingRules) -> None:
-        self.connections = Ceiling("ceilings.connections", rules.connections)
-        self.pending = Ceiling("ceilings.pending", rules.pending)
         self.requests = Ceiling("limits.requests", rules.requests)
         self.retries = Ceiling("limits.retries", rules.retries)
 
     def adopt(self, rules: CeilingRules) -> None:
         """From now on these hold; who is over them already may stay."""
-        self.connections.most = rules.connections
-        self.pending.most = rules.pending
         self.requests.most = rules.requests
         self.retries.most = rules.retries
