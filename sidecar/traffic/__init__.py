@@ -9,6 +9,5 @@ endpoint; from that `outlier` (five endpoints and more) and `breaker` (fewer) ta
 say whether a request may be sent again, `hints` reads when, `marks` tells those before us that we have tried;
 `deadline` says until when. `destination` holds one upstream's share of all this and is what the proxy talks to. `gcra`,
 `throttle`, `quota` (by `windows` of the calendar) and `tcp` say how much, `fields` tells the caller. `routes` says
-which destination, with `changes` and `faults` on the way. `inert` finds what can never act. docs/traffic.md has the
-rules in plain words; tests/sim plays them.
+which destination, with `faults` on the way. docs/traffic.md has the rules in plain words; tests/sim plays them.
 """
