@@ -173,14 +173,13 @@ class Express:
             via = request.via
             tail = ticket.tail if via == ticket.via else lane.direct(ticket, via)
             whom = ticket.upstream
-            key_of = whom.key_of
             if not tail:
-                place = None
-            elif key_of is None:
+                return self._general(data[at:], whom)
+            if whom.key_of is None:
                 place = whom.pick(port.now)
             else:
-                place = whom.pick(port.now, (), key_of(headers_of(data, request)))
-            if place is None or tail is None:
+                place = whom.pick(port.now, (), whom.key_of(headers_of(data, request)))
+            if place is None:
                 return self._general(data[at:], whom)
             pool = place.pool
             connection = pool.reuse(NEVER if request.keyed or method in REPEATABLE else YOUNG)

@@ -129,6 +129,7 @@ class InboundSide:
         self._rates = rates
         self.steering = steering
         self._quotas = quotas
+        self._limited = rates is not None or quotas is not None
         self._tcp_limits = tcp_limits
         self._holding = holding  # there where rates are
         self.only_http = only_http and spec.protocol == "auto"  # raw TCP would get around a rule (semantics S9)
@@ -280,6 +281,8 @@ class InboundSide:
         verdict = self._rules.check(hop, 0.0)
         if isinstance(verdict, Deny) or verdict.shadow:
             return None
+        if not self._limited:
+            return self.app, verdict, None
         dues = self._rates.dues(hop, verdict.route) if self._rates is not None else None
         if self._quotas is not None:
             dues = self._quotas.beside(dues, hop, verdict.route)
