@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sidecar.config.codes_amounts import AMOUNTS
-from sidecar.config.codes_discovery import FILE_MISSING
+from sidecar.config.codes_discovery import DISCOVERY
 from sidecar.config.codes_limits import LIMITS
 from sidecar.config.codes_routes import ROUTES
-from sidecar.config.codes_time import time_codes
+from sidecar.config.codes_time import TIMES
 from sidecar.config.codes_upstreams import UPSTREAMS
 
 HEAD: Final = "trust_domain: demo.mesh\n"
@@ -491,12 +491,7 @@ CODES: Final[Mapping[str, Code]] = dict((
             "allow: [{from: web}]\nrates: [{limit: 10/s, per: header x-api-key}, {limit: 50/s, per: caller}]",
         ),
     ),
-    *(_code(*each) for each in UPSTREAMS),
-    *time_codes(_code),
-    _code(*FILE_MISSING),
-    *(_code(*each) for each in ROUTES),
-    *(_code(*limit) for limit in LIMITS),
-    *(_code(*amount) for amount in AMOUNTS),
+    *(_code(*each) for group in (UPSTREAMS, TIMES, DISCOVERY, ROUTES, LIMITS, AMOUNTS) for each in group),
 ))  # fmt: skip
 
 

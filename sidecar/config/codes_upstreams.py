@@ -16,7 +16,7 @@ def _orders(*said: str, service: str = "", rule: str = "{from: web}") -> str:
     )
 
 
-UPSTREAMS: Final = (
+UPSTREAMS: Final[tuple[tuple[str, str, str, str, str, str], ...]] = (
     (
         "MESH007", "an endpoint that is ourselves",
         "The endpoint is where our own application reaches this sidecar: a request to the upstream would come in again "

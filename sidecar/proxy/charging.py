@@ -15,7 +15,7 @@ from sidecar.traffic.limits import Dues
 from sidecar.traffic.quota_store import MemoryStore
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from sidecar.hop import Headers, Hop
     from sidecar.net.port import Port, Signal
@@ -61,6 +61,17 @@ async def charge(port: Port, charges: Charges, hop: Hop, desk: Desk) -> None:
             raise QuotaUnknown("the store of quotas cannot be read or written, and this caller is not known yet")
         if port.now >= until:
             raise QuotaUnknown(f"others were quicker to take what the store gave, for {PATIENCE:g} s")
+
+
+async def charge_after(port: Port, charge: Callable[[Port], Awaitable[None]], dues: Dues, keys: Sequence[str]) -> None:
+    """Charge a hop that its rate limits have let in by these keys; where that does not come about, they get back what
+    they gave: who is refused takes nothing from anybody. Raises as `charge` does.
+    """
+    try:
+        await charge(port)
+    except BaseException:
+        dues.levels.give_back(keys)
+        raise
 
 
 class ListenerQuotas:

@@ -81,7 +81,7 @@ class Exchange(Waiting):
         if plan.hold is not None:
             await plan.hold(self._port, self._wire, self._deadline.at)
         if plan.charge is not None:
-            await plan.charge(self._port)
+            await self._attended(plan.charge(self._port))
         if plan.injected is not None:
             await suffer(self._pause, self._hop, plan.injected, plan.course)
         connection, response = await self._ask(handover)

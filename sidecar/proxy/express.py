@@ -166,21 +166,20 @@ class Express:
             key = (method, request.target, request.host, request.port)
             ticket = lane.tickets.get(key) or lane.judge(hop, request, key)
             if ticket is None or not side.may_go_on(caller, ticket.upstream, port.wall()):
-                return self._general(data[at:], hop.drawn)
+                return self._general(data[at:], hop.drawn if ticket is None else ticket.upstream)
             within = request.within
             if within is not None and within < LEAST:
-                return self._general(data[at:], hop.drawn)
+                return self._general(data[at:], ticket.upstream)
             via = request.via
             tail = ticket.tail if via == ticket.via else lane.direct(ticket, via)
             whom = ticket.upstream
-            key_of = whom.key_of
             if not tail:
-                place = None
-            elif key_of is None:
+                return self._general(data[at:], whom)
+            if whom.key_of is None:
                 place = whom.pick(port.now)
             else:
-                place = whom.pick(port.now, (), key_of(headers_of(data, request)))
-            if place is None or tail is None:
+                place = whom.pick(port.now, (), whom.key_of(headers_of(data, request)))
+            if place is None:
                 return self._general(data[at:], whom)
             pool = place.pool
             connection = pool.reuse(NEVER if request.keyed or method in REPEATABLE else YOUNG)
@@ -221,12 +220,13 @@ class Express:
             try:
                 await upstream.write(b"".join((request.line, ticket.lines, request.fields, tail, body)))
                 sent = True
-                task.deadline = port.now + (whom.patience if within is None else min(within, whom.patience))
+                task.deadline = port.now + whom.patience if within is None else hop.started + min(within, whom.patience)
                 answer = bytes(await upstream.read_shared(wire))
             except (WireBroken, PeerGone, Expired) as error:
                 problem = error
             response = whom.answers.read(answer, to_head=method == "HEAD")
             if not isinstance(response, PlainResponse) or response.status in whom.telling:
+                hop.first_byte = 0.0  # of the request before this one
                 self.handover = Handover(
                     hop, side, whom, place, connection, answer, problem, task.deadline,
                     wrote=upstream.sent > already, sent=sent,
@@ -348,6 +348,8 @@ class Express:
         if side is None or hop is None:
             side = owner.door.side
             hop = side.open_hop(self._caller, None, self._port.now)
+        elif not hop.status:
+            hop.first_byte = 0.0  # of the request before this one
         owner.side = side
         if cancelled:
             owner.ended(hop, error)

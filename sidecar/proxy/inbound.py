@@ -47,6 +47,7 @@ from sidecar.http.xfcc import appended, element
 from sidecar.net.port import NEVER, Cancelled
 from sidecar.policy.strangers import for_strangers
 from sidecar.proxy.attempts import RETRIED
+from sidecar.proxy.charging import charge_after
 from sidecar.proxy.lane import ENABLED, MAX_LANES, Lane
 from sidecar.proxy.side import Caller, Door, Plan, with_head
 from sidecar.proxy.tcp import Tunnels, finish_tcp, introduce, lease_of, tunnel
@@ -128,6 +129,7 @@ class InboundSide:
         self._rates = rates
         self.steering = steering
         self._quotas = quotas
+        self._limited = rates is not None or quotas is not None
         self._tcp_limits = tcp_limits
         self._holding = holding  # there where rates are
         self.only_http = only_http and spec.protocol == "auto"  # raw TCP would get around a rule (semantics S9)
@@ -279,6 +281,8 @@ class InboundSide:
         verdict = self._rules.check(hop, 0.0)
         if isinstance(verdict, Deny) or verdict.shadow:
             return None
+        if not self._limited:
+            return self.app, verdict, None
         dues = self._rates.dues(hop, verdict.route) if self._rates is not None else None
         if self._quotas is not None:
             dues = self._quotas.beside(dues, hop, verdict.route)
@@ -318,8 +322,6 @@ class InboundSide:
         if route is not None:
             _check_route(route, head)
         headers = outgoing_headers(head)
-        if first(headers, b"host") is None:  # only in HTTP/1.0; what we send on is 1.1 and must have one
-            headers.insert(0, (b"host", self.app.authority))
         if peer is not None:
             headers.append((XFCC, self._client_cert(peer, head.headers)))
         headers.append((VIA, b",".join((*via, self._instance))))
@@ -328,6 +330,8 @@ class InboundSide:
             self._limit(plan, hop, wall)
         if self.steering is not None and route is not None:
             self.steering.follow(route, hop, plan)
+        if first(headers, b"host") is None:  # only in HTTP/1.0; what we send on is 1.1 and must have one
+            headers.insert(0, (b"host", plan.upstream.authority))
         return plan
 
     def _limit(self, plan: Plan, hop: Hop, wall: float) -> None:
@@ -340,6 +344,8 @@ class InboundSide:
             plan.hold = partial(self._holding.hold, hop=hop, dues=dues)
         elif dues is not None:
             dues.take(self.app.now, hop.headers)
+        if dues is not None and plan.charge is not None:
+            plan.charge = partial(charge_after, charge=plan.charge, dues=dues, keys=list(dues.keys_of(hop.headers)))
 
     def _authorize(self, hop: Hop, wall: float) -> None:
         if not self._audit_accepts():
@@ -401,9 +407,12 @@ class InboundSide:
             if self._tcp_limits is not None:
                 self._tcp_limits.check(hop, port.now)
             charge = self._quotas.begin(hop, port.wall()) if self._quotas is not None else None
-            if self._rates is not None and (dues := self._rates.dues(hop, hop.route)) is not None:
+            dues = self._rates.dues(hop, hop.route) if self._rates is not None else None
+            if dues is not None:
                 assert self._holding is not None
                 await self._holding.hold(port, wire, NEVER, hop, dues)
+                if charge is not None:
+                    charge = partial(charge_after, charge=charge, dues=dues, keys=list(dues.keys_of(hop.headers)))
             if self._tcp_limits is not None:
                 stay = self._tcp_limits.enter(hop, port.now)
             if charge is not None:

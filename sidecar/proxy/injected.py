@@ -1,7 +1,8 @@
 """What a fault does to a request: it waits, it is refused, or both (`sidecar.traffic.faults`).
 
-The wait is the first thing of an exchange, so it holds no connection and no place upstream, and nothing is charged to
-anybody. It is one of the waits of the exchange: over when the caller leaves, and when the request's time is.
+The wait comes before anything is sent, so it holds no connection and no place upstream, and no endpoint is blamed for
+it. What limits its caller has been taken before: a fault is no way around a limit. It is one of the waits of the
+exchange: over when the caller leaves, and when the request's time is.
 """
 
 from __future__ import annotations

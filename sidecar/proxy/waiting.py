@@ -21,7 +21,7 @@ from sidecar.proxy.upload import Upload
 from sidecar.traffic.deadline import ENDLESS, FIELDS, LEAST, TOTAL, Deadline, told
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Awaitable, Coroutine
 
     from sidecar.hop import Headers
     from sidecar.http.message import ResponseHead
@@ -119,6 +119,14 @@ class Waiting(Upload):
         downstream.watcher = self
         if downstream.half_closed:
             self.wake()
+
+    async def _attended(self, waiting: Awaitable[None]) -> None:
+        """Wait for this, for as long as there is somebody to wait for. Raises DownstreamGone."""
+        self._watch()
+        try:
+            await waiting
+        finally:
+            self._unwatch()
 
     def _unwatch(self) -> None:
         downstream: Any = self._wire

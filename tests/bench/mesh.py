@@ -34,12 +34,14 @@ GRPC = """\
       - {name: web-calls, from: web, method: POST, path: "/echo.Echo/{method}"}"""
 
 
-# Three levels, of which none refuses anybody here. Quotas come beside them: a line for each in the words of `quotas:`.
+# Three levels and a quota, of which none refuses anybody here.
 LIMITS = """\
     rates:
       - {name: all, limit: 900000000/s}
       - {name: each, limit: 900000000/s, per: caller}
-      - {name: reads, limit: 900000000/s, per: endpoint, method: GET, path: "/items/{id}"}"""
+      - {name: reads, limit: 900000000/s, per: endpoint, method: GET, path: "/items/{id}"}
+    quotas:
+      - {name: daily, limit: 900000000000/d}"""
 
 
 def fleet(scene: Scene) -> Fleet:

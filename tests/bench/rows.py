@@ -57,7 +57,7 @@ class Row:
     shape: Literal["http", "tcp"] = "http"
     hops: Literal[1, 2] = 1
     log: bool = False
-    limits: bool = False  # three levels of rate limits in ours
+    limits: bool = False  # three levels of rate limits and a quota in ours
     only_outbound: bool = False  # of two hops, the caller's alone counts
     peers: tuple[str, ...] = HTTP_PEERS
     rounds: int = 5
@@ -210,7 +210,7 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         "cost-limits",
-        "The two hops with three levels of rate limits on top, beside those that decide nothing",
+        "The two hops with three levels of rate limits and a quota, beside those that decide nothing",
         "cpu_us",
         _cpu(("without", 1.25)),
         hops=2,
