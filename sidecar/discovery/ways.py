@@ -19,7 +19,6 @@ import trio
 
 from sidecar.config.terms import Address
 from sidecar.discovery.answers import Found, NotFound, Offered
-from sidecar.discovery.file_watch import FileWatch
 from sidecar.discovery.sources import FromFile, FromKubernetes, FromName, FromSrv, Source
 from sidecar.traffic.endpoints import Declared
 
@@ -52,6 +51,8 @@ class Ways:
             case FromSrv(name):
                 return partial(follow_answers, self._services(name), listing)
             case FromFile(path):
+                from sidecar.discovery.file_watch import FileWatch
+
                 watch = FileWatch(path, listing)
                 watch.begin()
                 return watch.run

@@ -17,7 +17,6 @@ from sidecar.net.pool import Connection, Pool
 from sidecar.net.port import NEVER, Port
 from sidecar.proxy.affinity import key_of
 from sidecar.proxy.dialing import Dialer
-from sidecar.proxy.health import Checks
 from sidecar.proxy.places import Place, Way
 from sidecar.proxy.seen import counts, nowhere, rows, totals
 from sidecar.proxy.sockets import SocketRoad
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from sidecar.config.terms import Affinity
     from sidecar.http.message import RequestHead
     from sidecar.net.mtls import Gate
+    from sidecar.proxy.health import Checks
     from sidecar.telemetry.record import Checked, Handshake
     from sidecar.traffic.endpoints import Declared, Endpoint
     from sidecar.traffic.marks import Marks
@@ -111,7 +111,11 @@ class Upstream:
         self.telling = TELLING | rules.retries.statuses if rules is not None else FAILURES
         self.affinity = affinity  # for who looks on
         self.key_of = key_of(affinity)
-        self.checks = Checks(self, port, health, on_check) if health is not None else None
+        self.checks: Checks | None = None
+        if health is not None:
+            from sidecar.proxy.health import Checks  # most have none, and it is memory
+
+            self.checks = Checks(self, port, health, on_check)
         self._sole = None if rules is not None else next(iter(self.places.values()))
         # whether its endpoints are watched, and its requests counted; the application behind us is not
         self.guarded = rules is not None

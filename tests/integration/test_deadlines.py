@@ -104,6 +104,8 @@ def test_a_chain_ends_everywhere_when_its_time_is_over(mesh: tuple[Pair, SlowApp
     assert b"mesh-deadline" not in head.lower()
     for service, timer in (("web", "mesh-timeout"), ("app", "mesh-deadline")):
         line = last(pair, service, "/chain")
+        if service == "app" and line["flags"] == "DC":  # web was quicker, and hung up
+            continue
         assert line["status"] == 504
         assert 0.29 <= line["total_ns"] / 1e9 <= 0.3 + SWEEP + SLACK
         if service == "web" and line["flags"] == "-":  # the other one was quicker by a moment, and web has passed it on

@@ -151,7 +151,8 @@ BROKEN = {
 
 
 def test_a_server_that_breaks_off_is_an_error_and_never_a_short_answer(tmp_path: Any) -> None:
-    with Pair(tmp_path) as pair, broken_server(pair.ports.app, {name: how for name, (how, _, _) in BROKEN.items()}):
+    ways = {name: how for name, (how, _, _) in BROKEN.items()}
+    with Pair(tmp_path, upstream=", breaker: off") as pair, broken_server(pair.ports.app, ways):
         pair.start_all()
         with Calls(pair.ports.door) as calls:
             for name, (_, code, _) in BROKEN.items():
@@ -183,6 +184,6 @@ def test_a_deadline_ends_the_work_of_a_server_that_does_not_know_it(tmp_path: An
         told = call(pair.ports.door, method, message(b""), fields=[("grpc-timeout", "400m")])
         assert 0.4 <= time.monotonic() - began < 1
         where = told.trailers if body else told.head
-        assert (where["grpc-status"], where["grpc-message"]) == ("4", "Request Timeout")
+        assert (where["grpc-status"], where["grpc-message"]) == ("4", "Gateway Timeout")
         assert (told.body, told.reset) == (body, None)
         eventually("cancelled at the server", lambda: server == [8])

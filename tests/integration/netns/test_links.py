@@ -13,6 +13,8 @@ import pytest
 
 from tests.kit.street import INBOUND, Street
 
+pytestmark = pytest.mark.alone  # its bounds are of time-outs, and two more meshes beside it would move them
+
 TO_SHOP, FROM_SHOP = f"input tcp dport {INBOUND}", f"output tcp sport {INBOUND}"
 ESTABLISHED = "tcp flags & (syn | fin | rst) == 0"
 CONNECT, ANSWER = 2.0, 3.0  # seconds, of the time-outs

@@ -13,6 +13,8 @@ import pytest
 from tests.kit.processes import Process
 from tests.kit.street import House, Street
 
+pytestmark = pytest.mark.alone  # its bounds are of time-outs, and two more meshes beside it would move them
+
 HANDSHAKE, SPARE = 5.0, 0.7  # seconds: of the longest time-out; for a busy machine
 
 

@@ -12,6 +12,8 @@ import pytest
 
 from tests.kit.street import Story, Street
 
+pytestmark = pytest.mark.alone  # its bounds are of time-outs, and two more meshes beside it would move them
+
 
 def play(street: Street, *mood: str, seconds: float = 2.5) -> Story:
     """Everybody asks while all applications are in this mood."""
