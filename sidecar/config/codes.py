@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from sidecar.config.codes_amounts import AMOUNTS
 from sidecar.config.codes_discovery import FILE_MISSING
+from sidecar.config.codes_foreign import FOREIGN
 from sidecar.config.codes_limits import LIMITS
 from sidecar.config.codes_routes import ROUTES
 from sidecar.config.codes_time import time_codes
@@ -491,6 +492,7 @@ CODES: Final[Mapping[str, Code]] = dict((
             "allow: [{from: web}]\nrates: [{limit: 10/s, per: header x-api-key}, {limit: 50/s, per: caller}]",
         ),
     ),
+    _code(*FOREIGN),
     *(_code(*each) for each in UPSTREAMS),
     *time_codes(_code),
     _code(*FILE_MISSING),
