@@ -130,8 +130,6 @@ def _words(result: dict[str, Any], now: float) -> str:
     if not result["ok"]:
         keeps = "" if result.get("unreachable") else "keeps its certificate: "
         return f"{keeps}{result['detail']}"
-    due = moment(result.get("next_renewal_at"))
-    planned = f", due by itself in {span(due - now)}" if due is not None and due > now else ""
-    return f"would replace serial {result['serial'] or '-'}, which is good for {ends}{planned}"
+    return f"replaces {result['serial'] or '-'} ({ends})"
 
 
