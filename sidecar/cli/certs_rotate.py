@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from sidecar.cli.console import Code, Failure, output_option, print_json, remaining, span
+from sidecar.cli.console import Code, Failure, output_option, print_json, remaining
 from sidecar.cli.sidecars import Sidecar, moment, one, run_dir_option, some
 
 PATIENCE = 20.0  # seconds; the sidecar gives up after 15: ten between two renewals, and the CA's answer

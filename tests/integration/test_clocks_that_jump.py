@@ -1,8 +1,8 @@
 """The clocks of the CA and of its sidecars jump back and forward together, while requests run (libfaketime).
 
 All agree on the time, but what was issued before a jump is judged by the time after it. Less than a minute back is
-within what certificates are back-dated by. After half a day back they are not valid yet: what stands goes on, and an order to
-rotate is obeyed, though no certificate that a sidecar holds can vouch for it.
+within what certificates are back-dated by. After half a day back they are not valid yet: what stands goes on, and an
+order to rotate is obeyed, though no certificate that a sidecar holds can vouch for it.
 """
 
 from __future__ import annotations
