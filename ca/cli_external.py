@@ -28,7 +28,8 @@ from ca.errors import ImportRefused
 @click.option("--out", type=A_FILE, help="File to write.  [default: print it]")
 @passphrase_option
 @dir_option
-def csr(out: Path | None, passphrase_file: Path | None, directory: Path) -> None:
+@output_option
+def csr(out: Path | None, passphrase_file: Path | None, directory: Path, output: str) -> None:
     """Make a key for an issuing CA, and a request (PKCS #10, PEM) for your PKI to sign. The key stays here, encrypted.
 
     \b
@@ -40,12 +41,12 @@ def csr(out: Path | None, passphrase_file: Path | None, directory: Path) -> None
     with opened(directory) as (settings, _):
         fresh = not any((directory / KEYS_DIR).glob("*.pem"))
         request = make_request(directory, settings.trust_domain, read_passphrase(passphrase_file, new=fresh))
-    if out is None:
-        click.echo(request.decode(), nl=False)
-        return
-    out.write_bytes(request)
-    click.echo(f"wrote {out}; next: let your PKI sign it")
-    click.echo(f"then: {to_paste('import CERTIFICATE --root ROOT', directory)}")
+    lines = [request.decode().rstrip("\n")]
+    if out is not None:
+        out.write_bytes(request)
+        following = to_paste("import CERTIFICATE --root ROOT", directory)
+        lines = [f"wrote {out}; next: let your PKI sign it", f"then: {following}"]
+    print_result(output, {"request": request.decode(), "out": None if out is None else str(out)}, lines)
 
 
 @click.command("import", cls=CaCommand)

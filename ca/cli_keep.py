@@ -83,7 +83,8 @@ def restore(file: Path, directory: Path, output: str) -> None:
 @click.option("--out", type=A_FILE, help="File to write, DER.  [default: print it as PEM]")
 @passphrase_option
 @dir_option
-def crl(serial: str | None, out: Path | None, passphrase_file: Path | None, directory: Path) -> None:
+@output_option
+def crl(serial: str | None, out: Path | None, passphrase_file: Path | None, directory: Path, output: str) -> None:
     """Make the certificate revocation list (RFC 5280) of an issuing CA. `mesh ca serve` has it at GET /v1/crl.
 
     \b
@@ -109,11 +110,12 @@ def crl(serial: str | None, out: Path | None, passphrase_file: Path | None, dire
         if not wanted:
             raise BadRequest(f"no issuing CA with serial {serial} signs revocation lists; see `mesh ca status`")
         der = make_crl(store, load_slot(directory, slots, wanted[0], passphrase), time.time())
+    pem = x509.load_der_x509_crl(der).public_bytes(Encoding.PEM).decode()
+    lines = [pem.rstrip("\n")]
     if out is not None:
         out.write_bytes(der)
-        click.echo(f"wrote {out}")
-    else:
-        click.echo(x509.load_der_x509_crl(der).public_bytes(Encoding.PEM).decode(), nl=False)
+        lines = [f"wrote {out}"]
+    print_result(output, {"crl": pem, "out": None if out is None else str(out)}, lines)
 
 
 @click.group(cls=CaGroup, invoke_without_command=True)
@@ -195,7 +197,8 @@ def verify(kept: Path | None, directory: Path, output: str) -> None:
 @log.command(cls=CaCommand)
 @click.option("--out", type=A_FILE, help="File to write.  [default: print it]")
 @dir_option
-def head(out: Path | None, directory: Path) -> None:
+@output_option
+def head(out: Path | None, directory: Path, output: str) -> None:
     """Print the newest signed head of the log (JSON), to be kept where the CA's operators cannot change it.
 
     \b
@@ -213,7 +216,7 @@ def head(out: Path | None, directory: Path) -> None:
         click.echo(text, nl=False)
     else:
         write_private(out, text.encode())
-        click.echo(f"wrote {out}")
+        print_result(output, {"head": statement.to_json(), "out": str(out)}, [f"wrote {out}"])
 
 
 def _read_json(path: Path) -> object:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from sidecar.cli.console import Code, Failure, output_option, print_json, remaining, span
+from sidecar.cli.console import Code, Failure, output_option, print_json, remaining
 from sidecar.cli.sidecars import Sidecar, moment, one, run_dir_option, some
 
 PATIENCE = 20.0  # seconds; the sidecar gives up after 15: ten between two renewals, and the CA's answer
@@ -130,8 +130,6 @@ def _words(result: dict[str, Any], now: float) -> str:
     if not result["ok"]:
         keeps = "" if result.get("unreachable") else "keeps its certificate: "
         return f"{keeps}{result['detail']}"
-    due = moment(result.get("next_renewal_at"))
-    planned = f", due by itself in {span(due - now)}" if due is not None and due > now else ""
-    return f"would replace serial {result['serial'] or '-'}, which is good for {ends}{planned}"
+    return f"replaces {result['serial'] or '-'} ({ends})"
 
 

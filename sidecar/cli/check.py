@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -24,15 +26,19 @@ EXAMPLES = """\b
 Examples:
   mesh check
   mesh check -f deploy/mesh.yaml -o json
+  mesh check --ca-dir ca
   mesh check --explain MESH031"""
 
 
 @click.command(epilog=EXAMPLES)
 @click.option("-f", "--file", default="mesh.yaml", show_default=True, help="The config; what it includes is read too.")
+@click.option(
+    "--ca-dir", type=click.Path(path_type=Path), help="The CA's folder: with whom it federates is no warning then."
+)
 @click.option("--explain", "code", metavar="CODE", help="Why a finding like MESH031 matters, and how to mend it.")
 @click.option("--codes", is_flag=True, help="Every code there is, in Markdown (docs/lint.md).")
 @output_option
-def check(file: str, code: str | None, codes: bool, output: str) -> int:
+def check(file: str, ca_dir: Path | None, code: str | None, codes: bool, output: str) -> int:
     """Every mistake in a config with its place, and what its rules say in plain English.
 
     Exit code 0: no mistakes (warnings do not count). 1: mistakes.
@@ -47,8 +53,18 @@ def check(file: str, code: str | None, codes: bool, output: str) -> int:
     except ConfigErrors as errors:
         _show_mistakes(file, errors, output)
         return Code.NEGATIVE
-    _show_reading(file, loaded, output)
+    _show_reading(file, loaded if ca_dir is None else _settled(loaded, ca_dir), output)
     return Code.OK
+
+
+def _settled(loaded: Loaded, ca_dir: Path) -> Loaded:
+    """The same without the warnings about trust domains that this CA federates with."""
+    from ca.cli_common import opened
+    from sidecar.config.foreign import still_open
+
+    with opened(ca_dir) as (_, store):
+        federated = [partner.trust_domain for partner in store.partners()]
+    return replace(loaded, warnings=still_open(loaded.warnings, federated))
 
 
 def _show_codes(wanted: str | None, output: str) -> int:

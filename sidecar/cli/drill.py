@@ -15,18 +15,23 @@ from sidecar.cli.console import Code, Duration, Failure, output_option, print_js
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sidecar.cli.drill_lifetimes import Lifetimes
     from sidecar.cli.drill_stories import Drill, Wish
     from sidecar.config.schema import MeshConfig
 
 DEFAULT_FILE = Path("mesh.yaml")
-DEFAULT_TTL = 24 * 3600.0
 
 _file = click.option(
     "-f", "--file", type=click.Path(path_type=Path), default=DEFAULT_FILE, show_default=True, help="Your mesh.yaml."
 )
-_ttl = click.option(
-    "--ttl", type=Duration(), default=DEFAULT_TTL, help="Lifetime of the sidecars' certificates.  [default: 24h]"
+_ttl = click.option("--ttl", type=Duration(), help="Lifetime of all sidecars' certificates.  [default: 24h, the CA's]")
+_ca_dir = click.option(
+    "--ca-dir", type=click.Path(path_type=Path), help="Your CA's folder, for its entries' lifetimes; only read."
 )
+
+
+def _examples(*calls: str) -> str:
+    return "\b\nExamples:\n" + "\n".join(f"  mesh drill {call}" for call in calls)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -39,72 +44,76 @@ def drill() -> None:
     """
 
 
-@drill.command("ca-down", epilog="\b\nExamples:\n  mesh drill ca-down\n  mesh drill ca-down --for 20h -o json")
+@drill.command("ca-down", epilog=_examples("ca-down", "ca-down --for 20h -o json", "ca-down --ca-dir ca"))
 @click.option("--for", "lasting", type=Duration(), default=8 * 3600.0, help="How long it is away.  [default: 8h]")
 @_ttl
+@_ca_dir
 @_file
 @output_option
-def ca_down(lasting: float, ttl: float, file: Path, output: str) -> int:
+def ca_down(lasting: float, ttl: float | None, ca_dir: Path | None, file: Path, output: str) -> int:
     """The CA is away for a while: whose certificate ends meanwhile, and how soon all is well again."""
     from sidecar.cli.drill_stories import Wish
 
-    return _play("ca-down", file, ttl, Wish(lasting=lasting), output)
+    return _play("ca-down", file, (ttl, ca_dir), Wish(lasting=lasting), output)
 
 
-@drill.command("clock-skew", epilog="\b\nExample:\n  mesh drill clock-skew --skew 2m")
+@drill.command("clock-skew", epilog=_examples("clock-skew --skew 2m", "clock-skew --ttl 1h"))
 @click.option("--skew", type=Duration(), default=300.0, help="How wrong a clock is.  [default: 5m]")
 @_ttl
+@_ca_dir
 @_file
 @output_option
-def clock_skew(skew: float, ttl: float, file: Path, output: str) -> int:
+def clock_skew(skew: float, ttl: float | None, ca_dir: Path | None, file: Path, output: str) -> int:
     """Each service in turn has a wrong clock, ahead and then behind, for the life of a certificate."""
     from sidecar.cli.drill_stories import Wish
 
-    return _play("clock-skew", file, ttl, Wish(skew=skew), output)
+    return _play("clock-skew", file, (ttl, ca_dir), Wish(skew=skew), output)
 
 
-@drill.command("expired-issuer", epilog="\b\nExample:\n  mesh drill expired-issuer")
+@drill.command("expired-issuer", epilog=_examples("expired-issuer", "expired-issuer --ca-dir ca"))
 @_ttl
+@_ca_dir
 @_file
 @output_option
-def expired_issuer(ttl: float, file: Path, output: str) -> int:
+def expired_issuer(ttl: float | None, ca_dir: Path | None, file: Path, output: str) -> int:
     """Nobody replaces the issuing CA, as where an external PKI is forgotten: when it hurts, and when it is mended."""
     from sidecar.cli.drill_stories import Wish
 
-    return _play("expired-issuer", file, ttl, Wish(), output)
+    return _play("expired-issuer", file, (ttl, ca_dir), Wish(), output)
 
 
-@drill.command("root-rotation", epilog="\b\nExample:\n  mesh drill root-rotation --lost batch")
+@drill.command("root-rotation", epilog=_examples("root-rotation", "root-rotation --lost batch"))
 @click.option("--lost", default="", metavar="SERVICE", help="A sidecar that the CA cannot reach meanwhile.")
 @_ttl
+@_ca_dir
 @_file
 @output_option
-def root_rotation(lost: str, ttl: float, file: Path, output: str) -> int:
+def root_rotation(lost: str, ttl: float | None, ca_dir: Path | None, file: Path, output: str) -> int:
     """A whole rotation of the root: every call is tried in every phase."""
     from sidecar.cli.drill_stories import Wish
 
-    return _play("root-rotation", file, ttl, Wish(lost=lost), output)
+    return _play("root-rotation", file, (ttl, ca_dir), Wish(lost=lost), output)
 
 
-def _play(name: str, file: Path, ttl: float, wish: Wish, output: str) -> int:
-    from ca.entries import MAX_TTL
+def _play(name: str, file: Path, life: tuple[float | None, Path | None], wish: Wish, output: str) -> int:
+    from sidecar.cli.drill_lifetimes import find_lifetimes
     from sidecar.config.load import load_config
 
-    if not 60 <= ttl <= MAX_TTL:
-        raise Failure("--ttl has to be between a minute and 7 days.", "Entries have 24h by default.", Code.USAGE)
     config = load_config(str(file), time.time())
     if wish.lost and wish.lost not in config.services:
         raise Failure(f"{file} has no service {wish.lost}.", f"It has {', '.join(config.services)}.", Code.USAGE)
-    played = _run(name, config, ttl, wish)
+    lifetimes = find_lifetimes(config, *life)
+    played = _run(name, config, lifetimes, wish)
     document = _document(name, played)
     if output == "json":
         print_json(document)
     else:
+        click.echo("\n".join(lifetimes.lines()) + "\n")
         _print(document)
     return Code.OK if document["ok"] else Code.NEGATIVE
 
 
-def _run(name: str, config: MeshConfig, ttl: float, wish: Wish) -> Drill:
+def _run(name: str, config: MeshConfig, lifetimes: Lifetimes, wish: Wish) -> Drill:
     import trio
 
     from sidecar.cli.drill_copy import a_copy
@@ -113,7 +122,7 @@ def _run(name: str, config: MeshConfig, ttl: float, wish: Wish) -> Drill:
     with (
         _silence(),
         tempfile.TemporaryDirectory(prefix="mesh-drill-") as folder,
-        a_copy(config, Path(folder), time.time(), ttl) as copy,
+        a_copy(config, Path(folder), time.time(), lifetimes) as copy,
     ):
         if not copy.calls():
             raise Failure("no service of this file calls another.", "A drill needs an `outbound` block.", Code.USAGE)
@@ -145,6 +154,7 @@ def _document(name: str, played: Drill) -> dict[str, Any]:
     return {
         "drill": name,
         "ok": not played.outages,
+        "lifetimes": played.copy.lifetimes.as_json(),
         "calls": [str(call) for call in played.copy.calls()],
         "handshakes": played.tried,
         "events": [{"at": at, "what": what} for at, what in sorted(played.events, key=lambda event: event[0])],

@@ -19,9 +19,9 @@ from OpenSSL import SSL
 
 from ca.attest.proof import KeyProof
 from ca.authority import Authority
-from ca.bootstrap import prepare
-from ca.config import STORE_FILE, load_settings
-from ca.enrolling import grant_key
+from ca.config import STORE_FILE, CaSettings
+from ca.create import create_ca
+from ca.enrolling import grant_key, register
 from ca.entries import Entry, NewEntry
 from ca.errors import CaError
 from ca.rehearsal import peer_chain, shake
@@ -35,12 +35,13 @@ from certs.bundle import BundleSet, TrustBundle
 from certs.csr import make_csr
 from certs.enrolment import EnrolmentKey
 from certs.errors import MeshError
-from certs.keys import make_key
+from certs.keys import RANDOM_KDF_ROUNDS, make_key
 from certs.rotation import MIN_RENEWAL_SECONDS, Renewal, retry_wait
 from certs.source import Source
 from certs.spiffe import SpiffeId
 from certs.svid import X509Svid
 from certs.verify import verify_chain
+from sidecar.cli.drill_lifetimes import Lifetimes
 from sidecar.config.schema import MeshConfig, Service
 from sidecar.net.contexts import make_context
 
@@ -102,7 +103,7 @@ class Copy:
     config: MeshConfig
     directory: Path
     clock: DrillClock
-    ttl: float
+    lifetimes: Lifetimes
     up: bool = True
     scheduled: bool = True
     agents: dict[str, Agent] = field(default_factory=dict)
@@ -110,21 +111,19 @@ class Copy:
 
     def __post_init__(self) -> None:
         self.passphrase = secrets.token_urlsafe(32).encode()
-        services = self.config.services.values()
-        entries = [NewEntry(service.identity, (service.name,), self.ttl) for service in services]
-        domain = self.config.trust_domain
-        prepare(self.directory, domain, self.passphrase, entries, "127.0.0.1:1", self.clock.now)
-        self.settings = load_settings(self.directory)
+        domain, issuer_ttl = self.config.trust_domain, self.lifetimes.issuer
+        settings = CaSettings(domain, key_kind=self.lifetimes.key_kind, kdf_rounds=RANDOM_KDF_ROUNDS)
+        create_ca(self.directory, settings, self.passphrase, self.clock.now, issuer_ttl=issuer_ttl)
         self.store = SqliteStore(self.directory / STORE_FILE)
-        self.schedule = Schedule(self.directory, self.store, domain, self.passphrase, self.settings.issuer_ttl)
-        self.rotation = RootRotation(self.directory, self.store, domain, self.passphrase, self.settings.issuer_ttl)
+        self.schedule = Schedule(self.directory, self.store, domain, self.passphrase, issuer_ttl)
+        self.rotation = RootRotation(self.directory, self.store, domain, self.passphrase, issuer_ttl)
         self.bundles: Source[BundleSet] = Source("bundle")
         self.bundles.publish(BundleSet((load_bundle(self.store, domain),)))
         issuer = load_issuer(self.directory, self.store, self.passphrase)
         self.authority = Authority(domain, issuer, StoreThreads(self.store), self.bundles, self.clock)
-        known = {entry.spiffe_id: entry for entry in self.store.entries()}
-        for service in services:
-            entry = known[service.identity]
+        for service in self.config.services.values():
+            wanted = NewEntry(service.identity, (service.name,), self.lifetimes.leaf[service.name])
+            entry = register(self.store, domain, wanted, self.clock.now)
             proof = grant_key(self.store, entry, "127.0.0.1:1", self.clock.now).proof
             assert isinstance(proof, EnrolmentKey)
             self.agents[service.name] = Agent(service, entry, proof, due=self.clock.now)
@@ -243,9 +242,9 @@ class Copy:
 
 
 @contextmanager
-def a_copy(config: MeshConfig, folder: Path, now: float, ttl: float) -> Iterator[Copy]:
+def a_copy(config: MeshConfig, folder: Path, now: float, lifetimes: Lifetimes) -> Iterator[Copy]:
     """A copy that is gone with its folder."""
-    copy = Copy(config, folder / "ca", DrillClock(now), ttl)
+    copy = Copy(config, folder / "ca", DrillClock(now), lifetimes)
     try:
         yield copy
     finally:

@@ -62,7 +62,7 @@ class Drill:
         """A mesh that has run for a while: everybody has a certificate, obtained at a moment of their own."""
         agents = list(self.copy.agents.values())
         for number, agent in enumerate(agents):
-            agent.due += self.copy.ttl * SPREAD * number / len(agents)
+            agent.due += agent.entry.ttl * SPREAD * number / len(agents)
         await self.copy.run_to(max(agent.due for agent in agents))
         self._start = self.copy.clock.now
         self.look()
@@ -131,7 +131,7 @@ async def clock_skew(drill: Drill) -> None:
             known, before = len(drill.outages), drill.now
             agent.skew = skew
             drill.look()
-            at += drill.copy.ttl
+            at += drill.copy.lifetimes.longest
             await drill.advance(at)
             agent.skew = 0.0
             await drill.advance(at := at + 1.0)
@@ -147,12 +147,12 @@ async def expired_issuer(drill: Drill) -> None:
     copy.scheduled = False
     end = copy.authority.issuer.not_after - drill._start
     drill.say(f"the issuing CA is replaced by nobody, and ends in {format_duration(end)}")
-    await copy.run_to(drill._start + end - 2 * copy.ttl)  # until then nothing is special
+    await copy.run_to(drill._start + end - 2 * copy.lifetimes.longest)  # until then nothing is special
     told = False
 
     def tell_cut() -> None:
         nonlocal told
-        if not told and any(_is_cut(agent, copy) for agent in copy.agents.values()):
+        if not told and any(_is_cut(agent) for agent in copy.agents.values()):
             told = True
             drill.say("certificates are being cut short: none outlives the issuing CA")
 
@@ -165,8 +165,8 @@ async def expired_issuer(drill: Drill) -> None:
     await drill.advance(end + HOUR + 2 * 150.0)
 
 
-def _is_cut(agent: Agent, copy: Copy) -> bool:
-    return agent.svid is not None and agent.svid.not_after - agent.renewed_at < 0.9 * copy.ttl
+def _is_cut(agent: Agent) -> bool:
+    return agent.svid is not None and agent.svid.not_after - agent.renewed_at < 0.9 * agent.entry.ttl
 
 
 async def root_rotation(drill: Drill) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from sidecar.config.codes_amounts import AMOUNTS
 from sidecar.config.codes_discovery import DISCOVERY
+from sidecar.config.codes_foreign import FOREIGN
 from sidecar.config.codes_limits import LIMITS
 from sidecar.config.codes_routes import ROUTES
 from sidecar.config.codes_time import TIMES
@@ -491,7 +492,7 @@ CODES: Final[Mapping[str, Code]] = dict((
             "allow: [{from: web}]\nrates: [{limit: 10/s, per: header x-api-key}, {limit: 50/s, per: caller}]",
         ),
     ),
-    *(_code(*each) for group in (UPSTREAMS, TIMES, DISCOVERY, ROUTES, LIMITS, AMOUNTS) for each in group),
+    *(_code(*each) for group in (UPSTREAMS, TIMES, DISCOVERY, ROUTES, LIMITS, AMOUNTS, FOREIGN) for each in group),
 ))  # fmt: skip
 
 

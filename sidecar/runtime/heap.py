@@ -35,9 +35,12 @@ class Heap:
 
 
 def set_aside() -> None:
-    """What stands by now stands for good: the collector need not look at it again."""
+    """What stands by now stands for good: the collector need not look at it again. What the start has used and dropped
+    goes back to the system.
+    """
     gc.collect()
     gc.freeze()
+    _malloc_trim()()
 
 
 def collect() -> None:

@@ -12,10 +12,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from certs.errors import MeshError
 from certs.svid import check_leaf
 from sidecar.errors import HopError
-from sidecar.policy.explain import explain
 from sidecar.policy.question import check_vouched, hop_of, unknown_caller
 from sidecar.policy.reasons import reason_for, reason_of
-from sidecar.policy.steered import led, steered
 from sidecar.policy.strangers import for_strangers
 from sidecar.policy.waived import observed, reason_of_waived, strict_says
 from sidecar.policy.words import Reason, limits_of
@@ -137,6 +135,8 @@ class Inspector:
             rules = worker.proxy.rules
             if not found.caller:  # only a posture lets such a hop come so far
                 rules = _rules_for_strangers(rules, found, worker.service)
+            from sidecar.policy.explain import explain
+
             explanation = explain(rules, found.to_hop(), worker.clock.wall())
             answer["policy"] = explanation.to_json()
             answer["text"] = explanation.render()
@@ -147,6 +147,9 @@ class Inspector:
         worker = self._worker
         if worker.proxy is None:
             raise MeshError("this sidecar has no policy yet; it is still waiting for its identity")
+        from sidecar.policy.explain import explain  # nobody needs it who is not asked
+        from sidecar.policy.steered import led, steered
+
         way = steered(worker.config, worker.service.name, query)
         try:
             hop = hop_of(way.question, worker.service)

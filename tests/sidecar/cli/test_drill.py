@@ -8,6 +8,13 @@ from typing import Any
 
 import pytest
 
+from ca.config import CaSettings
+from ca.create import create_ca
+from ca.enrolling import register
+from ca.entries import NewEntry, parse_identity
+from ca.store.base import Store
+from certs.keys import RANDOM_KDF_ROUNDS
+from certs.spiffe import TrustDomain
 from sidecar.cli.root import run_command
 
 HOUR = 3600.0
@@ -98,3 +105,64 @@ def test_as_a_table_and_refused(file: Path, capsys: pytest.CaptureFixture[str], 
     file.write_text(MESH.replace('outbound: [{to: app, listen: "127.0.0.1:17101"}]', "env: {}"))
     assert run_command(["drill", "ca-down", "-f", str(file)]) == 2
     assert "calls another" in capsys.readouterr().err
+
+
+def a_ca(folder: Path, domain: str = "demo.mesh", **ttl: float) -> str:
+    """A CA with entries for these services."""
+    own = TrustDomain.parse(domain)
+    settings = CaSettings(own, kdf_rounds=RANDOM_KDF_ROUNDS)
+
+    def furnish(_: Path, store: Store, __: object) -> None:
+        for name, life in ttl.items():
+            register(store, own, NewEntry(parse_identity(name, own), (), life), 0.0)
+
+    create_ca(folder, settings, b"a long passphrase", 0.0, issuer_ttl=10 * 24 * HOUR, furnish=furnish)
+    return str(folder)
+
+
+def test_lifetimes_are_the_default_or_as_said_or_those_of_the_entries(
+    file: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    default = {"seconds": 24 * HOUR, "source": "default"}
+    assert play(file, capsys, "ca-down")["lifetimes"] == {"web": default, "app": default}
+    said_so = {"seconds": 2 * HOUR, "source": "--ttl"}
+    assert play(file, capsys, "ca-down", "--ttl", "2h", code=1)["lifetimes"] == {"web": said_so, "app": said_so}
+    ca = a_ca(tmp_path / "ca", web=HOUR)
+    before = sorted(tmp_path.rglob("*"))
+    found = play(file, capsys, "ca-down", "--ca-dir", ca, code=1)
+    assert found["lifetimes"] == {"web": {"seconds": HOUR, "source": "entry"}, "app": default}
+    (outage,) = found["outages"]
+    assert 0.5 * HOUR < outage["began"] <= HOUR  # web's own, while app's certificate lives on
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_issuing_ca_lives_as_long_as_that_of_the_ca_at_hand(
+    file: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    found = play(file, capsys, "expired-issuer", "--ca-dir", a_ca(tmp_path / "ca", web=HOUR, app=2 * HOUR), code=1)
+    assert 10 * 24 * HOUR - 2 * HOUR < found["outages"][0]["began"] < 10 * 24 * HOUR + 2
+
+
+def test_people_are_told_which_lifetimes_count(file: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    def first(*words: str, code: int = 0) -> list[str]:
+        assert run_command(["drill", "root-rotation", "-f", str(file), *words]) == code
+        return capsys.readouterr().out.splitlines()[:2]
+
+    assert first() == ["Certificates live for 1d: the CA's default; --ca-dir takes the entries' own.", ""]
+    assert first("--ttl", "2h") == ["Certificates live for 2h, by --ttl.", ""]
+    assert first("--ca-dir", a_ca(tmp_path / "ca", web=HOUR)) == [
+        "web: certificates live for 1h, by its entry",
+        "app: certificates live for 1d, the CA's default: it has no entry",
+    ]
+
+
+def test_a_ca_that_is_not_there_or_of_another_mesh(
+    file: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for words, says in (
+        (["--ca-dir", str(tmp_path / "none")], "Name the CA's folder"),
+        (["--ca-dir", a_ca(tmp_path / "other", "other.mesh")], "holds the CA of other.mesh"),
+        (["--ca-dir", "x", "--ttl", "1h"], "exclude each other"),
+    ):
+        assert run_command(["drill", "ca-down", "-f", str(file), *words]) == 2
+        assert says in capsys.readouterr().err
