@@ -11,21 +11,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs.errors import MeshError
 from certs.svid import check_leaf
-from sidecar.errors import HopError
-from sidecar.policy.question import check_vouched, hop_of, unknown_caller
-from sidecar.policy.reasons import reason_for, reason_of
-from sidecar.policy.strangers import for_strangers
-from sidecar.policy.waived import observed, reason_of_waived, strict_says
-from sidecar.policy.words import Reason, limits_of
 from sidecar.runtime.hygiene import of_this_process
 from sidecar.runtime.quotas import reset, show
 from sidecar.telemetry.clock import rfc3339
 
 if TYPE_CHECKING:
-    from sidecar.config.schema import Service
-    from sidecar.policy.authz import RuleSet
     from sidecar.runtime.worker import Worker
-    from sidecar.telemetry.decisions import Decision
 
 ROTATE_SECONDS = 15.0  # how long `mesh certs rotate` waits for the new certificate
 
@@ -111,65 +102,15 @@ class Inspector:
 
     def decision(self, decision_id: str) -> dict[str, Any] | None:
         """One decision, with what happened, what to do, and, where policy decided, why."""
-        worker = self._worker
-        found = worker.recorder.decisions.find(decision_id)
-        if found is None:
-            return None
-        answer = found.to_json() | {"service": worker.service.name}
-        answer["decided_here"] = decision_id.startswith(f"{worker.instance}-")
-        if found.kind == "handshake":  # one end of it is us
-            answer["caller" if found.direction == "outbound" else "destination"] = worker.service.identity.text
-        if found.error:
-            answer["explained"] = _reason(found, worker.service).to_json()
-        elif not answer["decided_here"]:
-            answer["explained"] = Reason(
-                f"The sidecar of {found.listener} refused it, and its reasons do not leave its machine.",
-                f"Ask there: mesh explain {decision_id}",
-            ).to_json()
-        if found.waived is not None:
-            answer["strict"] = strict_says(found.waived)
-            if not found.error:
-                answer["explained"] = reason_of_waived(found.waived, **_facts(found, worker.service)).to_json()
-        asked = found.error in ("", "policy_denied") or found.waived is not None
-        if found.kind == "hop" and found.direction == "inbound" and asked and worker.proxy is not None:
-            rules = worker.proxy.rules
-            if not found.caller:  # only a posture lets such a hop come so far
-                rules = _rules_for_strangers(rules, found, worker.service)
-            from sidecar.policy.explain import explain
+        from sidecar.runtime.explaining import decided  # words for everything: memory, which few are asked for
 
-            explanation = explain(rules, found.to_hop(), worker.clock.wall())
-            answer["policy"] = explanation.to_json()
-            answer["text"] = explanation.render()
-        return answer
+        return decided(self._worker, decision_id)
 
     def explain(self, query: Mapping[str, Any]) -> dict[str, Any]:
         """What policy says of a request that was never sent. Raises BadQuestion."""
-        worker = self._worker
-        if worker.proxy is None:
-            raise MeshError("this sidecar has no policy yet; it is still waiting for its identity")
-        from sidecar.policy.explain import explain  # nobody needs it who is not asked
-        from sidecar.policy.steered import led, steered
+        from sidecar.runtime.explaining import explained
 
-        way = steered(worker.config, worker.service.name, query)
-        try:
-            hop = hop_of(way.question, worker.service)
-            check_vouched(hop, [bundle.trust_domain for bundle in worker.bundles.current])
-        except HopError as error:
-            return {
-                "verdict": "deny",
-                "error": error.name,
-                "detail": error.detail,
-                "explained": reason_of(error).to_json(),
-            }
-        explanation = explain(worker.proxy.rules, hop, worker.clock.wall())
-        answer = explanation.to_json() | {"text": explanation.render()}
-        if explanation.verdict != "deny":
-            answer["limits"] = worker.proxy.limits_of(hop, explanation.route)
-        passes = explanation.verdict == "deny" and observed(worker.service, hop.listener, worker.clock.wall())
-        answer["routes"] = [words for words in (*way.words, led(worker.service, hop)) if words]
-        if notes := [note for note in (passes, unknown_caller(hop, worker.config), way.note) if note]:
-            answer["note"] = "; ".join(notes)
-        return answer
+        return explained(self._worker, query)
 
     def drain(self) -> dict[str, Any]:
         """Begin to drain, and say what is in flight."""
@@ -220,27 +161,3 @@ class Inspector:
                 for bundle in worker.bundles.current
             ]  # fmt: skip
         return answer
-
-
-def _reason(decision: Decision, service: Service) -> Reason:
-    """What happened and what to do, with the facts of this decision and the limits of this service."""
-    return reason_for(decision.error, decision.reason, detail=decision.detail, **_facts(decision, service))
-
-
-def _facts(decision: Decision, service: Service) -> dict[str, Any]:
-    outbound = decision.direction == "outbound"
-    return {
-        "caller": decision.caller,
-        "upstream": decision.listener if outbound else f"the application behind listener {decision.listener}",
-        "endpoint": decision.endpoint,
-        "listener": decision.listener,
-        "host": decision.host,
-        "rule": decision.rule,
-        **limits_of(service),
-    }
-
-
-def _rules_for_strangers(rules: RuleSet, decision: Decision, service: Service) -> RuleSet:
-    """Those by which a caller without identity was judged where one of them spoke; else all, which allow it nothing."""
-    strangers = for_strangers(rules, service.identity.trust_domain)
-    return strangers if strangers.check(decision.to_hop(), 0.0).rule else rules

@@ -173,7 +173,7 @@ def test_a_total_ends_what_takes_longer_and_is_named(totals: Pair) -> None:
     took, code = dripped.text.split()
     assert 0.5 <= float(took) <= 0.5 + SWEEP + SLACK
     assert code in ("18", "56")  # cut, and nobody takes it for the whole
-    assert last(totals, "web", "/drip")["flags"] == "UT"
+    assert last(totals, "web", "/drip")["flags"] in ("UT", "UR")  # UR where the peer's sidecar was quicker
 
 
 # ---- gRPC ------------------------------------------------------------------------------------------------------------
