@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from heapq import heapify, heapreplace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from sidecar.traffic.view import PANIC, View
 
@@ -32,6 +32,8 @@ RAMP: Final = 10.0  # seconds of slow start: as long as the memory of the averag
 
 class Balancer(ABC):
     """What all of them share: whom to choose from. Subclasses choose (`_choose`)."""
+
+    takes_turns: ClassVar[bool] = False  # and does not choose by what it sees
 
     def __init__(
         self, endpoints: EndpointSet, dice: Callable[[], float], now: float, *,
@@ -75,9 +77,13 @@ class Balancer(ABC):
         return self._choose(among, now, key)
 
     def undo(self, endpoint: Endpoint) -> None:
-        """What was picked last is not sent after all: the next request that may go there does, whose turn it would be
-        is not asked again. Kept where `pick` looks only once something has changed, so nobody else pays for it.
+        """What was picked last is not sent after all: where turns are taken, the next request that may go there does,
+        and whose turn it would be is not asked again. Where load decides, it is better asked again: who has no free
+        connection may be busier than is known yet, or frozen. Kept where `pick` looks only once something has changed,
+        so nobody else pays for it.
         """
+        if not self.takes_turns:
+            return
         if self._owed is None:
             self._until = self.view.until
         self._owed, self.view.until = endpoint, float("-inf")
@@ -125,6 +131,8 @@ class LeastLoaded(Balancer):
 class RoundRobin(Balancer):
     """One after the other. An endpoint in slow start passes most of its turns on."""
 
+    takes_turns = True
+
     _turn = -1
 
     def _choose(self, among: tuple[Endpoint, ...], now: float, key: bytes) -> Endpoint | None:
@@ -143,6 +151,8 @@ class RoundRobin(Balancer):
 
 class Weighted(Balancer):
     """By weight, evenly spread; see above."""
+
+    takes_turns = True
 
     # of our zone and of the others: whom among, and a heap of whose turn is when, in a time that only turns move
     _turns: tuple[_Turns, ...] = ()
