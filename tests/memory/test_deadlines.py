@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from sidecar.proxy import lane
 from tests.kit import apps
 from tests.kit.h1_line import HungUp, Line, Request
 from tests.kit.h2_line import ORDERS_POST, h2_call, h2_peer
@@ -156,6 +157,7 @@ async def test_a_call_with_a_deadline_that_cannot_be_read_is_refused_in_its_own_
         assert (await peer.answer(1)).headers[b"grpc-status"] == b"13"
 
 
+@pytest.mark.skipif(not lane.ENABLED, reason="MESH_HTTP1_READER=h11: every request goes the general way")
 @scene()
 async def test_a_plain_request_with_a_deadline_goes_by_the_express(stage: Stage) -> None:
     """As long as all goes well; when its time is over the application is left, and the caller told."""
