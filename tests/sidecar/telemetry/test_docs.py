@@ -9,7 +9,7 @@ from sidecar.config.schema import AccessLog as AccessLogConfig
 from sidecar.config.schema import Audit as AuditConfig
 from sidecar.errors import PolicyDenied
 from sidecar.hop import ShadowVerdict, Waived
-from sidecar.telemetry import metrics
+from sidecar.telemetry import definitions
 from sidecar.telemetry.access_log import AccessLog
 from sidecar.telemetry.audit import Audit
 from sidecar.telemetry.record import Handshake
@@ -19,8 +19,8 @@ DOCS = Path(__file__).parents[3] / "docs"
 
 
 def test_the_list_of_metrics_is_current():
-    assert (DOCS / "metrics.md").read_text() == metrics.markdown(), (
-        "run: python -m sidecar.telemetry.metrics > docs/metrics.md"
+    assert (DOCS / "metrics.md").read_text() == definitions.markdown(), (
+        "run: python -m sidecar.telemetry.definitions > docs/metrics.md"
     )
 
 

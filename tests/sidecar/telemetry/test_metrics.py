@@ -10,8 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from sidecar.errors import BodyTooLarge, ConnectFailed, PolicyDenied
 from sidecar.hop import ShadowVerdict
 from sidecar.identity.status import IdentityStatus
-from sidecar.telemetry import metrics as m
-from sidecar.telemetry.metrics import Metrics
+from sidecar.telemetry.definitions import DEFINITIONS, HOP_CAP, HOP_METRICS, LABELS
+from sidecar.telemetry.metrics import Metrics, status_class
 from sidecar.telemetry.record import Recorder
 from sidecar.telemetry.series import IDLE_SECONDS
 from tests.kit.hops import A_TLS, DEMO, ORDERS, WEB, a_hop, a_tcp_hop
@@ -75,7 +75,7 @@ def test_a_hop_without_an_answer_has_no_first_byte():
     ("status", "label"), [(0, "-"), (99, "-"), (101, "1xx"), (204, "2xx"), (599, "5xx"), (600, "-"), (9999, "-")]
 )
 def test_status_classes_are_closed(status, label):
-    assert m.status_class(a_hop(status=status)) == label
+    assert status_class(a_hop(status=status)) == label
 
 
 def test_tcp_has_no_status_class():
@@ -117,14 +117,14 @@ def test_no_byte_that_a_caller_chose_becomes_a_label():
 
 def test_past_the_cap_identities_become_other_and_hops_still_count():
     metrics = Metrics()
-    for number in range(m.HOP_CAP + 7):
+    for number in range(HOP_CAP + 7):
         metrics.observe(a_hop(peer=DEMO.id("ns", "default", "sa", f"s{number}")))
-    assert value(metrics, "mesh_requests_total") == m.HOP_CAP + 7
+    assert value(metrics, "mesh_requests_total") == HOP_CAP + 7
     assert (
         value(metrics, "mesh_requests_total", source="other", destination="other", direction="inbound", flag="-") == 7
     )
     assert value(metrics, "mesh_metric_series_dropped_total", metric="mesh_requests_total") == 7
-    assert len([1 for name, _ in samples(metrics) if name == "mesh_requests_total"]) == m.HOP_CAP + 1
+    assert len([1 for name, _ in samples(metrics) if name == "mesh_requests_total"]) == HOP_CAP + 1
 
 
 def test_idle_series_expire_and_leave_room():
@@ -194,7 +194,7 @@ def test_every_sample_survives_the_parser_whatever_its_label():
     text = metrics.render()
     assert text.endswith(b"\n")
     families = {family.name for family in text_string_to_metric_families(text.decode())}
-    assert {each.name.removesuffix("_total") for each in (*m.HOP_METRICS, *m.DEFINITIONS)} <= families
+    assert {each.name.removesuffix("_total") for each in (*HOP_METRICS, *DEFINITIONS)} <= families
     assert "process_cpu_seconds" in families
 
 
@@ -206,10 +206,10 @@ def test_an_unknown_metric_is_a_mistake():
 
 
 def test_names_follow_the_rules():
-    for each in (*m.HOP_METRICS, *m.DEFINITIONS):
+    for each in (*HOP_METRICS, *DEFINITIONS):
         assert re.fullmatch(r"mesh_[a-z_]+", each.name)
         assert each.name.endswith("_total") == (each.kind == "counter")
         assert each.kind != "histogram" or (each.name.endswith("_seconds") and each.buckets)
-        assert set(each.labels) <= set(m.LABELS), each.name
+        assert set(each.labels) <= set(LABELS), each.name
         assert each.doc.endswith(".")
-    assert {label for each in (*m.HOP_METRICS, *m.DEFINITIONS) for label in each.labels} == set(m.LABELS)
+    assert {label for each in (*HOP_METRICS, *DEFINITIONS) for label in each.labels} == set(LABELS)
