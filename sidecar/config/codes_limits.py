@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Final
 
-_HEAD: Final = """\
-services:
-  web: {{outbound: [{{to: orders, listen: '127.0.0.1:9001'}}]}}
-  orders:
-    inbound: [{{protocol: http}}]
-    allow: [{{from: [web]}}]
-{}
-"""
+from sidecar.config.codes_examples import HTTP, services
 
 
 def _rates(wrong: str, right: str) -> tuple[str, str]:
-    return _HEAD.format(wrong), _HEAD.format(right)
+    """Two configs that differ in their limits."""
+    return services(HTTP + textwrap.dedent(wrong), HTTP + textwrap.dedent(right))
 
 
 # code, title, why, what to do, wrong, right
