@@ -50,4 +50,4 @@ def describe_skew(skew: float) -> str:
     """A clock difference in words: `this machine's clock is 2 d ahead of the CA's; set it`."""
     amount = abs(skew)
     unit, size = next((pair for pair in _UNITS if amount >= pair[1] * 0.95), _UNITS[-1])
-    return f"this machine's clock is {amount / size:.3g} {unit} {'ahead of' if skew > 0 else 'behind'} the CA's; set it"
+    return f"this machine's clock is {amount / size:.2g} {unit} {'ahead of' if skew > 0 else 'behind'} the CA's; set it"

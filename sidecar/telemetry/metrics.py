@@ -8,12 +8,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-
 from sidecar.errors import FaultInjected, RateLimited
 from sidecar.hop import Direction, Hop, TlsInfo
 from sidecar.telemetry import outcome
 from sidecar.telemetry.definitions import CLOSED, DEFINITIONS, HOP_LABELS, HOP_METRICS, SECONDS, definition
+from sidecar.telemetry.process import Process
 from sidecar.telemetry.series import (
     IDLE_SECONDS,
     Cap,
@@ -116,8 +115,7 @@ class Metrics:
         self._hop_cap = Cap(HOP_METRICS[0], CLOSED, self._count_dropped)
         self.would_refuse: Counter[str] = Counter()  # by listener: hops that only its posture let pass
         self._refreshers: list[Callable[[Metrics], None]] = []
-        self._process = CollectorRegistry(auto_describe=False)
-        ProcessCollector(registry=self._process)
+        self._process = Process()
         if version:
             self.counter("mesh_build_info").set(1, (version,))
 
@@ -261,7 +259,8 @@ class Metrics:
         lines = [*self._hop_lines()]
         for family in self._families.values():
             lines.extend(family.lines())
-        return "".join(lines).encode() + generate_latest(self._process)
+        lines.extend(self._process.lines())
+        return "".join(lines).encode()
 
     def sweep(self, now: float) -> int:
         """Forget label sets that were idle for ten minutes at monotonic `now`; returns how many went."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from tests.kit.crowding import Crowd, crowd
 from tests.kit.fleet import settled, spiffe
+from tests.kit.processes import eventually
 from tests.kit.programs import echo_app
 
 LIMIT = "name: turns, limit: 20/s, burst: 5, per: caller, over: delay, delay: 4s"
@@ -34,9 +36,14 @@ def test_an_abusive_callers_median_grows_while_anothers_p99_stays_flat(tmp_path:
         assert 150 < delayed <= len(greedy.answers)
         assert metrics.total("mesh_requests_total", flag="TH", source=spiffe("greedy")) == delayed
         assert metrics.total("mesh_requests_total", flag="TH", source=spiffe("other")) == 0
-        lines = [line for line in mesh["app"].access_log() if "waited" in line]
-        assert len(lines) == delayed
+        eventually("every line of them is written", lambda: len(waited(mesh)) == delayed)
+        lines = waited(mesh)
         assert {(line["flags"], line["status"], line["waited"]["limit"]) for line in lines} == {("TH", 200, "turns")}
         explained = mesh.explain(max(lines, key=lambda line: line["waited"]["seconds"])["decision_id"])
         assert "s for its turn at limit turns" in explained, explained
         mesh.assert_well()
+
+
+def waited(mesh: Crowd) -> list[dict[str, Any]]:
+    """The access log's lines, so far, of requests that were held."""
+    return [line for line in mesh["app"].access_log() if "waited" in line]

@@ -19,7 +19,7 @@ MINUTES, DAYS = 60.0, 86400.0
         (2 * DAYS, "2 d ahead of"),
         (-2 * DAYS + 1, "2 d behind"),
         (7200.0, "2 h ahead of"),
-        (-61.0, "1.02 min behind"),
+        (-61.0, "1 min behind"),
         (0.4, "0.4 s ahead of"),
     ],
 )
