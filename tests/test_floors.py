@@ -12,7 +12,7 @@ FLOORS = (
     ("sidecar.policy", "sidecar.traffic"),
     ("sidecar.net", "sidecar.identity", "sidecar.telemetry", "sidecar.answer", "sidecar.discovery"),
     ("sidecar.proxy",),
-    ("sidecar.runtime", "sidecar.admin", "sidecar.demo", "sidecar.conformance"),
+    ("sidecar.runtime", "sidecar.admin", "sidecar.deploy", "sidecar.demo", "sidecar.conformance"),
     ("sidecar.cli",),
 )
 PURE = (
