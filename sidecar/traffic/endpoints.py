@@ -5,8 +5,10 @@ to the place and not to the list: an endpoint that stays keeps its latency, its 
 neither a reload nor a DNS answer forgives a bad one or floods a new one.
 
 Latency is a *peak* exponentially weighted moving average (Finagle, and Linkerd after it; semantics S18): a slower
-answer counts at once and in full, faster ones win it back with a time constant of 10 s, and silence lets it fade, so
-that nobody is shunned for ever. The load of an endpoint is that latency times the requests that it has, and one.
+answer counts at once and in full, faster ones win it back with a time constant of 10 s, and while nobody asks it fades,
+so that nobody is shunned for ever. Who has been asked and says nothing is as slow as it has been silent: a frozen peer
+is left alone long before the first time-out says so. The load of an endpoint is that latency times the requests that it
+has, and one.
 """
 
 from __future__ import annotations
@@ -81,9 +83,20 @@ class Endpoint:
 
     def load(self, now: float) -> float:
         """What another request would wait for here: latency times those under way and itself, by its weight."""
-        age = now - self.latency_at
-        latency = self.latency * exp(-age / DECAY) if age > 0.0 else self.latency
+        latency, age = self.latency, now - self.latency_at
+        if self.active:
+            if age > latency:
+                latency = age
+        elif age > 0.0:
+            latency *= exp(-age / DECAY)
         return latency * (self.active + 1) / self.weight
+
+    def wake(self, now: float) -> None:
+        """It is asked after a time without requests: from here on its silence counts."""
+        age = now - self.latency_at
+        if age > 0.0:
+            self.latency *= exp(-age / DECAY)
+            self.latency_at = now
 
     def share(self, now: float, ramp: float) -> float:
         """How much of its share it is given: grows from a tenth to all of it within `ramp` seconds of slow start."""

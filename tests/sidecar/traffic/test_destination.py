@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
+
 import pytest
 
 from sidecar.traffic.ceilings import Ceiling, CeilingRules, Ceilings
 from sidecar.traffic.destination import Destination, DestinationRules
+from sidecar.traffic.endpoints import Endpoint
 from sidecar.traffic.maglev import Affine
 from sidecar.traffic.outcome import Outcome
 from tests.kit.traffic import declared, dice
@@ -88,6 +91,27 @@ def test_a_caller_who_leaves_does_an_endpoint_no_harm_but_its_patience_counts():
         ask(destination, N, 1.0, 2.0)
     (seen,) = destination.seen(3.0)
     assert (seen.state, seen.latency, seen.active) == ("available", 2.0, 0)
+
+
+def test_an_endpoint_that_freezes_is_left_alone_before_any_time_out_says_so():
+    """100 requests a second for 12 s to three, answered after 10 ms, one in twenty after 200; then one answers nobody
+    any more.
+    """
+    destination, stuck = a_destination(3), 0
+    under_way: list[tuple[float, float, Endpoint]] = []
+    for number in range(1200):
+        now = number / 100
+        for done in sorted((each for each in under_way if each[0] <= now), key=itemgetter(0)):
+            at, began, endpoint = done
+            destination.end(endpoint, G, began, at)
+            under_way.remove(done)
+        endpoint = destination.begin(now)
+        assert endpoint is not None
+        if endpoint is destination.endpoints.all[0] and number >= 200:
+            stuck += 1
+        else:
+            under_way.append((now + (0.2 if number % 20 == 0 else 0.01), now, endpoint))
+    assert stuck <= 2
 
 
 def test_a_refusal_for_number_is_as_slow_as_it_asks_to_be():

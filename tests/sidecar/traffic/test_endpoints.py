@@ -33,6 +33,19 @@ def test_silence_lets_a_bad_memory_fade():
     assert [round(endpoint.load(now), 3) for now in (0.0, 10.0, 60.0, -5.0)] == [5.0, 1.839, 0.012, 5.0]
 
 
+def test_who_was_asked_and_says_nothing_is_as_slow_as_it_has_been_silent():
+    frozen, quick = a_set(2)
+    for endpoint in (frozen, quick):
+        endpoint.wake(100.0)  # after a long pause, which is no silence
+        endpoint.active = 1
+    assert frozen.load(100.0) == quick.load(100.0) <= 2 * 0.030
+    quick.end(100.01, 0.01)
+    assert frozen.load(101.0) == pytest.approx(2.0)
+    assert quick.load(101.0) < 0.030
+    frozen.end(101.5, 1.5)
+    assert frozen.load(101.5) == 1.5
+
+
 @pytest.mark.parametrize(
     ("retry_after", "seconds"), [(None, 5.0), (0.0, 5.0), (60.0, 60.0), (300.0, 300.0), (3_155_760_000.0, 300.0)]
 )
