@@ -39,6 +39,7 @@ from tests.kit.nonce import NonceLoad
 from tests.kit.processes import PATIENCE, Process, eventually, listens
 
 DOOR, INBOUND, FAR, APP = 15001, 15006, 15007, 8080
+SLOW_MS = 50.0  # of an endpoint next door
 PACE = 40.0  # requests a second of one caller
 WEB = """\
     outbound: [{{to: shop, listen: "127.0.0.1:{door}", endpoints: [{endpoints}], identity: "{shop}"}}]"""
@@ -164,6 +165,10 @@ class House:
         """Of each endpoint, as a caller's balancer sees it."""
         rows = self.admin("/endpoints")["endpoints"]
         return {row["endpoint"].rpartition(":")[0]: row["state"] for row in rows}
+
+    def resents(self) -> bool:
+        """Whether this caller still remembers an endpoint as slow. Memories fade within a minute, too long to wait."""
+        return any(row["latency_ms"] > SLOW_MS for row in self.admin("/endpoints")["endpoints"])
 
 
 @dataclass(frozen=True)
@@ -330,9 +335,13 @@ class Street:
         self._stack.close()
 
     def open(self, *mood: str) -> None:
-        """Everything is healed, everybody runs, the applications are in this mood, and all endpoints are available."""
+        """Everything is healed, everybody runs and has forgotten, the applications are in this mood, and all endpoints
+        are available.
+        """
         for house in (*self.shops, *self.callers):
             house.host.heal()
+            if house in self.callers and house.sidecar.code is None and house.resents():
+                house.sidecar.stop(5.0)
             if house.sidecar.code is not None:
                 house.start_sidecar()
                 house.wait_ready()

@@ -83,14 +83,14 @@ def test_one_caller_that_does_not_reach_an_endpoint(street: Street) -> None:
         since = calls.mark()
         shop.host.part(here.host)
         time.sleep(4.0)
-        states = here.states(), there.states()
+        states, resents = (here.states(), there.states()), here.resents()
         shop.host.heal()
         street.until_well(8.0)
         story = calls.stop().sound()
     assert story.of(there).share_ok() == 1.0
     assert not story.of(there).slower(1.0), story.of(there)
     assert set(states[1].values()) == {"available"}
-    assert states[0][shop.host.address] in ("open", "half-open")
+    assert states[0][shop.host.address] in ("open", "half-open") or resents  # left alone by its breaker, or by load
     assert len(story.of(here).failed) <= 15, story.failures
     assert len(story.of(here).during(since + CONNECT + SPARE).slower(1.0)) <= 5, story.of(here)
 
