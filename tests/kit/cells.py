@@ -73,12 +73,12 @@ class Cell(Host):
         children = Path(f"/proc/{holder}/task/{holder}/children")
         return self._path.readlink() != self._own and bool(children.read_text().strip())
 
-    def command(self, command: Sequence[str]) -> list[str]:
-        """This command, to be run inside."""
+    def command(self, command: Sequence[str], folder: Path = Path("/")) -> list[str]:
+        """This command, to be run inside, in this folder."""
         place = f"/proc/{self._holder.pid}/ns"
         return [
-            need("nsenter"), f"--net={place}/net", f"--mount={place}/mnt", f"--pid={place}/pid_for_children", "--",
-            *command,
+            need("nsenter"), f"--net={place}/net", f"--mount={place}/mnt", f"--pid={place}/pid_for_children",
+            f"--wdns={folder}", "--", *command,
         ]  # fmt: skip
 
     def __enter__(self) -> Cell:

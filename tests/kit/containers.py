@@ -66,12 +66,12 @@ class Engine:
         *,
         text: str | None = None,
         seconds: float = LONG,
-        cwd: Path | None = None,
+        folder: Path = Path("/"),
         env: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         feed: dict[str, Any] = {"stdin": subprocess.DEVNULL} if text is None else {"input": text}
         return subprocess.run(
-            self.cell.command(command), capture_output=True, text=True, timeout=seconds, cwd=cwd,
+            self.cell.command(command, folder), capture_output=True, text=True, timeout=seconds,
             env=None if env is None else {**os.environ, **env}, **feed,
         )  # fmt: skip
 
@@ -173,7 +173,7 @@ class Docker(Engine):
     def compose(self, folder: Path, *arguments: str, check: bool = True, env: Mapping[str, str] | None = None) -> str:
         """Run docker-compose in a folder; returns what it printed, both streams."""
         variables = {"DOCKER_HOST": f"unix://{self.socket}", "DOCKER_BUILDKIT": "0", "COMPOSE_HTTP_TIMEOUT": "200"}
-        done = self._run([need("docker-compose"), *arguments], cwd=folder, env={**variables, **(env or {})})
+        done = self._run([need("docker-compose"), *arguments], folder=folder, env={**variables, **(env or {})})
         told = done.stdout + done.stderr
         if check:
             assert done.returncode == 0, f"docker-compose {' '.join(arguments)}:\n{told[-6000:]}"

@@ -91,7 +91,7 @@ def _bootstrap(packages: Sequence[str], path: Path) -> None:
         _remove(root)
 
 
-# ---- what our image is built from --------------------------------------------------------------------------------------
+# ---- what our image is built from ------------------------------------------------------------------------------------
 
 
 def sources() -> list[Path]:
