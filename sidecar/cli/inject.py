@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from sidecar.cli.console import Code, Failure, output_option, print_json
+from sidecar.cli.console import Code, F, Failure, output_option, print_json
 
 if TYPE_CHECKING:
     from sidecar.deploy.kube.files import Done, Found, Outlook
@@ -23,9 +23,17 @@ Examples:
   mesh inject -f app.yaml --mode explicit --image registry.example.com/mesh:0.1.0
   mesh inject -f app.yaml --uninject
 
-Deployments, StatefulSets, DaemonSets, ReplicaSets, Jobs, CronJobs and Pods get a sidecar, those in a List too; everything
-else stays as it is. Annotations say what is special about a pod (docs/annotations.md). Doing it twice is doing it once;
-what an older version added is replaced. With one mistake in any file nothing is done."""
+Deployments, StatefulSets, DaemonSets, ReplicaSets, Jobs, CronJobs and Pods get a sidecar, those in a List too;
+everything else stays as it is. Annotations say what is special about a pod (docs/annotations.md). Doing it twice is
+doing it once; what an older version added is replaced. With one mistake in any file nothing is done."""
+
+
+def set_option(command: F) -> F:
+    """Give a verb `--set`; its function receives `settings`."""
+    return click.option(
+        "--set", "settings", multiple=True, metavar="NAME=VALUE",
+        help="An annotation (docs/annotations.md) for pods that do not say, such as memory-limit=512Mi.",
+    )(command)  # fmt: skip
 
 
 @click.command(epilog=EXAMPLES)
@@ -33,10 +41,11 @@ what an older version added is replaced. With one mistake in any file nothing is
     "-f", "--file", "files", multiple=True, required=True, metavar="FILE",
     help="A manifest, a folder of them, or `-` for standard input; may be given again.",
 )  # fmt: skip
-@click.option("--mode", type=click.Choice(["redirect", "explicit"]), help="For pods that do not say.  [default: redirect]")
+@click.option(
+    "--mode", type=click.Choice(["redirect", "explicit"]), help="For pods that do not say.  [default: redirect]"
+)
 @click.option("--image", help="The sidecar's image, for pods that do not say.")
-@click.option("--config", metavar="NAME", help="ConfigMap with mesh.yaml, for pods that do not say.")
-@click.option("--enrolment", metavar="NAME", help="ConfigMap with enrolment files, for pods that do not say.")
+@set_option
 @click.option("--uninject", is_flag=True, help="Take our sidecars out again.")
 @click.option("--write", is_flag=True, help="Change the files in place instead of printing them.")
 @output_option
@@ -44,8 +53,7 @@ def inject(
     files: tuple[str, ...],
     mode: str | None,
     image: str | None,
-    config: str | None,
-    enrolment: str | None,
+    settings: tuple[str, ...],
     uninject: bool,
     write: bool,
     output: str,
@@ -54,7 +62,7 @@ def inject(
 
     Exit code 0: done. 1: a pod was refused, and nothing was done.
     """
-    options = _options(mode=mode, image=image, config=config, enrolment=enrolment)
+    options = options_of(settings, mode=mode, image=image)
     if write and STDIN in files:
         raise Failure("standard input cannot be written in place.", "Leave --write out.", Code.USAGE)
     outlooks = list(_look(files, options, uninject))
@@ -70,20 +78,24 @@ def inject(
     return Code.NEGATIVE if mistakes else Code.OK
 
 
-def _options(**given: str | None) -> Mapping[str, str]:
-    """The options as annotations. Raises Failure where one is not what an annotation may say."""
+def options_of(settings: tuple[str, ...], **given: str | None) -> Mapping[str, str]:
+    """What pods that do not say otherwise are to be told, as annotations without prefix. Raises Failure."""
+    from sidecar.config.mistakes import meant
     from sidecar.deploy.kube.annotations import TABLE
     from sidecar.deploy.kube.values import KINDS, BadValue
 
-    said = {name: value for name, value in given.items() if value is not None}
-    for each in TABLE:
+    said = dict(each.partition("=")[::2] for each in settings)
+    said |= {name: value for name, value in given.items() if value is not None}
+    known = {each.name: each for each in TABLE if each.name not in ("inject", "service")}
+    for name, value in said.items():
+        if name not in known:
+            hint = meant(name, list(known), what="There are").capitalize()
+            raise Failure(f"nothing of the name {name!r} can be set for all pods.", hint, Code.USAGE)
+        kind = KINDS[known[name].kind]
         try:
-            if each.name in said:
-                KINDS[each.kind].read(said[each.name])
+            kind.read(value)
         except BadValue as error:
-            raise Failure(
-                f"--{each.name} {said[each.name]!r} {error}.", f"Write {KINDS[each.kind].how}.", Code.USAGE
-            ) from None
+            raise Failure(f"{name}: {value!r} {error}.", f"Write {kind.how}.", Code.USAGE) from None
     return said
 
 

@@ -47,17 +47,17 @@ TABLE: Final = tuple(
             "service", "service", "", "orders",
             "Which of the services in `mesh.yaml` this pod is.", "the name of the pod's service account",
         ),
-        ("config", "name", "mesh-config", "mesh-config", "ConfigMap with `mesh.yaml` and the files that it includes."),
+        ("config", "name", "mesh-config", "shop-mesh", "ConfigMap with `mesh.yaml` and the files that it includes."),
         (
-            "enrolment", "name", "mesh-enrolment", "mesh-enrolment",
-            "ConfigMap with the service's enrolment file under the key `SERVICE.json`, as `mesh ca enrolment --kubernetes` "
-            "writes it: trust domain, address of the CA, hashes of its roots. It holds no secret.",
+            "enrolment", "name", "mesh-enrolment", "shop-enrolment",
+            "ConfigMap with the service's enrolment file under the key `SERVICE.json`, as `mesh ca enrolment "
+            "--kubernetes` writes it: trust domain, address of the CA, hashes of its roots. It holds no secret.",
         ),
         (
             "mode", "mode", "redirect", "explicit",
             "`redirect`: an init step installs rules that lead all TCP through the sidecar, and the application knows "
-            "nothing of it. `explicit`: no rules and no NET_ADMIN; the application calls its upstreams on loopback, and "
-            "a NetworkPolicy has to keep others away from its ports (`mesh inject` writes one).",
+            "nothing of it. `explicit`: no rules and no NET_ADMIN; the application calls its upstreams on loopback, "
+            "and a NetworkPolicy has to keep others away from its ports (`mesh inject` writes one).",
         ),
         (
             "inbound-ports", "ports", "", "17443,17444",
@@ -67,7 +67,10 @@ TABLE: Final = tuple(
             "exclude-inbound-ports", "ports", "", "9100",
             "With mode `redirect`: ports that outsiders reach past the sidecar, in plaintext, whoever they are.",
         ),
-        ("exclude-outbound-ports", "ports", "", "5432", "With mode `redirect`: ports that the application calls past it."),
+        (
+            "exclude-outbound-ports", "ports", "", "5432",
+            "With mode `redirect`: ports that the application calls past it.",
+        ),
         (
             "exclude-outbound-cidrs", "cidrs", "", "169.254.169.254/32",
             "With mode `redirect`: networks that the application calls past it.",
@@ -75,8 +78,8 @@ TABLE: Final = tuple(
         ("health-port", "port", str(ports.HEALTH), "17190", "Where the sidecar answers probes and Prometheus."),
         (
             "rewrite-probes", "switch", "true", "false",
-            "Lead the application's HTTP, TCP and gRPC probes through the health port. Without it they come from outside "
-            "the mesh and are refused, unless their port is excluded.",
+            "Lead the application's HTTP, TCP and gRPC probes through the health port. Without it they come from "
+            "outside the mesh and are refused, unless their port is excluded.",
         ),
         (
             "api-access", "switch", "false", "true",
@@ -86,11 +89,17 @@ TABLE: Final = tuple(
         ("image", "image", "", "registry.example.com/mesh:0.1.0", "The sidecar's image.", "the one of this version"),
         ("image-pull-policy", "pull", "IfNotPresent", "Always", "`Always`, `IfNotPresent` or `Never`."),
         ("cpu-request", "cpu", "20m", "100m", "CPU that the scheduler sets aside for the sidecar."),
-        ("cpu-limit", "cpu", "", "2", "CPU that it may use at most.", "none: a throttled sidecar is a slow application"),
+        ("cpu-limit", "cpu", "", "2", "CPU that it may use at most.", "none: a slow sidecar is a slow application"),
         ("memory-request", "memory", "96Mi", "128Mi", "Memory set aside for it; an idle sidecar holds about 60 MiB."),
-        ("memory-limit", "memory", "256Mi", "512Mi", "Memory that it may use; over 90 % of it new connections are refused."),
+        (
+            "memory-limit", "memory", "256Mi", "512Mi",
+            "Memory that it may use; over 90 % of it new connections are refused.",
+        ),
         ("state-size", "memory", "64Mi", "128Mi", "Room for state and audit. It is memory and counts as such."),
-        ("startup-seconds", "count", "120", "300", "How long the sidecar may take to get its identity; then it is started anew."),
+        (
+            "startup-seconds", "count", "120", "300",
+            "How long the sidecar may take to get its identity; then it is started anew.",
+        ),
     )
 )  # fmt: skip
 BY_KEY: Final[Mapping[str, Annotation]] = {each.key: each for each in TABLE}
@@ -116,7 +125,7 @@ def read(pod: Pod, findings: Findings) -> Settings:
     """What the pod's annotations say, defaults where they say nothing. Every bad value is refused."""
     said = annotations_of(pod)
     for key in said:
-        if isinstance(key, str) and key.startswith(f"{PREFIX}/") and key not in BY_KEY and key != RECORD:
+        if key.startswith(f"{PREFIX}/") and key not in BY_KEY and key != RECORD:
             near = nearest(key.partition("/")[2], [each.name for each in TABLE])
             hint = f'did you mean "{PREFIX}/{near}"?' if near else "docs/annotations.md has them all"
             findings.warn((*ANNOTATIONS, key), "there is no such annotation", hint)
@@ -129,7 +138,8 @@ def _value(annotation: Annotation, said: Mapping[str, Any], findings: Findings) 
         text = annotation.default or (IMAGE if annotation.name == "image" else "")
     place = (*ANNOTATIONS, annotation.key)
     if not isinstance(text, str):
-        findings.refuse(place, f"{text!r} is not text", f'Kubernetes takes only text here: write "{str(text).lower()}"')
+        advice = f'Kubernetes takes only text here: write "{str(text).lower()}"'
+        findings.refuse(place, f"{text!r} is not text", advice)
         return KINDS[annotation.kind].read(annotation.default) if annotation.default else None
     if not text and annotation.key not in said:
         return KINDS[annotation.kind].nothing
@@ -149,9 +159,9 @@ def markdown() -> str:
         "",
         "Made from `sidecar/deploy/kube/annotations.py` by `python -m sidecar.deploy.kube.annotations`; do not edit.",
         "",
-        "They stand on the pod: in a Deployment under `spec.template.metadata.annotations`. Each value is text, so write",
-        '`"true"` and `"8080"` with quotes. An unknown annotation is a warning, a bad value is refused. `mesh inject` and the',
-        "webhook read them alike; [docs/kubernetes.md](kubernetes.md) tells what they do.",
+        "They stand on the pod: in a Deployment under `spec.template.metadata.annotations`. Each value is text, so",
+        'write `"true"` and `"8080"` with quotes. An unknown annotation is a warning, a bad value is refused.',
+        "`mesh inject` and the webhook read them alike; [docs/kubernetes.md](kubernetes.md) tells what they do.",
         "",
         "| annotation | value | default | example | what it says |",
         "|---|---|---|---|---|",

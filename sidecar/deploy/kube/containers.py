@@ -73,12 +73,13 @@ def redirect(settings: Settings) -> dict[str, Any]:
     """The init container that installs the rules and ends; the only one with a capability."""
     args = ["redirect", "install"]
     for option, name in (
-        ("--exclude-inbound-port", "exclude-inbound-ports"),
-        ("--exclude-outbound-port", "exclude-outbound-ports"),
-        ("--exclude-cidr", "exclude-outbound-cidrs"),
+        ("--exclude-inbound", "exclude-inbound-ports"),
+        ("--exclude-outbound", "exclude-outbound-ports"),
+        ("--exclude-network", "exclude-outbound-cidrs"),
     ):
         args += [f"{option}={value}" for value in settings[name]]
-    args.append(f"--exclude-inbound-port={settings['health-port']}")
+    if settings["health-port"] != ports.HEALTH:  # that one is open as it is
+        args.append(f"--exclude-inbound={settings['health-port']}")
     return {
         "name": INIT_CONTAINER,
         "image": settings["image"],
@@ -116,6 +117,7 @@ def sidecar(settings: Settings, asked: Mapping[str, Any]) -> dict[str, Any]:
 
 def volumes(settings: Settings) -> list[dict[str, Any]]:
     """The volumes behind it."""
+    token = _token(PurePosixPath(TOKEN_PATH).name, TOKEN_SECONDS, TOKEN_AUDIENCE)
     found: list[dict[str, Any]] = [
         {"name": CONFIG, "configMap": {"name": settings["config"]}},
         {
@@ -125,7 +127,7 @@ def volumes(settings: Settings) -> list[dict[str, Any]]:
                 "items": [{"key": f"{settings['service']}.json", "path": PurePosixPath(ENROLMENT_PATH).name}],
             },
         },
-        {"name": TOKEN, "projected": {"sources": [_token(PurePosixPath(TOKEN_PATH).name, TOKEN_SECONDS, TOKEN_AUDIENCE)]}},
+        {"name": TOKEN, "projected": {"sources": [token]}},
         {"name": STATE, "emptyDir": {"medium": "Memory", "sizeLimit": settings["state-size"]}},
         {"name": RUN, "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},  # sockets
     ]
@@ -150,7 +152,7 @@ def _token(path: str, seconds: int, audience: str | None) -> dict[str, Any]:
 
 
 def _mounts(settings: Settings) -> list[dict[str, Any]]:
-    found = [
+    found: list[dict[str, Any]] = [
         {"name": CONFIG, "mountPath": str(PurePosixPath(CONFIG_PATH).parent), "readOnly": True},
         {"name": ENROLMENT, "mountPath": str(PurePosixPath(ENROLMENT_PATH).parent), "readOnly": True},
         {"name": TOKEN, "mountPath": str(PurePosixPath(TOKEN_PATH).parent), "readOnly": True},
@@ -165,10 +167,8 @@ def _mounts(settings: Settings) -> list[dict[str, Any]]:
 def _ports(settings: Settings) -> list[dict[str, Any]]:
     inbound = inbound_ports(settings)
     names = ("mesh-inbound", *(f"mesh-in-{port}" for port in inbound[1:]))
-    return [
-        *({"name": name, "containerPort": port, "protocol": "TCP"} for name, port in zip(names, inbound, strict=False)),
-        {"name": "mesh-health", "containerPort": settings["health-port"], "protocol": "TCP"},
-    ]
+    named = {**dict(zip(names, inbound, strict=False)), "mesh-health": settings["health-port"]}
+    return [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in named.items()]
 
 
 def _resources(settings: Settings) -> dict[str, Any]:

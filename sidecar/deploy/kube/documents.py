@@ -173,11 +173,13 @@ def _written(value: Any) -> Any:
         return {key: _written(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_written(item) for item in value]
-    if isinstance(value, str) and (
-        _RESOLVER.resolve(yaml.ScalarNode, value, (True, False)) != _TEXT_TAG or value.lower() in ("y", "n")
-    ):
-        return DoubleQuotedScalarString(value)
-    return value
+    return DoubleQuotedScalarString(value) if isinstance(value, str) and _misread(value) else value
+
+
+def _misread(text: str) -> bool:
+    """Whether YAML 1.1 takes these bare letters for something else than text."""
+    tag = _RESOLVER.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
+    return bool(tag != _TEXT_TAG) or text.lower() in ("y", "n")
 
 
 def _shared(tree: Any) -> set[int]:

@@ -146,7 +146,8 @@ class _Worker:
         for key in workload if isinstance(workload, dict) else ():
             if isinstance(key, str) and key in BY_KEY:
                 above = Held(held.workload, held.workload, held.whose)
-                where = "it belongs to the pods: move it to " + dotted((*held.place[len(held.workload) :], *ANNOTATIONS))
+                way = dotted((*held.place[len(held.workload) :], *ANNOTATIONS))
+                where = f"it belongs to the pods: move it to {way}"
                 problem = Problem((*ANNOTATIONS, key), "this annotation says nothing here", where)
                 self._note(document, above, self.outlook.warnings, problem)
 

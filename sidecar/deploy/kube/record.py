@@ -40,7 +40,8 @@ class Record:
             "version": self.version, "containers": self.containers, "volumes": self.volumes,
             "annotations": self.annotations, "probes": self.probes,
         }  # fmt: skip
-        return json.dumps({key: value for key, value in document.items() if value}, sort_keys=True, separators=(",", ":"))
+        said = {key: value for key, value in document.items() if value}
+        return json.dumps(said, sort_keys=True, separators=(",", ":"))
 
 
 def record_of(pod: Pod, findings: Findings) -> Record | None:

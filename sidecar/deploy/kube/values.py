@@ -69,7 +69,7 @@ def _ports(text: str) -> tuple[int, ...]:
 
 
 def _cidrs(text: str) -> tuple[str, ...]:
-    found = {}
+    found: dict[str, None] = {}
     for item in text.split(","):
         try:
             found[str(ipaddress.ip_network(item.strip()))] = None
