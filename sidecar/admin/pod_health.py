@@ -5,8 +5,8 @@ in `MESH_POD` what each of them was:
 
     {"health": {"port": 17090, "probes": {"app/livez": {"http": {"port": 8080, "path": "/ok"}, "timeout": 1}}}}
 
-Each is asked on loopback as the kubelet would have asked (Kubernetes' pkg/probe): any status from 200 to 399 is well, up
-to ten redirects to the same host are followed, one to another host is well; certificates are not looked at; `tcp` is
+Each is asked on loopback as the kubelet would have asked (Kubernetes' pkg/probe): any status from 200 to 399 is well,
+up to ten redirects to the same host are followed, one to another host is well; certificates are not looked at; `tcp` is
 well once it connects, `grpc` where Check of grpc.health.v1 says SERVING. The answer tells nothing of the application
 but its status, for anybody may ask.
 """

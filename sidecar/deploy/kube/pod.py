@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from sidecar import __version__
-from sidecar.deploy.kube import containers, probes, refusals
+from sidecar.deploy.kube import containers, probes, refusals, shape
 from sidecar.deploy.kube.annotations import ANNOTATIONS, BY_KEY, RECORD, Settings, annotations_of, read
 from sidecar.deploy.kube.problems import Findings, Pod, Problem
 from sidecar.deploy.kube.record import Record, is_injected, record_of, take_away
@@ -39,7 +39,7 @@ def inject(pod: Pod, options: Mapping[str, str] | None = None) -> Result:
     force are written on the pod, so that it says itself what it is. Nothing that was given is changed.
     """
     findings = Findings()
-    if not refusals.shape(pod, findings):
+    if not shape.check(pod, findings):
         return _refused(pod, findings)
     record = record_of(pod, findings)
     clean = copy.deepcopy(pod) if record is None else take_away(pod, record)
@@ -59,8 +59,7 @@ def inject(pod: Pod, options: Mapping[str, str] | None = None) -> Result:
     added = _add(clean["spec"], settings, volumes, moved)
     names = tuple(volume["name"] for volume in volumes)
     wrote = Record(__version__, added, names, written, moved.originals)
-    annotations = clean.setdefault("metadata", {}).setdefault("annotations", {})
-    annotations[RECORD] = wrote.text()
+    _annotations(clean)[RECORD] = wrote.text()
     outcome: Outcome = "unchanged" if clean == pod else "injected"
     return Result(clean, outcome, (), tuple(findings.warnings), settings, was)
 
@@ -68,6 +67,8 @@ def inject(pod: Pod, options: Mapping[str, str] | None = None) -> Result:
 def uninject(pod: Pod) -> Result:
     """The pod without our sidecar; as it was where it has none."""
     findings = Findings()
+    if not shape.check(pod, findings):
+        return _refused(pod, findings)
     record = record_of(pod, findings)
     if findings.mistakes:
         return _refused(pod, findings)
@@ -91,13 +92,18 @@ def _write(pod: Pod, options: Mapping[str, str]) -> tuple[str, ...]:
     written = tuple(key for key in wanted if key not in said)
     for key in written:
         assert key in BY_KEY
-        metadata = pod.get("metadata")
-        if metadata is None:
-            metadata = pod["metadata"] = {}
-        if metadata.get("annotations") is None:
-            metadata["annotations"] = {}
-        metadata["annotations"][key] = wanted[key]
+        _annotations(pod)[key] = wanted[key]
     return written
+
+
+def _annotations(pod: Pod) -> dict[str, Any]:
+    """The pod's annotations, to be written into."""
+    if pod.get("metadata") is None:
+        pod["metadata"] = {}
+    if pod["metadata"].get("annotations") is None:
+        pod["metadata"]["annotations"] = {}
+    found: dict[str, Any] = pod["metadata"]["annotations"]
+    return found
 
 
 def _settings(pod: Pod, findings: Findings) -> Settings:

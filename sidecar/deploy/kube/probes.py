@@ -9,13 +9,17 @@ with a `host` of its own: it asks somebody else.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Final
+from urllib.parse import quote
 
 from sidecar.deploy.kube.problems import Findings, Place
 from sidecar.deploy.kube.record import HANDLERS, PROBES, with_handler
 
 PATHS: Final = {"livenessProbe": "livez", "readinessProbe": "readyz", "startupProbe": "startupz"}
+_AS_IT_IS: Final = "!#$%&'()*+,/:;=?@[]~{}|^`<>\"\\"  # in a path: what goes over the wire unchanged
+_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 DEFAULT_TIMEOUT: Final = 1  # seconds; Kubernetes' own for `timeoutSeconds`
 
 
@@ -31,20 +35,18 @@ def move(containers: list[Any], place: Place, port: int, moved: Moved, findings:
     """Lead every probe of these containers to `port`, in place, and note in `moved` what was there."""
     for index, container in enumerate(containers):
         for kind in PROBES:
-            probe = container.get(kind)
-            if isinstance(probe, dict):
-                where = (*place, index, kind)
-                handler = _handler(probe)
-                if handler is None or _elsewhere(probe, handler):
-                    continue
-                asked = _asked(probe, handler, container, where, findings)
-                if asked is None:
-                    continue
-                name = container["name"]
-                moved.originals[f"{name}/{kind}"] = {handler: probe[handler]}
-                moved.asked[f"{name}/{PATHS[kind]}"] = asked
-                path = f"/app-health/{name}/{PATHS[kind]}"
-                container[kind] = with_handler(probe, {"httpGet": {"path": path, "port": port}})
+            probe = container.get(kind) or {}
+            handler = _handler(probe)
+            if handler is None or _elsewhere(probe, handler):
+                continue
+            asked = _asked(probe, handler, container, (*place, index, kind), findings)
+            if asked is None:
+                continue
+            name = container["name"]
+            moved.originals[f"{name}/{kind}"] = {handler: probe[handler]}
+            moved.asked[f"{name}/{PATHS[kind]}"] = asked
+            path = f"/app-health/{name}/{PATHS[kind]}"
+            container[kind] = with_handler(probe, {"httpGet": {"path": path, "port": port}})
         _hooks(container, (*place, index), findings)
 
 
@@ -68,13 +70,17 @@ def _asked(
     what: dict[str, Any] = {"port": port}
     match handler:
         case "httpGet":
-            what["path"] = said.get("path") or "/"
+            what["path"] = quote(said.get("path") or "/", safe=_AS_IT_IS)
             if str(said.get("scheme") or "HTTP").upper() == "HTTPS":
                 what["scheme"] = "https"
-            headers = [
-                [str(each.get("name")), str(each.get("value") or "")] for each in said.get("httpHeaders") or []
-                if isinstance(each, dict)
-            ]  # fmt: skip
+            headers = [[each.get("name") or "", each.get("value") or ""] for each in said.get("httpHeaders") or []]
+            for number, (name, value) in enumerate(headers):
+                if not _NAME.match(name) or not (value.isascii() and value.isprintable()):
+                    findings.refuse(
+                        (*place, handler, "httpHeaders", number), f"{name[:60]!r} is no header that can be sent",
+                        "write a name of letters, digits and -, and a value in ASCII",
+                    )  # fmt: skip
+                    return None
             if headers:
                 what["headers"] = headers
             kind = "http"
@@ -91,7 +97,7 @@ def _port(port: Any, container: dict[str, Any], place: Place, findings: Findings
     if isinstance(port, int) and not isinstance(port, bool) and 0 < port < 65536:
         return port
     for each in container.get("ports") or []:
-        if isinstance(each, dict) and each.get("name") == port and isinstance(each.get("containerPort"), int):
+        if port is not None and each.get("name") == port and isinstance(each.get("containerPort"), int):
             return int(each["containerPort"])
     if isinstance(port, str) and port.isdigit() and 0 < int(port) < 65536:
         return int(port)
@@ -101,8 +107,7 @@ def _port(port: Any, container: dict[str, Any], place: Place, findings: Findings
 
 def _hooks(container: dict[str, Any], place: Place, findings: Findings) -> None:
     """Say so where the kubelet would call a hook from outside the mesh."""
-    lifecycle = container.get("lifecycle")
-    for hook, said in (lifecycle.items() if isinstance(lifecycle, dict) else ()):
+    for hook, said in (container.get("lifecycle") or {}).items():
         if isinstance(said, dict) and "httpGet" in said:
             findings.warn(
                 (*place, "lifecycle", hook, "httpGet"),

@@ -25,37 +25,6 @@ def containers_of(spec: dict[str, Any]) -> Iterator[tuple[Place, dict[str, Any]]
             yield ("spec", key, index), each
 
 
-def shape(pod: Pod, findings: Findings) -> bool:
-    """Whether this has the shape of a pod at all; what does not is refused."""
-    spec = pod.get("spec")
-    if not isinstance(spec, dict) or not isinstance(spec.get("containers"), list) or not spec["containers"]:
-        findings.refuse(("spec",) if "spec" in pod else (), "there are no containers", "a pod has at least one")
-        return False
-    metadata = pod.get("metadata")
-    if metadata is not None and not isinstance(metadata, dict):
-        findings.refuse(("metadata",), "this is no mapping")
-        return False
-    for place, _ in _not_mappings(pod, spec):
-        findings.refuse(place, "this is not what Kubernetes has here", "kubectl explain pod says what it has")
-    return not findings.mistakes
-
-
-def _not_mappings(pod: Pod, spec: dict[str, Any]) -> Iterator[tuple[Place, Any]]:
-    for key in ("initContainers", "containers", "volumes"):
-        found = spec.get(key)
-        if found is not None and not isinstance(found, list):
-            yield ("spec", key), found
-            continue
-        for index, each in enumerate(found or []):
-            if not isinstance(each, dict) or not isinstance(each.get("name"), str):
-                yield ("spec", key, index), each
-            elif not isinstance(each.get("ports") or [], list):
-                yield ("spec", key, index, "ports"), each
-    annotations = (pod.get("metadata") or {}).get("annotations")
-    if annotations is not None and not isinstance(annotations, dict):
-        yield ("metadata", "annotations"), annotations
-
-
 def look(pod: Pod, settings: Settings, volumes: list[dict[str, Any]], findings: Findings) -> None:
     """Everything that keeps this pod from having a sidecar."""
     spec = pod["spec"]
@@ -101,7 +70,7 @@ def _users(spec: dict[str, Any], findings: Findings) -> None:
     found: list[tuple[Place, Any]] = [((*place, "securityContext"), each) for place, each in containers_of(spec)]
     for place, holder in [(("spec", "securityContext"), spec), *found]:
         said = holder.get("securityContext")
-        if isinstance(said, dict) and said.get("runAsUser") == PROXY_UID:
+        if said and said.get("runAsUser") == PROXY_UID:
             findings.refuse(
                 (*place, "runAsUser"),
                 f"user {PROXY_UID} is the sidecar's own, whose traffic is not redirected",
@@ -113,8 +82,8 @@ def _ports(spec: dict[str, Any], settings: Settings, findings: Findings) -> None
     ours = our_ports(settings)
     for place, container in containers_of(spec):
         for index, each in enumerate(container.get("ports") or []):
-            number = each.get("containerPort") if isinstance(each, dict) else None
-            if number in ours and str(each.get("protocol") or "TCP") == "TCP":
+            number = each.get("containerPort")
+            if isinstance(number, int) and number in ours and (each.get("protocol") or "TCP") == "TCP":
                 findings.refuse(
                     (*place, "ports", index, "containerPort"),
                     f"the sidecar needs port {number} for {ours[number]}",
@@ -129,16 +98,16 @@ def _rights(spec: dict[str, Any], settings: Settings, findings: Findings) -> Non
         return
     for place, container in containers_of(spec):
         said = container.get("securityContext")
-        if not isinstance(said, dict):
+        if not said:
             continue
-        added = ((said.get("capabilities") or {}).get("add")) or []
+        added = (said.get("capabilities") or {}).get("add") or []
         if said.get("privileged") is True:
             findings.warn(
                 (*place, "securityContext", "privileged"),
                 "a privileged container can take the redirect rules away",
                 "give it the capabilities that it needs instead",
             )
-        elif {"NET_ADMIN", "SYS_ADMIN", "ALL", "CAP_NET_ADMIN"} & set(map(str, added)):
+        elif {"NET_ADMIN", "SYS_ADMIN", "ALL", "CAP_NET_ADMIN"} & set(added):
             findings.warn(
                 (*place, "securityContext", "capabilities"),
                 "a container with this capability can take the redirect rules away",

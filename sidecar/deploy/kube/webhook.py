@@ -2,8 +2,8 @@
 
 Its certificate is one of the mesh, for the name of its Service, obtained and renewed as a sidecar does it. Without a
 valid one nothing is answered: the API server then refuses pods of the labelled namespaces (`failurePolicy: Fail`),
-which is better than a pod without a sidecar. Ready means: a valid certificate with our name in it, and roots in `caBundle` by
-which the API server believes it.
+which is better than a pod without a sidecar. Ready means: a valid certificate with our name in it, and roots in
+`caBundle` by which the API server believes it.
 """
 
 from __future__ import annotations
