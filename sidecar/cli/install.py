@@ -9,8 +9,8 @@ import click
 
 from sidecar.cli.console import Code, Failure
 from sidecar.deploy import names
-from sidecar.deploy.kube.install import NAMESPACE, OVERLAYS, TRUST_DOMAIN, BadInstall, Install, as_json, as_yaml
-from sidecar.deploy.kube.kustomize import identity
+from sidecar.deploy.cluster.install import NAMESPACE, OVERLAYS, TRUST_DOMAIN, BadInstall, Install, as_json, as_yaml
+from sidecar.deploy.cluster.kustomize import identity
 
 EXAMPLES = """\b
 Examples:

@@ -18,7 +18,7 @@ import yaml
 
 from certs.spiffe import TrustDomain
 from sidecar.deploy import names
-from sidecar.deploy.kube.kustomize import Document, identity, render
+from sidecar.deploy.cluster.kustomize import Document, identity, render
 
 MANIFESTS: Final = Path(__file__).parent / "manifests"
 OVERLAYS: Final = ("base", "dev", "production")
