@@ -27,7 +27,7 @@ Examples:
 @click.option("--image", default=names.IMAGE, show_default=True, help="The image, as your nodes pull it.")
 @click.option("--trust-domain", default=TRUST_DOMAIN, show_default=True, help="Fixed once the CA has been made.")
 @click.option("--no-monitors", is_flag=True, help="Leave out what only the Prometheus Operator knows.")
-@click.option("--uninstall", is_flag=True, help="What to delete instead, in that order; namespace and CA's volume stay.")
+@click.option("--uninstall", is_flag=True, help="What to delete instead; namespace and CA's volume stay.")
 @click.option("--purge", is_flag=True, help="With --uninstall: the namespace too, and with it the CA's keys.")
 @click.option(
     "-o", "--output", type=click.Choice(["yaml", "json"]), default="yaml", show_default=True, help="json: one List."

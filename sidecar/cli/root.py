@@ -45,7 +45,7 @@ VERBS: dict[str, Verb] = {
     "conformance": Verb(
         "Look", "sidecar.cli.conformance:conformance", "By-passes and smuggling against an HTTP proxy, ours or not."
     ),
-    "install": Verb("Kubernetes", "sidecar.cli.install:install", "The manifests of CA and injector, ready for kubectl."),
+    "install": Verb("Kubernetes", "sidecar.cli.install:install", "The manifests of CA and injector, for kubectl."),
     "uninjected": Verb(
         "Kubernetes", "sidecar.cli.uninjected:uninjected", "Pods that should have a sidecar and have none, and why."
     ),

@@ -2,16 +2,16 @@
 
 Theory of operation (Kubernetes API concepts, "Efficient detection of changes"). A list comes in pages and has a
 `resourceVersion`; a watch from there on tells each change, and now and then a bookmark that moves the version on where
-nothing of ours changed. A watch ends by itself after some minutes, or because a connection does; it is taken up where it
-was. One that has had bookmarks and then says nothing for so long that two must have been lost is given up and taken up
-likewise; one without any at its own end. Only where the server does not know our version (410 Gone, as a status or as an
-event; or a version higher than its own, after a restore) is everything listed anew, and so it is after an answer that
-made no sense. The last list stands meanwhile: an API server that is away takes no endpoint with it.
+nothing of ours changed. A watch ends by itself after some minutes, or because a connection does; it is taken up where
+it was. One that has had bookmarks and then says nothing for so long that two must have been lost is given up and taken
+up likewise; one without any at its own end. Only where the server does not know our version (410 Gone, as a status or
+as an event; or a version higher than its own, after a restore) is everything listed anew, and so it is after an answer
+that made no sense. The last list stands meanwhile: an API server that is away takes no endpoint with it.
 
 Nothing that the server sends is unbounded, and nothing of it keeps this process from its requests for long: a page has
 few slices, fewer where they are large; after each few others get their turn; a large whole is put together in a thread,
-and while much changes it is told the less often the longer that takes. It is a `Listing`'s: what is odd, and why nothing
-can be learned now, shows in `mesh endpoints`.
+and while much changes it is told the less often the longer that takes. It is a `Listing`'s: what is odd, and why
+nothing can be learned now, shows in `mesh endpoints`.
 """
 
 from __future__ import annotations

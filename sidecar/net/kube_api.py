@@ -1,10 +1,10 @@
 """How a Kubernetes API server answers: lists in pages, refusals, and what to make of each. For whoever asks one.
 
-What real ones do and this has to live with (Kubernetes API concepts, "Retrieving large results sets in chunks", "410 Gone
-responses"; API conventions, "Response Status Kind"): a list comes in pages, each with a token for the next; tokens and
-versions are forgotten after some minutes (410); an overloaded server says 429 or 503 with the seconds to stay away; one
-whose store was restored from a back-up knows of no version as high as ours and says 504; tokens of service accounts are
-replaced in their file.
+What real ones do and this has to live with (Kubernetes API concepts, "Retrieving large results sets in chunks", "410
+Gone responses"; API conventions, "Response Status Kind"): a list comes in pages, each with a token for the next; tokens
+and versions are forgotten after some minutes (410); an overloaded server says 429 or 503 with the seconds to stay away;
+one whose store was restored from a back-up knows of no version as high as ours and says 504; tokens of service accounts
+are replaced in their file.
 """
 
 from __future__ import annotations

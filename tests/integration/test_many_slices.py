@@ -1,4 +1,4 @@
-"""A service with 5,000 EndpointSlices: listed, then changed one by one, beside a process that has other things to do."""
+"""A service with 5,000 EndpointSlices: listed, then changed one by one, by a process that has other things to do."""
 
 from __future__ import annotations
 

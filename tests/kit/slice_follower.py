@@ -1,6 +1,6 @@
-"""Somebody who follows a service's slices in a process of its own, and tells what that cost: `python -m tests.kit.slice_follower`.
+"""Somebody who follows a service's slices in a process of its own, and tells what that cost.
 
-Arguments: the API server's URL, the files of token and certificates, how many endpoints to wait for, and the address by
+Arguments of `python -m tests.kit.slice_follower`: the API server's URL, the files of token and certificates, how many endpoints to wait for, and the address by
 which it knows that the last change has come. Standard output has one JSON object: seconds until the list was known, the
 longest time for which nothing else could run, memory, and how often a list was told.
 """
@@ -56,7 +56,8 @@ async def follow(api: str, token: str, ca: str, many: int, last: str) -> dict[st
         await done.wait()
         nursery.cancel_scope.cancel()
     gc.collect()
-    return {**facts, "seconds": time.monotonic() - began, "grown": rss(os.getpid()) - before, "peak": peak_rss(os.getpid()) - before}
+    grown, peak = rss(os.getpid()) - before, peak_rss(os.getpid()) - before
+    return {**facts, "seconds": time.monotonic() - began, "grown": grown, "peak": peak}
 
 
 if __name__ == "__main__":

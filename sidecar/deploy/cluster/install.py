@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import yaml
 
+from certs.errors import InvalidSpiffeId
 from certs.spiffe import TrustDomain
 from sidecar.deploy import names
 from sidecar.deploy.cluster.kustomize import Document, identity, render
@@ -27,8 +28,8 @@ TRUST_DOMAIN: Final = "cluster.mesh"
 
 # What must be there before what; the webhook last: from then on pods of labelled namespaces wait for the injector.
 _ORDER: Final = (
-    "Namespace", "ServiceAccount", "Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding", "ConfigMap", "NetworkPolicy",
-    "Service", "StatefulSet", "Deployment", "CronJob", "PodDisruptionBudget", "ServiceMonitor", "PodMonitor",
+    "Namespace", "ServiceAccount", "Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding", "ConfigMap",
+    "NetworkPolicy", "Service", "StatefulSet", "Deployment", "PodDisruptionBudget", "ServiceMonitor", "PodMonitor",
     "MutatingWebhookConfiguration",
 )  # fmt: skip
 _MONITORING: Final = "monitoring.coreos.com/"
@@ -64,7 +65,7 @@ class Install:
             raise BadInstall(f"{self.image[:80]!r} is no reference of an image, such as registry.example/mesh:1.2.3")
         try:
             TrustDomain.parse(self.trust_domain)
-        except Exception as error:
+        except InvalidSpiffeId as error:
             raise BadInstall(str(error)) from None
         return self
 

@@ -151,7 +151,7 @@ def _set(spot: Any, last: str, step: Document) -> None:
         del spot[last]
     else:
         if op == "replace":
-            spot[last]  # noqa: B018 - it has to be there
+            del spot[last]  # it has to be there
         spot[last] = value
 
 
