@@ -19,10 +19,22 @@ from sidecar.discovery.slices import SERVICE_LABEL
 from sidecar.net.http_client import BadHttp, Duplex, HttpClient
 from sidecar.net.http_message import Answer, AnswerTooLarge
 from sidecar.net.https import HttpsUrl, cause, connect
-from sidecar.net.kube_api import CannotAsk, Gone, forgotten, keep_alive, load_ca, load_token, retry_after, told
+from sidecar.net.kube_api import (
+    CannotAsk,
+    Gone,
+    forgotten,
+    keep_alive,
+    load_ca,
+    load_token,
+    message,
+    retry_after,
+    told,
+)
 
 if TYPE_CHECKING:
     from sidecar.discovery.sources import FromKubernetes
+
+__all__ = ["Asking", "CannotAsk", "Gone", "SliceApi", "Surroundings", "message"]
 
 
 @dataclass(frozen=True, slots=True)

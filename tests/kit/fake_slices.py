@@ -1,4 +1,4 @@
-"""A Kubernetes API server's EndpointSlices, over real TLS: list, watch, bookmarks, 410, and every kind of bad day.
+"""A Kubernetes API server's EndpointSlices (and other lists), over real TLS: pages, watch, bookmarks, and bad days.
 
     with FakeApi() as api:
         api.put("orders-1", pods=["10.0.0.1"], ports={"mesh": 15006})
@@ -13,7 +13,7 @@ import json
 import ssl
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,7 @@ class FakeApi:
         self.token = TOKEN
         self.refuse: tuple[int, str] | None = None  # status and message, for everything
         self.list_answer: bytes | None = None  # instead of the list
+        self.others: dict[str, tuple[str, list[dict[str, Any]]]] = {}  # other lists: path → kind, objects
         self.silent = False  # it takes connections and says nothing
         self.mute = False  # watches stay open, and nothing comes any more, not even an end
         self.asked: list[str] = []  # "list", "page", or "watch" and the version
@@ -192,7 +193,9 @@ class FakeApi:
         query = {key: values[0] for key, values in parse_qs(parts.query).items()}
         watching = query.get("watch") == "true"
         what = "watch" if watching else "page" if "continue" in query else "list"
-        self.asked.append(f"watch {query['resourceVersion']}" if watching else what)
+        with self._changed:  # who is seen to watch is ended by the next `end_watches`
+            begun = (self._generation, len(self._raw))
+            self.asked.append(f"watch {query['resourceVersion']}" if watching else what)
         self.tokens.append(handler.headers.get("authorization", "").removeprefix("Bearer "))
         with self._changed:
             while self.silent:
@@ -208,12 +211,14 @@ class FakeApi:
             self._status(handler, *self.refuse)
         elif handler.headers.get("authorization") != f"Bearer {self.token}":
             self._status(handler, 401, "Unauthorized")
+        elif parts.path in self.others and not watching:
+            self._list(handler, query, *self.others[parts.path])
         elif parts.path != PATH or query.get("labelSelector") != "kubernetes.io/service-name=orders":
             self._status(handler, 404, "the server could not find the requested resource")
         elif watching:
-            self._watch(handler, int(query["resourceVersion"]))
+            self._watch(handler, int(query["resourceVersion"]), *begun)
         else:
-            self._list(handler, query)
+            self._list(handler, query, "EndpointSlice", self.slices.values())
 
     def _status(
         self, handler: BaseHTTPRequestHandler, code: int, message: str, more: Mapping[str, str] | None = None
@@ -235,7 +240,9 @@ class FakeApi:
         handler.end_headers()
         handler.wfile.write(body)
 
-    def _list(self, handler: BaseHTTPRequestHandler, query: Mapping[str, str]) -> None:
+    def _list(
+        self, handler: BaseHTTPRequestHandler, query: Mapping[str, str], kind: str, objects: Iterable[dict[str, Any]]
+    ) -> None:
         """A page of what was there when the list began; the token says which list, and from where."""
         limit = int(query.get("limit", 0)) or sys.maxsize
         self.limits.append(limit)
@@ -249,18 +256,19 @@ class FakeApi:
                 return
         with self._changed:
             if not start:
-                self._pages = {version: [json.dumps(each).encode() for each in self.slices.values()]}
+                self._pages = {version: [json.dumps(each).encode() for each in objects]}
             items, meta = self._pages[version], {"resourceVersion": str(version)}
             if start + limit < len(items):
                 token = {"v": "meta.k8s.io/v1", "rv": version, "start": start + limit}
                 meta["continue"] = base64.urlsafe_b64encode(json.dumps(token).encode()).decode().rstrip("=") + "=="
-            head = json.dumps({"kind": "EndpointSliceList", "apiVersion": "discovery.k8s.io/v1", "metadata": meta})
+            group = "discovery.k8s.io/v1" if kind == "EndpointSlice" else "v1"
+            head = json.dumps({"kind": f"{kind}List", "apiVersion": group, "metadata": meta})
             body = head[:-1].encode() + b', "items": [' + b",".join(items[start : start + limit]) + b"]}"
             body = self.list_answer if self.list_answer is not None else body
             self.largest_page = max(self.largest_page, len(body))
         self._answer(handler, 200, body)
 
-    def _watch(self, handler: BaseHTTPRequestHandler, version: int) -> None:
+    def _watch(self, handler: BaseHTTPRequestHandler, version: int, generation: int, raw: int) -> None:
         if version < self.forgotten:
             self._status(handler, 410, "too old resource version")
             return
@@ -272,8 +280,6 @@ class FakeApi:
         handler.send_header("transfer-encoding", "chunked")
         handler.end_headers()
         handler.wfile.flush()
-        with self._changed:
-            generation, raw = self._generation, len(self._raw)
         while True:
             with self._changed:
                 found = [(each, line) for each, line in self.events if each > version]

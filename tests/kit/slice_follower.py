@@ -1,8 +1,9 @@
 """Somebody who follows a service's slices in a process of its own, and tells what that cost.
 
-Arguments of `python -m tests.kit.slice_follower`: the API server's URL, the files of token and certificates, how many endpoints to wait for, and the address by
-which it knows that the last change has come. Standard output has one JSON object: seconds until the list was known, the
-longest time for which nothing else could run, memory, and how often a list was told.
+Arguments of `python -m tests.kit.slice_follower`: the API server's URL, the files of token and certificates, how many
+endpoints to wait for, and the address by which it knows that the last change has come. Standard output has one JSON
+object: seconds until the list was known, the longest time for which nothing else could run, memory, and how often a
+list was told.
 """
 
 from __future__ import annotations

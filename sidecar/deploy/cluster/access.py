@@ -1,8 +1,8 @@
 """How to reach a cluster's API server: as a pod, by a kubeconfig, or through `kubectl proxy`.
 
 Of a kubeconfig's ways to log in those are read that need nobody else: tokens and client certificates. Where a program
-has to be run for it (exec, auth-provider), `kubectl proxy` does that better than we could. A server whose certificate is
-not to be verified is refused: who answers there would decide what we believe.
+has to be run for it (exec, auth-provider), `kubectl proxy` does that better than we could. A server whose certificate
+is not to be verified is refused: who answers there would decide what we believe.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which pods should have a sidecar and have none, or one that does not guard them, and why. Pure: objects in, words out.
+"""Which pods should have a sidecar and have none, or one that does not guard them, and why. Pure: values in and out.
 
 The webhook sees each pod once, when it is made, and only where the namespace has the label. So a pod may stand there
 without: made before the label was, by the kubelet itself, or by somebody who said so on the pod. Here is looked at what

@@ -89,7 +89,7 @@ class Install:
     def _named(self, document: Document) -> Document:
         changes = (
             (_word(NAMESPACE), self.namespace), (_word(TRUST_DOMAIN), self.trust_domain),
-            (re.compile(re.escape(names.IMAGE) + r"\Z"), self.image),
+            (re.compile(rf"(?:(?<=^)|(?<=--image=)){re.escape(names.IMAGE)}\Z"), self.image),
         )  # fmt: skip
 
         def change(text: str) -> str:
