@@ -71,6 +71,7 @@ def ca() -> None:
 @click.option("--address", type=HostPort(), default=DEFAULT_ADDRESS, show_default=True, help="Where sidecars reach it.")
 @click.option("--key-kind", type=click.Choice(KEY_KINDS), default=KEY_KINDS[0], show_default=True, help="Its own keys.")
 @click.option("--external", is_flag=True, help="Make no root: your own PKI signs (next: mesh ca csr).")
+@click.option("--keep", is_flag=True, help="Where this CA is there already, leave it as it is: done.")
 @passphrase_option
 @dir_option
 @output_option
@@ -81,6 +82,7 @@ def init(
     address: str,
     key_kind: str,
     external: bool,
+    keep: bool,
     passphrase_file: Path | None,
     directory: Path,
     output: str,
@@ -92,9 +94,14 @@ def init(
       mesh ca init --trust-domain demo.mesh
       mesh ca init --trust-domain demo.mesh --external
       mesh ca init --trust-domain demo.mesh --dir /srv/ca --passphrase-file pass.txt --issuer-ttl 7d
+      mesh ca init --trust-domain demo.mesh --dir /srv/ca --passphrase-file pass.txt --keep
     """
-    from ca.create import create_ca, refuse_existing
+    from ca.create import create_ca, holds, refuse_existing
 
+    if keep and holds(directory, trust_domain):
+        document = {"trust_domain": trust_domain.name, "directory": str(directory), "kept": True}
+        print_result(output, document, [f"kept the CA of {trust_domain} in {directory} as it is"])
+        return
     refuse_existing(directory.absolute())  # before anyone is asked for a passphrase
     if external:
         from ca.external import begin

@@ -24,6 +24,7 @@ def cluster() -> None:
 @click.option("--oidc", metavar="URL", help="Its issuer: tokens are verified by its published keys.")
 @click.option("--ca-file", type=READABLE, help="PEM certificates to trust for it.  [default: the system's]")
 @click.option("--audience", default=DEFAULT_AUDIENCE, show_default=True, help="For whom tokens must be made: us.")
+@click.option("--replace", is_flag=True, help="Put this in the place of what is known of NAME, if anything is.")
 @dir_option
 @output_option
 def add(
@@ -33,6 +34,7 @@ def add(
     oidc: str | None,
     ca_file: Path | None,
     audience: str,
+    replace: bool,
     directory: Path,
     output: str,
 ) -> None:
@@ -42,6 +44,7 @@ def add(
     Examples:
       mesh ca cluster add prod --oidc https://oidc.example.com/cluster-1
       mesh ca cluster add prod --review https://10.0.0.1:443 --ca-file cluster.pem --token-file /run/secrets/token
+      mesh ca cluster add prod --oidc https://oidc.example.com/cluster-2 --replace
     """
     if (review is None) == (oidc is None):
         raise CaError("one of --review and --oidc is needed")
@@ -49,7 +52,12 @@ def add(
     mode, url = ("review", review) if review is not None else ("oidc", oidc)
     made = KubernetesCluster(name, mode, url or "", audience, str(token_file or ""), pem).check()
     with opened(directory) as (_, store):
-        store.add_cluster(made.to_row(time.time()))
+        known = [row.document for row in store.clusters() if row.name == name]
+        row = made.to_row(time.time())
+        if not (replace and known == [row.document]):  # what is so already is no line of the log
+            if replace:
+                store.remove_cluster(name, row.created_at)
+            store.add_cluster(row)
     document = {"name": name, "mode": mode, "url": url, "audience": audience}
     print_result(output, document, [f"tokens of {name} for audience {audience} are proofs from now on"])
 

@@ -169,7 +169,8 @@ def _first_line(file: Path) -> str:
     if str(file) == "-":
         return sys.stdin.readline().rstrip("\r\n")
     mode = file.stat().st_mode
-    if stat.S_ISREG(mode) and mode & (stat.S_IRWXG | stat.S_IRWXO):
+    # the group may read it: Kubernetes gives a secret's files to root, and to the group of the pod (`fsGroup`)
+    if stat.S_ISREG(mode) and mode & (stat.S_IWGRP | stat.S_IXGRP | stat.S_IRWXO):
         click.echo(f"warning: {file} is open to others; make it private: chmod 600 {file}", err=True)
     try:
         with file.open(encoding="utf-8") as lines:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from ca.config import ENROLMENT_DIR, KEYS_DIR, SETTINGS_FILE, STORE_FILE, CaSettings
+from ca.config import ENROLMENT_DIR, KEYS_DIR, SETTINGS_FILE, STORE_FILE, CaSettings, load_settings
 from ca.errors import CaExists
 from ca.jwt_keys import JwtKeys
 from ca.roots import key_path, load_bundle, slot_of
@@ -25,6 +25,7 @@ from ca.store.base import Store
 from ca.store.sqlite import SqliteStore
 from certs.bundle import TrustBundle, root_hash
 from certs.keys import make_key, save_key
+from certs.spiffe import TrustDomain
 from certs.store import write_private
 
 
@@ -92,6 +93,16 @@ def _build(directory: Path, settings: CaSettings, passphrase: bytes, now: float,
     store.add_slot(slot_of(root, "root", now))
     store.add_slot(slot_of(issuer, "issuer", now, root=root_hash(root)))
     return store
+
+
+def holds(directory: Path, trust_domain: TrustDomain) -> bool:
+    """Whether the CA of this trust domain is there, whole. Raises CaExists for another's, DamagedCa."""
+    if not (directory / SETTINGS_FILE).exists():
+        return False
+    found = load_settings(directory).trust_domain
+    if found != trust_domain:
+        raise CaExists(f"{directory} holds the CA of {found}, not of {trust_domain}; it is never overwritten")
+    return True
 
 
 def refuse_existing(target: Path) -> None:

@@ -47,6 +47,10 @@ VERBS: dict[str, Verb] = {
     "conformance": Verb(
         "Look", "sidecar.cli.conformance:conformance", "By-passes and smuggling against an HTTP proxy, ours or not."
     ),
+    "install": Verb("Kubernetes", "sidecar.cli.install:install", "The manifests of CA and injector, for kubectl."),
+    "uninjected": Verb(
+        "Kubernetes", "sidecar.cli.uninjected:uninjected", "Pods that should have a sidecar and have none, and why."
+    ),
     "check": Verb("Write config", "sidecar.cli.check:check", "Every mistake in a mesh.yaml, with its place."),
     "schema": Verb("Write config", "sidecar.cli.schema:schema", "The JSON Schema of mesh.yaml, for editors."),
     "completion": Verb("Write config", "sidecar.cli.completion:completion", "Completion for bash, zsh or fish."),

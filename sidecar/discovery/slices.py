@@ -12,6 +12,7 @@ hints are not looked at: a sidecar prefers its own zone by what it sees of it.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -99,7 +100,7 @@ def _pod(document: Any, family: str, odd: list[str]) -> Pod | None:
     ready = conditions.get("ready") is not False
     serving = ready if conditions.get("serving") is None else conditions["serving"] is True
     zone = document.get("zone")
-    zone = zone if isinstance(zone, str) and zone.isprintable() and len(zone) <= LONGEST_ZONE else ""
+    zone = sys.intern(zone) if isinstance(zone, str) and zone.isprintable() and len(zone) <= LONGEST_ZONE else ""
     return Pod(address, zone, ready and not leaving, leaving and serving)
 
 
@@ -143,23 +144,26 @@ def merge(slices: Iterable[Slice], port: str) -> Merged:
     notes = [note for each in slices for note in each.odd]
     if missing := _without(slices, port):
         notes.insert(0, missing)
-    declared: tuple[Declared, ...] = ()
+    zones: dict[tuple[str, int], str] = {}
     for leaving in (False, True):
         for family in _FAMILIES:
-            declared = declared or _of([each for each in slices if each.family == family], port, leaving=leaving)
-    return Merged(declared[:MOST], max(0, len(declared) - MOST), tuple(notes[:MOST_NOTES]))
+            zones = zones or _of([each for each in slices if each.family == family], port, leaving=leaving)
+    first = sorted(zones)[:MOST]
+    declared = tuple(Declared(Address(host, number), 1, zones[host, number]) for host, number in first)
+    return Merged(declared, max(0, len(zones) - MOST), tuple(notes[:MOST_NOTES]))
 
 
-def _of(slices: Sequence[Slice], port: str, *, leaving: bool) -> tuple[Declared, ...]:
-    found: dict[Address, Declared] = {}
+def _of(slices: Sequence[Slice], port: str, *, leaving: bool) -> dict[tuple[str, int], str]:
+    """The zone of each address and port."""
+    found: dict[tuple[str, int], str] = {}
     for each in slices:
         number = _port(each, port)
         if number is None:
             continue
         for pod in each.pods:
             if pod.leaving if leaving else pod.ready:
-                found.setdefault(Address(pod.address, number), Declared(Address(pod.address, number), 1, pod.zone))
-    return tuple(sorted(found.values(), key=lambda declared: (declared.address.host, declared.address.port)))
+                found.setdefault((pod.address, number), pod.zone)
+    return found
 
 
 def _port(each: Slice, port: str) -> int | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import h11
 import trio
 
-from sidecar.net.http_message import Answer, BadHttp, Headers
+from sidecar.net.http_message import Answer, AnswerTooLarge, BadHttp, Headers
 
 __all__ = ["Answer", "BadHttp", "Duplex", "HttpClient", "request"]
 
@@ -31,6 +31,11 @@ class HttpClient:
         self.stream = stream
         self._host = host.encode("ascii")
         self._h11 = h11.Connection(h11.CLIENT)
+
+    @property
+    def reusable(self) -> bool:
+        """Whether it can carry a further request, as far as we know."""
+        return self._h11.our_state is h11.IDLE
 
     async def request(self, method: str, path: str, body: bytes = b"", headers: Headers = ()) -> Answer:
         """Send a request and read its whole answer. Raises BadHttp, trio's stream errors."""
@@ -90,7 +95,7 @@ class HttpClient:
         while (piece := await self._piece()) is not None:
             size += len(piece)
             if size > MAX_ANSWER:
-                raise BadHttp(f"the answer is larger than {MAX_ANSWER} bytes")
+                raise AnswerTooLarge(f"the answer is larger than {MAX_ANSWER} bytes")
             pieces.append(piece)
         return Answer(response.status_code, tuple(response.headers), b"".join(pieces))
 

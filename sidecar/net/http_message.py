@@ -19,6 +19,10 @@ class BadHttp(MeshError):
     name: ClassVar[str] = "bad_http"
 
 
+class AnswerTooLarge(BadHttp):
+    """The answer has more bytes than we take; the connection is of no use any more."""
+
+
 class BadJson(MeshError):
     """A body is not the JSON object that it should be."""
 

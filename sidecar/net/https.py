@@ -50,11 +50,15 @@ class HttpsUrl:
         return f"https://{self.authority}{self.path}"
 
 
-async def connect(url: HttpsUrl, ca_pem: str = "") -> trio.SSLStream[trio.SocketStream]:
+async def connect(
+    url: HttpsUrl, ca_pem: str = "", own: ssl.SSLContext | None = None
+) -> trio.SSLStream[trio.SocketStream]:
     """A connection to whoever shows a certificate for this host, from `ca_pem` or, without it, from those whom the
-    system trusts. Raises OSError, ssl.SSLError, trio.BrokenResourceError.
+    system trusts. `own` is a fresh context that shows a certificate of ours.
+
+    Raises OSError, ssl.SSLError, trio.BrokenResourceError.
     """
-    context = _context(ca_pem)
+    context = _context(ca_pem, own)
     transport = await trio.open_tcp_stream(url.host, url.port)
     stream = trio.SSLStream(transport, context, server_hostname=url.host, https_compatible=True)
     try:
@@ -65,8 +69,8 @@ async def connect(url: HttpsUrl, ca_pem: str = "") -> trio.SSLStream[trio.Socket
     return stream
 
 
-def _context(ca_pem: str) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies chain and name
+def _context(ca_pem: str, own: ssl.SSLContext | None) -> ssl.SSLContext:
+    context = own or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies chain and name
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if ca_pem:
         context.load_verify_locations(cadata=ca_pem)

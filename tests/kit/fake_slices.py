@@ -1,4 +1,4 @@
-"""A Kubernetes API server's EndpointSlices, over real TLS: list, watch, bookmarks, 410, and every kind of bad day.
+"""A Kubernetes API server's EndpointSlices (and other lists), over real TLS: pages, watch, bookmarks, and bad days.
 
     with FakeApi() as api:
         api.put("orders-1", pods=["10.0.0.1"], ports={"mesh": 15006})
@@ -8,10 +8,12 @@ It has threads of its own, so that whatever asks may be this process or another 
 
 from __future__ import annotations
 
+import base64
 import json
 import ssl
+import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -61,8 +63,17 @@ class FakeApi:
         self.token = TOKEN
         self.refuse: tuple[int, str] | None = None  # status and message, for everything
         self.list_answer: bytes | None = None  # instead of the list
+        self.others: dict[str, tuple[str, list[dict[str, Any]]]] = {}  # other lists: path → kind, objects
         self.silent = False  # it takes connections and says nothing
-        self.asked: list[str] = []  # "list", or "watch" and the version
+        self.mute = False  # watches stay open, and nothing comes any more, not even an end
+        self.asked: list[str] = []  # "list", "page", or "watch" and the version
+        self.tokens: list[str] = []  # which came
+        self.limits: list[int] = []  # which pages were asked for
+        self.bad_days: list[tuple[str, int, str, dict[str, str]]] = []  # what, status, message, more; each once
+        self.breaks = 0  # so many further pages end the connection, as a server that restarts
+        self.closes = False  # every connection is closed after its answer
+        self.largest_page = 0  # bytes of what was answered to a list
+        self._pages: dict[int, list[bytes]] = {}  # by version: what a list was when it began
         self._changed = threading.Condition()
         self._generation = 0  # of the watches; those of earlier ones end
         self._half = False  # … in the middle of an event
@@ -74,6 +85,7 @@ class FakeApi:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
             timeout = 30
+            disable_nagle_algorithm = True
 
             def do_GET(self) -> None:
                 api._serve(self)
@@ -162,6 +174,12 @@ class FakeApi:
             self.forgotten = self.version
             self.events.clear()
 
+    def rewind(self, version: int) -> None:
+        """The store was restored from a back-up: versions after this one have never been."""
+        with self._changed:
+            self.version = version
+            self.events = [(each, line) for each, line in self.events if each <= version]
+
     def _tell(self, kind: str, document: dict[str, Any]) -> None:
         whole = {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", **document}
         line = json.dumps({"type": kind, "object": whole}).encode() + b"\n"
@@ -174,56 +192,99 @@ class FakeApi:
         parts = urlsplit(handler.path)
         query = {key: values[0] for key, values in parse_qs(parts.query).items()}
         watching = query.get("watch") == "true"
-        self.asked.append(f"watch {query['resourceVersion']}" if watching else "list")
+        what = "watch" if watching else "page" if "continue" in query else "list"
+        with self._changed:  # who is seen to watch is ended by the next `end_watches`
+            begun = (self._generation, len(self._raw))
+            self.asked.append(f"watch {query['resourceVersion']}" if watching else what)
+        self.tokens.append(handler.headers.get("authorization", "").removeprefix("Bearer "))
         with self._changed:
             while self.silent:
                 self._changed.wait(0.1)
-        if self.refuse is not None:
+        bad = next((each for each in self.bad_days if each[0] == what), None)
+        if what == "page" and self.breaks:
+            self.breaks -= 1
+            handler.close_connection = True
+        elif bad is not None:
+            self.bad_days.remove(bad)
+            self._status(handler, bad[1], bad[2], bad[3])
+        elif self.refuse is not None:
             self._status(handler, *self.refuse)
         elif handler.headers.get("authorization") != f"Bearer {self.token}":
             self._status(handler, 401, "Unauthorized")
+        elif parts.path in self.others and not watching:
+            self._list(handler, query, *self.others[parts.path])
         elif parts.path != PATH or query.get("labelSelector") != "kubernetes.io/service-name=orders":
             self._status(handler, 404, "the server could not find the requested resource")
         elif watching:
-            self._watch(handler, int(query["resourceVersion"]))
+            self._watch(handler, int(query["resourceVersion"]), *begun)
         else:
-            self._list(handler)
+            self._list(handler, query, "EndpointSlice", self.slices.values())
 
-    def _status(self, handler: BaseHTTPRequestHandler, code: int, message: str) -> None:
-        body = json.dumps({"kind": "Status", "code": code, "message": message}).encode()
-        self._answer(handler, code, body)
+    def _status(
+        self, handler: BaseHTTPRequestHandler, code: int, message: str, more: Mapping[str, str] | None = None
+    ) -> None:
+        document = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure"}
+        body = json.dumps({**document, "code": code, "message": message}).encode()
+        self._answer(handler, code, body, more)
 
-    def _answer(self, handler: BaseHTTPRequestHandler, code: int, body: bytes) -> None:
+    def _answer(
+        self, handler: BaseHTTPRequestHandler, code: int, body: bytes, more: Mapping[str, str] | None = None
+    ) -> None:
         handler.send_response(code)
+        for name, value in (more or {}).items():
+            handler.send_header(name, value)
+        if self.closes:
+            handler.send_header("connection", "close")
         handler.send_header("content-type", "application/json")
         handler.send_header("content-length", str(len(body)))
         handler.end_headers()
         handler.wfile.write(body)
 
-    def _list(self, handler: BaseHTTPRequestHandler) -> None:
+    def _list(
+        self, handler: BaseHTTPRequestHandler, query: Mapping[str, str], kind: str, objects: Iterable[dict[str, Any]]
+    ) -> None:
+        """A page of what was there when the list began; the token says which list, and from where."""
+        limit = int(query.get("limit", 0)) or sys.maxsize
+        self.limits.append(limit)
+        version, start = self.version, 0
+        if "continue" in query:
+            token = json.loads(base64.urlsafe_b64decode(query["continue"]))
+            version, start = token["rv"], token["start"]
+            if version < self.forgotten or version not in self._pages:
+                message = "The provided continue parameter is too old to display a consistent list result."
+                self._status(handler, 410, message)
+                return
         with self._changed:
-            document = {
-                "kind": "EndpointSliceList", "apiVersion": "discovery.k8s.io/v1",
-                "metadata": {"resourceVersion": str(self.version)}, "items": list(self.slices.values()),
-            }  # fmt: skip
-            body = self.list_answer if self.list_answer is not None else json.dumps(document).encode()
+            if not start:
+                self._pages = {version: [json.dumps(each).encode() for each in objects]}
+            items, meta = self._pages[version], {"resourceVersion": str(version)}
+            if start + limit < len(items):
+                token = {"v": "meta.k8s.io/v1", "rv": version, "start": start + limit}
+                meta["continue"] = base64.urlsafe_b64encode(json.dumps(token).encode()).decode().rstrip("=") + "=="
+            group = "discovery.k8s.io/v1" if kind == "EndpointSlice" else "v1"
+            head = json.dumps({"kind": f"{kind}List", "apiVersion": group, "metadata": meta})
+            body = head[:-1].encode() + b', "items": [' + b",".join(items[start : start + limit]) + b"]}"
+            body = self.list_answer if self.list_answer is not None else body
+            self.largest_page = max(self.largest_page, len(body))
         self._answer(handler, 200, body)
 
-    def _watch(self, handler: BaseHTTPRequestHandler, version: int) -> None:
+    def _watch(self, handler: BaseHTTPRequestHandler, version: int, generation: int, raw: int) -> None:
         if version < self.forgotten:
             self._status(handler, 410, "too old resource version")
+            return
+        if version > self.version:  # as of the API server's watch cache
+            self._status(handler, 504, f"Timeout: Too large resource version: {version}, current: {self.version}")
             return
         handler.send_response(200)
         handler.send_header("content-type", "application/json")
         handler.send_header("transfer-encoding", "chunked")
         handler.end_headers()
         handler.wfile.flush()
-        with self._changed:
-            generation, raw = self._generation, len(self._raw)
         while True:
             with self._changed:
                 found = [(each, line) for each, line in self.events if each > version]
-                if not found and raw == len(self._raw) and generation == self._generation:
+                quiet = not found and raw == len(self._raw)
+                if (quiet or self.mute) and generation == self._generation:
                     self._changed.wait(1.0)
                     continue
                 ended, half = generation != self._generation, self._half

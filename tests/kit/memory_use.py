@@ -18,6 +18,11 @@ def rss(pid: int) -> int:
     return _status(pid, "VmRSS")
 
 
+def peak_rss(pid: int) -> int:
+    """The most bytes that were ever resident (VmHWM)."""
+    return _status(pid, "VmHWM")
+
+
 def _status(pid: int, key: str) -> int:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(key + ":"):
