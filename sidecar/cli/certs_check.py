@@ -54,7 +54,7 @@ def check(
     if names or not (targets or ca_dir):
         for sidecar in [one(run_dir, name) for name in names] if names else some(run_dir):
             try:
-                rows += _sidecar(sidecar, now, fail_before)
+                rows += rows_of(sidecar, now, fail_before)
             except Failure as failure:
                 silent = True
                 rows.append(_row(sidecar.service, "sidecar", False, failure.message))
@@ -91,7 +91,7 @@ def _rows(of: str, verdicts: list[Verdict], now: float) -> list[dict[str, Any]]:
     return [{"of": of, **verdict.to_json(now)} for verdict in verdicts]
 
 
-def _sidecar(sidecar: Sidecar, now: float, fail_before: float) -> list[dict[str, Any]]:
+def rows_of(sidecar: Sidecar, now: float, fail_before: float) -> list[dict[str, Any]]:
     """The links of the chain it holds, and what it says of itself. Raises Failure."""
     from certs.expiry import check_chain
     from sidecar.cli.certs_parse import bundles_of, parse_chain

@@ -21,10 +21,25 @@ README = (HERE / "README.md").read_text()
 BLOCK = re.compile(r"(?:^<!-- (?P<mark>[^\n]*) -->\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 BLOCKS = [(match["mark"] or "", match["text"]) for match in BLOCK.finditer(README) if match["kind"] == "sh"]
 DOCS = {path.name: path.read_text() for path in sorted((HERE / "docs").glob("*.md"))}
+NEXT = "run: after the block before"
+
+
+def stories(text: str) -> list[tuple[str, str]]:
+    """The shell blocks of a page with their marks; those that go on where the one before has ended are one with it."""
+    found: list[tuple[str, str]] = []
+    for match in BLOCK.finditer(text):
+        if match["kind"] == "sh" and match["mark"] == NEXT:
+            mark, before = found.pop()
+            found.append((mark, before + match["text"]))
+        elif match["kind"] == "sh":
+            found.append((match["mark"] or "", match["text"]))
+    return found
+
+
 DOC_BLOCKS = [
-    pytest.param(match["mark"] or "", match["text"], id=f"{name}-{number}")
+    pytest.param(mark, block, id=f"{name}-{number}")
     for name, text in DOCS.items()
-    for number, match in enumerate(found for found in BLOCK.finditer(text) if found["kind"] == "sh")
+    for number, (mark, block) in enumerate(stories(text))
 ]
 PORT = re.compile(r"\b17(\d{3})\b")
 
