@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,8 @@ from sidecar.net.preamble import is_sender, proxy_header
 from sidecar.net.tls_stream import TlsStream
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cryptography import x509
 
     from sidecar.config.schema_inbound import Inbound
@@ -67,6 +70,15 @@ class Mirror:
     def is_ours(self, source: Source) -> bool:
         """Whether we made the connection that comes from there."""
         return source in self._ours
+
+    @contextmanager
+    def expecting(self, source: Source) -> Iterator[None]:
+        """Meanwhile a connection from there is one of ours: no caller's, and not to be counted."""
+        self._ours[source] = ""
+        try:
+            yield
+        finally:
+            self._ours.pop(source, None)
 
     async def serve(self, reactor: Reactor, gate: Gate, wire: SocketWire, spec: Inbound) -> None:
         """Be the listener."""
