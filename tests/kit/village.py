@@ -37,24 +37,6 @@ from tests.kit.processes import Process, as_user, eventually, listens
 HTTP, SOCKETS, RAW = 8080, 8081, 5432
 ADDRESSES = {"web": 1, "orders": 2, "cart": 3, "stranger": 9}
 ETH_P_ALL = 0x0003  # linux/if_ether.h
-RULES = """\
-add table inet mesh
-delete table inet mesh
-table inet mesh {{
-    chain prerouting {{
-        type nat hook prerouting priority -110; policy accept;
-        iif lo return
-        meta l4proto tcp redirect to :17006
-    }}
-    chain output {{
-        type nat hook output priority -110; policy accept;
-        oif lo meta skuid {uid} fib daddr type local ip daddr != 127.0.0.0/8 tcp dport != 0 redirect to :17006
-        oif lo return
-        meta skuid {uid} return
-        meta l4proto tcp redirect to :17001
-    }}
-}}
-"""
 
 
 def four(name: str) -> str:
@@ -76,6 +58,7 @@ class House:
         os.chown(self.folder, PROXY_UID, PROXY_UID)
         self.host = host
         self.name = name
+        self.rules: tuple[str, ...] = ()  # said to `mesh redirect install`
         self._processes: list[Process] = []
 
     # ---- what runs here ----------------------------------------------------------------------------------------------
@@ -120,7 +103,7 @@ class House:
     def wait_ready(self) -> None:
         """Wait until the sidecar says so; then put the rules in force."""
         self.sidecar.until("ready", lambda: self._state() == "ready")
-        self.host.run("nft", "-f", "-", text=RULES.format(uid=PROXY_UID))
+        self.host.run(*MESH, "redirect", "install", *self.rules)
 
     def _state(self) -> str:
         try:
