@@ -220,8 +220,11 @@ class Capture:
         )  # fmt: skip
         self._recorder.observe(hop)
         if self._recorder.log is not None:
+            # Repetitions are held back by their text: an application's own destinations are told of each, while
+            # whoever is outside cannot fill the log.
+            where = f" to {asked}" if asked is not None and not inbound else ""
             self._recorder.log.warning(
-                "a captured connection is refused", direction=direction, source=source, destination=asked,
+                f"a captured connection{where} is refused", direction=direction, source=source, destination=asked,
                 error=error.name, flag=error.flag, detail=error.detail, allow=error.hint or None,
                 decision_id=hop.decision_id,
             )  # fmt: skip

@@ -1,7 +1,7 @@
 """Hosts whose applications know of no mesh, each behind rules of redirection and a sidecar of its own user.
 
-    with Village(folder, CONFIG) as village:           # hosts `web`, `orders`, … of that config, and `stranger`
-        village.run(village["web"], "curl", "http://10.77.0.2:8080/")
+    with Village(TWO_SERVICES) as village:           # hosts `web` and `orders` of that config, and `stranger`
+        village["web"].run("curl", "http://10.77.0.2:8080/")
 
 A house runs its sidecar as PROXY_UID and everything else as root, whom the rules capture. `stranger` has no sidecar
 and no rules. A wiretap hears every frame of every host. Identities are files, so no CA runs.
@@ -36,6 +36,32 @@ from tests.kit.processes import Process, as_user, eventually, listens
 
 HTTP, SOCKETS, RAW = 8080, 8081, 5432
 ADDRESSES = {"web": 1, "orders": 2, "cart": 3, "stranger": 9}
+TWO_SERVICES = """\
+trust_domain: demo.mesh
+defaults:
+  access_log: {mode: all, path: FOLDER/access.log}
+  timeouts: {drain: 1s}
+services:
+  web:
+    address: 10.77.0.1
+    identity_source: {files: {cert: FOLDER/chain.pem, key: FOLDER/key.pem, bundle: FOLDER/root.pem}}
+    redirect: {passthrough: ['10.77.0.9:5432', '[fd77::9]:5432']}
+    health: {listen: off}
+    outbound:
+      - {to: orders, port: main, endpoints: ['10.77.0.2:8080', '[fd77::2]:8080']}
+      - {to: orders, port: sockets, endpoints: ['10.77.0.2:8081', '[fd77::2]:8081']}
+      - {to: orders, port: raw, endpoints: ['10.77.0.2:5432', '[fd77::2]:5432']}
+  orders:
+    address: 10.77.0.2
+    identity_source: {files: {cert: FOLDER/chain.pem, key: FOLDER/key.pem, bundle: FOLDER/root.pem}}
+    redirect: {}
+    health: {listen: off}
+    inbound:
+      - {name: main, app: '127.0.0.1:8080'}
+      - {name: sockets, app: '127.0.0.1:8081'}
+      - {name: raw, app: '127.0.0.1:5432', protocol: tcp}
+    allow: [{name: web-may, from: web}]
+"""
 ETH_P_ALL = 0x0003  # linux/if_ether.h
 
 
@@ -59,6 +85,7 @@ class House:
         self.host = host
         self.name = name
         self.rules: tuple[str, ...] = ()  # said to `mesh redirect install`
+        self._config = ""
         self._processes: list[Process] = []
 
     # ---- what runs here ----------------------------------------------------------------------------------------------
@@ -92,10 +119,13 @@ class House:
 
     def configure(self, config: str) -> None:
         """Write the config, another one perhaps."""
+        self._config = config
         self._write("mesh.yaml", config.replace("FOLDER", str(self.folder)).encode())
 
     def reload(self, config: str) -> None:
-        """Put another config in force."""
+        """Put another config in force; at once where it is the one that is."""
+        if config == self._config:
+            return
         before = self.admin("/status")["config"]["generation"]
         self.configure(config)
         self.sidecar.until("reloaded", lambda: self.admin("/status")["config"]["generation"] > before)
@@ -259,6 +289,12 @@ class Village:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    def restore(self) -> None:
+        """The config of the beginning is in force everywhere."""
+        for house in self.houses.values():
+            if house.name != "stranger":
+                house.reload(self.config)
 
     def wiretap(self) -> Wiretap:
         """Hear what goes from host to host."""
