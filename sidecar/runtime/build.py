@@ -590,8 +590,6 @@ def _inbound_handler(proxy: Proxy, spec: Inbound, side: InboundSide) -> Handler:
     door, protocol = side.door, spec.protocol
 
     async def handle(wire: SocketWire) -> None:
-        current = door.side
-        assert isinstance(current, InboundSide)
         known = await proxy.authenticate(wire, door)
         if known is None:
             return
@@ -600,7 +598,7 @@ def _inbound_handler(proxy: Proxy, spec: Inbound, side: InboundSide) -> Handler:
         assert task is not None
         proxy._guests.enter(task, secure, caller)
         who = caller.peer.id.text if caller.peer is not None else ""  # who have no identity share one's places
-        if not proxy.admission.enter_peer(who, current.spec.name):
+        if not proxy.admission.enter_peer(who, door.side.name):
             proxy._guests.leave(task)
             secure.close()
             return
