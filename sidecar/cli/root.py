@@ -45,6 +45,7 @@ VERBS: dict[str, Verb] = {
     "quota": Verb("Look", "sidecar.cli.quota:quota", "Who has used how much of its quota; and a new start for one."),
     "top": Verb("Look", "sidecar.cli.top:top", "Watch hops, upstreams, endpoints and limits live."),
     "doctor": Verb("Look", "sidecar.cli.doctor:doctor", "What is wrong here, and the command that mends it."),
+    "migrate": Verb("Look", "sidecar.cli.migrate:migrate", "Who still speaks plaintext to whom."),
     "explain": Verb("Look", "sidecar.cli.explain:explain", "Why a request is refused, and what would allow it."),
     "certs": Verb("Look", "sidecar.cli.certs:certs", "Identities: list, show, verify, rotate, revoke."),
     "drill": Verb("Look", "sidecar.cli.drill:drill", "An outage, played on a copy of your mesh: what would fail."),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.kit.street import Street
+from tests.kit.village import TWO_SERVICES, Village
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +23,18 @@ def street(whole_street: Street) -> Iterator[Street]:
     whole_street.open()
     yield whole_street
     whole_street.assert_well()
+
+
+@pytest.fixture(scope="session")
+def whole_village() -> Iterator[Village]:
+    """Two services whose connections are captured, and a stranger; up in three seconds."""
+    with Village(TWO_SERVICES) as village:
+        yield village
+
+
+@pytest.fixture
+def village(whole_village: Village) -> Iterator[Village]:
+    """The same, under its own config; afterwards nothing inside broke."""
+    whole_village.restore()
+    yield whole_village
+    whole_village.assert_well()

@@ -34,6 +34,10 @@ class FakeInspect:
         self.certificates: dict[str, Any] = {}
         self.asked: list[dict[str, Any]] = []
         self.posture: dict[str, Any] = {}
+        self.plain: dict[str, Any] = {
+            "service": service, "now": "", "listeners": [], "connections": [], "forgotten": 0, "upstreams": [],
+            "passthrough": [],
+        }  # fmt: skip
 
     def status(self) -> dict[str, Any]:
         return {
@@ -52,6 +56,9 @@ class FakeInspect:
 
     def endpoints(self) -> dict[str, Any]:
         return {"service": self.service, **self.balanced}
+
+    def plaintext(self) -> dict[str, Any]:
+        return self.plain
 
     def decision(self, decision_id: str) -> dict[str, Any] | None:
         return self.decisions.get(decision_id)
