@@ -16,7 +16,8 @@ from sidecar.config.terms import Where
 from sidecar.deploy.compose import parts
 from sidecar.deploy.compose.document import inherited, made, merged_from, own_keys, plain, read
 from sidecar.deploy.compose.meshfile import Wishes, mesh_yaml
-from sidecar.deploy.compose.project import CA, DOOR, HOLDER, KEYS, SIDECAR, Member, Project, read_project
+from sidecar.deploy.compose.places import CA, DOOR, FOLDER, HOLDER, KEYS, SIDECAR
+from sidecar.deploy.compose.project import Member, Project, read_project
 from sidecar.deploy.compose.sealed import seal
 from sidecar.deploy.compose.splice import ServiceLines, Splice
 from sidecar.deploy.names import IMAGE
@@ -36,7 +37,7 @@ class Options:
     trust_domain: str = ""
     image: str = IMAGE
     host: str = "127.0.0.1"
-    folder: str = ".mesh"
+    folder: str = FOLDER
     metrics_to: str = ""
     scale: dict[str, int] = field(default_factory=dict)
 

@@ -21,8 +21,6 @@ LABELS: Final[Mapping[str, str]] = {
     "outside": "`api.example.com:443, 10.0.0.0/8:5432`: where it may connect outside the mesh, in the clear to us.",
     "publish": "The host's address that its published ports get, `127.0.0.1` by default; or `off` for none.",
 }
-PART: Final = f"{PREFIX}/part"  # our own mark on what we add: holder, sidecar, door, ca, keys
-OF: Final = f"{PREFIX}/of"
 
 
 @dataclass(slots=True)

@@ -12,17 +12,26 @@ from typing import Any, Final
 
 from sidecar.config import ports
 from sidecar.deploy import names
-from sidecar.deploy.compose.labels import OF, PART
+from sidecar.deploy.compose.places import (
+    CA,
+    CA_DIR,
+    CA_VOLUME,
+    CONFIG_AT,
+    CONFIG_FILE,
+    DOOR,
+    KEY_AT,
+    KEY_FILE,
+    KEY_VOLUME,
+    KEYS,
+    KEYS_AT,
+    OF,
+    PART,
+    PASSPHRASE_AT,
+    PASSPHRASE_FILE,
+    PASSPHRASE_VOLUME,
+)
 from sidecar.deploy.compose.ports import Published
-from sidecar.deploy.compose.project import CA, DOOR, KEYS
 
-CONFIG_AT: Final = "/etc/mesh/project"  # beside the image's own CONFIG_PATH, which nobody mounts here
-CONFIG_FILE: Final = f"{CONFIG_AT}/mesh.yaml"
-KEY_AT: Final = "/etc/mesh/enrolment"
-KEYS_AT: Final = f"{names.STATE_PATH}-keys"
-PASSPHRASE_AT: Final = f"{names.STATE_PATH}-passphrase"
-CA_DIR: Final = f"{names.STATE_PATH}/ca"
-CA_VOLUME, PASSPHRASE_VOLUME, KEY_VOLUME = "mesh-ca", "mesh-passphrase", "mesh-key-"
 OWNER: Final = f"{names.PROXY_UID}:{names.PROXY_GID}"
 LOOK: Final = {"interval": "2s", "timeout": "10s", "retries": 60}  # of health checks: Compose 1.29 has no start_interval
 STOP: Final = "35s"  # the sidecar's own drain takes 30 s at most (`timeouts.drain`)
@@ -67,7 +76,7 @@ def ca(choices: Choices, networks: list[str]) -> dict[str, Any]:
     return {
         **_base(choices, "ca", CA), "user": OWNER, "networks": networks,
         "command": ["ca", "serve", "--dir", CA_DIR, "--listen", f"0.0.0.0:{ports.CA}",
-                    "--passphrase-file", f"{PASSPHRASE_AT}/passphrase"],
+                    "--passphrase-file", PASSPHRASE_FILE],
         "volumes": [f"{CA_VOLUME}:{names.STATE_PATH}", f"{PASSPHRASE_VOLUME}:{PASSPHRASE_AT}:ro"],
         "tmpfs": ["/tmp:mode=1777,size=8m"],  # noqa: S108 - the container's own
         "healthcheck": {"test": ["CMD", "mesh", "compose", "listens", str(ports.CA)], **LOOK},
@@ -107,7 +116,7 @@ def _proxy(choices: Choices, part: str, of: str, identity: str = "") -> dict[str
     mine = f"uid={names.PROXY_UID},gid={names.PROXY_GID}"
     return {
         **_base(choices, part, of), "user": OWNER,
-        "command": ["run", "-f", CONFIG_FILE, "--service", service, "--enrolment", f"{KEY_AT}/enrolment.json",
+        "command": ["run", "-f", CONFIG_FILE, "--service", service, "--enrolment", f"{KEY_AT}/{KEY_FILE}",
                     "--state", names.STATE_PATH, "--run-dir", names.RUN_PATH],
         "volumes": [_config(choices), f"{KEY_VOLUME}{service}:{KEY_AT}:ro"],
         "tmpfs": [f"{names.STATE_PATH}:mode=0700,{mine},size=32m", f"{names.RUN_PATH}:mode=0700,{mine},size=1m",

@@ -16,12 +16,11 @@ from ruamel.yaml.comments import CommentedMap
 from sidecar.config.mistakes import Book, ConfigErrors, TooMany, nearest
 from sidecar.deploy.compose.callers import Reference, outside, references
 from sidecar.deploy.compose.document import place
-from sidecar.deploy.compose.labels import PART, Told, read_labels
+from sidecar.deploy.compose.labels import Told, read_labels
+from sidecar.deploy.compose.places import CA, DOOR, HOLDER, KEYS, PART, SIDECAR
 from sidecar.deploy.compose.ports import TCP_PORTS, Port, Published, UnreadablePort, known, port_numbers, published
 from sidecar.deploy.names import PREFIX, PROXY_UID
 
-CA, KEYS = "mesh-ca", "mesh-keys"
-HOLDER, SIDECAR, DOOR = "-holder", "-sidecar", "-edge"
 MAX_REPLICAS = 50
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\Z", re.ASCII)
 _NET_ADMIN: Final = frozenset(("NET_ADMIN", "CAP_NET_ADMIN", "ALL", "SYS_ADMIN", "CAP_SYS_ADMIN"))
