@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 
 from sidecar.cli.console import Code, Failure, our_name
+from sidecar.config.redirected import capture_ports
 from sidecar.config.schema import MeshConfig, Service
 from sidecar.config.terms import Address
 from sidecar.demo.config import DEFAULT_BASE
@@ -41,11 +42,15 @@ def wanted_ports(config: MeshConfig, ca: Address) -> list[Wanted]:
 
 def _of_service(service: Service) -> Iterator[Wanted]:
     for inbound in service.inbound:
-        host = inbound.bind or (service.address if _is_ip(service.address) else "")
-        yield Wanted(host, inbound.port, f"{service.name}, for its peers ({inbound.name})", str(inbound.where))
+        if service.redirect is None:
+            host = inbound.bind or (service.address if _is_ip(service.address) else "")
+            yield Wanted(host, inbound.port, f"{service.name}, for its peers ({inbound.name})", str(inbound.where))
         app = inbound.app
         if service.run and not app.unix:  # a socket's file stays behind, and says nothing of who listens
             yield Wanted(app.host, app.port, f"the application of {service.name} ({inbound.name})", str(inbound.where))
+    if service.redirect is not None:
+        for capture, _, what in capture_ports(service.redirect):
+            yield Wanted(capture.host, capture.port, f"{service.name}, for {what}", str(service.where))
     for outbound in service.outbound:
         if outbound.listen is not None and not outbound.listen.unix:
             what = f"{service.name}, to reach {outbound.to}"

@@ -158,12 +158,18 @@ def _add_inbound(view: View, free: _FreePorts) -> None:
             continue
         filled = {
             "name": draft.values.get("name", draft.get("protocol")),
-            "port": draft.values.get("port") or free.take(view.host, ports.INBOUND),
+            "port": draft.values.get("port") or _called_port(view, draft) or free.take(view.host, ports.INBOUND),
             "bind": draft.values.get("bind", bind),
         }
         if "tcp_limits" in draft.values:
             filled["tcp_limits"] = _tcp_limits(draft.values["tcp_limits"])
         view.inbound.append(Placed(draft.build(**filled), f"{view.path}.inbound[{index}]"))
+
+
+def _called_port(view: View, listener: Draft) -> int:
+    """The port that callers of a redirected listener connect to, where it names none: the application's own."""
+    app: Address = listener.get("app")
+    return app.port if "redirect" in view.draft.values else 0
 
 
 def _tcp_limits(drafts: Iterable[Draft]) -> tuple[Any, ...]:

@@ -38,8 +38,9 @@ from sidecar.config.schema_routes import AppBranch, Branch, OutboundRoute
 RESTART: Final = "it is fixed when a sidecar starts: restart it, or take the change back"
 # Who we are, whom we trust, and what is opened once in the life of the process. Keys of the file, then of the service.
 _FIXED: Final = frozenset((
-    "trust_domain", "ca", "identity", "identity_source", "health", "access_log", "audit", "workload_api",
+    "trust_domain", "ca", "identity", "identity_source", "health", "access_log", "audit", "workload_api", "redirect",
 ))  # fmt: skip
+_FREE: Final = ("redirect", "passthrough")  # but for this
 _NEXT_START: Final = frozenset(("run", "env"))  # of a command that runs already: said, not acted on
 _OF_THE_FILE: Final = ("trust_domain", "ca")  # the rest of it is in its services already
 _ORDERED: Final = (Rule, Route, OutboundRoute)  # the first that matches decides
@@ -78,6 +79,8 @@ def fixed(changes: Sequence[Change]) -> tuple[Change, ...]:
 def _service(name: str, old: Service, new: Service) -> Iterator[Change]:
     for spec in fields_of(Service):
         for change in _fields(name, [spec], old, new, fixed=spec.key in _FIXED):
+            if change.path.split(".")[-2:] == list(_FREE):
+                change = Change(change.path, change.what)
             if spec.key in _NEXT_START:
                 change = Change(change.path, f"{change.what} (from the command's next start)")
             yield change

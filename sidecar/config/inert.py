@@ -178,7 +178,7 @@ def _outbound(view: View, book: Book) -> None:
         message = "answers nothing but 403: no upstream is declared"
         book.warn("MESH057", f"{view.path}.forward_proxy", message, "add outbound:")
     led_to = {branch.to for each in service.outbound for route in each.routes for branch in route.split}
-    for upstream in view.outbound:
+    for upstream in view.outbound if service.redirect is None else ():
         if upstream.value.listen is None and service.forward_proxy is None and upstream.value.name not in led_to:
             message = f"the application cannot reach {upstream.value.to}: no listen: here, and no forward_proxy:"
             book.warn("MESH056", upstream.path, message, "add listen: 127.0.0.1:PORT, or forward_proxy: to the service")

@@ -17,6 +17,7 @@ from sidecar.config.balancing import (
     read_checked_path,
     read_statuses,
 )
+from sidecar.config.destinations import DESTINATION_SCHEMA, read_destination
 from sidecar.config.document import Scalar
 from sidecar.config.grpc_statuses import GRPC_STATUSES, read_grpc_status, show_grpc_status
 from sidecar.config.plain import BadValue, Scope, quoted, text_of
@@ -232,6 +233,7 @@ KINDS: Final[Mapping[str, Kind]] = {
         "a user id", between(0, 2**32 - 2, "a user id"), {"type": "integer", "minimum": 0, "maximum": 2**32 - 2}
     ),
     "network": Kind("a network in CIDR notation", network_of),
+    "destination": Kind("a network or an address, with or without a port", read_destination, DESTINATION_SCHEMA),
     "trust_domain": Kind("a trust domain", _trust_domain, _pattern("[a-z0-9._-]+")),
     "identity": Kind("an identity", _identity),
     "caller": Kind("an identity pattern", _caller),

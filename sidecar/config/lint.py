@@ -15,6 +15,7 @@ from sidecar.config.allotted import amounts
 from sidecar.config.assemble import Placed, View, is_loopback
 from sidecar.config.mistakes import Book
 from sidecar.config.posture import LONGEST, posture_of, show_moment
+from sidecar.config.redirected import capture_ports, contradictions
 from sidecar.config.routed import apps_of, routed
 from sidecar.config.schema import MeshConfig
 from sidecar.config.schema_inbound import Inbound, Rule
@@ -45,6 +46,7 @@ def lint(config: MeshConfig, views: Sequence[View], book: Book, now: float | Non
         for outbound in view.outbound:
             balanced.contradictions(view, outbound, book)
         routed(view, book)
+        contradictions(view, book)
     _access_log(config.defaults.access_log.headers, "defaults.access_log.headers", book)
     _ports(views, book)
 
@@ -222,7 +224,13 @@ def _claims(view: View) -> list[_Claim]:
     claims = [
         _Claim(Address(each.value.bind, each.value.port), f"{each.path}.port", f"listener {each.value.name} of {name}")
         for each in view.inbound
+        if service.redirect is None
     ]
+    if service.redirect is not None:
+        claims += [
+            _Claim(address, f"{view.path}.redirect.{key}", f"the capture port of {name} for {what}")
+            for address, key, what in capture_ports(service.redirect)
+        ]
     claims += [
         _Claim(each.value.listen, f"{each.path}.listen", f"the local listener for {each.value.name} of {name}")
         for each in view.outbound

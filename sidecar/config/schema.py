@@ -15,6 +15,7 @@ from sidecar.config import ports
 from sidecar.config.schema_amounts import QuotaLimit
 from sidecar.config.schema_inbound import Inbound, RateLimit, Rule
 from sidecar.config.schema_outbound import Outbound
+from sidecar.config.schema_redirect import Redirect
 from sidecar.config.schema_redis import Redis
 from sidecar.config.terms import (
     Address,
@@ -236,6 +237,11 @@ class Service:
     inbound: tuple[Inbound, ...] = described("Listeners for peers.", ())
     outbound: tuple[Outbound, ...] = described("Upstreams that it may call.", ())
     forward_proxy: Address | None = described("Loopback address of the forward proxy; absent for none.", None)
+    redirect: Redirect | None = described(
+        "Rules of the kernel bring its connections to the sidecar, and the application knows nothing of that; absent "
+        "for not. It is fixed when the sidecar starts, but for `passthrough`.",
+        None,
+    )
     allow: tuple[Rule, ...] = described("Who may call. Nobody may whom no rule allows.", ())
     deny: tuple[Rule, ...] = described("Who may not, whatever `allow` says.", ())
     rates: tuple[RateLimit, ...] = described("How often it may be called; absent means without limit.", ())

@@ -199,7 +199,9 @@ class Inbound:
 
     name: Label = described("A name, unique in its service.", filled="the protocol")
     port: PortNumber = described(
-        "Port that peers connect to.", ports.INBOUND, filled=f"{ports.INBOUND}, or the next one free on this host"
+        "Port that peers connect to.",
+        ports.INBOUND,
+        filled=f"{ports.INBOUND}, or the next one free on this host; with `redirect` the application's",
     )
     bind: BindAddress = described(
         "IP address to listen on.", "", filled="the service's own address where that is an IP address, else `0.0.0.0`"

@@ -10,6 +10,7 @@ from certs.spiffe import SpiffeId
 from sidecar.config.schema_routes import OutboundRoute
 from sidecar.config.schema_sources import EndpointsFrom
 from sidecar.config.terms import (
+    Address,
     By,
     CheckedPath,
     Count,
@@ -140,6 +141,12 @@ class Outbound:
     )
     endpoints_from: EndpointsFrom | None = described(
         "Where its endpoints are learned from, instead of `endpoints`. Each still has to show `identity`.", None
+    )
+    addresses: tuple[Address, ...] = described(
+        "With `redirect`: where the application connects to when it means this upstream, besides its endpoints: a "
+        "service's own address, say, as `orders.shop.svc:80`. Names are looked up again and again.",
+        (),
+        some=True,
     )
     balance: Balance = described(
         "Which endpoint a request goes to. `least_loaded`: of two taken by chance the one with less load (latency "

@@ -98,3 +98,16 @@ def test_what_is_fixed_at_the_start_is_marked() -> None:
         "orders.audit.path",
     ]  # fmt: skip
     assert not fixed(diff(load_text(OLD), load_text(NEW), "orders"))
+
+
+def test_of_a_redirect_all_is_fixed_but_where_plaintext_may_go() -> None:
+    text = "trust_domain: demo.mesh\nservices: {orders: {redirect: {%s}}}\n"
+    before = load_text(text % "passthrough: 10.0.0.0/8")
+    changes = diff(before, load_text(text % "passthrough: ['10.0.0.7:5432'], capture_in: 7006"), "orders")
+    assert [str(each) for each in changes] == [
+        "orders.redirect.capture_in: 17006 → 7006",
+        "orders.redirect.passthrough: [10.0.0.0/8] → [10.0.0.7:5432]",
+    ]
+    assert [each.fixed for each in changes] == [True, False]
+    without = load_text("trust_domain: demo.mesh\nservices: {orders: {}}\n")
+    assert [each.fixed for each in diff(before, without, "orders")] == [True]

@@ -76,6 +76,7 @@ services:
       - to: bills
         port: 9443
         listen: "127.0.0.1:9001"
+        addresses: bills.shop.svc:80
         host: bills.example.org
         affinity: header X-User
         slow_start: 0s
@@ -112,6 +113,7 @@ services:
           kubernetes: {service: orders, namespace: eu, port: mesh, api: "https://10.0.0.1:6443", token_file: /run/token,
                        ca_file: /run/ca.crt}
     forward_proxy: 127.0.0.1:17080
+    redirect: {capture_in: 7006, capture_out: 7001, passthrough: [10.0.0.0/8, "[fd00::7]:443"]}
     allow:
       - name: all-of-it
         from: [web, shop/web, "*", "**", spiffe://demo.mesh/ns/*/sa/**]
