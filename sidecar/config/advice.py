@@ -17,6 +17,7 @@ from sidecar.config.limited import limited
 from sidecar.config.mistakes import Book, nearest
 from sidecar.config.overlap import overlaps
 from sidecar.config.posture import posture_of, show_moment
+from sidecar.config.edges import advise_edges
 from sidecar.config.redirected import advise_redirected
 from sidecar.config.routed import routes_odd
 from sidecar.config.schema import MeshConfig
@@ -50,6 +51,7 @@ def advise(config: MeshConfig, views: Sequence[View], book: Book, now: float | N
         spoken(view, book)
         missing_files(view, book)
         advise_redirected(view, book)
+        advise_edges(view, book)
     foreign(config.trust_domain, views, book)
     settings(config, views, book)
 

@@ -211,6 +211,7 @@ class Maker:
             limits=service.limits,
             recorder=self._recorder,
             tunnels=self._tunnels,
+            edge=any(each.edge for each in service.outbound if only is not None and each.name == only.name),
         )
 
     def _routes(self, made: Generation) -> dict[str, Steering]:
