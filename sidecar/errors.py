@@ -258,6 +258,24 @@ class UndeclaredUpstream(PolicyDenied):
         self.hint = hint
 
 
+class AmbiguousUpstream(PolicyDenied):
+    """Two upstreams hold the address that a captured connection was made to (decision D11)."""
+
+    name = "ambiguous_upstream"
+
+
+class UndeclaredPort(PolicyDenied):
+    """A captured connection was made to a port that no inbound listener declares."""
+
+    name = "undeclared_port"
+
+
+class NotRedirected(PolicyDenied):
+    """A connection was made to a capture port itself, and no rule has redirected it."""
+
+    name = "not_redirected"
+
+
 class CrossSite(PolicyDenied):
     """A browser marked this request to a local listener as cross-site (decision D5)."""
 

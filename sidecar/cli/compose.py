@@ -126,8 +126,8 @@ def _say_notes(injected: Injected, options: Options) -> None:
         for door in member.doors:
             host = door.host or options.host
             click.echo(
-                f"note: {member.name}:{door.number} is published at {host}:{door.host_port or 'a free port'} by its door, "
-                f"which speaks as {member.name}-edge", err=True,
+                f"note: {member.name}:{door.number} is published at {host}:{door.host_port or 'a free port'} by its "
+                f"door, which speaks as {member.name}-edge", err=True,
             )  # fmt: skip
 
 

@@ -13,7 +13,8 @@ import click
 from sidecar.cli.console import Code, Failure, our_name
 
 if TYPE_CHECKING:
-    from sidecar.deploy.compose.engine import Compose, Container, Docker
+    from sidecar.deploy.compose.engine import Container, Docker
+    from sidecar.deploy.compose.folder import Beside
 
 READY_WITHIN = 180.0  # seconds after `up`: the user's own health checks count too
 TICK = 0.5  # seconds between looks
@@ -56,11 +57,10 @@ def up_compose(file: Path, project_name: str | None, output: str) -> int:
     return code
 
 
-def _edited(beside: object) -> bool:
+def _edited(beside: Beside) -> bool:
     """Whether somebody has edited the mesh.yaml that is there: then it is theirs, and stays."""
-    from sidecar.deploy.compose.folder import Beside, EditedByHand
+    from sidecar.deploy.compose.folder import EditedByHand
 
-    assert isinstance(beside, Beside)
     try:
         beside.check_untouched()
     except EditedByHand:

@@ -44,7 +44,8 @@ def down(file: Path | None, project_name: str | None, keep_files: bool, keep_key
     try:
         docker = Docker()
         if not injected.is_file() and docker.containers(project):  # .mesh was removed by hand: make its file once more
-            beside.write((again := make(found, data, {"project_name": project_name})[0]).mesh, {injected: again.compose})
+            again, _, _ = make(found, data, {"project_name": project_name})
+            beside.write(again.mesh, {injected: again.compose})
         if injected.is_file():
             Compose(injected, found.absolute().parent, project)("down", "--remove-orphans")
         ours = [] if keep_keys else docker.our_volumes(project)

@@ -31,7 +31,9 @@ VERBS: dict[str, Verb] = {
     "run": Verb("Run", "sidecar.cli.run:run", "Run one service's sidecar, and its command if you name one."),
     "ca": Verb("Run", "sidecar.cli.ca:ca", "The bundled certificate authority."),
     "down": Verb("Try it", "sidecar.cli.down:down", "End a compose project that `mesh up --compose` has started."),
-    "compose": Verb("Run", "sidecar.cli.compose:compose", "docker-compose: inject the mesh into a project, and verify it."),
+    "compose": Verb(
+        "Run", "sidecar.cli.compose:compose", "docker-compose: inject the mesh into a project, and verify it."
+    ),
     "status": Verb("Look", "sidecar.cli.status:status", "What the sidecars on this machine are doing."),
     "limits": Verb(
         "Look", "sidecar.cli.limits:limits", "Rate limits: who is nearest to each, who is refused, and Redis."

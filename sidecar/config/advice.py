@@ -11,13 +11,13 @@ from collections.abc import Collection, Mapping, Sequence
 from sidecar.config.allotted import allotted
 from sidecar.config.assemble import Placed, View
 from sidecar.config.cover import KNOWN_METHODS
+from sidecar.config.edges import advise_edges
 from sidecar.config.foreign import foreign
 from sidecar.config.inert import settings
 from sidecar.config.limited import limited
 from sidecar.config.mistakes import Book, nearest
 from sidecar.config.overlap import overlaps
 from sidecar.config.posture import posture_of, show_moment
-from sidecar.config.edges import advise_edges
 from sidecar.config.redirected import advise_redirected
 from sidecar.config.routed import routes_odd
 from sidecar.config.schema import MeshConfig

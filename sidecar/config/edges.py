@@ -1,4 +1,4 @@
-"""Doors into the mesh (`edge: true` of an upstream): what never acts, and what lets strangers in as more than a door."""
+"""Doors into the mesh (`edge: true` of an upstream): those that nobody reaches, and those that are more than a door."""
 
 from __future__ import annotations
 

@@ -135,11 +135,13 @@ class Follower:
             if before.get(key) is not upstream:
                 self._tell(followed, key, upstream)
 
-    async def settled(self, within: float) -> None:
-        """Wait until each source but DNS names has spoken once, or failed to; no longer than so many seconds."""
+    async def settled(self, within: float, *, names: bool = False) -> None:
+        """Wait until each source, of DNS names only if asked for, has spoken once or failed to; no longer than so many
+        seconds.
+        """
         with trio.move_on_after(within):
             for source, followed in list(self._followed.items()):
-                if not isinstance(source, FromName):
+                if names or not isinstance(source, FromName):
                     await followed.listing.spoken.wait()
 
     async def _follow(self, followed: _Followed, way: Way) -> None:

@@ -21,3 +21,12 @@ def declaration(host: str, port: int | None) -> str:
     bare = host.strip("[]")
     place = f"[{bare}]" if ":" in bare else bare
     return f"{{to: {name}, host: '{place}', unmeshed: passthrough, endpoints: '{place}:{port or 80}'}}"
+
+
+def raw_declaration(host: str, port: int) -> str:
+    """What would allow a captured connection to this address: an upstream of the mesh, one outside, or plaintext."""
+    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return (
+        f"outbound: [{{to: SERVICE, addresses: ['{place}']}}] where it is a service of the mesh; else "
+        f"redirect: {{passthrough: ['{place}']}} for plaintext"
+    )

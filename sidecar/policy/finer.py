@@ -52,6 +52,15 @@ FINER: Final[dict[str, tuple[tuple[str, str, str], ...]]] = {
          "`mesh certs unrevoke` on the CA's machine."),
     ),
     "undeclared_upstream": (
+        ("redirect.passthrough", "The application connected to an address that none of its upstreams holds: {detail}.",
+         "If it is a service of the mesh, name that address in `addresses` of its upstream. If it lies outside, "
+         "declare an upstream with `unmeshed: passthrough`, or let plaintext go there with "
+         "`redirect: {{passthrough: [ADDRESS:PORT]}}`."),
+        ("this connection was made to", "The application connected to one upstream and asked there for {host}, which "
+         "is no name of it: {detail}.", "Name that host in `addresses` of the upstream if it stands for the same one; "
+         "otherwise let the application connect to the address of what it asks for."),
+        ("an address of the upstream", "A plaintext connection that was let out was ended, because its address belongs "
+         "to an upstream now: {detail}.", "Nothing; connect again, and it goes through the mesh."),
         ("this listener is for", "The application asked for {host} at a listener that leads elsewhere: {detail}.",
          "Ask this listener for its own upstream only. For {host}, use the forward proxy, or give it a listener: "
          "`- {{to: {host}, listen: HOST:PORT}}` in `outbound`."),

@@ -165,6 +165,21 @@ HAPPENED: Final[dict[str, Reason]] = {
         "If it should be reached, declare it in `outbound` of the calling service: `- to: NAME` for a service of the "
         "mesh, `- {{to: NAME, host: {host}, unmeshed: passthrough, endpoints: HOST:PORT}}` for a host outside.",
     ),
+    "ambiguous_upstream": Reason(
+        "The application connected to an address that says nothing of whom it means: {detail}.",
+        "Let one upstream hold that address: `mesh check` names both where the file shows them, `mesh endpoints` what "
+        "they have learned. The other can have a local address of its own with `listen`.",
+    ),
+    "undeclared_port": Reason(
+        "Somebody connected from outside to a port that no inbound listener declares: {detail}.",
+        "If peers should reach it, add `- {{port: PORT, app: '127.0.0.1:PORT'}}` to `inbound` of this service, and a "
+        "rule. If it is for probes or metrics, leave the port out of the redirection (`mesh redirect install`).",
+    ),
+    "not_redirected": Reason(
+        "Somebody connected to the capture port itself: {detail}.",
+        "Connect to the service's own port; rules bring that here. If they should have done so already, look at "
+        "`mesh redirect verify`.",
+    ),
     "cross_site": Reason(
         "A web page of another site asked a browser on this machine to send it: {detail}.",
         "Call the service from your application and not from a web page; a local listener is no public site.",

@@ -40,18 +40,25 @@ if TYPE_CHECKING:
 
     from sidecar.answer.quota_desk import QuotaDesk
     from sidecar.config.terms import SocketMode
+    from sidecar.discovery.follow import Named
     from sidecar.hop import Direction, Hop
     from sidecar.net.mtls import Gate
     from sidecar.net.port import Task, Wire
     from sidecar.policy.authz import RuleSet
     from sidecar.proxy.upstream import Upstream
+    from sidecar.runtime.capture import Capture
     from sidecar.telemetry.metrics import Metrics
     from sidecar.telemetry.record import Recorder
+
+    Doors = list[tuple[Direction, socket.socket]]  # capture ports that are new
+    Bound = dict["Spot", socket.socket]
 
 __all__ = ["CannotListen", "Proxy"]
 
 
 Handler = Callable[[SocketWire], Coroutine[Any, Any, None]]
+# Where a listener stands: its address, or the name of the upstream for which captured connections are served.
+Spot = Address | str
 
 
 class _Plan(NamedTuple):
@@ -61,18 +68,26 @@ class _Plan(NamedTuple):
     name: str
     protocol: str
     side: InboundSide | OutboundSide
+    captured: bool = False  # it has no socket: connections are brought by the capture ports
 
 
 @dataclass(slots=True, eq=False)
 class _Ear:
-    """One listening socket, and the door behind it."""
+    """One listening socket, or the place of a listener that is found by what a captured connection was made to, and
+    the door behind it.
+    """
 
     direction: Direction
     name: str
     protocol: str
-    acceptor: Acceptor
+    acceptor: Acceptor | Capture
     door: Door
     handler: Handler
+
+    @property
+    def has_socket(self) -> bool:
+        """Whether it listens itself."""
+        return isinstance(self.acceptor, Acceptor)
 
 
 class Proxy:
@@ -97,13 +112,14 @@ class Proxy:
         self._desk = desk or PromptDesk()
         self._desk.nudge = reactor.nudge
         self._maker = Maker(reactor, gate, recorder, instance, self._tunnels, asker, self._desk)
-        self._ears: dict[Address, _Ear] = {}
+        self._ears: dict[Spot, _Ear] = {}
         self._http: set[HttpConnection | Http2Connection] = set()
         self._tasks: dict[Task, Direction] = {}
         self._retired: list[Door] = []  # of listeners that are gone, while something may be open behind them
         self._left: list[tuple[float, Upstream]] = []  # retired, and until when they may begin something at least
         self._ends: list[float] = []  # monotonic: when time is up for something that a reload has taken away
         self._generation = self._maker.generation(service, None)
+        self._capture = self._captures()
         self._put_in_force()
         self._postures = PostureWatch(recorder)
         self._postures.declare(service.inbound)
@@ -143,6 +159,12 @@ class Proxy:
         """Everybody who is asked, the applications behind us included."""
         return self._generation.all_upstreams()
 
+    @property
+    def followed(self) -> list[Named]:
+        """Whoever discovery has something to tell: upstreams, and where else the application connects to."""
+        captured = self._generation.captured
+        return [*self.upstreams, *(captured.called if captured is not None else ())]
+
     def reload(self, service: Service) -> None:
         """Put another configuration in force, whole, or raise CannotListen and change nothing.
 
@@ -151,8 +173,7 @@ class Proxy:
         """
         before, after = self._generation, self._maker.generation(service, self._generation)
         wanted = self._wanted(after)
-        new = [address for address in wanted if address not in self._ears]
-        bound = bind_all(new, self._ears, _modes(service))
+        doors, bound = self._bind(wanted, _modes(service))
         self._generation = after
         self._put_in_force()
         self.admission.adopt(service.limits, open_files_limit())
@@ -165,6 +186,7 @@ class Proxy:
         for ear in gone:
             ear.acceptor.retire()
             self._retire(ear.door, ends_at)
+        self._bring_captured(doors)
         for door in self._retired:
             self._maker.bring_up_to_date(door, after)
         self._leave_behind(before, after, ends_at)
@@ -189,11 +211,10 @@ class Proxy:
         self._tunnels.judge()
         self._reactor.nudge()
 
-    def _settle(self, address: Address, wanted: _Plan, sock: socket.socket | None, ends_at: float) -> None:
+    def _settle(self, address: Spot, wanted: _Plan, sock: socket.socket | None, ends_at: float) -> None:
         """Let a listener of the new generation stand at its address: on a new socket, or in the old one's place."""
         ear = self._ears.get(address)
         if ear is None:
-            assert sock is not None
             self._listen_on(address, wanted, sock)
         elif (ear.direction, ear.protocol) == (wanted.direction, wanted.protocol):
             before = ear.door.side
@@ -223,25 +244,73 @@ class Proxy:
     def listen(self) -> None:
         """Open every listener, or none. Raises CannotListen."""
         wanted = self._wanted(self._generation)
-        for address, sock in bind_all(wanted, modes=_modes(self.service)).items():
-            self._listen_on(address, wanted[address], sock)
+        doors, bound = self._bind(wanted, _modes(self.service))
+        for address, plan in wanted.items():
+            self._listen_on(address, plan, bound.get(address))
+        self._bring_captured(doors)
 
-    def _wanted(self, generation: Generation) -> dict[Address, _Plan]:
-        plans: dict[Address, _Plan] = {}
+    def _bind(self, wanted: dict[Spot, _Plan], modes: dict[Address, SocketMode]) -> tuple[Doors, Bound]:
+        """Sockets for the capture ports and for each listener that is new, or for none. Raises CannotListen."""
+        doors = self._capture.bind() if self._capture is not None else []
+        new = [spot for spot in wanted if not isinstance(spot, str) and spot not in self._ears]
+        try:
+            taken = [spot for spot, ear in self._ears.items() if isinstance(spot, Address) and ear.has_socket]
+            bound = bind_all([spot for spot in new if not wanted[spot].captured], taken, modes)
+            return doors, dict(bound.items())
+        except BaseException:
+            for _, sock in doors:
+                sock.close()
+            raise
+
+    def _wanted(self, generation: Generation) -> dict[Spot, _Plan]:
+        plans: dict[Spot, _Plan] = {}
+        captured = generation.captured
         for spec, inbound in generation.inbound:
-            plans[Address(spec.bind, spec.port)] = _Plan("inbound", spec.name, spec.protocol, inbound)
+            plan = _Plan("inbound", spec.name, spec.protocol, inbound, captured is not None)
+            plans[Address(spec.bind, spec.port)] = plan
         for name, protocol, address, outbound in generation.outbound:
             plans[address] = _Plan("outbound", name, protocol, outbound)
+        for name, side in captured.sides.items() if captured is not None else ():
+            plans[name] = _Plan("outbound", name, side.protocol, side, captured=True)
         return plans
 
-    def _listen_on(self, address: Address, plan: _Plan, sock: socket.socket) -> None:
+    def _listen_on(self, address: Spot, plan: _Plan, sock: socket.socket | None) -> None:
         def on_wire(wire: SocketWire) -> None:
             self._on_wire(ear, wire)
 
-        acceptor = self._reactor.listen(sock, on_wire)
+        acceptor = self._reactor.listen(sock, on_wire) if sock is not None else self._capture
+        assert acceptor is not None
         ear = self._ears[address] = _Ear(
             plan.direction, plan.name, plan.protocol, acceptor, plan.side.door, self._handler(plan)
         )
+
+    def _captures(self) -> Capture | None:
+        """Where captured connections come in; None where nobody is redirected."""
+        captured = self._generation.captured
+        if captured is None:
+            return None
+        from sidecar.runtime.capture import Capture, Hands
+
+        hands = Hands(self._reactor, self._gate, self.mirror, self._on_wire, self._enter)
+        return Capture(
+            self._generation.service, captured, recorder=self._recorder, tunnels=self._tunnels, hands=hands
+        )
+
+    def _bring_captured(self, doors: Doors) -> None:
+        """Let captured connections find what is in force now."""
+        captured = self._generation.captured
+        if self._capture is None or captured is None:
+            return
+        inbound = {spec.port: self._ears[Address(spec.bind, spec.port)] for spec, _ in self._inbound}
+        self._capture.adopt(self.service, captured, inbound, {name: self._ears[name] for name in captured.sides})
+        self._capture.open(doors)
+
+    def _enter(self, direction: Direction, name: str, handler: Handler, wire: SocketWire) -> None:
+        """Serve a connection, if there is room."""
+        if self.admission.enter(direction, name):
+            self._reactor.start(self._served(direction, name, handler, wire))
+        else:
+            wire.abort()
 
     def _handler(self, plan: _Plan) -> Handler:
         if isinstance(plan.side, InboundSide):
@@ -289,7 +358,9 @@ class Proxy:
         assert isinstance(side, InboundSide)
         spec = side.spec
         source, port = address_of(wire.peer_address())
-        reached = address_of(wire.own_address()) if spec.app_proxy_protocol != "none" else (None, 0)
+        reached: tuple[Any, int] = (None, 0)
+        if spec.app_proxy_protocol != "none":
+            reached = address_of(self._capture.reached(wire) if self._capture is not None else wire.own_address())
         began = reactor.now
         task = reactor.current
         assert task is not None
@@ -402,10 +473,12 @@ class Proxy:
              "direction": "inbound", **self._postures.to_json(spec)}
             for spec, _ in self._inbound
         ]  # fmt: skip
-        return rows + [
+        rows += [
             {"name": name, "address": str(address), "protocol": protocol, "direction": "outbound"}
             for name, protocol, address, _ in self._outbound
         ]
+        captured = self._generation.captured
+        return rows if captured is None else captured.shown(rows)
 
     def tcp_limits(self) -> list[dict[str, Any]]:
         """What is open under TCP limits."""
@@ -491,7 +564,9 @@ class Proxy:
 
     def drain_outbound(self) -> None:
         """Take no new connection of our application, and end those that are open with their next answer."""
-        self._come_to_an_end("outbound", [side.door for *_, side in self._outbound])
+        captured = self._generation.captured
+        sides = [side for *_, side in self._outbound] + (list(captured.sides.values()) if captured is not None else [])
+        self._come_to_an_end("outbound", [side.door for side in sides])
 
     def _come_to_an_end(self, direction: Direction, doors: list[Door]) -> None:
         for door in doors:
@@ -499,6 +574,8 @@ class Proxy:
         for ear in self._ears.values():
             if ear.direction == direction:
                 ear.acceptor.retire()
+        if self._capture is not None:
+            self._capture.end(direction)
         for connection in list(self._http):
             if connection.direction == direction:
                 connection.drain()
@@ -530,7 +607,12 @@ def _inbound_handler(proxy: Proxy, spec: Inbound, side: InboundSide) -> Handler:
         try:
             current = door.side
             assert isinstance(current, InboundSide)
-            await _serve(proxy, secure, current, caller, protocol)
+            if caller.peer is None:
+                seen = proxy._recorder.plaintext
+                with seen.stay("inbound", current.name, str(caller.source), proxy._reactor.wall):
+                    await _serve(proxy, secure, current, caller, protocol)
+            else:
+                await _serve(proxy, secure, current, caller, protocol)
         except IdentityRevoked:
             pass  # before it has asked for anything
         finally:

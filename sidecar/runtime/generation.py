@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from sidecar.config.sentences import needs_http
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from sidecar.proxy.side import Door
     from sidecar.proxy.steering import Steering
     from sidecar.proxy.tcp import Tunnels
+    from sidecar.runtime.redirected import Captured
     from sidecar.telemetry.record import Recorder
 
 _LOCALHOST = ("127.0.0.1", "::1")
@@ -75,6 +76,7 @@ class Generation:
     upstreams: dict[Place, Declared]
     inbound: list[tuple[Inbound, InboundSide]]
     outbound: list[tuple[str, str, Address, OutboundSide]]  # name, protocol, address, side
+    captured: Captured | None = None  # of what rules of the kernel bring; None where nobody is redirected
 
     def put_in_force(self) -> None:
         """From now on what outlives a generation goes by this one."""
@@ -120,6 +122,8 @@ class Maker:
         named = {Address(host, each.port) for each in listening if each.host == "localhost" for host in _LOCALHOST}
         self.ours.clear()
         self.ours.update(listening | named)
+        if generation.captured is not None:
+            self.ours.update(generation.captured.listen)
 
     def generation(self, service: Service, before: Generation | None) -> Generation:
         """The generation of this configuration; `before` is the one in force."""
@@ -143,6 +147,11 @@ class Maker:
         if service.forward_proxy is not None:
             side = self._outbound_side(made, "forward_proxy", service.forward_proxy, None)
             made.outbound.append(("forward_proxy", "http", service.forward_proxy, side))
+        if service.redirect is not None:
+            from sidecar.runtime.redirected import captured  # most have none, and it is memory
+
+            called = {name: each.upstream for (kind, name), each in made.upstreams.items() if kind == "upstream"}
+            made.captured = captured(service, called, partial(self._outbound_said, made))
         return made
 
     def bring_up_to_date(self, door: Door, current: Generation) -> None:
@@ -193,26 +202,22 @@ class Maker:
         )
 
     def _outbound_side(self, made: Generation, name: str, listen: Address, only: Upstream | None) -> OutboundSide:
+        edge = only is not None and any(each.edge and each.name == only.name for each in made.service.outbound)
+        return OutboundSide(only=only, edge=edge, **self._outbound_said(made, name, listen))
+
+    def _outbound_said(self, made: Generation, name: str, listen: Address) -> dict[str, Any]:
+        """What every outbound side is told."""
         service = made.service
         by_host = {
             declared.upstream.host: declared.upstream
             for (kind, _), declared in made.upstreams.items()
             if kind == "upstream"
         }
-        return OutboundSide(
-            name=name,
-            listen=listen,
-            identity=service.identity,
-            instance=self._instance,
-            upstreams=by_host,
-            only=only,
-            routes=self._routes(made),
-            timeouts=service.timeouts,
-            limits=service.limits,
-            recorder=self._recorder,
-            tunnels=self._tunnels,
-            edge=any(each.edge for each in service.outbound if only is not None and each.name == only.name),
-        )
+        return {
+            "name": name, "listen": listen, "identity": service.identity, "instance": self._instance,
+            "upstreams": by_host, "routes": self._routes(made), "timeouts": service.timeouts,
+            "limits": service.limits, "recorder": self._recorder, "tunnels": self._tunnels,
+        }  # fmt: skip
 
     def _routes(self, made: Generation) -> dict[str, Steering]:
         called = {name: each.upstream for (kind, name), each in made.upstreams.items() if kind == "upstream"}

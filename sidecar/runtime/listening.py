@@ -47,8 +47,10 @@ def bind_all(
     return bound
 
 
-def bind(address: Address, ours: Iterable[Address] = ()) -> socket.socket:
-    """A listening socket. Raises CannotListen, saying what to do."""
+def bind(address: Address, ours: Iterable[Address] = (), *, one_family: bool = False) -> socket.socket:
+    """A listening socket; on `::` for IPv4 too, unless it is to be of one family. Raises CannotListen, saying what to
+    do.
+    """
     if address.unix:
         return bind_unix(address)
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
@@ -56,7 +58,7 @@ def bind(address: Address, ours: Iterable[Address] = ()) -> socket.socket:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, one_family)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)  # accepted sockets inherit it,
         keep_alive(sock)  # and this
         sock.bind((address.host, address.port))

@@ -58,6 +58,8 @@ class Mirror:
 
     def __init__(self) -> None:
         self._ours: dict[Source, str | None] = {}  # by the dialling end; None until the serving end has its verdict
+        self._asked: dict[Source, Inbound] = {}  # which listener it looks at
+        self.capture: int | None = None  # the port where all listeners are reached that bind none of their own
 
     @property
     def looking(self) -> bool:
@@ -67,6 +69,10 @@ class Mirror:
     def is_ours(self, source: Source) -> bool:
         """Whether we made the connection that comes from there."""
         return source in self._ours
+
+    def asked(self, source: Source) -> Inbound:
+        """The listener that our connection from there means."""
+        return self._asked[source]
 
     async def serve(self, reactor: Reactor, gate: Gate, wire: SocketWire, spec: Inbound) -> None:
         """Be the listener."""
@@ -92,15 +98,15 @@ class Mirror:
 
     async def look(self, spec: Inbound, svid: X509Svid) -> Shown:
         """What this listener shows to somebody with our identity. Raises CannotLook. The chain is not judged here."""
-        sock = trio.socket.socket(_family(spec.bind), socket.SOCK_STREAM)
+        host, port = (_loopback(spec.bind), spec.port) if self.capture is None else ("127.0.0.1", self.capture)
+        sock = trio.socket.socket(_family(host), socket.SOCK_STREAM)
         source: Source | None = None
         try:
             with trio.fail_after(PATIENCE):
-                host = _loopback(spec.bind)
                 await sock.bind((host, 0))
                 source = sock.getsockname()[:2]
-                self._ours[source] = None
-                await sock.connect((host, spec.port))
+                self._ours[source], self._asked[source] = None, spec
+                await sock.connect((host, port))
                 return await self._shake_hands(trio.SocketStream(sock), spec, svid, source)
         except (OSError, trio.TooSlowError, trio.BrokenResourceError) as error:
             raise CannotLook(f"listener {spec.name}: {str(error) or 'it did not answer in time'}") from error
@@ -108,6 +114,7 @@ class Mirror:
             sock.close()
             if source is not None:
                 self._ours.pop(source, None)
+                self._asked.pop(source, None)
 
     async def _shake_hands(
         self, transport: trio.SocketStream, spec: Inbound, svid: X509Svid, source: Source

@@ -209,7 +209,7 @@ class Worker:
                 self.proxy.reload(service)
             except CannotListen as error:
                 raise CannotReload([str(error)]) from None
-            self._follower.look(self.proxy.upstreams)  # before any request sees a new upstream
+            self._follower.look(self.proxy.followed)  # before any request sees a new upstream
         if service.tls.key != self.service.tls.key and isinstance(self._rotator, Rotator):
             self._rotator.use_key_kind(service.tls.key)
         self.config, self.service = config, service
@@ -359,8 +359,9 @@ class Worker:
         gate.on_change.append(proxy.renew)
         gate.on_denied.append(proxy.evict)
         await nursery.start(self._follower.run)
-        self._follower.look(proxy.upstreams)
-        await self._follower.settled(FIRST_LIST_SECONDS)
+        self._follower.look(proxy.followed)
+        # Whose connections are captured must know from the first on whom an address means.
+        await self._follower.settled(FIRST_LIST_SECONDS, names=self.service.redirect is not None)
         if proxy.service is self.service:
             proxy.listen()
         else:
@@ -384,7 +385,7 @@ class Worker:
 
     async def _sweep(self, proxy: Proxy, gate: MtlsGate) -> None:
         while True:
-            self._follower.look(proxy.upstreams)
+            self._follower.look(proxy.followed)
             await trio.sleep(SWEEP_SECONDS)
             gate.denials.look(self.clock.wall())
             proxy.sweep()

@@ -30,6 +30,7 @@ from sidecar.telemetry.decisions import Decision, Decisions, bounded
 from sidecar.telemetry.log import Log
 from sidecar.telemetry.metrics import HopSeries, Metrics
 from sidecar.telemetry.plain_lines import Template
+from sidecar.telemetry.plaintext import Plaintext
 from sidecar.telemetry.shape import path_shape
 from sidecar.telemetry.table import Row, Table
 
@@ -114,6 +115,7 @@ class Recorder:
         self.access_log = access_log
         self.audit = audit
         self.log = log
+        self.plaintext = Plaintext(log)
         self.decision_id: Callable[[], str] = self.decisions.new_id
         self._wanted_headers = frozenset(rule_headers) | (access_log.headers if access_log else frozenset())
         self._wall = self.clock.wall

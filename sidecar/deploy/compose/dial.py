@@ -29,7 +29,7 @@ def dial(targets: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _knock(target: dict[str, Any]) -> dict[str, Any]:
-    """`answer`: plaintext, tls, silent, closed, refused or unreachable; `spoke`, the first bytes; `certificate`, in hex."""
+    """`answer` is plaintext, tls, silent, closed, refused or unreachable; `spoke` the first bytes, as text."""
     where = (str(target["host"]), int(target["port"]))
     answers = []
     for name, request in PLAIN:

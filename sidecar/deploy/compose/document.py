@@ -1,4 +1,4 @@
-"""The user's compose file as a document that keeps comments, order and quotes, and its mistakes with line and column."""
+"""The user's compose file as a document that knows where each key stands, and what we add to it as lines."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def render(value: Any, like: str, depth: int = 0) -> list[str]:
 
 
 def place(holder: Any, key: Any, name: str) -> Where:
-    """Where a key of this mapping, or an item of this list, stands; the mapping itself where the key came by a merge."""
+    """Where a key of this mapping, or an item of this list, stands; the mapping where the key came by a merge."""
     try:
         line, column = holder.lc.key(key) if isinstance(holder, CommentedMap) else holder.lc.item(key)
     except (AttributeError, KeyError, TypeError):
@@ -125,7 +125,7 @@ def _yaml(text: str) -> Any:
 
 
 def _indents(text: str) -> tuple[int, int]:
-    """How far keys stand in below their parent, and dashes: the first of each in the text; 2 and 2 where there is none."""
+    """How far keys stand in below their parent, and dashes: the first of each in the text, else 2 and 2."""
     mapping = offset = None
     above: int | None = None
     for line in text.splitlines():

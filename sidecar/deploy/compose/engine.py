@@ -11,6 +11,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,8 @@ class Docker:
 
     def our_volumes(self, project: str) -> list[str]:
         """The volumes that we added to a project, by our label; none of the user's."""
-        found = self("volume", "ls", "-q", "--filter", f"label={_PROJECT}={project}", "--filter", f"label={PART}=volume")
-        return found.split()
+        theirs = ("--filter", f"label={_PROJECT}={project}")
+        return self("volume", "ls", "-q", *theirs, "--filter", f"label={PART}=volume").split()
 
 
 class Compose:
@@ -131,5 +132,5 @@ def _run(command: Sequence[str], folder: Path | None, text: str | None, seconds:
 
 def _verb(command: Sequence[str]) -> str:
     """The words of a command without what follows a dash."""
-    words = [word for before, word in zip(command, command[1:], strict=False) if word[0] != "-" and before[0] != "-"]
+    words = [word for before, word in pairwise(command) if word[0] != "-" and before[0] != "-"]
     return " ".join(words[:2])

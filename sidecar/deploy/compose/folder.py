@@ -76,8 +76,8 @@ class Beside:
 
 def stamped(content: bytes) -> bytes:
     """With a first line that tells whether somebody has edited the rest."""
-    line = f"# sha256 {hashlib.sha256(content).hexdigest()} of all below; `mesh compose inject` asks before it overwrites\n"
-    return line.encode() + content
+    digest = hashlib.sha256(content).hexdigest()
+    return f"# sha256 {digest} of all below; `mesh compose inject` overwrites no edits\n".encode() + content
 
 
 def find(folder: Path) -> Path | None:

@@ -1,7 +1,7 @@
 """A compose file with the mesh in it, made of one without: the services stay where they are, with their comments.
 
-A service loses what belongs to its namespace (networks, ports, names, hosts file), which its holder takes over, and gets
-`network_mode` and a `depends_on` for its sidecar. Everything else in it is not touched. What we add stands at the end.
+A service loses what belongs to its namespace (networks, ports, names, hosts file), which its holder takes over, and
+gets `network_mode` and a `depends_on` for its sidecar. All else in it is not touched. What we add stands at the end.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ CARRIED: Final = ("hostname", "domainname", "mac_address", "dns", "dns_search", 
 GONE: Final = ("networks", "ports", "expose", "links", "scale")
 _REMOVED: Final = frozenset((*CARRIED, *GONE))
 _OURS: Final = _REMOVED | {"depends_on", "network_mode", "deploy"}
+_STARTED: Final = {"condition": "service_started"}  # what a name in a list of depends_on means
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +144,7 @@ def _waits(spec: CommentedMap, sidecar: str) -> CommentedMap:
     before = spec.get("depends_on") or []
     waits = CommentedMap()
     for name in before:
-        waits[name] = plain(before[name]) if isinstance(before, CommentedMap) else made({"condition": "service_started"})
+        waits[name] = plain(before[name]) if isinstance(before, CommentedMap) else made(_STARTED)
     waits[made(sidecar)] = made({"condition": "service_healthy"})
     return waits
 
@@ -155,7 +156,8 @@ def _add_services(splice: Splice, document: CommentedMap, added: dict[str, Any])
     end = splice.reach(*document.lc.key("services"))
     splice.put(end, ["", " " * column + "# ---- the mesh ----"])
     for name, part in added.items():
-        splice.put(end, splice.like(CommentedMap({name: part if isinstance(part, CommentedMap) else made(part)}), column))
+        block = CommentedMap({name: part if isinstance(part, CommentedMap) else made(part)})
+        splice.put(end, splice.like(block, column))
 
 
 def _networks(member: Member, *, first: bool) -> dict[str, Any]:

@@ -58,10 +58,9 @@ def read_labels(service: Mapping[str, Any]) -> Told:
 
 
 def _inject(told: Told, value: str) -> None:
-    told.inject = {"true": True, "false": False}.get(value.lower(), None)  # type: ignore[assignment]
-    if told.inject is None:
-        told.inject = True
+    if value.lower() not in ("true", "false"):
         raise ValueError
+    told.inject = value.lower() == "true"
 
 
 def _ports(told: Told, value: str) -> None:

@@ -93,7 +93,8 @@ def _allow(member: Member, wishes: Wishes) -> Iterator[str]:
         why = "; ".join(dict.fromkeys(reasons.values()))
         yield f"      - {{name: {caller}, from: {caller}, port: [{listeners}]}}  # {why}"
     if member.doors:
-        listeners = ", ".join(member.ports[number].listener for number in sorted({door.number for door in member.doors}))
+        numbers = sorted({door.number for door in member.doors})
+        listeners = ", ".join(member.ports[number].listener for number in numbers)
         yield f"      - {{name: {member.name}{DOOR}, from: {member.name}{DOOR}, port: [{listeners}]}}  # ports"
     if wishes.metrics_to and wishes.metrics_to != member.name:
         yield (f"      - {{name: metrics, from: {wishes.metrics_to}, port: metrics, method: GET, path: /metrics}}")

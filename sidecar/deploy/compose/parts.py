@@ -33,7 +33,7 @@ from sidecar.deploy.compose.places import (
 from sidecar.deploy.compose.ports import Published
 
 OWNER: Final = f"{names.PROXY_UID}:{names.PROXY_GID}"
-LOOK: Final = {"interval": "2s", "timeout": "10s", "retries": 60}  # of health checks: Compose 1.29 has no start_interval
+LOOK: Final = {"interval": "2s", "timeout": "10s", "retries": 60}  # 1.29 has no start_interval
 STOP: Final = "35s"  # the sidecar's own drain takes 30 s at most (`timeouts.drain`)
 
 
@@ -49,7 +49,8 @@ class Choices:
 def holder(choices: Choices, name: str, of: str, networks: Any, carried: dict[str, Any]) -> dict[str, Any]:
     """Owns the namespace: networks, aliases, hosts file, rules. It installs the rules, drops every right, and stays."""
     return {
-        **_base(choices, "holder", of), "command": ["redirect", "hold"], "user": "0:0", "cap_add": ["NET_ADMIN"],
+        **_base(choices, "holder", of), "command": ["redirect", "hold"], "user": "0:0",
+        "cap_add": ["NET_ADMIN", "SETUID", "SETGID"],
         "networks": networks, "restart": "unless-stopped", "stop_grace_period": "1s", **carried,
     }  # fmt: skip
 

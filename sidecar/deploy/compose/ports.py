@@ -19,11 +19,12 @@ IMAGES: Final[dict[str, tuple[int, Protocol]]] = {
     "nginx": (80, "http"), "httpd": (80, "http"), "caddy": (80, "http"), "traefik": (80, "http"),
     "prometheus": (9090, "http"), "grafana": (3000, "http"), "elasticsearch": (9200, "http"),
     "opensearch": (9200, "http"), "minio": (9000, "http"), "vault": (8200, "http"), "consul": (8500, "http"),
-    "registry": (5000, "http"), "mailhog": (1025, "tcp"), "influxdb": (8086, "http"), "clickhouse-server": (8123, "http"),
+    "registry": (5000, "http"), "mailhog": (1025, "tcp"), "influxdb": (8086, "http"),
 }  # fmt: skip
 
-# Ports whose protocol is no HTTP, whatever listens there: Linkerd's list of opaque ports (semantics S9), and the images'.
-TCP_PORTS: Final = frozenset((25, 587, 4444, 9300, 1433, 1521, *(p for p, spoken in IMAGES.values() if spoken == "tcp")))
+# Ports that speak no HTTP, whatever listens there: Linkerd's list of opaque ports (semantics S9), and the images'.
+_IMAGES_TCP = (number for number, spoken in IMAGES.values() if spoken == "tcp")
+TCP_PORTS: Final = frozenset((25, 587, 4444, 9300, 1433, 1521, *_IMAGES_TCP))
 
 # What a URL's scheme says of a port that is not written, and of the protocol.
 SCHEMES: Final[dict[str, tuple[int | None, Protocol]]] = {

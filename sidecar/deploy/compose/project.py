@@ -114,13 +114,16 @@ class _Reader:
         self._calls(services)
         self._protocols()
         for name in self.scale.keys() - self.project.members.keys():
-            near = nearest(name, self.project.members)
-            self.book.add(place(self.document, "services", self.file), "--scale", f"there is no service {name!r} to scale",
-                          f'did you mean "{near}"?' if near else "")  # fmt: skip
+            self.wrong(self.document, "services", "--scale", f"there is no service {name!r} to scale", self.near(name))
         self._conflicts()
 
     def wrong(self, holder: Any, key: Any, path: str, message: str, hint: str = "") -> None:
         self.book.add(place(holder, key, self.file), path, message, hint)
+
+    def near(self, name: str) -> str:
+        """The hint for a name that is no service."""
+        found = nearest(name, self.project.members)
+        return f'did you mean "{found}"?' if found else ""
 
     # ---- one service -----------------------------------------------------------------------------------------------
 
@@ -138,7 +141,7 @@ class _Reader:
             return
         if not told.inject:
             self.project.outsiders[name] = {port.number: port for port in told.ports or ()}
-            self.project.notes.append(f"{name} is left outside the mesh (label {PREFIX}/inject): plaintext, no identity")
+            self.project.notes.append(f"{name} stays outside the mesh (label {PREFIX}/inject): plaintext, no identity")
             self._names(name, spec)
             return
         if not _NAME.match(name):
@@ -167,11 +170,11 @@ class _Reader:
         if "extends" in spec:
             self.wrong(spec, "extends", f"{path}.extends", "what it inherits is not in sight", _FLATTEN)
         if "external_links" in spec:
-            self.wrong(spec, "external_links", f"{path}.external_links", "containers of other projects have no identity "
-                       "here", f"use a shared network and the label {PREFIX}/outside")  # fmt: skip
+            self.wrong(spec, "external_links", f"{path}.external_links", "other projects have no identity here",
+                       f"use a shared network and the label {PREFIX}/outside")  # fmt: skip
         if str(spec.get("user") or "").partition(":")[0] == str(PROXY_UID):
-            self.wrong(spec, "user", f"{path}.user", f"{PROXY_UID} is the sidecar's own user, whose connections are not "
-                       "redirected", "run it as any other")  # fmt: skip
+            self.wrong(spec, "user", f"{path}.user", f"{PROXY_UID} is the sidecar's own user, which nothing redirects",
+                       "run it as any other")  # fmt: skip
         grown = [str(each).upper() for each in spec.get("cap_add") or []]
         if spec.get("privileged") is True or _NET_ADMIN & set(grown):
             key = "privileged" if spec.get("privileged") is True else "cap_add"
@@ -246,8 +249,8 @@ class _Reader:
                 member.ports[port.number] = port
             for door in member.doors:
                 if door.number not in member.ports:
-                    self.wrong(member.spec, "ports", f"services.{member.name}.ports", f"{door.number} is published, and "
-                               f"the label {PREFIX}/port does not have it", "add it there")  # fmt: skip
+                    self.wrong(member.spec, "ports", f"services.{member.name}.ports", f"{door.number} is published, "
+                               f"and the label {PREFIX}/port does not have it", "add it there")  # fmt: skip
             return
         exposed = member.spec.get("expose") or []
         for index, each in enumerate(exposed):
@@ -303,9 +306,7 @@ class _Reader:
         callee = self.project.members.get(target)
         if callee is None:
             if each.to not in (self.document.get("services") or {}):
-                near = nearest(each.to, self.project.members)
-                self.wrong(spec, key, f"services.{name}.{key}", f"there is no service {each.to!r}",
-                           f'did you mean "{near}"?' if near else "")  # fmt: skip
+                self.wrong(spec, key, f"services.{name}.{key}", f"there is no service {each.to!r}", self.near(each.to))
             return
         if each.port is not None and each.port not in callee.ports:
             if callee.told.ports is not None:
@@ -341,15 +342,15 @@ class _Reader:
 
     def _named_callers(self) -> None:
         for member in self.project.members.values():
+            path = f"services.{member.name}.labels"
             for caller in member.told.callers:
                 if caller not in self.project.members:
-                    near = nearest(caller, self.project.members)
-                    self.wrong(member.spec, "labels", f"services.{member.name}.labels", f"{PREFIX}/callers: there is no "
-                               f"service {caller!r} in the mesh", f'did you mean "{near}"?' if near else "")  # fmt: skip
+                    message = f"{PREFIX}/callers: there is no service {caller!r} in the mesh"
+                    self.wrong(member.spec, "labels", path, message, self.near(caller))
                     continue
                 if not member.ports:
-                    self.wrong(member.spec, "labels", f"services.{member.name}.labels", "it has callers, and nothing tells "
-                               "its port", f'add the label {PREFIX}/port: "8080"')  # fmt: skip
+                    hint = f'add the label {PREFIX}/port: "8080"'
+                    self.wrong(member.spec, "labels", path, "it has callers, and nothing tells its port", hint)
                 member.called_by += [Call(caller, port, f"label {PREFIX}/callers") for port in member.ports.values()]
 
     # ---- conflicts -------------------------------------------------------------------------------------------------
@@ -370,8 +371,8 @@ class _Reader:
                     continue
                 other = doors.setdefault(door.host_port, member.name)
                 if other != member.name:
-                    self.wrong(member.spec, "ports", f"services.{member.name}.ports", f"port {door.host_port} of the host "
-                               f"is published by {other} too", "give one of them another")  # fmt: skip
+                    message = f"port {door.host_port} of the host is published by {other} too"
+                    self.wrong(member.spec, "ports", f"services.{member.name}.ports", message, "give one another")
 
 
 def _label_keys(spec: Mapping[str, Any]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ruamel.yaml.comments import CommentedMap
 
-from sidecar.deploy.compose.document import own_keys, render
+from sidecar.deploy.compose.document import own_keys, plain, render
 
 _MERGE = re.compile(r"\s*<<\s*:")
 
@@ -69,7 +69,7 @@ class Splice:
             made += (line + self._end for line in self._put.get(number, ()))
             if number < len(self._lines) and number not in self._gone:
                 line = self._lines[number]
-                made.append(line + "\n" if not line.endswith("\r") else line + "\n")
+                made.append(line + "\n")  # a CR before it is the line's own
         return "".join(made)
 
 
@@ -90,10 +90,12 @@ class ServiceLines:
         )  # fmt: skip
         self._depth = places[0][1] if places else self.column + 2
 
-    def change(self, drop: frozenset[str], top: dict[str, Any], instead: dict[str, Any], out: CommentedMap | None) -> None:
-        """Drop keys, put others at the top or in the place of their own; write out what was merged where it is given."""
+    def change(
+        self, drop: frozenset[str], top: dict[str, Any], instead: dict[str, Any], out: CommentedMap | None
+    ) -> None:
+        """Drop keys, put others at the top or in the place of their own; write out what was merged, where given."""
         if not self.is_block:
-            self._anew(drop, top, instead, out)
+            self._anew(drop, top, instead)
             return
         own = own_keys(self.spec)
         first = min(self.spec.lc.key(key)[0] for key in own)
@@ -117,9 +119,7 @@ class ServiceLines:
         if added:
             self._splice.put(first, self._splice.like(added, self._depth))
 
-    def _anew(self, drop: frozenset[str], top: dict[str, Any], instead: dict[str, Any], out: CommentedMap | None) -> None:
-        from sidecar.deploy.compose.document import plain
-
+    def _anew(self, drop: frozenset[str], top: dict[str, Any], instead: dict[str, Any]) -> None:
         whole = CommentedMap((key, plain(self.spec[key])) for key in self.spec if key not in drop and key not in top)
         whole.update({**top, **instead})
         self._splice.drop(self.line, self.column)

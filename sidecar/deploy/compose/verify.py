@@ -46,7 +46,8 @@ class Finding:
     def to_json(self) -> dict[str, Any]:
         """For `-o json`."""
         return {"service": self.service, "network": self.network, "address": self.address, "port": self.port,
-                "answer": self.answer, "detail": self.detail, "declared_outside": self.declared, "good": self.good}  # fmt: skip
+                "answer": self.answer, "detail": self.detail, "declared_outside": self.declared,
+                "good": self.good}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
