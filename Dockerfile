@@ -12,7 +12,7 @@ ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE} AS build
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_INPUT=1 PIP_NO_COMPILE=1 PIP_ROOT_USER_ACTION=ignore \
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignore \
     PYTHONDONTWRITEBYTECODE=1 PYTHONHASHSEED=0 SOURCE_DATE_EPOCH=315532800
 WORKDIR /build
 # tools: pip and setuptools, left behind; /opt/mesh: what is shipped, without either
@@ -23,8 +23,8 @@ COPY deploy/image/wheels /build/wheels
 RUN set -eu; \
     offline=""; \
     if ls wheels/*.whl >/dev/null 2>&1; then offline="--no-index --find-links /build/wheels"; fi; \
-    tools/bin/pip install -q --no-deps --require-hashes --only-binary :all: $offline -r build.lock; \
-    tools/bin/pip --python /opt/mesh/bin/python install -q --no-deps --require-hashes --only-binary :all: $offline \
+    tools/bin/pip install -q --no-compile --no-deps --require-hashes --only-binary :all: $offline -r build.lock; \
+    tools/bin/pip --python /opt/mesh/bin/python install -q --no-compile --no-deps --require-hashes --only-binary :all: $offline \
         -r requirements.lock
 COPY pyproject.toml README.md LICENSE src/
 COPY certs src/certs
@@ -32,7 +32,7 @@ COPY ca src/ca
 COPY sidecar src/sidecar
 RUN set -eu; \
     tools/bin/pip wheel -q --no-deps --no-index --no-build-isolation -w dist ./src; \
-    tools/bin/pip --python /opt/mesh/bin/python install -q --no-deps --no-index --find-links dist mesh; \
+    tools/bin/pip --python /opt/mesh/bin/python install -q --no-compile --no-deps --no-index --find-links dist mesh; \
     rm -f /opt/mesh/bin/activate* /opt/mesh/bin/Activate*; \
     mkdir -p /opt/mesh/share; \
     cp src/LICENSE requirements.lock /opt/mesh/share/
