@@ -33,6 +33,7 @@ VERBS: dict[str, Verb] = {
     "down": Verb("Try it", "sidecar.cli.down:down", "End a compose project that `mesh up --compose` has started."),
     "compose": Verb(
         "Run", "sidecar.cli.compose:compose", "docker-compose: inject the mesh into a project, and verify it."
+    ),
     "redirect": Verb(
         "Run", "sidecar.cli.redirect:redirect", "Rules that lead an application's connections to its sidecar."
     ),
