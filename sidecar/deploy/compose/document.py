@@ -31,7 +31,8 @@ def read(text: str, name: str) -> CommentedMap:
     except DuplicateKeyError as error:
         raise _marked(name, error, "each key once; the second one would win silently") from None
     except MarkedYAMLError as error:
-        raise _marked(name, error, "this is not YAML") from None
+        hint = "keep one document in the file" if "another document" in str(error) else "this is not YAML"
+        raise _marked(name, error, hint) from None
     except (YAMLError, ValueError, RecursionError) as error:
         raise _invalid(name, 0, 0, f"this cannot be read as YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(document, CommentedMap):

@@ -102,6 +102,9 @@ def _around(member: Member, choices: parts.Choices) -> dict[str, Any]:
             added[name] = _replica(member, name)
     if member.doors:
         added[member.name + DOOR] = parts.door(choices, member.name, member.networks, member.doors)
+    if member.spec.get("profiles"):
+        for part in added.values():
+            part["profiles"] = plain(member.spec["profiles"])
     return added
 
 

@@ -49,7 +49,7 @@ class Choices:
 def holder(choices: Choices, name: str, of: str, networks: Any, carried: dict[str, Any]) -> dict[str, Any]:
     """Owns the namespace: networks, aliases, hosts file, rules. It installs the rules, drops every right, and stays."""
     return {
-        **_base(choices, "holder", of), "command": ["redirect", "hold"], "user": "0:0",
+        **_base(choices, "holder", of), "command": ["redirect", "hold", "--own-ports", "none"], "user": "0:0",
         "cap_add": ["NET_ADMIN", "SETUID", "SETGID"],
         "networks": networks, "restart": "unless-stopped", "stop_grace_period": "1s", **carried,
     }  # fmt: skip

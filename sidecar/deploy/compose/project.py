@@ -108,6 +108,7 @@ class _Reader:
         for name in services:
             self._service(services, str(name))
         self._companions(services)
+        self._links(services)
         for member in self.project.members.values():
             self._published(member)
             self._own_ports(member)
@@ -226,6 +227,17 @@ class _Reader:
                 host.companions.append(str(name))
                 self.hosts.setdefault(str(name), host.name)
                 self.project.notes.append(f"{name} lives in the namespace of {host.name}, and speaks as {host.name}")
+
+    def _links(self, services: CommentedMap) -> None:
+        """`db:database` makes another name for db; its holder has it as an alias, for all who share a network."""
+        for name in services:
+            spec = services[name]
+            for link in (spec.get("links") or []) if isinstance(spec, CommentedMap) else []:
+                target, _, alias = str(link).partition(":")
+                member = self.project.members.get(target)
+                if member is not None and alias and alias not in (target, *member.aliases):
+                    member.aliases.append(alias)
+                    self.hosts.setdefault(alias, target)
 
     # ---- ports -----------------------------------------------------------------------------------------------------
 
