@@ -39,7 +39,7 @@ def rules(what: Redirection, version: int) -> dict[str, list[str]]:
     output = [f"-d {LOOPBACK[version]} -j RETURN", *_capture(what, f"{own} {LOCAL} ", out=True), f"{own} -j RETURN"]
     if what.outbound:
         output += [f"{LOCAL} -j RETURN", *exempt, f"-p tcp -j REDIRECT --to-ports {what.capture_out}"]
-    send = ["-o lo -j RETURN", f"{ANSWERS} -j RETURN", f"{own} -j RETURN", *exempt]
+    send = ["-o lo -j RETURN", f"-d {LOOPBACK[version]} -j RETURN", f"{ANSWERS} -j RETURN", f"{own} -j RETURN", *exempt]
     send.append(f"-p tcp -m owner --socket-exists -j {RESET}")
     return {
         "MESH_PREROUTING": ["-i lo -j RETURN", *_capture(what, f"{LOCAL} ")],

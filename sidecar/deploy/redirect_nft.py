@@ -83,8 +83,12 @@ def _receive(what: Redirection) -> str:
 
 
 def _send(what: Redirection) -> str:
-    """A packet without a socket (skuid matches neither way) is the kernel's own, and has nothing to tell anybody."""
-    rules = ['oif "lo" accept', "ct direction reply accept", f"meta skuid {what.uid} accept", *_exempt(what, "accept")]
+    """What NAT has just redirected has its new address here, but not yet its new interface.
+
+    A packet without a socket (skuid matches neither way) is the kernel's own, and has nothing to tell anybody.
+    """
+    rules = ['oif "lo" accept', "ip daddr 127.0.0.0/8 accept", "ip6 daddr ::1 accept", "ct direction reply accept"]
+    rules += [ f"meta skuid {what.uid} accept", *_exempt(what, "accept")]
     rules.append(f"meta skuid != {what.uid} reject with tcp reset")
     return _chain("send", "filter", "output", 0, rules)
 

@@ -1,0 +1,317 @@
+"""Whom the redirect rules let reach whom: hosts of their own, by nftables and both variants of iptables.
+
+Every application listens on 0.0.0.0 and [::]; the sidecar is a program that says for where a connection was meant.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from sidecar.deploy.names import PROXY_UID
+from tests.kit import capture
+from tests.kit.netns import Host, Network
+from tests.kit.processes import Process, eventually
+from tests.kit.programs import REPOSITORY
+from tests.kit.tools import need
+
+pytestmark = pytest.mark.integration
+
+BACKENDS = ("nft", "iptables-nft", "iptables-legacy")
+SHOP, WEB, FAR = "10.77.0.11", "10.77.0.21", "10.77.0.31"
+SHOP6, WEB6, FAR6 = "fd77::11", "fd77::21", "fd77::31"
+SECOND = "10.77.0.12"  # another address of shop's
+PROGRAM = str(REPOSITORY / "tests" / "kit" / "capture.py")
+OPTIONS = ("--exclude-inbound", "9100", "--exclude-outbound", "25", "--exclude-cidr", f"{FAR}/32,{FAR6}")
+
+
+@dataclass
+class Town:
+    """A shop with rules, and two neighbours without."""
+
+    shop: Host
+    web: Host
+    far: Host
+
+    def mesh(self, *words: str, fails: bool = False) -> str:
+        """What `mesh redirect …` prints in the shop."""
+        import subprocess
+
+        command = self.shop.command([sys.executable, "-m", "sidecar.cli", "redirect", *words])
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=REPOSITORY)
+        assert (done.returncode != 0) == fails, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def dial_as(self, uid: int, address: str, port: int) -> str:
+        """What somebody in the shop gets who runs as this user."""
+        who = [need("setpriv"), f"--reuid={uid}", "--clear-groups"]
+        return self.shop.run(*who, "/usr/bin/python3", "-I", "-", *("dial", address, str(port)), text=SOURCE).strip()
+
+
+SOURCE = Path(PROGRAM).read_text()  # by standard input: another user may not be allowed to read our folders
+
+
+@pytest.fixture(scope="module")
+def whole_town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+    """The hosts, and what runs on them."""
+    folder = tmp_path_factory.mktemp("town")
+    for program in ("setpriv", *(f"{name}-restore" for name in BACKENDS[1:])):
+        need(program)
+    with Network() as network:
+        town = Town(network.host(SHOP), network.host(WEB), network.host(FAR))
+        for host, address in ((town.shop, SHOP6), (town.web, WEB6), (town.far, FAR6)):
+            host.run(need("ip"), "address", "add", f"{address}/64", "dev", "eth0", "nodad")
+        town.shop.run(need("ip"), "address", "add", f"{SECOND}/24", "dev", "eth0")
+        serving = {
+            "shop": (town.shop, "app:8080 app:9100 app:53 health:17090 in:17006 out:17001"),
+            "web": (town.web, "app:8080 app:25 app:53"),
+            "far": (town.far, "app:8080"),
+        }
+        running = [
+            Process(name, host.command([sys.executable, "-I", PROGRAM, "serve", *what.split()]), folder / name)
+            for name, (host, what) in serving.items()
+        ]
+        for process in running:
+            eventually(f"{process.name} serves", lambda process=process: "ready" in process.text())
+        yield town
+        for process in running:
+            process.stop()
+
+
+@pytest.fixture
+def town(whole_town: Town) -> Iterator[Town]:
+    """The same without rules, before and after."""
+    whole_town.mesh("remove")
+    yield whole_town
+    whole_town.mesh("remove")
+
+
+def from_host(host: Host, address: str, port: int) -> str:
+    return host.within(capture.dial, address, port)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_who_reaches_whom(town: Town, backend: str) -> None:
+    assert [from_host(town.web, address, 8080) for address in (SHOP, SHOP6)] == ["app 8080"] * 2  # what rules are for
+    assert json.loads(town.mesh("install", "--backend", backend, *OPTIONS, "-o", "json"))["changed"]
+
+    from_outside = {  # (address, port): what a neighbour meets
+        (SHOP, 8080): f"in {SHOP} 8080",
+        (SHOP6, 8080): f"in {SHOP6} 8080",
+        (SECOND, 8080): f"in {SECOND} 8080",
+        (SHOP, 7777): f"in {SHOP} 7777",  # nobody listens: the sidecar is asked all the same
+        (SHOP, 53): f"in {SHOP} 53",
+        (SHOP, 9100): "app 9100",  # excluded
+        (SHOP6, 9100): "app 9100",
+        (SHOP, 17090): health(SHOP),  # the sidecar's own
+        (SHOP, 17006): "reset or refused",  # by its own name nobody comes in
+        (SHOP6, 17006): "reset or refused",
+        (SHOP, 17001): f"in {SHOP} 17001",  # not the way out, at any rate
+        (SHOP6, 17001): f"in {SHOP6} 17001",
+    }
+    met = {(address, port): from_host(town.web, address, port) for address, port in from_outside}
+    assert {place: worded(place, what) for place, what in met.items()} == from_outside
+
+    going_out = {  # what the application meets
+        (WEB, 8080): f"out {WEB} 8080",
+        (WEB6, 8080): f"out {WEB6} 8080",
+        (WEB, 7777): f"out {WEB} 7777",
+        (WEB, 25): "app 25",  # excluded ports and networks
+        (WEB6, 25): "app 25",
+        (FAR, 8080): "app 8080",
+        (FAR6, 8080): "app 8080",
+        (WEB, 53): "app 53",  # DNS over TCP
+        (WEB6, 53): "app 53",
+        ("127.0.0.1", 8080): "app 8080",  # loopback, and the way to its own pod
+        ("::1", 8080): "app 8080",
+        (SHOP, 8080): "app 8080",
+        (SHOP6, 8080): "app 8080",
+        (SECOND, 8080): "app 8080",
+    }
+    assert {place: from_host(town.shop, *place) for place in going_out} == going_out
+
+    by_the_sidecar = {  # which loops nowhere
+        (WEB, 8080): "app 8080",
+        (WEB6, 8080): "app 8080",
+        ("127.0.0.1", 8080): "app 8080",
+        ("::1", 8080): "app 8080",
+        (SHOP, 8080): f"in {SHOP} 8080",  # its own pod, by the address that others use
+        (SHOP6, 8080): f"in {SHOP6} 8080",
+        (SECOND, 8080): f"in {SECOND} 8080",
+        (SHOP, 9100): "app 9100",
+    }
+    assert {place: town.dial_as(PROXY_UID, *place) for place in by_the_sidecar} == by_the_sidecar
+    assert town.dial_as(PROXY_UID + 1, WEB, 8080) == f"out {WEB} 8080"
+
+    datagram = socket.SOCK_DGRAM
+    for port in (53, 8080):
+        assert town.web.within(capture.dial, SHOP, port, datagram) == f"udp {port}"
+    assert [town.shop.within(capture.dial, place, 53, datagram) for place in (WEB, WEB6)] == ["udp 53"] * 2
+
+
+def health(address: str) -> str:
+    """A port that was not captured has the address itself as what was meant, or nothing at all."""
+    return f"health {address} 17090"
+
+
+def worded(place: tuple[str, int], what: str) -> str:
+    return "reset or refused" if place[1] == 17006 and what in ("reset", "refused") else what
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_listed_ports(town: Town, backend: str) -> None:
+    town.mesh("install", "--backend", backend, "--inbound", "8080", "--inbound-only")
+    from_outside = {
+        (SHOP, 8080): f"in {SHOP} 8080",
+        (SHOP6, 8080): f"in {SHOP6} 8080",
+        (SHOP, 9100): "app 9100",
+        (SHOP, 17006): "refused",
+        (SHOP6, 17006): "refused",
+        (SHOP, 17001): "refused",
+        (SHOP6, 17001): "refused",
+    }
+    assert {place: from_host(town.web, *place) for place in from_outside} == from_outside
+    assert from_host(town.shop, WEB, 8080) == "app 8080"  # what goes out is left alone
+    assert town.dial_as(PROXY_UID, SHOP, 8080) == f"in {SHOP} 8080"
+    assert town.dial_as(PROXY_UID, SHOP, 9100) == "app 9100"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_nat_does_not_see_meets_the_filter(town: Town, backend: str) -> None:
+    untracked = """
+        table inet other {
+            chain arriving { type filter hook prerouting priority raw; tcp dport 8080 notrack; }
+            chain leaving { type filter hook output priority raw; tcp sport 8080 notrack; tcp dport 8080 notrack; }
+        }"""
+    town.shop.run(need("nft"), "-f", "-", text=untracked)
+    try:
+        assert from_host(town.web, SHOP, 8080) == "app 8080"
+        assert from_host(town.shop, WEB, 8080) == "app 8080"
+        town.mesh("install", "--backend", backend)
+        for host, place in ((town.web, SHOP), (town.web, SHOP6), (town.shop, WEB), (town.shop, WEB6)):
+            assert from_host(host, place, 8080) in ("refused", "reset"), (host, place)
+    finally:
+        town.shop.run(need("nft"), "delete", "table", "inet", "other")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_link_local_address_is_an_address(town: Town, backend: str) -> None:
+    place = [line.split()[3].split("/")[0] for line in
+             town.shop.run(need("ip"), "-6", "-o", "address", "show", "dev", "eth0", "scope", "link").splitlines()][0]
+    assert from_host(town.web, f"{place}%eth0", 8080) == "app 8080"
+    town.mesh("install", "--backend", backend)
+    assert from_host(town.web, f"{place}%eth0", 8080) != "app 8080"
+    assert from_host(town.shop, f"{place}%eth0", 8080) == "app 8080"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_open_connections(town: Town, backend: str) -> None:
+    """Those that are older than the rules end, in both directions; those that they have captured outlive a new set."""
+
+    def open_to(address: str) -> socket.socket:
+        connection = socket.create_connection((address, 8080), 3.0)
+        connection.settimeout(1.5)
+        connection.recv(100)
+        return connection
+
+    def echoes(connection: socket.socket) -> bool:
+        try:
+            connection.sendall(b"hello")
+            return connection.recv(100) == b"hello"
+        except OSError:
+            return False
+
+    older = [town.web.within(open_to, SHOP), town.web.within(open_to, SHOP6), town.shop.within(open_to, WEB)]
+    assert all(map(echoes, older))
+    town.mesh("install", "--backend", backend)
+    assert not any(map(echoes, older))
+    for connection in older:
+        connection.close()
+    captured = [town.web.within(open_to, SHOP), town.shop.within(open_to, WEB6)]
+    town.mesh("install", "--backend", backend, "--exclude-inbound", "9100")
+    assert all(map(echoes, captured))
+    for connection in captured:
+        connection.close()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_no_moment_without_rules(town: Town, backend: str) -> None:
+    """New rules, again and again, under dials that never pause: none of them meets the application."""
+    town.mesh("install", "--backend", backend)
+    met: set[str] = set()
+    over, dials = threading.Event(), 0
+
+    def dial_on(address: str) -> None:
+        nonlocal dials
+        while not over.is_set():
+            met.add(town.web.within(capture.dial, address, 8080))
+            dials += 1
+
+    threads = [threading.Thread(target=dial_on, args=(address,)) for address in (SHOP, SHOP6)]
+    for thread in threads:
+        thread.start()
+    for turn in range(6):
+        town.mesh("install", "--backend", backend, "--exclude-inbound", str(9100 + turn))
+    over.set()
+    for thread in threads:
+        thread.join()
+    assert dials > 50 and met <= {f"in {SHOP} 8080", f"in {SHOP6} 8080", "refused", "reset"}, met
+    assert f"in {SHOP} 8080" in met and not {what for what in met if what.startswith("app")}
+
+
+def test_from_one_backend_to_another_there_is_no_moment_either(town: Town) -> None:
+    town.mesh("install", "--backend", "iptables-legacy")
+    for new, old in (("iptables-nft", "iptables-legacy"), ("nft", "iptables-nft"), ("iptables-legacy", "nft")):
+        done = json.loads(town.mesh("install", "--backend", new, "-o", "json"))
+        assert done == {"backend": new, "changed": True, "replaced": [old]}
+        assert from_host(town.web, SHOP, 8080) == f"in {SHOP} 8080"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_second_time_changes_nothing_and_a_meddler_is_noticed(town: Town, backend: str) -> None:
+    def again() -> bool:
+        return bool(json.loads(town.mesh("install", "--backend", backend, "-o", "json"))["changed"])
+
+    assert [again(), again(), again()] == [True, False, False]
+    assert "nothing was changed" in town.mesh("install", "--backend", backend)
+    if backend == "nft":
+        town.shop.run(need("nft"), "insert", "rule", "inet", "mesh", "prerouting", "tcp", "dport", "8080", "return")
+    else:
+        town.shop.run(need(backend), "-t", "nat", "-I", "MESH_PREROUTING", "-p", "tcp", "--dport", "8080", "-j", "RETURN")
+    assert [again(), again()] == [True, False]
+    if backend != "nft":  # somebody else's rule before ours
+        town.shop.run(need(backend), "-t", "nat", "-I", "PREROUTING", "-p", "tcp", "--dport", "8080", "-j", "ACCEPT")
+        assert [again(), again()] == [True, False]
+        town.shop.run(need(backend), "-t", "nat", "-D", "PREROUTING", "-p", "tcp", "--dport", "8080", "-j", "ACCEPT")
+    assert from_host(town.web, SHOP, 8080) == f"in {SHOP} 8080"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_other_tables_are_not_touched(town: Town, backend: str) -> None:
+    town.shop.run(need("iptables-nft"), "-t", "nat", "-A", "PREROUTING", "-p", "tcp", "--dport", "81", "-j", "ACCEPT")
+    town.shop.run(need("iptables-legacy"), "-A", "INPUT", "-p", "tcp", "--dport", "82", "-j", "ACCEPT")
+    town.shop.run(need("nft"), "-f", "-", text="table inet theirs { chain c { tcp dport 83 accept; }; }")
+
+    def theirs() -> list[str]:
+        texts = [town.shop.run(need(program)) for program in ("iptables-nft-save", "iptables-legacy-save")]
+        rules = [line for text in texts for line in text.splitlines() if line.startswith("-A")]
+        return [*rules, town.shop.run(need("nft"), "list", "table", "inet", "theirs")]
+
+    before = theirs()
+    town.mesh("install", "--backend", backend, *OPTIONS)
+    assert [rule for rule in theirs() if "MESH_" not in rule] == before
+    assert backend in town.mesh("remove")
+    assert theirs() == before
+    assert "no rules of ours" in town.mesh("remove")
+    assert "mesh" not in town.shop.run(need("nft"), "list", "tables")
+    assert "MESH_" not in town.shop.run(need("iptables-legacy-save")) + town.shop.run(need("ip6tables-nft-save"))
+    for program, table, chain in (("iptables-nft", "nat", "PREROUTING"), ("iptables-legacy", "filter", "INPUT")):
+        town.shop.run(need(program), "-t", table, "-F", chain)
+    town.shop.run(need("nft"), "delete", "table", "inet", "theirs")
