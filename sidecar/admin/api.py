@@ -45,6 +45,12 @@ class Inspect(Protocol):
         """What the balancers see: service, endpoints."""
         ...
 
+    def plaintext(self) -> dict[str, Any]:
+        """Who speaks plaintext and by whose leave: service, now, listeners, connections, forgotten, upstreams,
+        passthrough.
+        """
+        ...
+
     async def quotas(self) -> dict[str, Any]:
         """What has been used of each quota, and what is open under TCP limits: service, quotas, problem, tcp_limits."""
         ...
@@ -96,7 +102,7 @@ class AdminApi:
                 return Response.error(405, "method_not_allowed", f"use {method}", ((b"allow", method.encode()),))
             return await handle(self._inspect, request, *match.groups())
         known = (
-            "GET /status /hops /endpoints /limits /quotas /decisions/<id> /certs, "
+            "GET /status /hops /endpoints /limits /quotas /plaintext /decisions/<id> /certs, "
             "POST /explain /drain /certs/rotate /quotas/reset"
         )
         return Response.error(404, "not_found", known)
@@ -160,6 +166,10 @@ async def _endpoints(inspect: Inspect, request: Request) -> Response:
     return Response.of_json(200, inspect.endpoints())
 
 
+async def _plaintext(inspect: Inspect, request: Request) -> Response:
+    return Response.of_json(200, inspect.plaintext())
+
+
 async def _quotas(inspect: Inspect, request: Request) -> Response:
     return Response.of_json(200, await inspect.quotas())
 
@@ -214,6 +224,7 @@ _ROUTES: tuple[tuple[str, re.Pattern[str], _Handle], ...] = (
     ("GET", re.compile(r"/status"), _status),
     ("GET", re.compile(r"/hops"), _hops),
     ("GET", re.compile(r"/endpoints"), _endpoints),
+    ("GET", re.compile(r"/plaintext"), _plaintext),
     ("GET", re.compile(r"/quotas"), _quotas),
     ("POST", re.compile(r"/quotas/reset"), _reset_quota),
     ("GET", re.compile(r"/limits"), _limits),

@@ -46,6 +46,7 @@ VERBS: dict[str, Verb] = {
     ),
     "quota": Verb("Look", "sidecar.cli.quota:quota", "Who has used how much of its quota; and a new start for one."),
     "top": Verb("Look", "sidecar.cli.top:top", "Watch hops, upstreams, endpoints and limits live."),
+    "migrate": Verb("Look", "sidecar.cli.migrate:migrate", "Who still speaks plaintext to whom."),
     "explain": Verb("Look", "sidecar.cli.explain:explain", "Why a request is refused, and what would allow it."),
     "certs": Verb("Look", "sidecar.cli.certs:certs", "Identities: list, show, verify, rotate, revoke."),
     "drill": Verb("Look", "sidecar.cli.drill:drill", "An outage, played on a copy of your mesh: what would fail."),

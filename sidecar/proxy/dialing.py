@@ -48,6 +48,8 @@ class Dialer:
         self._timeouts = timeouts
         self._limits = limits
         self._on_handshake = on_handshake
+        self.plain = 0  # connections that were made in plaintext
+        self.plain_at = 0.0  # seconds since the epoch: when the latest was
 
     async def connect(self, address: Address, *, h2: bool = False, raw: bool = False) -> Connection:
         """Connect to an endpoint. Raises ConnectFailed, HandshakeFailed, PeerIdentityMismatch or NoIdentity."""
@@ -72,6 +74,8 @@ class Dialer:
         except Expired:
             raise ConnectFailed(f"{endpoint} did not answer within {self._timeouts.connect:g} s") from None
         if self._gate is None:
+            self.plain += 1
+            self.plain_at = port.wall()
             return wire, None
         try:
             return await self._secure(wire, self._gate, endpoint, h2=h2, raw=raw)

@@ -75,6 +75,12 @@ class Inspector:
             "sources": self._worker.lists(),
         }
 
+    def plaintext(self) -> dict[str, Any]:
+        """Who speaks plaintext, and by whose leave."""
+        from sidecar.runtime.migrating import plaintext
+
+        return plaintext(self._worker)
+
     async def quotas(self) -> dict[str, Any]:
         """What has been used of each quota."""
         worker = self._worker

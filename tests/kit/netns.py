@@ -159,20 +159,20 @@ class Network:
 
     def __init__(self) -> None:
         need_namespaces()
-        self._switch = Host("")
+        self.switch = Host("")
         self.hosts: list[Host] = []
-        self._switch.run(need("ip"), "link", "add", "switch", "type", "bridge")
-        self._switch.run(need("ip"), "link", "set", "switch", "up")
+        self.switch.run(need("ip"), "link", "add", "switch", "type", "bridge")
+        self.switch.run(need("ip"), "link", "set", "switch", "up")
 
     def host(self, address: str) -> Host:
         """Another host, with this address of a network of 256."""
         host, ip = Host(address), need("ip")
         self.hosts.append(host)
         plug = f"port{len(self.hosts)}"
-        self._switch.run(
+        self.switch.run(
             ip, "link", "add", plug, "type", "veth", "peer", "name", "eth0", "netns", str(host.pid)
         )
-        self._switch.run(ip, "link", "set", plug, "master", "switch", "up")
+        self.switch.run(ip, "link", "set", plug, "master", "switch", "up")
         host.run(ip, "link", "set", "lo", "up")
         host.run(ip, "address", "add", f"{address}/24", "dev", "eth0")
         host.run(ip, "link", "set", "eth0", "up")
@@ -182,5 +182,5 @@ class Network:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for host in (*self.hosts, self._switch):
+        for host in (*self.hosts, self.switch):
             host.close()
