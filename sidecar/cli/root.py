@@ -30,6 +30,10 @@ VERBS: dict[str, Verb] = {
     "up": Verb("Try it", "sidecar.cli.up:up", "Start a whole mesh on this machine and watch its hops."),
     "run": Verb("Run", "sidecar.cli.run:run", "Run one service's sidecar, and its command if you name one."),
     "ca": Verb("Run", "sidecar.cli.ca:ca", "The bundled certificate authority."),
+    "down": Verb("Try it", "sidecar.cli.down:down", "End a compose project that `mesh up --compose` has started."),
+    "compose": Verb(
+        "Run", "sidecar.cli.compose:compose", "docker-compose: inject the mesh into a project, and verify it."
+    ),
     "redirect": Verb(
         "Run", "sidecar.cli.redirect:redirect", "Rules that lead an application's connections to its sidecar."
     ),

@@ -37,6 +37,7 @@ Examples:
   mesh up
   mesh up --port-base 27000
   mesh up --for 20s -o json
+  mesh up --compose docker-compose.yml
   mesh up --show-config > mesh.yaml && mesh up -f mesh.yaml"""
 
 
@@ -53,6 +54,11 @@ def _signals(stop: Stop) -> Iterator[None]:
 
 @click.command(epilog=EXAMPLES)
 @click.option("-f", "--file", type=click.Path(path_type=Path), help="Your own mesh.yaml, its commands included.")
+@click.option(
+    "--compose", "compose_file", type=click.Path(path_type=Path, dir_okay=False),
+    help="Your docker-compose project: injected, started, verified; it runs on until `mesh down`.",
+)  # fmt: skip
+@click.option("-p", "--project-name", help="With --compose: the project's name.  [default: as for Compose]")
 @click.option("--for", "seconds", type=Duration(), help="End by itself after this long, counted from the first start.")
 @click.option(
     "--port-base", type=click.IntRange(1024, 65000), help=f"Move the demo's ports.  [default: {DEFAULT_BASE}]"
@@ -63,6 +69,8 @@ def _signals(stop: Stop) -> Iterator[None]:
 @output_option
 def up(
     file: Path | None,
+    compose_file: Path | None,
+    project_name: str | None,
     seconds: float | None,
     port_base: int | None,
     logs: bool,
@@ -73,8 +81,10 @@ def up(
     """Start a whole mesh on this machine and watch its hops: the demo, or your own services with -f.
 
     A CA, a sidecar for each service, the services themselves. No root, no container; all on 127.0.0.1. Ctrl-C ends
-    everything and leaves nothing behind.
+    everything and leaves nothing behind. With --compose the same for a docker-compose project, in its containers.
     """
+    if compose_file is not None:
+        return _up_compose(compose_file, project_name, output, others=(file, seconds, port_base))
     if file is not None and port_base is not None:
         raise Failure("--port-base moves the demo; the ports of a file stand in the file.", "", Code.USAGE)
     base = port_base or DEFAULT_BASE
@@ -84,6 +94,14 @@ def up(
     stop = Stop()
     with _signals(stop):
         return _up(stop, file, base, seconds, run_dir or client.run_folder(), logs=logs, as_json=output == "json")
+
+
+def _up_compose(file: Path, project: str | None, output: str, *, others: tuple[object, ...]) -> int:
+    from sidecar.cli.compose_up import up_compose
+
+    if any(each is not None for each in others):
+        raise Failure("-f, --for and --port-base are of meshes on this machine, not of --compose.", "", Code.USAGE)
+    return up_compose(file, project, output)
 
 
 def _up(

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from sidecar.config.allotted import allotted
 from sidecar.config.assemble import Placed, View
 from sidecar.config.cover import KNOWN_METHODS
+from sidecar.config.edges import advise_edges
 from sidecar.config.foreign import foreign
 from sidecar.config.inert import settings
 from sidecar.config.limited import limited
@@ -50,6 +51,7 @@ def advise(config: MeshConfig, views: Sequence[View], book: Book, now: float | N
         spoken(view, book)
         missing_files(view, book)
         advise_redirected(view, book)
+        advise_edges(view, book)
     foreign(config.trust_domain, views, book)
     settings(config, views, book)
 

@@ -99,7 +99,7 @@ def _loopback(view: View, book: Book) -> None:
         _must_be_loopback(inbound.value.app, f"{inbound.path}.app", "the way to it would be plaintext", book)
     for outbound in view.outbound:
         listen = outbound.value.listen
-        if listen is not None:
+        if listen is not None and not outbound.value.edge:
             _must_be_loopback(listen, f"{outbound.path}.listen", "anybody who reaches it speaks as this service", book)
 
 

@@ -118,6 +118,12 @@ class Outbound:
     listen_mode: SocketMode = described(
         "Who may use that socket: our own user (`owner`, mode 0600), or our group too (`group`, mode 0660).", "owner"
     )
+    edge: bool = described(
+        "A door into the mesh: `listen` is an address that strangers may reach, in plaintext, and they speak as this "
+        "service. They may ask for any host, and learn nothing of why they are refused. Give it a service of its own, "
+        "which nothing else runs as.",
+        False,
+    )
     protocol: Protocol = described(
         "`http`, `tcp` or `auto`, as for inbound listeners; toward one that is `auto` any of the three.",
         "http",

@@ -85,8 +85,10 @@ class OutboundSide:
         limits: Limits,
         recorder: Recorder,
         tunnels: Tunnels,
+        edge: bool = False,
     ) -> None:
         self.name = name
+        self.edge = edge  # strangers are in front of it, not our own application
         self.door = Door(self)
         self.timeouts = timeouts
         self.limits = limits
@@ -261,6 +263,8 @@ class OutboundSide:
         if target.scheme == "https":
             raise UnsupportedFeature("https:// through the proxy: speak plain HTTP to it, the sidecar adds the TLS")
         if self.only is not None:
+            if self.edge:
+                return self.only  # by whatever name the door is known outside
             own = host in _LOOPBACK_NAMES or host == self.listen.host
             if host in ("", self.only.host) or (own and (self.listen.unix or port == self.listen.port)):
                 return self.only
@@ -283,7 +287,7 @@ class OutboundSide:
         return self._with_decision(hop, trailers, hop.status, upstream)
 
     def _with_decision(self, hop: Hop, headers: Headers, status: int, upstream: Upstream) -> Headers:
-        decision = first(headers, DECISION) if upstream.meshed else None
+        decision = first(headers, DECISION) if upstream.meshed and not self.edge else None
         headers = without_reserved(headers)
         if decision is not None and _DECISION_ID.match(decision):
             hop.decision_id = decision.decode()
@@ -292,8 +296,8 @@ class OutboundSide:
         return headers
 
     def explain_refusal(self, hop: Hop, error: HopError) -> tuple[bool, bool]:
-        """Our own application may know everything, but not a page that a browser brought here."""
-        return True, not isinstance(error, CrossSite)
+        """Our own application may know everything, but not a page that a browser brought here, nor who is at a door."""
+        return not self.edge, not self.edge and not isinstance(error, CrossSite)
 
     # ---- CONNECT and raw TCP ---------------------------------------------------------------------------------------
 

@@ -202,7 +202,8 @@ class Maker:
         )
 
     def _outbound_side(self, made: Generation, name: str, listen: Address, only: Upstream | None) -> OutboundSide:
-        return OutboundSide(only=only, **self._outbound_said(made, name, listen))
+        edge = only is not None and any(each.edge and each.name == only.name for each in made.service.outbound)
+        return OutboundSide(only=only, edge=edge, **self._outbound_said(made, name, listen))
 
     def _outbound_said(self, made: Generation, name: str, listen: Address) -> dict[str, Any]:
         """What every outbound side is told."""

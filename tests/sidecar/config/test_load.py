@@ -100,6 +100,7 @@ services:
       - to: abroad
         listen: unix:/run/abroad.sock
         listen_mode: group
+        edge: true
         protocol: tcp
         identity: spiffe://demo.mesh/ns/a/sa/b
         endpoints: [10.0.0.1:17443, {address: "[fd00::1]:17443", weight: 3, zone: eu-1b}]

@@ -1,0 +1,138 @@
+"""What we add to a compose file: a CA, what makes its keys, and for each service a holder, a sidecar, perhaps a door.
+
+Only what Compose v2 and docker-compose 1.29 both read is used. Every container is read-only, without capabilities but
+for those named here, and cannot gain any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sidecar.config import ports
+from sidecar.deploy import names
+from sidecar.deploy.compose.places import (
+    CA,
+    CA_DIR,
+    CA_VOLUME,
+    CONFIG_AT,
+    CONFIG_FILE,
+    DOOR,
+    KEY_AT,
+    KEY_FILE,
+    KEY_VOLUME,
+    KEYS,
+    KEYS_AT,
+    OF,
+    PART,
+    PASSPHRASE_AT,
+    PASSPHRASE_FILE,
+    PASSPHRASE_VOLUME,
+)
+from sidecar.deploy.compose.ports import Published
+
+OWNER: Final = f"{names.PROXY_UID}:{names.PROXY_GID}"
+LOOK: Final = {"interval": "2s", "timeout": "10s", "retries": 60}  # 1.29 has no start_interval
+STOP: Final = "35s"  # the sidecar's own drain takes 30 s at most (`timeouts.drain`)
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What the parts are made with."""
+
+    image: str = names.IMAGE
+    config: str = "./.mesh/config"  # folder of mesh.yaml, from the project's folder
+    host: str = "127.0.0.1"  # of published ports that name none
+
+
+def holder(choices: Choices, name: str, of: str, networks: Any, carried: dict[str, Any]) -> dict[str, Any]:
+    """Owns the namespace: networks, aliases, hosts file, rules. It installs the rules, drops every right, and stays."""
+    return {
+        **_base(choices, "holder", of), "command": ["redirect", "hold", "--own-ports", "none"], "user": "0:0",
+        "cap_add": ["NET_ADMIN", "SETUID", "SETGID"],
+        "networks": networks, "restart": "unless-stopped", "stop_grace_period": "1s", **carried,
+    }  # fmt: skip
+
+
+def sidecar(choices: Choices, of: str, holder_name: str) -> dict[str, Any]:
+    """The sidecar of one service, or of one of its replicas, in its holder's namespace."""
+    return {
+        **_proxy(choices, "sidecar", of), "network_mode": f"service:{holder_name}",
+        "depends_on": {CA: {"condition": "service_healthy"}, holder_name: {"condition": "service_started"}},
+    }
+
+
+def door(choices: Choices, of: str, networks: list[str], published: Iterable[Published]) -> dict[str, Any]:
+    """What answers on the host's published ports: a sidecar of its own, with an identity of its own."""
+    return {
+        **_proxy(choices, "door", of, of + DOOR), "networks": networks,
+        "ports": [_mapping(choices, each) for each in published],
+        "depends_on": {CA: {"condition": "service_healthy"}},
+    }  # fmt: skip
+
+
+def ca(choices: Choices, networks: list[str]) -> dict[str, Any]:
+    """The project's CA, on every network of the project, published nowhere."""
+    return {
+        **_base(choices, "ca", CA), "user": OWNER, "networks": networks,
+        "command": ["ca", "serve", "--dir", CA_DIR, "--listen", f"0.0.0.0:{ports.CA}",
+                    "--passphrase-file", PASSPHRASE_FILE],
+        "volumes": [f"{CA_VOLUME}:{names.STATE_PATH}", f"{PASSPHRASE_VOLUME}:{PASSPHRASE_AT}:ro"],
+        "tmpfs": ["/tmp:mode=1777,size=8m"],  # noqa: S108 - the container's own
+        "healthcheck": {"test": ["CMD", "mesh", "compose", "listens", str(ports.CA)], **LOOK},
+        "depends_on": {KEYS: {"condition": "service_completed_successfully"}}, "restart": "unless-stopped",
+    }  # fmt: skip
+
+
+def keys(choices: Choices, identities: Iterable[str]) -> dict[str, Any]:
+    """Runs once at each `up`, without a network: makes or completes the CA, and a key for each identity in its volume.
+
+    It begins as root for no longer than it takes to give the volumes to the sidecar's user, whom it then becomes.
+    """
+    volumes = [f"{CA_VOLUME}:{names.STATE_PATH}", f"{PASSPHRASE_VOLUME}:{PASSPHRASE_AT}", _config(choices)]
+    volumes += [f"{KEY_VOLUME}{identity}:{KEYS_AT}/{identity}" for identity in identities]
+    return {
+        **_base(choices, "keys", CA), "user": "0:0", "cap_add": ["CHOWN", "SETUID", "SETGID"], "network_mode": "none",
+        "command": ["compose", "keys", "-f", CONFIG_FILE, "--ca-address", f"{CA}:{ports.CA}"],
+        "volumes": volumes, "tmpfs": ["/tmp:mode=1777,size=8m"], "restart": "no",  # noqa: S108 - the container's own
+    }  # fmt: skip
+
+
+def volumes(identities: Iterable[str]) -> dict[str, Any]:
+    """The volumes of all that, marked as ours so that `mesh down` finds them, and nobody else's."""
+    listed = (CA_VOLUME, PASSPHRASE_VOLUME, *(KEY_VOLUME + identity for identity in identities))
+    return {name: {"labels": {PART: "volume"}} for name in listed}
+
+
+def _base(choices: Choices, part: str, of: str) -> dict[str, Any]:
+    return {
+        "image": choices.image, "labels": {PART: part, OF: of}, "read_only": True, "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true"],
+    }  # fmt: skip
+
+
+def _proxy(choices: Choices, part: str, of: str, identity: str = "") -> dict[str, Any]:
+    service = identity or of
+    mine = f"uid={names.PROXY_UID},gid={names.PROXY_GID}"
+    return {
+        **_base(choices, part, of), "user": OWNER,
+        "command": ["run", "-f", CONFIG_FILE, "--service", service, "--enrolment", f"{KEY_AT}/{KEY_FILE}",
+                    "--state", names.STATE_PATH, "--run-dir", names.RUN_PATH],
+        "volumes": [_config(choices), f"{KEY_VOLUME}{service}:{KEY_AT}:ro"],
+        "tmpfs": [f"{names.STATE_PATH}:mode=0700,{mine},size=32m", f"{names.RUN_PATH}:mode=0700,{mine},size=1m",
+                  "/tmp:mode=1777,size=8m"],  # noqa: S108 - the container's own
+        "healthcheck": {"test": ["CMD", "mesh", "status", "--service", service, "--ready",
+                                 "--run-dir", names.RUN_PATH], **LOOK},
+        "restart": "unless-stopped", "stop_grace_period": STOP,
+    }  # fmt: skip
+
+
+def _config(choices: Choices) -> str:
+    return f"{choices.config}:{CONFIG_AT}:ro"
+
+
+def _mapping(choices: Choices, each: Published) -> str:
+    """`127.0.0.1:8080:80`; a host that the user wrote stays."""
+    host = each.host or choices.host
+    return f"{f'[{host}]' if ':' in host else host}:{each.host_port}:{each.number}"
