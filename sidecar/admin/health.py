@@ -8,12 +8,16 @@ Nothing here changes anything, so only GET and HEAD are known.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import trio
 
 from sidecar.net.http_server import HttpLimits, Request, Response, serve_http
 from sidecar.telemetry.log import Log
 from sidecar.telemetry.metrics import CONTENT_TYPE, Metrics
+
+if TYPE_CHECKING:
+    from sidecar.admin.pod_health import PodHealth
 
 MAX_CONNECTIONS = 128
 _LIMITS = HttpLimits(body_bytes=0, idle_seconds=30.0)
@@ -26,9 +30,10 @@ NotReady = Callable[[], Sequence[str]]  # why we are not ready; empty where we a
 class HealthApi:
     """Answers probes and scrapes."""
 
-    def __init__(self, metrics: Metrics, not_ready: NotReady) -> None:
+    def __init__(self, metrics: Metrics, not_ready: NotReady, pod: PodHealth | None = None) -> None:
         self._metrics = metrics
         self._not_ready = not_ready
+        self._pod = pod
         self._scrapes = trio.CapacityLimiter(1)
 
     async def __call__(self, request: Request) -> Response:
@@ -42,6 +47,8 @@ class HealthApi:
                 return self._readiness()
             case "/metrics":
                 return await self._scrape()
+            case path if self._pod is not None and path.startswith("/app-health/"):
+                return await self._pod.answer(request)
         return Response.error(404, "not_found", "/livez, /readyz or /metrics")
 
     def _readiness(self) -> Response:
@@ -63,11 +70,12 @@ async def serve_health(
     not_ready: NotReady,
     listeners: Sequence[trio.SocketListener],
     log: Log,
+    pod: PodHealth | None = None,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until cancelled. Beyond MAX_CONNECTIONS a connection is closed at once: probes must not exhaust us."""
-    api, places = HealthApi(metrics, not_ready), trio.CapacityLimiter(MAX_CONNECTIONS)
+    api, places = HealthApi(metrics, not_ready, pod), trio.CapacityLimiter(MAX_CONNECTIONS)
 
     async def connection(stream: trio.SocketStream) -> None:
         try:

@@ -30,6 +30,8 @@ VERBS: dict[str, Verb] = {
     "up": Verb("Try it", "sidecar.cli.up:up", "Start a whole mesh on this machine and watch its hops."),
     "run": Verb("Run", "sidecar.cli.run:run", "Run one service's sidecar, and its command if you name one."),
     "ca": Verb("Run", "sidecar.cli.ca:ca", "The bundled certificate authority."),
+    "inject": Verb("Kubernetes", "sidecar.cli.inject:inject", "Put sidecars into Kubernetes manifests, offline."),
+    "injector": Verb("Kubernetes", "sidecar.cli.injector:injector", "The webhook that injects pods as they are made."),
     "status": Verb("Look", "sidecar.cli.status:status", "What the sidecars on this machine are doing."),
     "limits": Verb(
         "Look", "sidecar.cli.limits:limits", "Rate limits: who is nearest to each, who is refused, and Redis."

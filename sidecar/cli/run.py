@@ -15,6 +15,7 @@ from sidecar.cli.console import Code, Failure
 from sidecar.cli.sidecars import named_instead, run_dir_option
 
 if TYPE_CHECKING:
+    from sidecar.admin.pod_health import PodHealth
     from sidecar.config.schema import MeshConfig, Service
     from sidecar.runtime.orders import Orders
 
@@ -49,6 +50,7 @@ and we exit with its code, or 128+n where signal n ended it. 127 means that ther
     help="How much the process must confine itself (docs/security.md); never the command.",
 )
 @click.option("--with-app", is_flag=True, help="Run the command that stands in the file under `run:`.")
+@click.option("--pod", envvar="MESH_POD", hidden=True, help="What `mesh inject` says of our pod, as JSON.")
 @run_dir_option
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def run(
@@ -58,6 +60,7 @@ def run(
     state: Path | None,
     hygiene: str,
     with_app: bool,
+    pod: str | None,
     run_dir: Path | None,
     command: tuple[str, ...],
 ) -> int:
@@ -76,7 +79,16 @@ def run(
     state = state or default_state_dir() / chosen.name
     run_dir = run_dir or run_folder()
     confine = partial(_confine, hygiene, config, chosen, enrolment, state, run_dir)
-    return _run(config, chosen, enrolment, state, run_dir, command, confine, file)
+    return _run(config, chosen, enrolment, state, run_dir, command, confine, file, _pod_health(pod))
+
+
+def _pod_health(text: str | None) -> PodHealth | None:
+    """What is said of our pod, where we are in one. Raises BadPodHealth."""
+    if not text:
+        return None
+    from sidecar.admin.pod_health import PodHealth
+
+    return PodHealth.parse(text)
 
 
 def choose(config: MeshConfig, name: str | None, file: Path) -> Service:
@@ -163,6 +175,7 @@ def _run(
     command: tuple[str, ...],
     confine: Callable[[], None],
     file: Path,
+    pod: PodHealth | None,
 ) -> int:
     import trio
 
@@ -182,6 +195,7 @@ def _run(
             ready=ready,
             orders=orders,
             config_path=file,
+            pod=pod,
         )
 
     env: Mapping[str, str] = {**os.environ, **_endpoint(service), **service.env}

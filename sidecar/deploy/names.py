@@ -13,7 +13,7 @@ PROXY_UID = 17000  # the sidecar's user: what it sends is not redirected, so nob
 PROXY_GID = 17000
 
 CONFIG_PATH = "/etc/mesh/mesh.yaml"
-ENROLMENT_PATH = "/etc/mesh/enrolment/enrolment.json"
+ENROLMENT_PATH = "/etc/mesh-enrolment/enrolment.json"  # beside, not below: a mount inside a read-only one fails
 TOKEN_PATH = "/var/run/secrets/mesh/token"  # noqa: S105 - a path
 TOKEN_AUDIENCE = "mesh-ca"  # noqa: S105 - whom the projected service-account token is for
 STATE_PATH = "/var/lib/mesh"  # memory-backed: nothing here outlives its pod

@@ -51,6 +51,7 @@ from sidecar.telemetry.setup import make_recorder, new_instance
 from sidecar.traffic.declared import faults_in
 
 if TYPE_CHECKING:
+    from sidecar.admin.pod_health import PodHealth
     from sidecar.config.schema import MeshConfig, Service
     from sidecar.config.schema_redis import Redis
     from sidecar.config.terms import Address
@@ -82,16 +83,18 @@ async def run_sidecar(
     config_path: Path | None = None,
     clock: Clock | None = None,
     log: Log | None = None,
+    pod: PodHealth | None = None,
 ) -> None:
     """Run one service's sidecar until it is ordered to drain and all that was in flight has ended, or until cancelled.
 
-    With `config_path` it follows changes of that file and of those it includes.
+    With `config_path` it follows changes of that file and of those it includes. With `pod` its health port is there.
 
     Raises MeshError where it cannot start: no enrolment, a port that is taken, a state folder that others can read.
     """
     worker = Worker(
-        config, service, enrolment=enrolment, state_dir=state_dir, config_path=config_path, clock=clock, log=log
-    )
+        config, service, enrolment=enrolment, state_dir=state_dir, config_path=config_path, clock=clock, log=log,
+        pod=pod,
+    )  # fmt: skip
     await worker.run(run_dir, ready or (lambda: None), orders or Orders())
 
 
@@ -108,9 +111,11 @@ class Worker:
         config_path: Path | None = None,
         clock: Clock | None = None,
         log: Log | None = None,
+        pod: PodHealth | None = None,
     ) -> None:
         self.config = config
         self.service = config.services[service]
+        self._pod = pod
         self.clock = clock or SystemClock()
         self.log = log or Log()
         self.instance = new_instance()
@@ -289,9 +294,9 @@ class Worker:
                 serve_workload_api, api, self.svids, self.bundles, self.denylists, self.fetch_jwt, self.clock, self.log
             )
         address = self.service.health.listen
-        if address is not None:
-            listeners = await _listen_for_health(address)
-            await nursery.start(serve_health, self.recorder.metrics, self.not_ready, listeners, self.log)
+        if self._pod is not None or address is not None:
+            listeners = await _listen_for_health(address, self._pod)
+            await nursery.start(serve_health, self.recorder.metrics, self.not_ready, listeners, self.log, self._pod)
         self.identity_status.subscribe(self._show_identity)
         self.recorder.metrics.before_scrape(self._show_survival)
         self.log.capture()
@@ -421,8 +426,12 @@ async def _cancel_after(wait: Callable[[], object], scope: trio.CancelScope) -> 
     scope.cancel()
 
 
-async def _listen_for_health(address: Address) -> list[trio.SocketListener]:
+async def _listen_for_health(address: Address | None, pod: PodHealth | None) -> list[trio.SocketListener]:
     try:
+        if pod is not None:
+            return await pod.listen()
+        assert address is not None
         return await trio.open_tcp_listeners(address.port, host=address.host)
     except OSError as error:
-        raise CannotListen(f"cannot listen on {address} for health and metrics: {error.strerror or error}") from None
+        where = address if pod is None else f"port {pod.port} of the pod"
+        raise CannotListen(f"cannot listen on {where} for health and metrics: {error.strerror or error}") from None
