@@ -10,7 +10,7 @@ import pytest
 
 from tests.integration.containers.conftest import docker as docker
 from tests.kit.containers import Docker
-from tests.kit.pods import Pods
+from tests.kit.docker_pods import Pods
 
 LEAVES = 200
 

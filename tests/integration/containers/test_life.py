@@ -13,7 +13,7 @@ import pytest
 
 from tests.kit.containers import Docker
 from tests.kit.nonce import Tally
-from tests.kit.pods import Pods
+from tests.kit.docker_pods import Pods
 from tests.kit.processes import eventually
 
 UNDER_WAY = 12  # requests that may be lost with a process that is killed: those that it was holding
