@@ -81,6 +81,11 @@ class Cell(Host):
             f"--wdns={folder}", "--", *command,
         ]  # fmt: skip
 
+    @property
+    def proc(self) -> Path:
+        """The /proc of the processes inside, by the numbers that they have there."""
+        return Path(f"/proc/{self._holder.pid}/root/proc")
+
     def __enter__(self) -> Cell:
         return self
 

@@ -103,7 +103,12 @@ class Host:
 
     def enter(self) -> None:
         """Take the calling thread inside, for good: sockets that it makes from now on are there."""
-        descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        self.enter_at(self._path)
+
+    @staticmethod
+    def enter_at(path: Path) -> None:
+        """The same, into the namespace that this file stands for."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             if ctypes.CDLL(None, use_errno=True).setns(descriptor, CLONE_NEWNET):
                 raise OSError(ctypes.get_errno(), "setns")

@@ -1,0 +1,181 @@
+"""Pods made by hand, in docker: a holder that owns the address, an application and its sidecar, each a container that
+may end alone; a CA beside them; and the load, from inside the caller's pod.
+
+    with Pods(docker, folder) as pods:
+        with pods.load() as load:
+            pods.orders[0].leave()          # as Kubernetes does: the application first, its sidecar when that has ended
+            pods.orders[0].come()
+        load.stop().assert_flawless()
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sidecar.deploy import names
+from tests.kit import echo_app
+from tests.kit.containers import Docker
+from tests.kit.files_identity import OWNED
+from tests.kit.fleet import MESH
+from tests.kit.netns import Host
+from tests.kit.nonce import NonceLoad
+from tests.kit.processes import eventually
+
+NETWORK, SUBNET = "life", "10.78.0.0/24"
+CA, COPIES, CALLER = "10.78.0.2", ("10.78.0.11", "10.78.0.12", "10.78.0.13"), "10.78.0.21"
+DOOR, APP = 9001, 8080
+LEAST = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
+ETC = Path(names.CONFIG_PATH).parent
+MESH_YAML = f"""\
+trust_domain: life.mesh
+ca: {{address: "{CA}:17012"}}
+services:
+  orders:
+    inbound: [{{name: http, port: 17443, bind: 0.0.0.0, app: "127.0.0.1:{APP}"}}]
+    allow: [{{name: web-may, from: web}}]
+    timeouts: {{drain: 3s}}
+    health: {{listen: off}}
+  web:
+    outbound:
+      - to: orders
+        listen: "127.0.0.1:{DOOR}"
+        endpoints: [{", ".join(f'"{copy}:17443"' for copy in COPIES)}]
+    health: {{listen: off}}
+"""
+
+
+class Pod:
+    """A holder, a sidecar, and an application where there is one."""
+
+    def __init__(self, pods: Pods, name: str, service: str, address: str, *, app: bool) -> None:
+        self._docker, self._pods, self.name, self._service = pods.docker, pods, name, service
+        self._address, self._with_app = address, app
+
+    def start(self) -> None:
+        """All of it for the first time."""
+        holder = ("--network", NETWORK, "--ip", self._address, *LEAST)
+        self._docker("run", "-d", "--name", self.name, *holder, self._pods.base, "sleep", "infinity")
+        inside = ("--network", f"container:{self.name}", *LEAST)
+        run = ("run", "--service", self._service, "--enrolment", f"{ETC}/{self._service}.json")
+        self._docker("run", "-d", "--name", self.sidecar, *inside, *self._pods.mounts, self._pods.image, *run)
+        if self._with_app:
+            kit = Path(str(echo_app.__file__)).parent
+            files = [f"--volume={kit / file}:/app/{file}:ro" for file in ("echo_app.py", "leaving_app.py")]
+            run = ("python3", "-B", "/app/leaving_app.py", str(APP))
+            self._docker("run", "-d", "--name", self.app, "--init", *inside, *files, self._pods.base, *run)
+
+    @property
+    def sidecar(self) -> str:
+        """The sidecar's container."""
+        return f"{self.name}-sidecar"
+
+    @property
+    def app(self) -> str:
+        """The application's container."""
+        return f"{self.name}-app"
+
+    def until_ready(self) -> None:
+        """Wait until the sidecar says so."""
+        ready = (*self._docker.program, "exec", self.sidecar, "mesh", "status", "--ready")
+        command = self._docker.cell.command(ready)
+        eventually(
+            f"{self.sidecar} is ready", lambda: subprocess.run(command, capture_output=True).returncode == 0, 30
+        )
+
+    def leave(self) -> None:
+        """SIGTERM to the application; once that has ended, to the sidecar (the order of native sidecars)."""
+        self._docker("stop", "-t", "20", self.app)
+        self._docker("stop", "-t", "20", self.sidecar)
+
+    def come(self) -> None:
+        """Start what has ended: the sidecar, and when it is ready the application."""
+        self._docker("start", self.sidecar)
+        self.until_ready()
+        if self._with_app:
+            self._docker("start", self.app)
+
+    def die(self) -> None:
+        """All of it at once, as when its host loses power."""
+        self._docker("kill", self.app, self.sidecar)
+
+
+class LoadFromInside(NonceLoad):
+    """The load, from inside a pod."""
+
+    def __init__(self, inside: Path, rate: float, seed: int) -> None:
+        super().__init__(DOOR, rate=rate, host="orders", seed=seed)
+        self._inside = inside
+
+    def _in_thread(self) -> None:
+        Host.enter_at(self._inside)
+        super()._in_thread()
+
+
+class Pods:
+    """A CA, copies of `orders`, and `web` which calls them."""
+
+    def __init__(self, docker: Docker, folder: Path) -> None:
+        self.docker = docker
+        self.image, self.base = docker.mesh_image(), docker.base_image()
+        self._folder = folder / "etc"
+        self._ca = folder / "ca"
+        self._make_ca()
+        tmpfs = [f"--tmpfs={place}:rw,{OWNED}" for place in (names.STATE_PATH, names.RUN_PATH)]
+        self.mounts = [*tmpfs, f"--volume={self._folder}:{ETC}:ro"]
+        self.orders = [
+            Pod(self, f"orders-{number}", "orders", address, app=True) for number, address in enumerate(COPIES)
+        ]
+        self.web = Pod(self, "web", "web", CALLER, app=False)
+
+    def _make_ca(self) -> None:
+        self._folder.mkdir()
+        (self._folder / "mesh.yaml").write_text(MESH_YAML)
+        (self._folder / "pass").write_text("a passphrase of tests\n")
+        secret = ("--dir", str(self._ca))
+        self._mesh(
+            "ca", "init", *secret, "--trust-domain", "life.mesh", "--passphrase-file", str(self._folder / "pass"),
+            "--address", f"{CA}:17012",
+        )  # fmt: skip
+        for service in ("orders", "web"):
+            self._mesh("ca", "entry", "add", service, *secret)
+            self._mesh("ca", "key", service, *secret, "--out", str(self._folder / f"{service}.json"))
+        for top in (self._folder, self._ca):
+            for path in (top, *top.rglob("*")):
+                os.chown(path, names.PROXY_UID, names.PROXY_GID)
+
+    @staticmethod
+    def _mesh(*arguments: str) -> None:
+        done = subprocess.run([*MESH, *arguments], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+
+    def __enter__(self) -> Pods:
+        self.docker("network", "create", "--subnet", SUBNET, NETWORK)
+        self.docker(
+            "run", "-d", "--name", "ca", "--network", NETWORK, "--ip", CA, *LEAST, *self.mounts,
+            f"--volume={self._ca}:/ca", self.image, "ca", "serve", "--dir", "/ca", "--passphrase-file", f"{ETC}/pass",
+            "--listen", "0.0.0.0:17012",
+        )  # fmt: skip
+        pods = (*self.orders, self.web)
+        for pod in pods:
+            pod.start()
+        for pod in pods:
+            pod.until_ready()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        names_of_all = [each for pod in (*self.orders, self.web) for each in (pod.app, pod.sidecar, pod.name)]
+        self.docker("rm", "-f", "-v", *names_of_all, "ca", check=False)
+        self.docker("network", "rm", NETWORK, check=False)
+
+    @contextmanager
+    def load(self, rate: float = 60.0, seed: int = 1) -> Iterator[LoadFromInside]:
+        """Open-loop requests of web's application."""
+        pid = self.docker.state(self.web.name)["Pid"]
+        with LoadFromInside(self.docker.cell.proc / str(pid) / "ns" / "net", rate, seed) as load:
+            yield load
+            threading.Event().wait(0.3)

@@ -1,0 +1,85 @@
+"""The application of tests.kit.echo_app, as one that leaves well: `python leaving_app.py PORT`.
+
+At SIGTERM it takes no more connections, says `Connection: close` with each further answer, waits until nothing is under
+way and connections have rested for QUIET seconds, and ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from asyncio import StreamReader, StreamWriter
+
+import echo_app
+
+QUIET = 0.3
+
+
+class Door:
+    """What is under way, and whether it leaves."""
+
+    def __init__(self) -> None:
+        self.leaving = asyncio.Event()
+        self.busy = 0
+        self.heard = 0.0
+
+    async def serve(self, reader: StreamReader, writer: StreamWriter) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while await reader_has(reader):
+                self.busy += 1
+                try:
+                    again = await echo_app.one(reader, Closing(writer) if self.leaving.is_set() else writer)
+                    await writer.drain()
+                finally:
+                    self.busy -= 1
+                    self.heard = loop.time()
+                if not again or self.leaving.is_set():
+                    return
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+
+class Closing:
+    """A writer that says `Connection: close` in the head that begins the answer."""
+
+    def __init__(self, writer: StreamWriter) -> None:
+        self._writer = writer
+        self._begun = False
+
+    def write(self, data: bytes) -> None:
+        if not self._begun:
+            self._begun = True
+            line, _, rest = data.partition(b"\r\n")
+            data = line + b"\r\nconnection: close\r\n" + rest
+        self._writer.write(data)
+
+    async def drain(self) -> None:
+        await self._writer.drain()
+
+
+async def reader_has(reader: StreamReader) -> bool:
+    """Wait for the first byte of a request, and leave it there; False at the end."""
+    while not reader._buffer:  # type: ignore[attr-defined]
+        if reader.at_eof():
+            return False
+        await reader._wait_for_data("leaving_app")  # type: ignore[attr-defined]
+    return True
+
+
+async def main(port: int) -> None:
+    loop, door = asyncio.get_running_loop(), Door()
+    loop.add_signal_handler(signal.SIGTERM, door.leaving.set)
+    server = await asyncio.start_server(door.serve, "127.0.0.1", port, limit=1 << 20, backlog=1024)
+    await door.leaving.wait()
+    server.close()
+    door.heard = loop.time()
+    while door.busy or loop.time() - door.heard < QUIET:
+        await asyncio.sleep(0.02)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(int(sys.argv[1])))
