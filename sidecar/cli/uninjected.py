@@ -104,12 +104,12 @@ def _of_cluster(kubeconfig: str, context: str, api: str) -> tuple[list[Any], lis
 
     try:
         access = find(api, kubeconfig, context, os.environ)
-        return *trio.run(_ask, access), str(access)
+        return *trio.run(ask, access), str(access)
     except CannotAsk as error:
         raise Failure(f"{error}.", "", Code.UNREACHABLE) from None
 
 
-async def _ask(access: Access) -> tuple[list[Any], list[Pod]]:
+async def ask(access: Access) -> tuple[list[Any], list[Pod]]:
     """Namespaces and pods. Raises CannotAsk."""
     from sidecar.deploy.cluster.escaped import labelled, small
     from sidecar.deploy.cluster.listing import listed

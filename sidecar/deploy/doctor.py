@@ -8,7 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from sidecar.deploy.cluster.escaped import Escaped
+    from sidecar.deploy.compose.engine import Container
+    from sidecar.deploy.compose.verify import Finding as Knock
 
 Level = Literal["wrong", "warning"]
 DESCRIPTORS_NEAR = 0.8  # of the limit; at 0.9 new connections are refused (decision D25)
@@ -124,3 +129,37 @@ def of_certificates(rows: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
         if not row["ok"]:
             mend = "mesh ca rotate-root --plan" if row["link"] == "root" else f"mesh certs rotate {row['of']}"
             yield Finding("wrong", str(row["of"]), f"{row['link']}: {row['detail']}", mend)
+
+
+def of_containers(containers: Sequence[Container], image: str, file: str) -> Iterator[Finding]:
+    """What docker tells of the containers of a project that was injected."""
+    if not any(each.part for each in containers):
+        yield Finding("wrong", file, "its project runs without the mesh", f"mesh compose inject {file} --diff")
+    for each in containers:
+        done = each.status == "exited" and each.exit_code == 0
+        if each.status != "running" and not (done and each.part in ("", "keys")):
+            what = f"its container is {each.status}" + (f" ({each.exit_code})" if each.status == "exited" else "")
+            yield Finding("wrong", each.name, what, f"docker logs {each.name}; then docker start {each.name}")
+        elif each.health == "unhealthy":
+            yield Finding("wrong", each.name, "its health check fails", f"docker logs {each.name}")
+        if each.part in ("sidecar", "door", "ca", "holder") and each.image != image:
+            what = f"its image is {each.image}, that of this command {image}"
+            yield Finding("warning", each.name, what, f"mesh up --compose {file}")
+
+
+def of_knocks(knocks: Sequence[Knock]) -> Iterator[Finding]:
+    """What answered somebody without an identity, from a network of the project."""
+    for knock in knocks:
+        if not knock.good:
+            what = f"port {knock.port} answers past the mesh on {knock.network} ({knock.answer})"
+            yield Finding("wrong", knock.service, what, "mesh compose verify; docs/compose.md has what each answer means")
+
+
+def of_pods(escaped: Sequence[Escaped]) -> Iterator[Finding]:
+    """Pods that escaped injection, or whose sidecar is of another version."""
+    from sidecar.deploy.cluster.escaped import WORDS
+
+    for each in escaped:
+        level: Level = "warning" if each.why in ("old-version", "opted-out") else "wrong"
+        detail = f": {each.detail}" if each.detail else ""
+        yield Finding(level, f"pod {each.namespace}/{each.pod}", f"{WORDS[each.why]}{detail}", each.mend)

@@ -7,7 +7,18 @@ from typing import Any
 
 import pytest
 
-from sidecar.deploy.doctor import Finding, of_certificates, of_sidecar, of_versions
+from sidecar.deploy.cluster.escaped import Escaped
+from sidecar.deploy.compose.engine import Container
+from sidecar.deploy.compose.verify import Finding as Knock
+from sidecar.deploy.doctor import (
+    Finding,
+    of_certificates,
+    of_containers,
+    of_knocks,
+    of_pods,
+    of_sidecar,
+    of_versions,
+)
 
 WELL: dict[str, Any] = {
     "service": "orders", "state": "ready", "not_ready": [], "version": "1.0",
@@ -91,3 +102,53 @@ def test_certificates_that_end_too_soon() -> None:
         Finding("wrong", "orders", "leaf: it is late", "mesh certs rotate orders"),
         Finding("wrong", "orders", "root: it ends in 3 d", "mesh ca rotate-root --plan"),
     ]
+
+
+def a_container(part: str = "sidecar", **changes: Any) -> Container:
+    known: dict[str, Any] = {
+        "id": "1", "name": f"shop_{part}", "service": "orders", "part": part, "of": "orders", "image": "mesh:1",
+        "status": "running", "health": "", "exit_code": 0, "mode": "",
+    }  # fmt: skip
+    return Container(**(known | changes))
+
+
+def test_a_project_that_runs_as_it_should_gives_no_finding() -> None:
+    keys = a_container("keys", status="exited")
+    mine = a_container("", image="shop:3")
+    assert list(of_containers([a_container(), keys, mine], "mesh:1", "c.yml")) == []
+
+
+@pytest.mark.parametrize(
+    ("container", "level", "words"),
+    [
+        (a_container(status="exited", exit_code=137), "wrong", "exited (137)"),
+        (a_container("holder", status="exited"), "wrong", "exited (0)"),
+        (a_container("keys", status="exited", exit_code=1), "wrong", "exited (1)"),
+        (a_container("ca", status="restarting"), "wrong", "restarting"),
+        (a_container(health="unhealthy"), "wrong", "health check fails"),
+        (a_container(image="mesh:0"), "warning", "its image is mesh:0"),
+    ],
+)
+def test_containers_that_are_not_well(container: Container, level: str, words: str) -> None:
+    (found,) = of_containers([a_container("door"), container], "mesh:1", "c.yml")
+    assert (found.level, found.where) == (level, container.name)
+    assert words in found.what
+
+
+def test_a_project_without_the_mesh() -> None:
+    (found,) = of_containers([a_container("")], "mesh:1", "c.yml")
+    assert found == Finding("wrong", "c.yml", "its project runs without the mesh", "mesh compose inject c.yml --diff")
+
+
+def test_ports_that_answer_strangers() -> None:
+    good, bad = Knock("a", "n", "10.0.0.1", 80, "tls"), Knock("orders", "front", "10.0.0.2", 8080, "plaintext")
+    (found,) = of_knocks([good, bad])
+    assert (found.level, found.where) == ("wrong", "orders")
+    assert "port 8080 answers past the mesh on front" in found.what
+
+
+def test_pods_that_escaped() -> None:
+    naked = Escaped("shop", "web-1", "no-sidecar", "", "kubectl …")
+    wrong, old = of_pods([naked, Escaped("shop", "web-2", "old-version", "0.0", "x")])
+    assert (wrong.level, wrong.where, wrong.mend) == ("wrong", "pod shop/web-1", "kubectl …")
+    assert old.level == "warning"
