@@ -152,7 +152,7 @@ def of_knocks(knocks: Sequence[Knock]) -> Iterator[Finding]:
     for knock in knocks:
         if not knock.good:
             what = f"port {knock.port} answers past the mesh on {knock.network} ({knock.answer})"
-            yield Finding("wrong", knock.service, what, "mesh compose verify; docs/compose.md has what each answer means")
+            yield Finding("wrong", knock.service, what, "mesh compose verify tells more")
 
 
 def of_pods(escaped: Sequence[Escaped]) -> Iterator[Finding]:
