@@ -4,7 +4,8 @@ Podman 4.3 runs init containers to their end, one after the other, and has no pr
 four things are changed, and `assert_same_pod` undoes them and compares, so that a fifth would be seen:
 
     the sidecar        moves from initContainers to the front of containers
-    long annotations   (our record) are left out: podman refuses values above 63 characters, which Kubernetes does not
+    long annotations   (our record) are left out: podman refuses values above 63 characters, which Kubernetes does not;
+                       one of podman's own has it keep init containers that have ended (it stumbles over removing them)
     ports              are left out: podman publishes them on its machine, where two pods would collide; Kubernetes
                        only notes them
     volumes of ours    (token, enrolment, config, memory) become folders of the test, by hostPath
@@ -22,11 +23,12 @@ from typing import Any
 
 import yaml
 
-from sidecar.deploy.names import CONTAINER, ENROLMENT_PATH, PROXY_GID, PROXY_UID
+from sidecar.deploy.names import CONTAINER, ENROLMENT_PATH, PROXY_UID
 
 Pod = dict[str, Any]
 MINE = "mesh-"  # how the volumes of ours are called
 LONGEST = 63  # characters of an annotation (podman 4.3 holds them to the rule of labels)
+KEEP = {"io.podman.annotations.init.container.type": "always"}
 EMPTY_DIR = 0o777  # how the kubelet makes a folder in memory, and root's
 
 
@@ -49,7 +51,7 @@ def for_podman(pod: Pod, folders: Mapping[str, Path]) -> Pod:
 
 
 def _short(annotations: Mapping[str, str]) -> dict[str, str]:
-    return {key: value for key, value in annotations.items() if len(value) <= LONGEST}
+    return {**{key: value for key, value in annotations.items() if len(value) <= LONGEST}, **KEEP}
 
 
 def _host(folder: Path) -> dict[str, str]:
@@ -76,7 +78,9 @@ def assert_same_pod(injected: Pod, played: Pod) -> None:
     assert undone == injected
 
 
-def volume_folders(folder: Path, pod: Pod, config: str, enrolment: str) -> dict[str, Path]:
+def volume_folders(
+    folder: Path, pod: Pod, config: str, enrolment: str, owner: int | None = PROXY_UID
+) -> dict[str, Path]:
     """A folder for each volume of ours, filled as the kubelet fills it: what it makes of a ConfigMap belongs to root
     and anybody may read it, the enrolment with its key only the sidecar; a folder in memory is root's, open to all.
     """
@@ -96,7 +100,8 @@ def volume_folders(folder: Path, pod: Pod, config: str, enrolment: str) -> dict[
             key.write_text(enrolment)
             key.chmod(0o600)
             for path in (place, key):
-                os.chown(path, PROXY_UID, PROXY_GID)
+                if owner is not None:
+                    os.chown(path, owner, owner)
     return found
 
 

@@ -103,6 +103,13 @@ class Kubelet:
         if self._fault is not None:
             raise self._fault
 
+    def again(self, number: int) -> Kubelet:
+        """The next pod of the same description at the same address, as a StatefulSet makes it."""
+        return Kubelet(
+            self.pod, self.host, self._folder / f"again-{number}", images=self._images, volumes=self._volumes,
+            env=self._env,
+        )  # fmt: skip
+
     def order(self, *what: str) -> list[str]:
         """`container` for each event of these kinds, in the order in which they happened."""
         return [event.container for event in self.events if event.what in what]

@@ -65,7 +65,7 @@ def config(orders_address: str, ca_address: str, port: int = ports.INBOUND) -> s
         "services:\n"
         "  web:\n"
         f"    outbound: [{{to: orders, listen: 127.0.0.1:{CALL_PORT}, endpoints: ['{orders_address}:{port}']}}]\n"
-        f"  orders:\n    inbound: [{{name: http, port: {port}, app: 127.0.0.1:{APP_PORT}}}]\n"
+        f"  orders:\n    inbound: [{{name: http, port: {port}, bind: 0.0.0.0, app: 127.0.0.1:{APP_PORT}}}]\n"
         "    allow: [{name: reads, from: web, method: GET}]\n"
     )
 
