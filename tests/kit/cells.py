@@ -31,8 +31,18 @@ from tests.kit.netns import Host
 from tests.kit.processes import eventually
 from tests.kit.tools import need
 
-# The first process of the namespace: it reaps whoever is left to it, which the kernel does for who ignores SIGCHLD.
-FIRST = "import signal\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\nwhile True: signal.pause()"
+# The first process of the namespace: /run becomes the cell's own, so nobody meets the machine's containerd or podman
+# there; who is left to it is reaped, which the kernel does for who ignores SIGCHLD; and somebody listens to syslog,
+# without which podman's clean-up after a container ends before it has begun.
+FIRST = """
+import signal, socket, subprocess, sys
+subprocess.run([sys.argv[1], "-t", "tmpfs", "none", "/run"], check=True)
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+log.bind("/run/syslog")
+while True:
+    log.recv(65536)
+"""
 CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -61,6 +71,7 @@ class Cell(Host):
         command = [
             need("unshare"), "--net", "--mount", "--propagation", "slave", "--pid", "--fork", "--kill-child=KILL",
             "--mount-proc", "--", "/usr/bin/env", "-i", sys.executable, "-I", "-S", "-c", FIRST,
+            need("mount"),
         ]  # fmt: skip
         self._holder = subprocess.Popen(guarded(command), stdin=subprocess.DEVNULL, start_new_session=True)
         self._path = Path(f"/proc/{self._holder.pid}/ns/net")
@@ -68,10 +79,14 @@ class Cell(Host):
         self.run(need("ip"), "link", "set", "lo", "up")
 
     def _made(self) -> bool:
-        """Whether the first process is there and ours: until then nobody can enter the namespace of process ids."""
+        """Whether the first process is there and has done its work; before, nobody can enter."""
         holder = self._holder.pid
-        children = Path(f"/proc/{holder}/task/{holder}/children")
-        return self._path.readlink() != self._own and bool(children.read_text().strip())
+        first = Path(f"/proc/{holder}/task/{holder}/children").read_text().strip()
+        if not first or self._path.readlink() == self._own:
+            return False
+        inside = Path(f"/proc/{first}")
+        ours = (inside / "ns/mnt").readlink() == Path(f"/proc/{holder}/ns/mnt").readlink()
+        return ours and (inside / "root/run/syslog").exists()
 
     def command(self, command: Sequence[str], folder: Path = Path("/")) -> list[str]:
         """This command, to be run inside, in this folder."""

@@ -31,6 +31,7 @@ from tests.kit.tools import need
 
 Result = TypeVar("Result")
 BASE = "mesh-test-base:bookworm"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # as public images say it
 LONG = 300.0  # seconds that one command may take: a build on a busy machine
 # Debian puts its docker here; another that comes earlier in PATH may be too new for its daemon.
 PAUSES = ("usr/libexec/podman/catatonit", "usr/bin/catatonit", "usr/lib/podman/catatonit")  # the first process of a pod
@@ -105,7 +106,7 @@ class Engine:
         """The name of a Debian with Python, loaded; with more packages where you name some (programs for a test)."""
         name = BASE if not extra else f"{BASE}-{'-'.join(sorted(extra)).replace('+', 'p')}"
         if not self.has(name):
-            self("import", str(images.base_tar(extra)), name)
+            self("import", "--change", f"ENV PATH={PATH}", str(images.base_tar(extra)), name)
         return name
 
     def has(self, image: str) -> bool:
@@ -156,10 +157,6 @@ class Docker(Engine):
         self.socket = folder / "docker.sock"
         client = str(DEBIAN_DOCKER) if DEBIAN_DOCKER.exists() else client
         self.program = [client, "--host", f"unix://{self.socket}"]
-        # What would be shared with another engine on the machine is the cell's own.
-        for place in ("/run/containerd", "/run/docker", "/var/lib/cni"):
-            self.cell.run("mkdir", "-p", place)
-            self.cell.run("mount", "-t", "tmpfs", "none", place)
         command = [
             daemon, "--host", f"unix://{self.socket}", "--data-root", str(folder / "data"),
             "--exec-root", str(folder / "exec"), "--pidfile", str(folder / "docker.pid"),
