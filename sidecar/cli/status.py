@@ -89,6 +89,10 @@ def _notes(answer: dict[str, Any], identity: dict[str, Any]) -> str:
     served = answer.get("served") or {}
     if served.get("problem") and not any(str(served["problem"]) in note for note in notes):
         notes.append(f"on the wire: {served['problem']}")
+    bypass = answer.get("bypass") or {}
+    if bypass.get("result") == "allowed":
+        ports = ", ".join(map(str, bypass.get("ports") or []))
+        notes.append(f"UNSAFE_ALLOW_BYPASS: port {ports} answers neighbours past this sidecar")
     if (age := _denylist_age(identity)) > STALE_SECONDS:
         notes.append(f"the denylist is {span(age)} old: nobody can say who was revoked since")
     if failures := identity.get("consecutive_failures"):

@@ -250,6 +250,11 @@ class Service:
         "Where limits with `shared: redis` are counted; absent for nowhere. Over the one in `defaults`.", None
     )
     health: Health = described("Probes and metrics.", factory=Health)
+    unsafe_allow_bypass: bool = described(
+        "Be ready although the application listens beyond loopback with no redirect rules before it, so that "
+        "neighbours reach it past its sidecar and all rules. For a host whose firewall keeps them away.",
+        False,
+    )
     workload_api: WorkloadApi | None = described(
         "Serve the SPIFFE Workload API to the application; absent for not.", None
     )

@@ -147,7 +147,11 @@ class Capture:
         """From outside."""
         mirror, source = self._hands.mirror, wire.peer_address()
         if mirror.looking and mirror.is_ours(source):
-            self._reactor.start(mirror.serve(self._reactor, self._hands.gate, wire, mirror.asked(source)))
+            meant = mirror.asked(source)
+            if meant is None:
+                wire.close()  # it was only to be seen where it arrives
+            else:
+                self._reactor.start(mirror.serve(self._reactor, self._hands.gate, wire, meant))
             return
         asked = original_destination(wire.sock)
         try:

@@ -45,6 +45,7 @@ class Inspector:
             "not_ready": worker.not_ready(),
             "identity": worker.identity_status.current.as_json() | {"ca_survival_seconds": worker.survival()},
             "served": worker.served.latest.to_json() if worker.served is not None else None,
+            "bypass": worker.bypass.latest.to_json() if worker.bypass is not None else None,
             "policy": {
                 "rules": len(proxy.rules.rules) if proxy is not None else 0,
                 "generation": worker.policy_generation,

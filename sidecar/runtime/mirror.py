@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,8 @@ from sidecar.net.preamble import is_sender, proxy_header
 from sidecar.net.tls_stream import TlsStream
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cryptography import x509
 
     from sidecar.config.schema_inbound import Inbound
@@ -70,9 +73,18 @@ class Mirror:
         """Whether we made the connection that comes from there."""
         return source in self._ours
 
-    def asked(self, source: Source) -> Inbound:
-        """The listener that our connection from there means."""
-        return self._asked[source]
+    @contextmanager
+    def expecting(self, source: Source) -> Iterator[None]:
+        """Meanwhile a connection from there is one of ours: no caller's, and not to be counted."""
+        self._ours[source] = ""
+        try:
+            yield
+        finally:
+            self._ours.pop(source, None)
+
+    def asked(self, source: Source) -> Inbound | None:
+        """The listener that our connection from there means; None where it is only to be seen where it arrives."""
+        return self._asked.get(source)
 
     async def serve(self, reactor: Reactor, gate: Gate, wire: SocketWire, spec: Inbound) -> None:
         """Be the listener."""

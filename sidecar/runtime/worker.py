@@ -39,6 +39,7 @@ from sidecar.net.clock import Clock, SystemClock
 from sidecar.net.mtls import MtlsGate
 from sidecar.net.reactor import Reactor
 from sidecar.runtime.build import CannotListen, Proxy
+from sidecar.runtime.bypass import BypassCheck
 from sidecar.runtime.drain import Drain
 from sidecar.runtime.hygiene import of_this_process
 from sidecar.runtime.inspect import Inspector
@@ -124,6 +125,7 @@ class Worker:
         self.orders = Orders()
         self.drain: Drain | None = None  # once it is under way
         self.served: ServedCheck | None = None  # once there are listeners
+        self.bypass: BypassCheck | None = None
         self.answers: RedisAnswers | None = None  # where limits are counted together
         self._gate: MtlsGate | None = None
         self._rotator = self._keeper(enrolment, state_dir)
@@ -241,6 +243,8 @@ class Worker:
             return ["the denylist is missing or older than revocation.max_age, so no peer is believed"]
         if self.served is not None and self.served.latest.confirmed:
             return [f"what we serve is not what we were given: {self.served.latest.problem}"]
+        if self.bypass is not None and self.bypass.latest.refuses:
+            return [self.bypass.latest.problem]
         return []
 
     # ---- the life --------------------------------------------------------------------------------------------------
@@ -375,6 +379,9 @@ class Worker:
             self.clock,
         )  # fmt: skip
         nursery.start_soon(self.served.run)
+        self.bypass = BypassCheck(lambda: self.service, proxy.mirror, self.log, self.recorder.metrics, self.clock)
+        await self.bypass.look()
+        nursery.start_soon(self.bypass.run)
 
     def _look_for_sockets(self) -> None:
         """Say which Unix sockets are not there yet. The application may come later; until then callers get a 503."""

@@ -243,6 +243,12 @@ DEFINITIONS: tuple[Definition, ...] = (
         "gauge",
         "1 where a handshake with our own listeners found the certificate that we were given; 0 where another.",
     ),
+    Definition(
+        "mesh_bypass_ports",
+        "gauge",
+        "Ports of the application that answer outsiders past this sidecar; 0 where it listens on loopback, or redirect "
+        "rules stand before it.",
+    ),
     Definition("mesh_self_handshakes_total", "counter", "Handshakes with our own listeners, to find out.", ("result",)),
     Definition("mesh_denylist_sequence", "gauge", "Sequence of the denylist in force."),
     Definition("mesh_denylist_entries", "gauge", "Serials, SPIFFE IDs and issuing CAs that it denies."),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -42,8 +43,6 @@ class Town:
 
     def mesh(self, *words: str, fails: bool = False) -> str:
         """What `mesh redirect …` prints in the shop."""
-        import subprocess
-
         command = self.shop.command([sys.executable, "-m", "sidecar.cli", "redirect", *words])
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=REPOSITORY)
         assert (done.returncode != 0) == fails, done.stdout + done.stderr
@@ -203,8 +202,8 @@ def test_what_nat_does_not_see_meets_the_filter(town: Town, backend: str) -> Non
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_link_local_address_is_an_address(town: Town, backend: str) -> None:
-    place = [line.split()[3].split("/")[0] for line in
-             town.shop.run(need("ip"), "-6", "-o", "address", "show", "dev", "eth0", "scope", "link").splitlines()][0]
+    shown = town.shop.run(need("ip"), "-6", "-o", "address", "show", "dev", "eth0", "scope", "link")
+    place = shown.split()[3].split("/")[0]
     assert from_host(town.web, f"{place}%eth0", 8080) == "app 8080"
     town.mesh("install", "--backend", backend)
     assert from_host(town.web, f"{place}%eth0", 8080) != "app 8080"
@@ -262,8 +261,8 @@ def test_no_moment_without_rules(town: Town, backend: str) -> None:
     over.set()
     for thread in threads:
         thread.join()
-    assert dials > 50 and met <= {f"in {SHOP} 8080", f"in {SHOP6} 8080", "refused", "reset"}, met
-    assert f"in {SHOP} 8080" in met and not {what for what in met if what.startswith("app")}
+    assert dials > 50
+    assert met == {f"in {SHOP} 8080", f"in {SHOP6} 8080"}
 
 
 def test_from_one_backend_to_another_there_is_no_moment_either(town: Town) -> None:
@@ -284,7 +283,8 @@ def test_a_second_time_changes_nothing_and_a_meddler_is_noticed(town: Town, back
     if backend == "nft":
         town.shop.run(need("nft"), "insert", "rule", "inet", "mesh", "prerouting", "tcp", "dport", "8080", "return")
     else:
-        town.shop.run(need(backend), "-t", "nat", "-I", "MESH_PREROUTING", "-p", "tcp", "--dport", "8080", "-j", "RETURN")
+        rule = ("-p", "tcp", "--dport", "8080", "-j", "RETURN")
+        town.shop.run(need(backend), "-t", "nat", "-I", "MESH_PREROUTING", *rule)
     assert [again(), again()] == [True, False]
     if backend != "nft":  # somebody else's rule before ours
         town.shop.run(need(backend), "-t", "nat", "-I", "PREROUTING", "-p", "tcp", "--dport", "8080", "-j", "ACCEPT")
@@ -315,3 +315,39 @@ def test_other_tables_are_not_touched(town: Town, backend: str) -> None:
     for program, table, chain in (("iptables-nft", "nat", "PREROUTING"), ("iptables-legacy", "filter", "INPUT")):
         town.shop.run(need(program), "-t", table, "-F", chain)
     town.shop.run(need("nft"), "delete", "table", "inet", "theirs")
+
+
+def look(town: Town, uid: int = PROXY_UID, port: int = 8080, *more: str) -> dict[str, object]:
+    """What the bypass check of a sidecar that runs as this user finds in the shop."""
+    command = [sys.executable, "-m", "tests.kit.bypass_look", str(uid), str(port), *more]
+    done = subprocess.run(town.shop.command(command), capture_output=True, text=True, timeout=30, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, object] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_sidecar_notices_whether_the_rules_are_there(town: Town, backend: str) -> None:
+    """Without any right: it runs as its own user, with no capability."""
+    found = look(town)
+    assert (found["result"], found["ports"]) == ("open", [8080])
+    assert "mesh redirect install" in str(found["problem"])
+    assert look(town, PROXY_UID, 8080, "allow")["result"] == "allowed"
+    assert look(town, PROXY_UID, 8999)["result"] == "none"  # nobody listens there
+    town.mesh("install", "--backend", backend)
+    assert look(town)["result"] == "guarded"
+    assert look(town, PROXY_UID + 1)["result"] == "open"  # the rules are for another user: they would loop
+    town.mesh("install", "--backend", backend, "--exclude-inbound", "8080")
+    assert look(town)["result"] == "open"
+    town.mesh("install", "--backend", backend, "--inbound", "9100,8080", "--inbound-only")
+    assert look(town)["result"] == "guarded"
+    town.mesh("remove")
+    assert look(town)["result"] == "open"
+
+
+def test_one_ip_version_without_rules_is_enough_to_be_reached(town: Town) -> None:
+    town.mesh("install", "--backend", "iptables-nft")
+    for table in ("nat", "filter"):
+        town.shop.run(need("ip6tables-nft"), "-t", table, "-F")
+    assert from_host(town.web, SHOP6, 8080) == "app 8080"
+    assert look(town)["result"] == "open"
