@@ -63,7 +63,7 @@ def _row(answer: dict[str, Any], now: float) -> tuple[str, ...]:
         str(answer["state"]),
         short(str(answer.get("spiffe_id") or identity.get("spiffe_id") or "")),
         remaining(moment(identity.get("not_after")), now),
-        " ".join(str(listener.get("address", "")) for listener in listeners) or "-",
+        " ".join(dict.fromkeys(str(listener.get("address", "")) for listener in listeners)) or "-",
         str((answer.get("policy") or {}).get("rules", "-")),
         str(answer.get("connections", "-")),
         str(answer.get("in_flight", "-")),

@@ -61,14 +61,11 @@ class Capture:
 
     def __init__(
         self, service: Service, captured: Captured, *, recorder: Recorder, tunnels: Tunnels, hands: Hands,
-        sockets: SocketOwners | None = None,
-        original: Callable[[socket.socket], Place | None] = original_destination,
     ) -> None:  # fmt: skip
         self._reactor = hands.reactor
         self._recorder = recorder
         self._hands = hands
-        self._sockets = sockets or SocketOwners()
-        self._original = original
+        self._sockets = SocketOwners()
         self._acceptors: dict[Direction, list[Acceptor]] = {}
         self._inbound: Mapping[int, Any] = {}
         self._outbound: Mapping[str, Any] = {}
@@ -143,7 +140,7 @@ class Capture:
 
     def reached(self, wire: SocketWire) -> tuple[str, int]:
         """The address that a caller from outside connected to."""
-        asked = self._original(wire.sock)
+        asked = original_destination(wire.sock)
         return wire.own_address() if asked is None else (str(asked.host), asked.port)
 
     def _arrives(self, wire: SocketWire) -> None:
@@ -156,7 +153,7 @@ class Capture:
             else:
                 self._reactor.start(mirror.serve(self._reactor, self._hands.gate, wire, meant))
             return
-        asked = self._original(wire.sock)
+        asked = original_destination(wire.sock)
         try:
             self._check_redirected(wire, asked)
             assert asked is not None
@@ -173,7 +170,7 @@ class Capture:
 
     def _leaves(self, wire: SocketWire) -> None:
         """From the application."""
-        asked = self._original(wire.sock)
+        asked = original_destination(wire.sock)
         try:
             self._check_redirected(wire, asked)
             assert asked is not None

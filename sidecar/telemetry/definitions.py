@@ -32,7 +32,10 @@ LABELS: dict[str, tuple[Literal["closed", "open"], str]] = {
     "rule": ("open", "name of the rule that decided, from configuration; `-` where none did"),
     "error": ("closed", "short name of the error"),
     "effect": ("closed", "`permit` or `deny`: what the shadow rule would have done"),
-    "listener": ("open", "inbound listener, or the upstream for outbound"),
+    "listener": (
+        "open", "inbound listener, or the upstream for outbound; `redirect.passthrough` for captured connections that "
+        "leave in plaintext, `redirect` for those that mean nobody",
+    ),
     "result": ("closed", "`ok` or `failed`; of a reload also `unchanged`"),
     "phase": ("closed", "of a drain: `lame_duck`, `inbound`, `outbound`"),
     "version": ("open", "TLS version agreed on; `-` where the handshake failed. Of `mesh_build_info`: ours"),
