@@ -117,7 +117,9 @@ def test_pods_get_their_sidecar_from_a_webhook_that_is_believed_and_its_certific
     def another() -> bool:
         fresh = scene.webhook()
         fresh.connect()
-        return bool(fresh.sock.getpeercert()["serialNumber"] != first)
+        serial = fresh.sock.getpeercert()["serialNumber"]
+        fresh.close()
+        return bool(serial != first)
 
     eventually("another certificate", another, TTL)
     assert scene.readiness()[0] == 200
