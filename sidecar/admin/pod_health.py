@@ -17,7 +17,7 @@ import json
 import re
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
@@ -25,6 +25,7 @@ from urllib.parse import urljoin, urlsplit
 import trio
 
 from certs.errors import MeshError
+from sidecar.http import protobuf
 from sidecar.net.grpc_client import CallFailed, call
 from sidecar.net.http_client import HttpClient
 from sidecar.net.http_message import Answer, BadHttp, Request, Response
@@ -97,7 +98,7 @@ class PodHealth:
             return _unwell(f"no answer within {probe.timeout:g} s")
         except Unwell as error:
             return _unwell(str(error))
-        except (OSError, ssl.SSLError, trio.BrokenResourceError, BadHttp, CallFailed) as error:
+        except (OSError, ssl.SSLError, trio.BrokenResourceError, BadHttp, CallFailed, protobuf.InvalidMessage) as error:
             return _unwell(str(error) or type(error).__name__)
         return Response(200, _HEADERS, b"ok\n")
 
@@ -178,10 +179,9 @@ async def _get(stream: trio.abc.Stream, probe: AppProbe, authority: str, target:
 
 
 async def _ask_grpc(probe: AppProbe) -> None:
-    from sidecar.http import protobuf
-
-    async with _dialled(probe.port) as stream:
-        async for message in call(stream, _CHECK, protobuf.text(1, probe.service), []):
+    asked = protobuf.text(1, probe.service)
+    async with _dialled(probe.port) as stream, aclosing(call(stream, _CHECK, asked, [])) as answers:
+        async for message in answers:
             status = dict(protobuf.fields(message)).get(1, 0)
             if status != _SERVING:
                 raise Unwell(f"its health service says {status!r}, not SERVING")

@@ -75,11 +75,12 @@ def redirect(settings: Settings) -> dict[str, Any]:
     for option, name in (
         ("--exclude-inbound", "exclude-inbound-ports"),
         ("--exclude-outbound", "exclude-outbound-ports"),
-        ("--exclude-network", "exclude-outbound-cidrs"),
+        ("--exclude-cidr", "exclude-outbound-cidrs"),
     ):
-        args += [f"{option}={value}" for value in settings[name]]
-    if settings["health-port"] != ports.HEALTH:  # that one is open as it is
-        args.append(f"--exclude-inbound={settings['health-port']}")
+        if settings[name]:
+            args.append(f"{option}={','.join(map(str, settings[name]))}")
+    if settings["health-port"] != ports.HEALTH:
+        args.append(f"--own-ports={ports.INBOUND},{settings['health-port']}")
     return {
         "name": INIT_CONTAINER,
         "image": settings["image"],

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString, ScalarString
 from sidecar.deploy.kube import patch
 from sidecar.deploy.kube.problems import Place
 
+MAX_NODES: Final = 500_000  # of one document; the largest objects of Kubernetes have some ten thousand
 _BEGINS = re.compile(r"---(?=[ \t\r\n]|\Z)")
 _ENDS = re.compile(r"\.\.\.(?=[ \t\r\n]|\Z)")
 _EMPTY = re.compile(r"[ \t]*(?:#.*)?\r?\n?\Z")
@@ -73,7 +75,8 @@ class Document:
             self.plain = plain(self._tree)
         except MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            raise BadYaml(first + (mark.line if mark else 0), str(error.problem or error.context)) from None
+            line = min(mark.line, self.body.rstrip("\n").count("\n")) if mark else 0
+            raise BadYaml(first + line, str(error.problem or error.context)) from None
         except (YAMLError, ValueError, RecursionError) as error:
             raise BadYaml(first, str(error).splitlines()[0] if str(error) else "this cannot be read") from None
         return self.plain
@@ -111,8 +114,8 @@ def split(text: str) -> list[Document]:
     """The documents of a file, in order; their texts put together are the file."""
     found: list[Document] = []
     head, body, tail = "", "", ""
-    begun, line, number = False, 1, 0
-    for number, each in enumerate(text.splitlines(keepends=True) if "\r" not in text else _lines(text), 1):
+    begun, line = False, 1
+    for number, each in enumerate(_lines(text), 1):
         if tail or (_BEGINS.match(each) and (begun or _has_content(body))):
             found.append(Document(line, head, body, tail))
             head, body, tail, begun, line = "", "", "", False, number
@@ -130,11 +133,12 @@ def split(text: str) -> list[Document]:
 
 
 def _lines(text: str) -> list[str]:
+    """Lines as YAML 1.2 has them: `str.splitlines` ends them at more characters."""
     return re.findall(r"[^\n]*\n|[^\n]+", text)
 
 
 def _has_content(body: str) -> bool:
-    return any(not _EMPTY.match(line) and not line.startswith("%") for line in body.splitlines(keepends=True))
+    return any(not _EMPTY.match(line) and not line.startswith("%") for line in _lines(body))
 
 
 def _yaml(body: str) -> YAML:
@@ -149,12 +153,15 @@ def _yaml(body: str) -> YAML:
     return handler
 
 
-def plain(node: Any) -> Any:
-    """A node as JSON has it, aliases and merge keys followed."""
+def plain(node: Any, left: Iterator[int] | None = None) -> Any:
+    """A node as JSON has it, aliases and merge keys followed. Raises ValueError for more than MAX_NODES of them."""
+    left = left if left is not None else iter(range(MAX_NODES))
+    if next(left, None) is None:
+        raise ValueError(f"with its aliases this has more than {MAX_NODES} nodes")
     if isinstance(node, dict):
-        return {_key(key): plain(value) for key, value in node.items()}
+        return {_key(key): plain(value, left) for key, value in node.items()}
     if isinstance(node, list):
-        return [plain(item) for item in node]
+        return [plain(item, left) for item in node]
     if type(node) is str:
         return _WORDS_OF_1_1.get(node, node)
     for kind, made in ((ScalarString, str), (ScalarBoolean, bool), (ScalarInt, int), (ScalarFloat, float)):

@@ -39,7 +39,7 @@ _POD: Final[Shape] = {
         "serviceAccount": str,
     },
 }
-_WORDS: Final = {str: "text", dict: "a mapping", list: "a list"}
+_WORDS: Final[dict[type, str]] = {str: "text", dict: "a mapping", list: "a list"}
 
 
 def check(pod: Pod, findings: Findings) -> bool:
@@ -75,13 +75,14 @@ def named_in(spec: dict[str, Any]) -> list[tuple[Place, dict[str, Any]]]:
 def _check(value: Any, shape: Shape, place: Place, findings: Findings) -> None:
     if value is None and place and not isinstance(place[-1], int):
         return  # in Kubernetes, null is as good as absent
-    kind = shape if isinstance(shape, type) else type(shape)
+    kind: type = shape if isinstance(shape, type) else type(shape)
+    known: Any = value
     if not isinstance(value, kind):
         findings.refuse(place, f"this is not {_WORDS[kind]}", "kubectl explain pod says what Kubernetes has here")
     elif isinstance(shape, dict):
         for key, inner in shape.items():
-            if key in value:
-                _check(value[key], inner, (*place, key), findings)
+            if key in known:
+                _check(known[key], inner, (*place, key), findings)
     elif isinstance(shape, list):
-        for index, item in enumerate(value):
+        for index, item in enumerate(known):
             _check(item, shape[0], (*place, index), findings)

@@ -115,7 +115,7 @@ def test_the_application_waits_for_a_ready_sidecar_and_nothing_delays_its_end():
         (
             {"exclude-inbound-ports": "9100, 9101", "exclude-outbound-cidrs": "10.0.0.0/8"},
             lambda sidecar, pod: init(pod, "mesh-redirect")["args"][2:]
-            == ["--exclude-inbound=9100", "--exclude-inbound=9101", "--exclude-network=10.0.0.0/8"],
+            == ["--exclude-inbound=9100,9101", "--exclude-cidr=10.0.0.0/8"],
         ),
     ],
 )

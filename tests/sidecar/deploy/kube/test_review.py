@@ -115,7 +115,7 @@ def test_a_review_without_an_object_is_refused_by_its_uid():
         (b"[" * 100_000, "is not JSON"),
         (b"[]", "is no AdmissionReview"),
         (b'{"kind":"Pod"}', "is no AdmissionReview"),
-        (json.dumps({**a_review({}), "apiVersion": "admission.k8s.io/v1beta1"}).encode(), "say admissionReviewVersions"),
+        (json.dumps({**a_review({}), "apiVersion": "admission.k8s.io/v1beta1"}).encode(), "admissionReviewVersions"),
         (json.dumps({**a_review({}), "request": None}).encode(), "there is no request in it"),
         (json.dumps(a_review({}, uid="")).encode(), "has no uid"),
         (json.dumps(a_review({}, uid=7)).encode(), "has no uid"),
@@ -129,7 +129,7 @@ def test_what_is_no_review_gets_a_sentence(body, why):
 
 def test_a_pod_like_those_that_an_api_server_sends():
     """What admission plug-ins and defaults have put into it before us is kept."""
-    mount = {"name": "kube-api-access-x", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount", "readOnly": True}
+    mount = {"name": "kube-api-access-x", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"}
     pod = a_pod(
         containers=[a_container(volumeMounts=[mount], terminationMessagePath="/dev/termination-log")],
         volumes=[{"name": "kube-api-access-x", "projected": {"defaultMode": 420, "sources": []}}],
