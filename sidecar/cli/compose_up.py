@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sidecar.deploy.compose.engine import Container, Docker
     from sidecar.deploy.compose.folder import Beside
 
-READY_WITHIN = 180.0  # seconds after `up`: the user's own health checks count too
+READY_WITHIN = 120.0  # seconds after `up`: the user's own health checks count too
 TICK = 0.5  # seconds between looks
 
 

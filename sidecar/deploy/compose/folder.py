@@ -52,7 +52,8 @@ class Beside:
         for folder in (self.path, self.mesh.parent):
             folder.mkdir(exist_ok=True)
             folder.chmod(0o755)  # the sidecars read it as another user; no secret is here
-        _replace(self.path / ".gitignore", b"*\n")  # all that is here can be made again
+        if self.path.name.startswith("."):  # all that is here can be made again; a folder that somebody names is theirs
+            _replace(self.path / ".gitignore", b"*\n")
         if not keep:
             _replace(self.mesh, stamped(mesh.encode()))
         for path, content in others.items():

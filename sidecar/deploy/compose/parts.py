@@ -34,6 +34,7 @@ from sidecar.deploy.compose.ports import Published
 
 OWNER: Final = f"{names.PROXY_UID}:{names.PROXY_GID}"
 LOOK: Final = {"interval": "2s", "timeout": "10s", "retries": 60}  # 1.29 has no start_interval
+NO_LOOK: Final = {"disable": True}  # the image's own check is for sidecars
 STOP: Final = "35s"  # the sidecar's own drain takes 30 s at most (`timeouts.drain`)
 
 
@@ -51,7 +52,7 @@ def holder(choices: Choices, name: str, of: str, networks: Any, carried: dict[st
     return {
         **_base(choices, "holder", of), "command": ["redirect", "hold", "--own-ports", "none"], "user": "0:0",
         "cap_add": ["NET_ADMIN", "SETUID", "SETGID"],
-        "networks": networks, "restart": "unless-stopped", "stop_grace_period": "1s", **carried,
+        "networks": networks, "healthcheck": NO_LOOK, "restart": "unless-stopped", "stop_grace_period": "1s", **carried,
     }  # fmt: skip
 
 
@@ -68,7 +69,8 @@ def door(choices: Choices, of: str, networks: list[str], published: Iterable[Pub
     return {
         **_proxy(choices, "door", of, of + DOOR), "networks": networks,
         "ports": [_mapping(choices, each) for each in published],
-        "depends_on": {CA: {"condition": "service_healthy"}},
+        # it opens once the service has let go of the port that it published itself before
+        "depends_on": {CA: {"condition": "service_healthy"}, of: {"condition": "service_started"}},
     }  # fmt: skip
 
 
@@ -95,7 +97,7 @@ def keys(choices: Choices, identities: Iterable[str]) -> dict[str, Any]:
     return {
         **_base(choices, "keys", CA), "user": "0:0", "cap_add": ["CHOWN", "SETUID", "SETGID"], "network_mode": "none",
         "command": ["compose", "keys", "-f", CONFIG_FILE, "--ca-address", f"{CA}:{ports.CA}"],
-        "volumes": volumes, "tmpfs": ["/tmp:mode=1777,size=8m"], "restart": "no",  # noqa: S108 - the container's own
+        "volumes": volumes, "tmpfs": ["/tmp:mode=1777,size=8m"], "healthcheck": NO_LOOK, "restart": "no",  # noqa: S108 - the container's own
     }  # fmt: skip
 
 

@@ -138,7 +138,7 @@ def _split(text: str) -> list[str]:
 
 def image_name(image: str) -> str:
     """The last part of an image's name, without tag and digest: `postgres` of `docker.io/library/postgres:16`."""
-    plain = re.sub(r"\$\{[^}]*\}", "x", image).partition("@")[0]
+    plain = re.sub(r"\$\{[^}:-]*:?-?([^}]*)\}", r"\1", image).partition("@")[0]  # what it is unless somebody says else
     return plain.rsplit("/", 1)[-1].partition(":")[0].lower()
 
 
