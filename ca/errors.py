@@ -60,12 +60,14 @@ class ClientCertificateNeeded(CaError):
 
 
 class TooManyIssuances(CaError):
-    """The issuance bucket is empty; `retry_after` seconds from now it is not (decision D19)."""
+    """The issuance bucket is empty, or whoever verifies the proof is too busy; `retry_after` seconds from now it is not
+    (decision D19).
+    """
 
     name = "too_many_issuances"
 
-    def __init__(self, retry_after: float) -> None:
-        super().__init__(f"the CA issues at most 100 certificates a second; come back in {retry_after:.1f} s")
+    def __init__(self, retry_after: float, why: str = "the CA issues at most 100 certificates a second") -> None:
+        super().__init__(f"{why}; come back in {retry_after:.1f} s")
         self.retry_after = retry_after
 
 

@@ -16,12 +16,13 @@ import trio
 
 from ca.errors import CaError
 from sidecar.net.http_client import BadHttp, HttpClient
-from sidecar.net.http_message import JSON, Answer, BadJson, Headers
+from sidecar.net.http_message import JSON, Answer, BadJson, Headers, find_header
 from sidecar.net.https import HttpsUrl, cause, connect
 
 __all__ = ["HttpsClient", "HttpsUrl", "OutsideUnavailable", "exchange"]
 
 SECONDS = 10.0  # for all of one exchange
+LONGEST_STAY = 120.0  # seconds for which a Retry-After is passed on
 ACCEPT = (b"accept", b"application/json")
 
 
@@ -29,6 +30,10 @@ class OutsideUnavailable(CaError):
     """Somebody outside whom the CA has to ask (an API server, an OIDC issuer) cannot be asked now."""
 
     name = "outside_unavailable"
+
+    def __init__(self, detail: str, retry_after: float = 0.0) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after  # seconds for which it wants to be left alone; 0 where it did not say
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +54,16 @@ class HttpsClient:
         more = [(name.lower().encode("ascii"), value.encode("ascii")) for name, value in headers.items()]
         answer = await exchange(method, url, body, (JSON, ACCEPT, *more), self.ca_pem)
         if not 200 <= answer.status < 300:
-            raise OutsideUnavailable(f"{method} {url}: it answered {answer.status}")
+            raise OutsideUnavailable(f"{method} {url}: it answered {answer.status}", _retry_after(answer))
         try:
             return answer.json()
         except BadJson as error:
             raise OutsideUnavailable(f"{method} {url}: {error}") from None
+
+
+def _retry_after(answer: Answer) -> float:
+    said = find_header(answer.headers, b"retry-after") or b""
+    return min(float(said), LONGEST_STAY) if said.isdigit() and len(said) < 10 else 0.0
 
 
 async def exchange(method: str, url: HttpsUrl, body: bytes, fields: Headers, roots: str) -> Answer:

@@ -147,7 +147,7 @@ def _check_audience(cluster: KubernetesCluster, audience: tuple[str, ...]) -> No
 
 
 async def _review(cluster: KubernetesCluster, token: str) -> tuple[str, ...]:
-    """Ask the API server. Raises ProofRefused, OutsideUnavailable."""
+    """Ask the API server. Raises ProofRefused, OutsideUnavailable, TooManyIssuances."""
     url = HttpsUrl.parse(cluster.url) / "apis/authentication.k8s.io/v1/tokenreviews"
     own = await trio.to_thread.run_sync(_own_token, cluster)
     question = {
@@ -155,7 +155,12 @@ async def _review(cluster: KubernetesCluster, token: str) -> tuple[str, ...]:
         "kind": "TokenReview",
         "spec": {"token": token, "audiences": [cluster.audience]},
     }
-    answer = await HttpsClient(cluster.ca_pem).post(url, question, {"authorization": f"Bearer {own}"})
+    try:
+        answer = await HttpsClient(cluster.ca_pem).post(url, question, {"authorization": f"Bearer {own}"})
+    except OutsideUnavailable as error:
+        if error.retry_after:  # it is there, and too busy: the sidecar comes back then, and counts no failure
+            raise TooManyIssuances(error.retry_after, f"the API server of cluster {cluster.name} is busy") from None
+        raise
     status = answer.get("status")
     if not isinstance(status, dict):
         raise OutsideUnavailable(f"cluster {cluster.name} answered a TokenReview without a status")

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 1.0
 SETTLE_SECONDS = 0.2
+MOST_ROUNDS = 3  # of reading, where each finds that other files count than before
 Result = Literal["ok", "failed", "unchanged"]
 
 
@@ -145,30 +146,43 @@ class Reloader:
 
     async def reload(self, *, told: bool) -> None:
         """Read what is on disk and put it in force, if it is another configuration and a good one."""
+        noted: tuple[str, ...] | None = None
+        for _ in range(MOST_ROUNDS):
+            watched = (self._files, self._globs)
+            self._seen = await self._glance()  # before they are read: what changes meanwhile is seen the next time
+            noted = await self._read(noted, told=told and noted is None)
+            if (self._files, self._globs) == watched:
+                return
+        self._seen = ""  # other files again and again; the next look begins with them
+
+    async def _read(self, noted: tuple[str, ...] | None, *, told: bool) -> tuple[str, ...]:
+        """Once, and what was wrong; which is told unless it is what was `noted`."""
         try:
             loaded = await trio.to_thread.run_sync(load, str(self.path), self.clock.wall())
+            self._take(loaded, told=told)
         except ConfigErrors as error:
             self._files = (*self._files_in_force(), *error.sources)
-            self._failed(tuple(str(mistake) for mistake in error.mistakes))
+            mistakes = tuple(str(mistake) for mistake in error.mistakes)
+        except CannotReload as error:
+            mistakes = error.mistakes
         else:
-            self._take(loaded, told=told)
-        self._seen = await self._glance()
+            return ()
+        if mistakes != noted:
+            self._failed(mistakes)
+        return mistakes
 
     def _files_in_force(self) -> tuple[str, ...]:
         return (str(self.path), *self.config.files)
 
     def _take(self, loaded: Loaded, *, told: bool) -> None:
+        """Put it in force, unless it is what is. Raises CannotReload."""
         self._globs = loaded.globs
         self._files = (str(self.path), *loaded.config.files)
         if loaded.digest == self.digest:
             self._unchanged(told=told)
             return
         first = not self.digest
-        try:
-            changes = self.apply(loaded.config)
-        except CannotReload as error:
-            self._failed(error.mistakes)
-            return
+        changes = self.apply(loaded.config)
         self.config, self.digest = loaded.config, loaded.digest
         if first and not changes:
             return

@@ -85,6 +85,30 @@ def ready(shell: Shell) -> Shell:
     return shell
 
 
+def test_init_in_a_step_that_runs_at_every_start(shell: Shell) -> None:
+    """As in Kubernetes: it makes the CA once, and never anything of one that is there."""
+    words = ("init", "--trust-domain", DEMO, "--passphrase-file", shell.passphrase, "--keep")
+    made = shell.json(*words)
+    assert "kept" not in made
+    before = {path: path.read_bytes() for path in shell.directory.rglob("*") if path.is_file()}
+    assert shell.json(*words)["kept"] is True
+    assert f"kept the CA of {DEMO}" in shell.ok(*words)
+    assert {path: path.read_bytes() for path in shell.directory.rglob("*") if path.is_file()} == before
+    assert f"holds the CA of {DEMO}, not of other.mesh" in shell.refused(*words[:2], "other.mesh", *words[3:])
+    (shell.directory / "ca.json").write_text("{")
+    shell.refused(*words)
+    assert (shell.directory / "ca.json").read_text() == "{"
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o440, False), (0o460, True), (0o404, True)])
+def test_a_passphrase_may_be_read_by_its_group_as_kubernetes_mounts_secrets(
+    shell: Shell, capfd: pytest.CaptureFixture[str], mode: int, warned: bool
+) -> None:
+    Path(shell.passphrase).chmod(mode)
+    assert read_passphrase(Path(shell.passphrase), new=False) == PASS.encode()
+    assert ("is open to others" in capfd.readouterr().err) is warned
+
+
 def test_init_says_what_it_made(shell: Shell) -> None:
     words = ("init", "--trust-domain", "demo.mesh", "--passphrase-file", shell.passphrase)
     made = shell.json(*words)

@@ -58,6 +58,14 @@ def test_clusters_come_and_go(shell: Shell) -> None:
     assert "one of --review" in shell.refused("cluster", "add", "two", *both)
     assert "token file" in shell.refused("cluster", "add", "two", "--review", "https://a")
     assert "https" in shell.refused("cluster", "add", "two", "--oidc", "http://a")
+    same = ("cluster", "add", "prod", "--oidc", "https://issuer.example", "--replace")
+    lines = len(shell.ok("log", "--all").splitlines())
+    shell.ok(*same)  # a step that runs at every start of a pod
+    assert len(shell.ok("log", "--all").splitlines()) == lines
+    shell.ok(*same[:-2], "https://other.example", "--replace")
+    assert [each["url"] for each in shell.json("cluster", "list")["clusters"]] == ["https://other.example"]
+    shell.ok("cluster", "add", "third", *same[3:])
+    shell.ok("cluster", "remove", "third")
     shell.ok("cluster", "remove", "prod")
     assert "no cluster" in shell.refused("cluster", "remove", "prod")
     assert "the log holds" in shell.ok("log", "verify")

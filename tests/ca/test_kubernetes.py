@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +133,49 @@ def test_a_cluster_that_cannot_be_asked_is_our_trouble_and_not_a_refusal(told: A
         assert "answered 403" in await refusal(office, cluster.token(), OutsideUnavailable)
         cluster.up = False
         assert "localhost" in await refusal(office, cluster.token(), OutsideUnavailable)
+
+    told("review", story)
+
+
+@pytest.mark.parametrize(
+    ("status", "more", "kind", "says"),
+    [
+        (429, ((b"retry-after", b"7"),), TooManyIssuances, "API server of cluster prod is busy; come back in 7.0 s"),
+        (503, ((b"retry-after", b"1"),), TooManyIssuances, "come back in 1.0 s"),
+        (503, ((b"retry-after", b"99999"),), TooManyIssuances, "come back in 120.0 s"),
+        (429, (), OutsideUnavailable, "answered 429"),
+        (429, ((b"retry-after", b"Wed, 21 Oct 2026 07:28:00 GMT"),), OutsideUnavailable, "answered 429"),
+        (500, (), OutsideUnavailable, "answered 500"),
+        (401, (), OutsideUnavailable, "answered 401"),  # our own token is not accepted: no fault of the sidecar
+    ],
+)
+def test_an_api_server_on_a_worse_day(told: Any, status: int, more: Any, kind: type[Exception], says: str) -> None:
+    async def story(office: Office, cluster: FakeCluster) -> None:
+        reviews = "/apis/authentication.k8s.io/v1/tokenreviews"
+        cluster.answers[reviews] = lambda _: Response.of_json(status, {"kind": "Status", "message": "no"}, more)
+        assert says in await refusal(office, cluster.token(), kind)
+        del cluster.answers[reviews]
+        assert await enrol(office, cluster.token())  # and nothing is held against anybody
+
+    told("review", story)
+
+
+def test_an_api_server_that_restarts_in_the_middle_of_its_answer_or_says_nothing(told: Any, monkeypatch: Any) -> None:
+    async def half() -> AsyncIterator[bytes]:
+        yield b'{"status": {"auth'
+        raise trio.BrokenResourceError
+
+    async def nothing() -> AsyncIterator[bytes]:
+        yield b"{"
+        await trio.sleep_forever()
+
+    async def story(office: Office, cluster: FakeCluster) -> None:
+        reviews = "/apis/authentication.k8s.io/v1/tokenreviews"
+        cluster.answers[reviews] = lambda _: Response(201, (), half())
+        await refusal(office, cluster.token(), OutsideUnavailable)
+        monkeypatch.setattr("ca.https.SECONDS", 0.3)
+        cluster.answers[reviews] = lambda _: Response(201, (), nothing())
+        assert "did not answer within" in await refusal(office, cluster.token(), OutsideUnavailable)
 
     told("review", story)
 
