@@ -59,14 +59,15 @@ class Authority:
 
 
 def config(orders_address: str, ca_address: str, port: int = ports.INBOUND) -> str:
-    """One mesh.yaml for both: web may GET from orders, and nothing else."""
+    """One mesh.yaml for both: web may GET from orders and have it echo, and nothing else."""
     return (
         f"trust_domain: demo.mesh\nca: {{address: '{ca_address}'}}\n"
         "services:\n"
         "  web:\n"
         f"    outbound: [{{to: orders, listen: 127.0.0.1:{CALL_PORT}, endpoints: ['{orders_address}:{port}']}}]\n"
         f"  orders:\n    inbound: [{{name: http, port: {port}, bind: 0.0.0.0, app: 127.0.0.1:{APP_PORT}}}]\n"
-        "    allow: [{name: reads, from: web, method: GET}]\n"
+        "    allow:\n      - {name: reads, from: web, method: GET}\n"
+        "      - {name: echoes, from: web, method: POST, path: '/echo/**'}\n"
     )
 
 

@@ -158,7 +158,7 @@ def scale_down(town: Town, dice: random.Random, runs: int) -> None:
     both = f"10.77.0.21:{ports.INBOUND}', '10.77.0.22"
     web = town.pod("web", 1, GOODBYE, calls=both).start()
     up(*copies, web)
-    load = NonceLoad(CALL_PORT, rate=60.0, large_share=0.0)
+    load = NonceLoad(CALL_PORT, rate=60.0, host="orders", large_share=0.0)
     web.host.within(load.__enter__)
     try:
         for number in range(runs):
@@ -192,7 +192,7 @@ def test_the_ca_alone_may_restart(town: Town) -> None:
     town.start_ca()
     orders, web = town.pod("orders", 1, SERVE).start(), town.pod("web", 1, GOODBYE).start()
     up(orders, web)
-    load = NonceLoad(CALL_PORT, rate=60.0, large_share=0.0)
+    load = NonceLoad(CALL_PORT, rate=60.0, host="orders", large_share=0.0)
     web.host.within(load.__enter__)
     try:
         time.sleep(0.5)
