@@ -84,7 +84,6 @@ class House:
         os.chown(self.folder, PROXY_UID, PROXY_UID)
         self.host = host
         self.name = name
-        self.rules: tuple[str, ...] = ()  # said to `mesh redirect install`
         self._config = ""
         self._processes: list[Process] = []
 
@@ -99,11 +98,16 @@ class House:
             eventually(f"the application of {self.name} listens", lambda port=port: self.host.within(listens, port))
 
     def settle(self, issuer: Authority, config: str) -> None:
-        """Give it an identity and a sidecar; its rules stand once it is ready."""
+        """Give it rules, an identity and a sidecar, in the order of a pod."""
+        self.host.run(*MESH, "redirect", "install")
         svid = an_svid(issuer, self.name)
         self._write("root.pem", issuer.root.public_bytes(Encoding.PEM))
         self.identify(issuer, svid)
         self.configure(config)
+        self.start()
+
+    def start(self) -> None:
+        """Start its sidecar, again perhaps."""
         at = self.folder
         command = [
             *MESH, "run", "-f", str(at / "mesh.yaml"), "--service", self.name, "--state", str(at / "state"),
@@ -131,15 +135,15 @@ class House:
         self.sidecar.until("reloaded", lambda: self.admin("/status")["config"]["generation"] > before)
 
     def wait_ready(self) -> None:
-        """Wait until the sidecar says so; then put the rules in force."""
-        self.sidecar.until("ready", lambda: self._state() == "ready")
-        self.host.run(*MESH, "redirect", "install", *self.rules)
+        """Wait until the sidecar says so."""
+        self.sidecar.until("ready", self.is_ready)
 
-    def _state(self) -> str:
+    def is_ready(self) -> bool:
+        """Whether its listeners stand."""
         try:
-            return str(self.admin("/status")["state"])
+            return bool(self.admin("/status")["state"] == "ready")
         except client.NoSidecar:
-            return "silent"
+            return False
 
     def _write(self, name: str, data: bytes, mode: int = 0o644) -> None:
         """Put a file in the place of another, at once."""

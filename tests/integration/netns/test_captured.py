@@ -169,3 +169,35 @@ def test_what_a_reload_takes_away_is_refused_and_what_was_open_ends(village: Vil
     web.reload(village.config)
     orders.reload(village.config)
     assert web.says(four("orders"), RAW, b"x\n") == b"hello from orders\nX\n1 lines\n"
+
+
+def test_a_refusal_can_be_explained(village: Village) -> None:
+    """By the id that the log has: what happened and what to do, although no listener and no upstream is meant."""
+    web, orders = village["web"], village["orders"]
+    village["stranger"].says(four("orders"), 9998)
+    web.says(four("stranger"), 9998)
+    for house, error, word in ((orders, "undeclared_port", "inbound"), (web, "undeclared_upstream", "passthrough")):
+        decision = house.logged(error=error)["decision_id"]
+        told = house.admin(f"/decisions/{decision}")
+        assert told["id"] == decision, told
+        assert word in json.dumps(told.get("explanation", told))
+
+
+def test_the_sidecars_are_ready_although_their_applications_listen_everywhere(village: Village) -> None:
+    """For the rules stand before them."""
+    for name in ("web", "orders"):
+        eventually(f"{name} is ready", lambda name=name: village[name].admin("/status")["not_ready"] == [])
+
+
+def test_without_its_sidecar_an_application_is_reached_by_nobody(village: Village) -> None:
+    """Nor does it reach anybody: the rules stand, and nobody takes what they bring."""
+    web, orders = village["web"], village["orders"]
+    orders.sidecar.kill()
+    try:
+        assert village["stranger"].says(four("orders"), RAW) == b""
+        assert orders.says(four("stranger"), RAW) == b""
+        assert web.says(four("orders"), RAW) == b""
+    finally:
+        orders.start()
+        orders.sidecar.until("ready", orders.is_ready)
+    eventually("it is reached again", lambda: web.says(four("orders"), RAW, b"x\n").startswith(b"hello from orders"))
