@@ -28,13 +28,13 @@ from certs.keys import key_to_pem
 from sidecar.admin import client
 from sidecar.config.load import load_text
 from sidecar.deploy.names import PROXY_UID
-from tests.kit import village_app
+from tests.kit import grpc_server, village_app
 from tests.kit.fleet import MESH
 from tests.kit.identities import Authority, a_root, an_issuer, an_svid
 from tests.kit.netns import Host, Network
 from tests.kit.processes import Process, as_user, eventually, listens
 
-HTTP, SOCKETS, RAW = 8080, 8081, 5432
+HTTP, SOCKETS, RAW, GRPC = 8080, 8081, 5432, 50051
 ADDRESSES = {"web": 1, "orders": 2, "cart": 3, "stranger": 9}
 TWO_SERVICES = """\
 trust_domain: demo.mesh
@@ -50,6 +50,7 @@ services:
     outbound:
       - {to: orders, port: main, endpoints: ['10.77.0.2:8080', '[fd77::2]:8080']}
       - {to: orders, port: sockets, endpoints: ['10.77.0.2:8081', '[fd77::2]:8081']}
+      - {to: orders, port: grpc, endpoints: ['10.77.0.2:50051', '[fd77::2]:50051']}
       - {to: orders, port: raw, endpoints: ['10.77.0.2:5432', '[fd77::2]:5432']}
   orders:
     address: 10.77.0.2
@@ -59,6 +60,7 @@ services:
     inbound:
       - {name: main, app: '127.0.0.1:8080'}
       - {name: sockets, app: '127.0.0.1:8081'}
+      - {name: grpc, app: '127.0.0.1:50051'}
       - {name: raw, app: '127.0.0.1:5432', protocol: tcp}
     allow: [{name: web-may, from: web}]
 """
@@ -84,7 +86,6 @@ class House:
         os.chown(self.folder, PROXY_UID, PROXY_UID)
         self.host = host
         self.name = name
-        self.rules: tuple[str, ...] = ()  # said to `mesh redirect install`
         self._config = ""
         self._processes: list[Process] = []
 
@@ -98,12 +99,22 @@ class House:
         for port in (HTTP, SOCKETS, RAW):
             eventually(f"the application of {self.name} listens", lambda port=port: self.host.within(listens, port))
 
+    def serve_grpc(self) -> None:
+        """Start a gRPC server, as its users write one."""
+        self._start("grpc", [sys.executable, "-P", str(grpc_server.__file__), str(GRPC)])
+        eventually("the gRPC server listens", lambda: self.host.within(listens, GRPC))
+
     def settle(self, issuer: Authority, config: str) -> None:
-        """Give it an identity and a sidecar; its rules stand once it is ready."""
+        """Give it rules, an identity and a sidecar, in the order of a pod."""
+        self.host.run(*MESH, "redirect", "install")
         svid = an_svid(issuer, self.name)
         self._write("root.pem", issuer.root.public_bytes(Encoding.PEM))
         self.identify(issuer, svid)
         self.configure(config)
+        self.start()
+
+    def start(self) -> None:
+        """Start its sidecar, again perhaps."""
         at = self.folder
         command = [
             *MESH, "run", "-f", str(at / "mesh.yaml"), "--service", self.name, "--state", str(at / "state"),
@@ -131,15 +142,15 @@ class House:
         self.sidecar.until("reloaded", lambda: self.admin("/status")["config"]["generation"] > before)
 
     def wait_ready(self) -> None:
-        """Wait until the sidecar says so; then put the rules in force."""
-        self.sidecar.until("ready", lambda: self._state() == "ready")
-        self.host.run(*MESH, "redirect", "install", *self.rules)
+        """Wait until the sidecar says so."""
+        self.sidecar.until("ready", self.is_ready)
 
-    def _state(self) -> str:
+    def is_ready(self) -> bool:
+        """Whether its listeners stand."""
         try:
-            return str(self.admin("/status")["state"])
+            return bool(self.admin("/status")["state"] == "ready")
         except client.NoSidecar:
-            return "silent"
+            return False
 
     def _write(self, name: str, data: bytes, mode: int = 0o644) -> None:
         """Put a file in the place of another, at once."""

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 
 import pytest
 from websockets.sync.client import connect
 
 from tests.kit.fleet import spiffe
 from tests.kit.processes import eventually
-from tests.kit.village import HTTP, RAW, SOCKETS, House, Village, four, six
+from tests.kit.village import GRPC, HTTP, RAW, SOCKETS, House, Village, four, six
 
+CALL = """\
+import grpc, sys
+with grpc.insecure_channel(sys.argv[1], options=[("grpc.enable_http_proxy", 0)]) as channel:
+    print(channel.unary_unary("/kit.Echo/Echo")(sys.argv[2].encode(), timeout=5).decode(), end="")
+"""
 WEB, ORDERS = spiffe("web"), spiffe("orders")
 BOTH = pytest.mark.parametrize("orders_at", [four("orders"), f"[{six('orders')}]"], ids=["ipv4", "ipv6"])
 EACH = pytest.mark.parametrize("orders_at", [four("orders"), six("orders")], ids=["ipv4", "ipv6"])
@@ -54,6 +60,18 @@ def test_a_websocket(village: Village, orders_at: str) -> None:
         assert line.recv(timeout=5) == "marker of a socket"
         assert not tap.heard(b"marker of a socket")
     assert orders.logged(listener="sockets")["client.id"] == WEB
+
+
+def test_grpc(village: Village) -> None:
+    """A channel of grpcio's to an address: HTTP/2 without TLS on both machines, and mTLS between them."""
+    village["orders"].serve_grpc()
+    with village.wiretap() as tap:
+        for at in (four("orders"), f"[{six('orders')}]"):
+            said = village["web"].run(sys.executable, "-c", CALL, f"{at}:{GRPC}", "marker of a call")
+            assert said == "marker of a call"
+        assert not tap.heard(b"marker of a call")
+    line = village["orders"].logged(listener="grpc")
+    assert (line["client.id"], line["version"], line["grpc_status"]) == (WEB, "2", "OK")
 
 
 @EACH
@@ -128,9 +146,9 @@ def test_who_dials_a_capture_port_itself_is_refused(village: Village) -> None:
 
 def test_the_status_tells_what_is_captured(village: Village) -> None:
     rows = village["orders"].admin("/status")["listeners"]
-    assert {row["name"]: row["captured"] for row in rows} == {"main": True, "sockets": True, "raw": True}
+    assert {row["name"]: row["captured"] for row in rows} == dict.fromkeys(("main", "sockets", "grpc", "raw"), True)
     names = {row["name"] for row in village["web"].admin("/status")["listeners"] if row["captured"]}
-    assert names == {"orders.main", "orders.sockets", "orders.raw"}
+    assert names == {"orders.main", "orders.sockets", "orders.grpc", "orders.raw"}
     served = village["orders"].admin("/status")["served"]
     assert served["result"] in ("same", "unknown"), served
 
@@ -169,3 +187,35 @@ def test_what_a_reload_takes_away_is_refused_and_what_was_open_ends(village: Vil
     web.reload(village.config)
     orders.reload(village.config)
     assert web.says(four("orders"), RAW, b"x\n") == b"hello from orders\nX\n1 lines\n"
+
+
+def test_a_refusal_can_be_explained(village: Village) -> None:
+    """By the id that the log has: what happened and what to do, although no listener and no upstream is meant."""
+    web, orders = village["web"], village["orders"]
+    village["stranger"].says(four("orders"), 9998)
+    web.says(four("stranger"), 9998)
+    for house, error, word in ((orders, "undeclared_port", "inbound"), (web, "undeclared_upstream", "passthrough")):
+        decision = house.logged(error=error)["decision_id"]
+        told = house.admin(f"/decisions/{decision}")
+        assert told["id"] == decision, told
+        assert word in json.dumps(told.get("explanation", told))
+
+
+def test_the_sidecars_are_ready_although_their_applications_listen_everywhere(village: Village) -> None:
+    """For the rules stand before them."""
+    for name in ("web", "orders"):
+        eventually(f"{name} is ready", lambda name=name: village[name].admin("/status")["not_ready"] == [])
+
+
+def test_without_its_sidecar_an_application_is_reached_by_nobody(village: Village) -> None:
+    """Nor does it reach anybody: the rules stand, and nobody takes what they bring."""
+    web, orders = village["web"], village["orders"]
+    orders.sidecar.kill()
+    try:
+        assert village["stranger"].says(four("orders"), RAW) == b""
+        assert orders.says(four("stranger"), RAW) == b""
+        assert web.says(four("orders"), RAW) == b""
+    finally:
+        orders.start()
+        orders.sidecar.until("ready", orders.is_ready)
+    eventually("it is reached again", lambda: web.says(four("orders"), RAW, b"x\n").startswith(b"hello from orders"))

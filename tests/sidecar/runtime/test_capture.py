@@ -26,7 +26,10 @@ services:
   shop:
     address: 127.0.0.1
     redirect: {{capture_in: {c_in}, capture_out: {c_out}, passthrough: [{passthrough}]}}
-    inbound: [{{name: http, port: 8080, app: "127.0.0.1:{first}", posture: permissive, until: {until}}}]
+    inbound:
+      - {{name: http, port: 8080, app: "127.0.0.1:{first}", posture: permissive, until: {until}}}
+      - {{name: raw, port: 5432, app: "127.0.0.1:{echo}", posture: permissive, until: {until}, protocol: tcp,
+         app_proxy_protocol: v1}}
     outbound: [{{to: other, unmeshed: passthrough, endpoints: "127.0.0.1:{second}", addresses: "10.96.0.1:80"}}]
     health: {{listen: off}}
     timeouts: {{drain: 1s}}
@@ -54,7 +57,7 @@ class Shop:
         until = show_moment(time.time() + 86400)
         place = passthrough or f'"127.0.0.1:{p.echo}"'
         return TEXT.format(
-            c_in=p.c_in, c_out=p.c_out, first=p.first, second=p.second, passthrough=place, until=until
+            c_in=p.c_in, c_out=p.c_out, first=p.first, second=p.second, echo=p.echo, passthrough=place, until=until
         )
 
     async def connect(self, door: str, asked: str) -> trio.SocketStream:
@@ -187,6 +190,21 @@ def test_a_listener_is_found_by_its_port_on_whichever_address(play: Play) -> Non
             ("inbound", "127.0.0.1", 2)
         ]
         assert shop.books.metrics.would_refuse["http"] == 2
+
+    play(story)
+
+
+def test_an_application_is_told_which_address_its_caller_connected_to(play: Play) -> None:
+    """And not the capture port's."""
+
+    async def story(shop: Shop) -> None:
+        stream = await shop.connect("c_in", "10.77.0.2:5432")
+        await stream.send_all(b"hello")
+        said = b""
+        while not said.endswith(b"hello"):
+            said += await hear(stream)
+        port = stream.socket.getsockname()[1]
+        assert said == f"PROXY TCP4 127.0.0.1 10.77.0.2 {port} 5432\r\nhello".encode()
 
     play(story)
 
