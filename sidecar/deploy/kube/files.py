@@ -103,7 +103,10 @@ class _Worker:
             return True
         operations: list[patch.Operation] = []
         for held in pods_in(document.plain):
-            operations += self._pod(document, held)
+            try:
+                operations += self._pod(document, held)
+            except RecursionError:
+                self._note(document, held, self.outlook.mistakes, Problem((), "this is nested too deeply"))
         if operations:
             self.changes.append((document, operations))
         return not policy.is_ours(document.plain)

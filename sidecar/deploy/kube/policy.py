@@ -12,6 +12,7 @@ from typing import Any, Final
 from sidecar.deploy.kube.annotations import Settings
 from sidecar.deploy.kube.containers import inbound_ports
 from sidecar.deploy.kube.problems import Findings, Place
+from sidecar.deploy.kube.workloads import at
 from sidecar.deploy.names import PREFIX
 
 MADE_BY: Final = f"{PREFIX}/made-by"  # a label: whatever carries it is ours to replace and to take away
@@ -22,23 +23,21 @@ def is_ours(document: Any) -> bool:
     """Whether an earlier `mesh inject` wrote this document."""
     if not isinstance(document, dict) or document.get("kind") != "NetworkPolicy":
         return False
-    labels = (document.get("metadata") or {}).get("labels") or {}
-    return isinstance(labels, dict) and labels.get(MADE_BY) == MAKER
+    return bool(at(document, ("metadata", "labels", MADE_BY)) == MAKER)
 
 
 def network_policy(
     workload: dict[str, Any], pod: dict[str, Any], settings: Settings, place: Place, findings: Findings
 ) -> dict[str, Any] | None:
     """The policy for one workload's pods; None, and a mistake, where they have no labels to be known by."""
-    labels = ((workload.get("spec") or {}).get("selector") or {}).get("matchLabels")
-    labels = labels or (pod.get("metadata") or {}).get("labels")
-    if not labels:
+    labels = at(workload, ("spec", "selector", "matchLabels")) or at(pod, ("metadata", "labels"))
+    if not labels or not isinstance(labels, dict):
         what = "a pod without redirection is guarded by a NetworkPolicy, and without labels none can mean it"
         findings.refuse(place, what, "give the pod a label of its own")
         return None
-    metadata = workload.get("metadata") or {}
-    name = f"{metadata.get('name') or 'pod'}-mesh"
-    namespace = {"namespace": metadata["namespace"]} if metadata.get("namespace") else {}
+    name = f"{at(workload, ('metadata', 'name')) or 'pod'}-mesh"
+    said = at(workload, ("metadata", "namespace"))
+    namespace = {"namespace": said} if said else {}
     ports = [*inbound_ports(settings), settings["health-port"]]
     return {
         "apiVersion": "networking.k8s.io/v1",

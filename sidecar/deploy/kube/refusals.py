@@ -15,6 +15,7 @@ from sidecar.deploy.kube.problems import Findings, Place, Pod
 from sidecar.deploy.kube.record import OUR_CONTAINERS
 from sidecar.deploy.names import PROXY_UID
 
+_OTHER_MESHES: Final = ("istio-proxy", "linkerd-proxy", "kuma-sidecar", "consul-dataplane")
 _OS_LABELS: Final = ("kubernetes.io/os", "beta.kubernetes.io/os")
 
 
@@ -58,6 +59,9 @@ def _names(spec: dict[str, Any], volumes: list[dict[str, Any]], findings: Findin
         if container["name"] in OUR_CONTAINERS:
             what = f"a container is named {container['name']!r}, as one of ours, and we did not add it"
             findings.refuse((*place, "name"), what, "name it otherwise")
+        elif container["name"] in _OTHER_MESHES:
+            what = f"{container['name']!r} is the sidecar of another mesh, and only one can lead a pod's traffic"
+            findings.refuse((*place, "name"), what, "take this pod out of that mesh first")
     ours = {volume["name"] for volume in volumes}
     for index, volume in enumerate(spec.get("volumes") or []):
         if volume["name"] in ours:

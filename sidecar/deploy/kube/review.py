@@ -35,7 +35,11 @@ def answer(body: bytes, options: Mapping[str, str] | None = None) -> tuple[int, 
         request = _request(body)
     except NotAReview as error:
         return 400, {"error": "no_admission_review", "detail": str(error)}
-    return 200, {"apiVersion": VERSION, "kind": "AdmissionReview", "response": _judge(request, options or {})}
+    try:
+        response = _judge(request, options or {})
+    except RecursionError:
+        response = {"uid": request["uid"], **_refusal(400, "BadRequest", "this pod is nested too deeply")}
+    return 200, {"apiVersion": VERSION, "kind": "AdmissionReview", "response": response}
 
 
 def _request(body: bytes) -> dict[str, Any]:

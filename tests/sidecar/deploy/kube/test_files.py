@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.deploy.kube.documents import split
 from sidecar.deploy.kube.files import work
+from sidecar.deploy.kube.pod import inject
+from sidecar.deploy.kube.workloads import at, pods_in
+from tests.kit.pods import KINDS, a_pod, a_workload
+from tests.sidecar.deploy.kube.test_pod import PROBED, anything
 
 SNAPSHOTS = Path(__file__).resolve().parents[3] / "snapshots" / "inject"
 POD = "spec:\n  serviceAccountName: web\n  containers:\n  - name: app\n    image: web:1\n"
@@ -248,6 +252,40 @@ def test_an_annotation_on_the_workload_is_a_warning_for_no_webhook_sees_it():
     (warning,) = work("app.yaml", text).warnings
     assert "move it to spec.template.metadata.annotations" in str(warning)
     assert warning.line == 6
+
+
+@settings(deadline=None, max_examples=40)  # ruamel.yaml takes a tenth of a second for each
+@given(
+    st.sampled_from(list(KINDS)), st.sampled_from([a_pod(), PROBED, a_pod({"sidecar.mesh/mode": "explicit"})]),
+    st.sampled_from([None, True, False]), st.integers(2, 6), st.integers(20, 200), st.booleans(),
+)  # fmt: skip
+def test_however_it_is_written_twice_is_once_and_what_it_says_is_what_injection_gives(
+    kind, pod, flow, indent, width, explicit
+):
+    workload = a_workload(kind, pod)
+    text = yaml.safe_dump(
+        workload, default_flow_style=flow, indent=indent, width=width, explicit_start=explicit, sort_keys=False
+    )
+    once = work("app.yaml", text)
+    assert not once.mistakes
+    assert work("app.yaml", once.text).text == once.text
+    (held,) = pods_in(workload)
+    template = at(workload, held.place)
+    made = inject({key: template[key] for key in ("metadata", "spec")}).pod
+    got = at(next(yaml.safe_load_all(once.text)), held.place)
+    assert {key: got[key] for key in made} == made
+    assert next(yaml.safe_load_all(work("app.yaml", once.text, take_out=True).text)) == workload
+
+
+@settings(deadline=None)
+@given(st.sampled_from(list(KINDS)), st.dictionaries(st.sampled_from(["metadata", "spec"]), anything), anything)
+def test_whatever_a_document_says_there_is_no_traceback(kind, top, inner):
+    workload = a_workload(kind, a_pod({"sidecar.mesh/mode": "explicit"}))
+    if isinstance(workload["spec"], dict):
+        workload["spec"] = {**workload["spec"], "selector": inner}
+    text = yaml.safe_dump({**workload, **top}, allow_unicode=True)
+    outlook = work("app.yaml", text)
+    assert outlook.text == text or not outlook.mistakes
 
 
 def test_a_policy_is_written_once_and_goes_with_the_sidecar():

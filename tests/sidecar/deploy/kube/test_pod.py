@@ -216,6 +216,7 @@ REFUSED = [
         "needs port 17443 for mTLS from peers",
     ),
     (a_pod(containers=[a_container("mesh-sidecar")]), "spec.containers[0].name: a container is named 'mesh-sidecar'"),
+    (a_pod(containers=[a_container(), a_container("istio-proxy")]), "is the sidecar of another mesh"),
     (a_pod(initContainers=[a_container("mesh-redirect")]), "spec.initContainers[0].name: a container is named"),
     (a_pod(volumes=[{"name": "mesh-token", "emptyDir": {}}]), "spec.volumes[0].name: a volume is named 'mesh-token'"),
     (a_pod(serviceAccountName=None), "spec: the pod names no service account"),

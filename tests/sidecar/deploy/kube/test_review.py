@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sidecar.deploy.kube import patch
 from sidecar.deploy.kube.files import work
 from sidecar.deploy.kube.review import answer
 from tests.kit.pods import KINDS, a_container, a_pod, a_workload
-from tests.sidecar.deploy.kube.test_pod import PROBED
+from tests.sidecar.deploy.kube.test_pod import PROBED, anything
 
 
 def a_review(pod: Any, **more: Any) -> dict[str, Any]:
@@ -125,6 +127,24 @@ def test_what_is_no_review_gets_a_sentence(body, why):
     status, document = answer(body)
     assert status == 400
     assert why in document["detail"]
+
+
+@given(
+    st.dictionaries(st.sampled_from(["uid", "kind", "operation", "object", "subResource", "options"]), anything),
+    st.dictionaries(st.sampled_from(["metadata", "spec"]), anything),
+)
+def test_whatever_is_asked_there_is_an_answer_and_what_is_refused_has_no_patch(request, pod):
+    status, document = answer(json.dumps(a_review({**a_pod(), **pod}, **request)).encode())
+    assert status in (200, 400)
+    if status == 200:
+        response = document["response"]
+        assert response["allowed"] or ("patch" not in response and response["status"]["message"])
+
+
+def test_a_pod_that_is_nested_too_deeply_is_refused():
+    body = json.dumps(a_review(a_pod())).replace('"orders:1"', "[" * 900 + "]" * 900)
+    status, document = answer(body.encode())
+    assert status == 400 or not document["response"]["allowed"]
 
 
 def test_a_pod_like_those_that_an_api_server_sends():
