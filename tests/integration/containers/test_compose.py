@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -30,6 +29,12 @@ def shop(docker: Docker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
     yield project
     project.mesh("down", check=False)
     docker.compose(folder, "down", "-v", check=False)
+
+
+def serial(shop: Project, sidecar: str) -> str:
+    """The serial of the certificate that this sidecar has now."""
+    answer = json.loads(shop.docker("exec", sidecar, "mesh", "status", "--service", "orders", "-o", "json"))
+    return str(answer["services"][0]["identity"]["serial"])
 
 
 def whole(shop: Project) -> None:
@@ -86,8 +91,11 @@ def test_a_container_that_nobody_injected_is_found(shop: Project) -> None:
         shop.docker("rm", "-f", rogue)
 
 
-def test_an_issuing_ca_may_change_and_the_ca_may_die_under_traffic(shop: Project) -> None:
-    ca = shop.container("mesh-ca")
+def test_keys_and_the_issuing_ca_may_change_and_the_ca_may_die_under_traffic(shop: Project) -> None:
+    sidecar, ca = shop.container("orders-sidecar"), shop.container("mesh-ca")
+    before = serial(shop, sidecar)
+    shop.docker("exec", sidecar, "mesh", "certs", "rotate", "orders")
+    assert serial(shop, sidecar) != before
     shop.docker("exec", ca, "mesh", "ca", "renew-issuer", "--dir", "/var/lib/mesh/ca", "--passphrase-file",
                 "/var/lib/mesh-passphrase/passphrase")  # fmt: skip
     assert shop.get("/") == WHOLE
