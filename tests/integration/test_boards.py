@@ -64,7 +64,8 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         ]}],
     }  # fmt: skip
     (folder / "prometheus.yml").write_text(json.dumps(config))
-    subprocess.run([need("promtool"), "check", "config", str(folder / "prometheus.yml")], check=True, capture_output=True)
+    check = [need("promtool"), "check", "config", str(folder / "prometheus.yml")]
+    subprocess.run(check, check=True, capture_output=True)
     mesh = Process(
         "mesh up", [sys.executable, "-P", "-m", "sidecar.cli", "up", "--port-base", str(base), "--run-dir",
                     str(folder / "run"), "-o", "json"], folder / "mesh.log",

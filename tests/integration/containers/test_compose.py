@@ -47,7 +47,8 @@ def test_as_it_was_everybody_answers_everybody_in_plaintext(shop: Project) -> No
     assert shop.get("/alone", ask="http://stock:8000")[1] == "web"
     assert shop.get("/", ask="http://stock:8000") == (200, "web < stock")
     done = shop.mesh("compose", "verify", check=False)
-    assert done.returncode == 3 and "has no sidecar at all" in done.stderr
+    assert done.returncode == 3
+    assert "has no sidecar at all" in done.stderr
 
 
 def test_one_command_makes_it_strict_within_a_minute(shop: Project) -> None:
@@ -72,7 +73,8 @@ def test_from_outside_nothing_answers_in_plaintext_and_the_identity_shows(shop: 
     found = json.loads(done.stdout)
     shown = {each["service"]: each["detail"] for each in found["findings"] if each["port"] == 8000}
     assert shown == {name: f"spiffe://shop.mesh/ns/shop/sa/{name}" for name in ("web", "orders", "stock")}
-    assert found["good"] and [(each["host"], each["port"]) for each in found["doors"]] == [("127.0.0.1", 18080)]
+    assert found["good"]
+    assert [(each["host"], each["port"]) for each in found["doors"]] == [("127.0.0.1", 18080)]
 
 
 def test_a_container_that_nobody_injected_is_found(shop: Project) -> None:
@@ -86,7 +88,8 @@ def test_a_container_that_nobody_injected_is_found(shop: Project) -> None:
         eventually("the rogue serves", lambda: shop.get("/", 19000)[0] == 200, 20)
         done = shop.mesh("compose", "verify", check=False)
         assert done.returncode == 1
-        assert "answers in plaintext" in done.stdout and "published on the host past the mesh" in done.stdout
+        assert "answers in plaintext" in done.stdout
+        assert "published on the host past the mesh" in done.stdout
     finally:
         shop.docker("rm", "-f", rogue)
 
@@ -121,10 +124,10 @@ def test_more_of_one_service_share_its_name(shop: Project) -> None:
     shop.mesh("compose", "inject", "docker-compose.yml", "--in-place", "--scale", "orders=2")
     shop.docker.compose(shop.folder, "up", "-d")
     whole(shop)
-    assert shop.container("orders-2-sidecar") and shop.container("orders-2")
-    address = shop.docker("exec", shop.container("web"), "python3", "-c",
-                          "import socket; print(len({each[4][0] for each in socket.getaddrinfo('orders', 8000)}))")  # fmt: skip
-    assert address == "2"
+    assert shop.container("orders-2-sidecar")
+    assert shop.container("orders-2")
+    count = "import socket; print(len({each[4][0] for each in socket.getaddrinfo('orders', 8000)}))"
+    assert shop.docker("exec", shop.container("web"), "python3", "-c", count) == "2"
 
 
 def test_undo_is_byte_for_byte_and_down_leaves_nothing_of_ours(shop: Project) -> None:

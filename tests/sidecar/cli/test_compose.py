@@ -26,7 +26,8 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_without_a_place_it_is_printed_and_nothing_is_written(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["compose", "inject", "docker-compose.yml"]) == 0
     told = capsys.readouterr()
-    assert "web-sidecar:" in told.out and "nothing was written" in told.err
+    assert "web-sidecar:" in told.out
+    assert "nothing was written" in told.err
     assert "published at 127.0.0.1:8080 by its door, which speaks as web-edge" in told.err
     assert [path.name for path in shop.iterdir()] == ["docker-compose.yml"]
 
@@ -64,9 +65,11 @@ def test_edits_are_not_lost(shop: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_the_difference_is_shown_and_nothing_written(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["compose", "inject", "docker-compose.yml", "--diff"]) == 0
     shown = capsys.readouterr().out
-    assert '-      - "8080:8000"  # http' in shown and '+    network_mode: "service:web-holder"' in shown
+    assert '-      - "8080:8000"  # http' in shown
+    assert '+    network_mode: "service:web-holder"' in shown
     assert "+      - {name: web, from: web, port: [port-8000]}  # environment ORDERS_URL" in shown
-    assert "mesh-original" not in shown and not (shop / ".mesh").exists()
+    assert "mesh-original" not in shown
+    assert not (shop / ".mesh").exists()
 
 
 @pytest.mark.parametrize(
@@ -94,11 +97,16 @@ def test_a_file_with_mistakes_is_not_half_injected(shop: Path, capsys: pytest.Ca
     before = file.read_bytes()
     assert run_command(["compose", "inject", "docker-compose.yml", "--in-place"]) == 2
     told = capsys.readouterr().err
-    assert "docker-compose.yml:4:5" in told and "docker-compose.yml:7:5" in told and "2 mistakes" in told
-    assert file.read_bytes() == before and not (shop / ".mesh").exists()
+    assert "docker-compose.yml:4:5" in told
+    assert "docker-compose.yml:7:5" in told
+    assert "2 mistakes" in told
+    assert file.read_bytes() == before
+    assert not (shop / ".mesh").exists()
 
 
-def test_without_docker_it_says_so(shop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_docker_it_says_so(
+    shop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("PATH", str(shop))
     for verb in (["compose", "verify"], ["up", "--compose", "docker-compose.yml"], ["down"]):
         assert run_command(verb) == 3
@@ -110,5 +118,6 @@ def test_who_is_waited_for() -> None:
         return Container("i", "n", f"{part or 'app'}-{status}-{health}", part, "", "", status, health, code, "")
 
     known = [one("sidecar", "running", "starting"), one("sidecar", "running", "healthy"), one("keys", "exited", ""),
-             one("", "exited", ""), one("", "created", ""), one("ca", "exited", "unhealthy", 1), one("", "running", "")]  # fmt: skip
+             one("", "exited", ""), one("", "created", ""), one("ca", "exited", "unhealthy", 1),
+             one("", "running", "")]  # fmt: skip
     assert not_ready(known) == ["sidecar-running-starting", "app-created-", "ca-exited-unhealthy"]

@@ -17,7 +17,8 @@ from tests.kit.compose_files import SHOP, injected
 @pytest.fixture
 def rooms(tmp_path: Path) -> Rooms:
     made = Rooms(tmp_path / "state" / "ca", tmp_path / "passphrase" / "passphrase", tmp_path / "keys")
-    for folder in (made.ca.parent, made.passphrase.parent, *(made.keys / name for name in ("web", "web-edge", "orders"))):
+    volumes = [made.keys / name for name in ("web", "web-edge", "orders")]
+    for folder in (made.ca.parent, made.passphrase.parent, *volumes):
         folder.mkdir(parents=True, mode=0o700)
     return made
 
@@ -27,7 +28,8 @@ def test_each_identity_gets_its_own_key_once(rooms: Rooms) -> None:
     assert make_keys(config, "mesh-ca:17012", rooms) == ["web", "web-edge", "orders"]  # db has no volume here
     key = rooms.keys / "orders" / "enrolment.json"
     file = Enrolment.load(key)
-    assert file.spiffe_id.text == "spiffe://shop.mesh/ns/shop/sa/orders" and file.ca_address == "mesh-ca:17012"
+    assert file.spiffe_id.text == "spiffe://shop.mesh/ns/shop/sa/orders"
+    assert file.ca_address == "mesh-ca:17012"
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     before = key.read_bytes()
     (rooms.keys / "db").mkdir(mode=0o700)
@@ -39,7 +41,8 @@ def test_what_stands_beside_the_file_is_made_again_but_not_over_an_edit(tmp_path
     beside, target = Beside.of(tmp_path / "docker-compose.yml"), tmp_path / "out.yml"
     beside.write("a: 1\n", {target: b"x"})
     beside.write("a: 2\n", {target: b"y"})
-    assert beside.mesh.read_bytes() == stamped(b"a: 2\n") and target.read_bytes() == b"y"
+    assert beside.mesh.read_bytes() == stamped(b"a: 2\n")
+    assert target.read_bytes() == b"y"
     assert (beside.path / ".gitignore").read_text() == "*\n"
     assert stat.S_IMODE(beside.mesh.stat().st_mode) == 0o644  # the sidecar's user reads it
     beside.mesh.write_text(beside.mesh.read_text() + "# mine\n")
@@ -47,7 +50,8 @@ def test_what_stands_beside_the_file_is_made_again_but_not_over_an_edit(tmp_path
         beside.write("a: 3\n", {target: b"z"})
     assert target.read_bytes() == b"y", "nothing half done"
     beside.write("a: 3\n", {target: b"z"}, keep=True)
-    assert "# mine" in beside.mesh.read_text() and target.read_bytes() == b"z"
+    assert "# mine" in beside.mesh.read_text()
+    assert target.read_bytes() == b"z"
     beside.write("a: 3\n", {target: b"z"}, force=True)
     assert "# mine" not in beside.mesh.read_text()
     beside.remove()
