@@ -227,17 +227,17 @@ def keys(file: Path, ca_address: str) -> int:
 @click.argument("port", type=int)
 def listens(port: int) -> int:
     """Exit code 0 where somebody in this namespace listens on PORT; no connection is made."""
-    from sidecar.deploy.compose.sockets import listening
+    from sidecar.net.proc_net import listening
 
-    return Code.OK if port in listening() else Code.NEGATIVE
+    return Code.OK if any(row.port == port for row in listening()) else Code.NEGATIVE
 
 
 @compose.command(hidden=True)
 def sockets() -> int:
     """The TCP ports that are listened on in this namespace, as JSON."""
-    from sidecar.deploy.compose.sockets import listening
+    from sidecar.net.proc_net import listening
 
-    print_json(listening())
+    print_json(sorted({row.port for row in listening()}))
     return Code.OK
 
 

@@ -263,11 +263,11 @@ class OutboundSide:
         if target.scheme == "https":
             raise UnsupportedFeature("https:// through the proxy: speak plain HTTP to it, the sidecar adds the TLS")
         if self.only is not None:
-            if self.edge:
-                return self.only  # by whatever name the door is known outside
             own = host in _LOOPBACK_NAMES or host == self.listen.host
             if host in ("", self.only.host) or (own and (self.listen.unix or port == self.listen.port)):
                 return self.only
+            if self.edge:
+                return self.only  # by whatever name the door is known outside
             raise UndeclaredUpstream(
                 f"this listener is for {self.only.host}, not for {host}",
                 f"ask for http://{self.only.host}/ or http://{'localhost' if self.listen.unix else self.listen}/ here",
@@ -287,10 +287,12 @@ class OutboundSide:
         return self._with_decision(hop, trailers, hop.status, upstream)
 
     def _with_decision(self, hop: Hop, headers: Headers, status: int, upstream: Upstream) -> Headers:
-        decision = first(headers, DECISION) if upstream.meshed and not self.edge else None
+        decision = first(headers, DECISION) if upstream.meshed else None
         headers = without_reserved(headers)
         if decision is not None and _DECISION_ID.match(decision):
             hop.decision_id = decision.decode()
+            if self.edge:
+                return headers  # for our own records, not for strangers
             headers.append((DECISION, decision))
             headers.append((b"proxy-status", peer_refused(hop.decision_id, status)))
         return headers

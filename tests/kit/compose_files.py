@@ -97,7 +97,8 @@ def calls(made: Injected) -> set[str]:
     found = set()
     for name, service in mesh(made).services.items():
         for rule in service.allow:
-            found |= {f"{caller} → {name}:{port.removeprefix('port-')}" for caller in _names(rule) for port in rule.ports}
+            ports = [port.removeprefix("port-") for port in rule.ports]
+            found |= {f"{caller} → {name}:{port}" for caller in _names(rule) for port in ports}
     return found
 
 

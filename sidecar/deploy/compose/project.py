@@ -102,9 +102,8 @@ class _Reader:
             what = "has no services" if not services else "services: is a mapping of names"
             self.book.add(place(self.document, "services", self.file), "services", what, "is this a compose file?")
             return
-        for key in ("include",):
-            if key in self.document:
-                self.wrong(self.document, key, key, "other files are not followed", _FLATTEN)
+        if "include" in self.document:
+            self.wrong(self.document, "include", "include", "other files are not followed", _FLATTEN)
         for name in services:
             self._service(services, str(name))
         self._companions(services)

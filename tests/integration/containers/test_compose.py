@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -32,6 +31,12 @@ def shop(docker: Docker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
     docker.compose(folder, "down", "-v", check=False)
 
 
+def serial(shop: Project, sidecar: str) -> str:
+    """The serial of the certificate that this sidecar has now."""
+    answer = json.loads(shop.docker("exec", sidecar, "mesh", "status", "--service", "orders", "-o", "json"))
+    return str(answer["services"][0]["identity"]["serial"])
+
+
 def whole(shop: Project) -> None:
     eventually("traffic passes", lambda: shop.get("/") == WHOLE, 40)
 
@@ -42,7 +47,8 @@ def test_as_it_was_everybody_answers_everybody_in_plaintext(shop: Project) -> No
     assert shop.get("/alone", ask="http://stock:8000")[1] == "web"
     assert shop.get("/", ask="http://stock:8000") == (200, "web < stock")
     done = shop.mesh("compose", "verify", check=False)
-    assert done.returncode == 3 and "has no sidecar at all" in done.stderr
+    assert done.returncode == 3
+    assert "has no sidecar at all" in done.stderr
 
 
 def test_one_command_makes_it_strict_within_a_minute(shop: Project) -> None:
@@ -67,7 +73,8 @@ def test_from_outside_nothing_answers_in_plaintext_and_the_identity_shows(shop: 
     found = json.loads(done.stdout)
     shown = {each["service"]: each["detail"] for each in found["findings"] if each["port"] == 8000}
     assert shown == {name: f"spiffe://shop.mesh/ns/shop/sa/{name}" for name in ("web", "orders", "stock")}
-    assert found["good"] and [(each["host"], each["port"]) for each in found["doors"]] == [("127.0.0.1", 18080)]
+    assert found["good"]
+    assert [(each["host"], each["port"]) for each in found["doors"]] == [("127.0.0.1", 18080)]
 
 
 def test_a_container_that_nobody_injected_is_found(shop: Project) -> None:
@@ -81,13 +88,17 @@ def test_a_container_that_nobody_injected_is_found(shop: Project) -> None:
         eventually("the rogue serves", lambda: shop.get("/", 19000)[0] == 200, 20)
         done = shop.mesh("compose", "verify", check=False)
         assert done.returncode == 1
-        assert "answers in plaintext" in done.stdout and "published on the host past the mesh" in done.stdout
+        assert "answers in plaintext" in done.stdout
+        assert "published on the host past the mesh" in done.stdout
     finally:
         shop.docker("rm", "-f", rogue)
 
 
-def test_an_issuing_ca_may_change_and_the_ca_may_die_under_traffic(shop: Project) -> None:
-    ca = shop.container("mesh-ca")
+def test_keys_and_the_issuing_ca_may_change_and_the_ca_may_die_under_traffic(shop: Project) -> None:
+    sidecar, ca = shop.container("orders-sidecar"), shop.container("mesh-ca")
+    before = serial(shop, sidecar)
+    shop.docker("exec", sidecar, "mesh", "certs", "rotate", "orders")
+    assert serial(shop, sidecar) != before
     shop.docker("exec", ca, "mesh", "ca", "renew-issuer", "--dir", "/var/lib/mesh/ca", "--passphrase-file",
                 "/var/lib/mesh-passphrase/passphrase")  # fmt: skip
     assert shop.get("/") == WHOLE
@@ -113,10 +124,10 @@ def test_more_of_one_service_share_its_name(shop: Project) -> None:
     shop.mesh("compose", "inject", "docker-compose.yml", "--in-place", "--scale", "orders=2")
     shop.docker.compose(shop.folder, "up", "-d")
     whole(shop)
-    assert shop.container("orders-2-sidecar") and shop.container("orders-2")
-    address = shop.docker("exec", shop.container("web"), "python3", "-c",
-                          "import socket; print(len({each[4][0] for each in socket.getaddrinfo('orders', 8000)}))")  # fmt: skip
-    assert address == "2"
+    assert shop.container("orders-2-sidecar")
+    assert shop.container("orders-2")
+    count = "import socket; print(len({each[4][0] for each in socket.getaddrinfo('orders', 8000)}))"
+    assert shop.docker("exec", shop.container("web"), "python3", "-c", count) == "2"
 
 
 def test_undo_is_byte_for_byte_and_down_leaves_nothing_of_ours(shop: Project) -> None:

@@ -69,7 +69,8 @@ def test_containers_of_ours_have_no_more_rights_than_they_need() -> None:
     for name, spec in services(injected(SHOP)).items():
         if "sidecar.mesh/part" not in spec.get("labels", {}):
             continue
-        assert spec["read_only"] is True and spec["cap_drop"] == ["ALL"]
+        assert spec["read_only"] is True
+        assert spec["cap_drop"] == ["ALL"]
         assert spec["security_opt"] == ["no-new-privileges:true"]
         if "cap_add" in spec:
             grown[name] = spec["cap_add"]
@@ -96,7 +97,9 @@ def test_the_key_of_a_sidecar_is_mounted_by_nobody_else_but_who_makes_it() -> No
 @pytest.mark.parametrize("text", [SHOP, SHOP.replace("\n", "\r\n"), SHOP.rstrip("\n"), "\ufeff" + SHOP])
 def test_the_original_comes_back_byte_for_byte(text: str) -> None:
     sealed = unseal(injected(text).compose)
-    assert sealed is not None and sealed.original == text.encode() and not sealed.edited
+    assert sealed is not None
+    assert sealed.original == text.encode()
+    assert not sealed.edited
 
 
 def test_the_same_comes_of_it_again() -> None:
@@ -110,7 +113,8 @@ def test_the_same_comes_of_it_again() -> None:
 def test_an_edit_above_the_seal_is_seen_and_damage_in_it_too() -> None:
     made = injected(SHOP).compose
     sealed = unseal(made.replace(b"shop/orders:1", b"shop/orders:2"))
-    assert sealed is not None and sealed.edited
+    assert sealed is not None
+    assert sealed.edited
     with pytest.raises(DamagedSeal):
         unseal(made.replace(b"# mesh-original: ", b"# mesh-original: !", 1))
     assert unseal(SHOP.encode()) is None
@@ -119,7 +123,8 @@ def test_an_edit_above_the_seal_is_seen_and_damage_in_it_too() -> None:
 def test_line_ends_and_indents_are_the_users() -> None:
     wide = "services:\n    web:\n        image: nginx\n        ports:\n        - 80:80\n"
     text = injected(wide).compose.decode()
-    assert '        network_mode: "service:web-holder"\n' in text and "\n    mesh-ca:\n        image:" in text
+    assert '        network_mode: "service:web-holder"\n' in text
+    assert "\n    mesh-ca:\n        image:" in text
     assert "\r\n" in injected(wide.replace("\n", "\r\n")).compose.decode().partition("# ---- made")[0]
 
 
@@ -138,21 +143,26 @@ def test_services_that_are_not_written_line_by_line_are_written_anew() -> None:
 def test_what_inherits_from_a_service_inherits_nothing_of_ours() -> None:
     text = ("services:\n  web: &web\n    image: nginx\n    ports: ['80:80']\n    depends_on: [jobs]\n"
             "  copy:\n    <<: *web\n    ports: ['81:80']\n"
-            "  jobs:\n    image: redis\n  raw:\n    <<: *web\n    ports: []\n    labels: {sidecar.mesh/inject: 'false'}\n")  # fmt: skip
+            "  jobs:\n    image: redis\n  raw:\n    <<: *web\n    ports: []\n"
+            "    labels: {sidecar.mesh/inject: 'false'}\n")  # fmt: skip
     found = services(injected(text))
     assert set(found["copy"]["depends_on"]) == {"jobs", "copy-sidecar"}
     assert found["copy"]["network_mode"] == "service:copy-holder"
     assert found["copy-edge"]["ports"] == ["127.0.0.1:81:80"]
-    assert "network_mode" not in found["raw"] and found["raw"]["depends_on"] == ["jobs"]
+    assert "network_mode" not in found["raw"]
+    assert found["raw"]["depends_on"] == ["jobs"]
 
 
 def test_what_belongs_to_the_namespace_goes_to_the_holder() -> None:
     text = ("services:\n  web:\n    image: nginx\n    hostname: w\n    extra_hosts: ['a:10.0.0.1']\n    dns: 9.9.9.9\n"
-            "    container_name: the-web\n    links: ['db:database']\n    networks:\n      front: {ipv4_address: 10.1.0.5, "
+            "    container_name: the-web\n    links: ['db:database']\n    networks:\n      front: {"
+            "ipv4_address: 10.1.0.5, "
             "aliases: [www]}\n  db: {image: postgres, networks: [front]}\nnetworks: {front: }\n")  # fmt: skip
     made = injected(text)
     holder = services(made)["web-holder"]
-    assert holder["hostname"] == "w" and holder["extra_hosts"] == ["a:10.0.0.1"] and holder["dns"] == "9.9.9.9"
+    assert holder["hostname"] == "w"
+    assert holder["extra_hosts"] == ["a:10.0.0.1"]
+    assert holder["dns"] == "9.9.9.9"
     assert holder["networks"]["front"] == {"aliases": ["web", "the-web", "www"], "ipv4_address": "10.1.0.5"}
     assert services(made)["db-holder"]["networks"]["front"]["aliases"] == ["db", "database"]
     assert services(made)["web"]["container_name"] == "the-web"
@@ -168,7 +178,8 @@ def test_a_service_in_the_namespace_of_another_speaks_as_that_one() -> None:
 
 
 def test_volumes_are_added_to_whatever_there_is() -> None:
-    for volumes in ("", "volumes:\n", "volumes: {data: }\n", "volumes:\n  data:\n", "volumes:\n  data: {external: true}\n"):
+    data = ("volumes: {data: }\n", "volumes:\n  data:\n", "volumes:\n  data: {external: true}\n")
+    for volumes in ("", "volumes:\n", *data):
         made = document(injected("services:\n  web: {image: nginx}\n" + volumes + "networks:\n  default:\n"))
         assert {"mesh-ca", "mesh-passphrase", "mesh-key-web"} <= made["volumes"].keys()
         assert ("data" in made["volumes"]) == ("data" in volumes)
@@ -186,4 +197,5 @@ def test_the_options_stand_in_the_file() -> None:
     text = injected(SHOP, trust_domain="corp.example", image="registry/mesh:2", host="0.0.0.0").compose.decode()
     facts = json.loads(next(line for line in text.splitlines() if line.startswith("# mesh-facts: "))[14:])
     assert facts["options"]["trust_domain"] == "corp.example"
-    assert "image: \"registry/mesh:2\"" in text and '"0.0.0.0:8080:8000"' in text
+    assert "image: \"registry/mesh:2\"" in text
+    assert '"0.0.0.0:8080:8000"' in text

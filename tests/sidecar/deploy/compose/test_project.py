@@ -9,7 +9,7 @@ from tests.kit.compose_files import calls, injected, mesh, mistakes, services
 
 def shop(web: str, *others: str) -> str:
     """A file with a service `web` that says this, a database, and others."""
-    return "services:\n  web: {image: w, %s}\n  db: {image: 'postgres:16'}\n" % web + "".join(
+    return f"services:\n  web: {{image: w, {web}}}\n  db: {{image: 'postgres:16'}}\n" + "".join(
         f"  {each}\n" for each in others
     )
 
@@ -65,7 +65,7 @@ def test_who_calls_whom(web: str, other: str, found: set[str]) -> None:
     ],
 )
 def test_where_a_service_listens(spec: str, found: dict[int, str]) -> None:
-    service = mesh(injected("services:\n  one: {%s}\n" % spec)).services["one"]
+    service = mesh(injected(f"services:\n  one: {{{spec}}}\n")).services["one"]
     assert {each.port: each.protocol for each in service.inbound} == found
 
 
@@ -83,7 +83,7 @@ def test_where_a_service_listens(spec: str, found: dict[int, str]) -> None:
     ],
 )
 def test_a_published_port_is_the_doors_and_local_unless_the_file_says_where(ports: str, found: list[str]) -> None:
-    assert services(injected("services:\n  one: {image: x, ports: [%s]}\n" % ports))["one-edge"]["ports"] == found
+    assert services(injected(f"services:\n  one: {{image: x, ports: [{ports}]}}\n"))["one-edge"]["ports"] == found
 
 
 def test_a_label_says_where_doors_are_or_that_there_are_none() -> None:
@@ -99,7 +99,8 @@ def test_services_outside_the_mesh_are_called_in_plaintext_and_only_where_the_fi
     web = mesh(made).services["web"]
     outside = {(each.to, str(each.endpoints[0].address)) for each in web.outbound if each.unmeshed == "passthrough"}
     assert outside == {("old", "old:8080"), ("files-example-com-443", "files.example.com:443")}
-    assert web.redirect is not None and [str(each) for each in web.redirect.passthrough] == ["10.0.0.0/8:5432"]
+    assert web.redirect is not None
+    assert [str(each) for each in web.redirect.passthrough] == ["10.0.0.0/8:5432"]
     assert "old-holder" not in services(made)
     assert any("api.example.com:443, outside the project" in note for note in made.project.notes)
 
@@ -129,7 +130,7 @@ def test_who_reads_the_metrics_of_all_does_so_by_mtls() -> None:
         ("version: '3'\n", "has no services"),
         ("services: []\n", "has no services"),
         ("services:\n  web: nginx\n", "services.web: a service is a mapping"),
-        ("include: [x.yml]\nservices: {a: {image: x}}", "include: other files are not followed; run `docker compose config"),
+        ("include: [x.yml]\nservices: {a: {image: x}}", "include: other files are not followed; run `docker compose"),
         ("services: {a: {image: x, extends: {service: b}}}", "services.a.extends: what it inherits is not in sight"),
         ("services: {a: {image: x, network_mode: host}}", "'host' has no namespace of its own; the host's namespace"),
         ("services: {a: {image: x, network_mode: bridge}}", "'bridge' has no namespace of its own"),
@@ -147,7 +148,7 @@ def test_who_reads_the_metrics_of_all_does_so_by_mtls() -> None:
         ("services: {orders: {image: x, depends_on: [ordres]}, b: {image: y}}", "there is no service 'ordres'"),
         ("services: {a: {image: x, labels: {sidecar.mesh/prot: http}}}", 'did you mean "port"?'),
         ("services: {a: {image: x, labels: {sidecar.mesh/port: 80/htp}}}", 'did you mean "http"?'),
-        ("services: {a: {image: x, labels: {sidecar.mesh/port: '80'}, ports: ['81:81']}}", "81 is published, and the label"),
+        ("services: {a: {image: x, labels: {sidecar.mesh/port: '80'}, ports: ['81:81']}}", "81 is published, and"),
         ("services: {a: {image: x, environment: {U: 'http://b:90'}}, b: {image: x, labels: {sidecar.mesh/port: '80'}}}",
          "it names b:90, and the label sidecar.mesh/port of b does not have that port"),
         ("services: {a: {image: x, labels: {sidecar.mesh/callers: bb, sidecar.mesh/port: '1'}}, b: {image: x}}",
@@ -179,7 +180,7 @@ def test_all_mistakes_are_told_at_once_with_their_lines() -> None:
     ],
 )
 def test_what_we_do_not_know_is_left_to_compose(extra: str) -> None:
-    spec = services(injected("services:\n  a: {image: x, %s}\n  b: {image: y}\n" % extra))["a"]
+    spec = services(injected(f"services:\n  a: {{image: x, {extra}}}\n  b: {{image: y}}\n"))["a"]
     key = extra.partition(":")[0]
     assert key in spec
 
