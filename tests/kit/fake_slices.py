@@ -13,6 +13,7 @@ import json
 import ssl
 import sys
 import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -216,7 +217,8 @@ class FakeApi:
         elif parts.path != PATH or query.get("labelSelector") != "kubernetes.io/service-name=orders":
             self._status(handler, 404, "the server could not find the requested resource")
         elif watching:
-            self._watch(handler, int(query["resourceVersion"]), *begun)
+            seconds = float(query.get("timeoutSeconds", 0)) or float("inf")
+            self._watch(handler, int(query["resourceVersion"]), *begun, time.monotonic() + seconds)
         else:
             self._list(handler, query, "EndpointSlice", self.slices.values())
 
@@ -268,7 +270,9 @@ class FakeApi:
             self.largest_page = max(self.largest_page, len(body))
         self._answer(handler, 200, body)
 
-    def _watch(self, handler: BaseHTTPRequestHandler, version: int, generation: int, raw: int) -> None:
+    def _watch(
+        self, handler: BaseHTTPRequestHandler, version: int, generation: int, raw: int, until: float
+    ) -> None:
         if version < self.forgotten:
             self._status(handler, 410, "too old resource version")
             return
@@ -284,10 +288,11 @@ class FakeApi:
             with self._changed:
                 found = [(each, line) for each, line in self.events if each > version]
                 quiet = not found and raw == len(self._raw)
-                if (quiet or self.mute) and generation == self._generation:
-                    self._changed.wait(1.0)
+                over = time.monotonic() >= until and not self.mute
+                if (quiet or self.mute) and generation == self._generation and not over:
+                    self._changed.wait(min(1.0, max(0.01, until - time.monotonic())))
                     continue
-                ended, half = generation != self._generation, self._half
+                ended, half = generation != self._generation or over, self._half
                 found += [(version, data) for data in self._raw[raw:]]
                 raw = len(self._raw)
             for each, line in found:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import trio
 
 from sidecar.discovery import kubernetes
+from sidecar.discovery.slice_api import SliceApi, Surroundings
 from sidecar.net import http_client
 from sidecar.net.http_message import Answer
 from sidecar.net.kube_api import forgotten, retry_after
@@ -157,6 +159,41 @@ def test_a_watch_that_has_died_without_a_word(tmp_path: Path, monkeypatch: pytes
     scene = listed(tmp_path, lambda scene: None, more=more)
     assert scene.api.asked.count("list") == 1
     assert not scene.errors
+
+
+def test_a_watch_that_the_server_ends_in_its_time_is_taken_up_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kubernetes, "WATCH_SECONDS", 2.0)  # the dice of `played` halve it
+
+    async def more(scene: Scene) -> None:
+        await scene.watching()
+        scene.api.put("orders-new", ["10.0.2.1"], PORTS)
+        await scene.until(lambda: len([each for each in scene.api.asked if "watch" in each]) == 3)
+
+    scene = listed(tmp_path, lambda scene: None, more=more)
+    assert scene.api.asked[-3:] == ["watch 109", "watch 110", "watch 110"]
+    assert scene.api.asked.count("list") == 1
+    assert not scene.errors
+
+
+def test_a_network_that_swallows_everything_is_noticed_by_the_kernel(tmp_path: Path) -> None:
+    """Within a minute: keep-alives after 30 s of silence, three of them ten seconds apart."""
+
+    async def script(scene: Scene) -> None:
+        await scene.watching()
+        async with SliceApi(scene.source, Surroundings("", "")).asking(5.0) as asking:
+            stream = asking.client.stream
+            assert isinstance(stream, trio.SSLStream)
+            get = stream.transport_stream.socket.getsockopt
+            assert get(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            idle, interval, count = (
+                get(socket.IPPROTO_TCP, option)
+                for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+            )
+            assert idle + interval * count <= 60
+
+    played(tmp_path, script)
 
 
 def test_a_server_that_sends_no_bookmarks_is_not_held_to_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

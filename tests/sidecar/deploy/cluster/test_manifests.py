@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
+from kubernetes_validate.utils import all_versions
 
 from sidecar.cli.root import run_command
 from sidecar.config import ports
@@ -47,9 +49,6 @@ def one(kind: str, name: str, where: str = "base") -> Document:
 
 
 def test_kubernetes_own_schemas_take_every_object_in_the_last_four_minor_versions() -> None:
-    kubernetes_validate = pytest.importorskip("kubernetes_validate")
-    from kubernetes_validate.utils import all_versions
-
     versions = sorted({version.rpartition(".")[0] for version in all_versions()}, key=lambda text: int(text[2:]))[-4:]
     assert len(versions) == 4
     with pytest.raises(kubernetes_validate.ValidationError):  # strict: an unknown key is a mistake
