@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.kit.containers import Docker
-from tests.kit.nonce import Tally
 from tests.kit.docker_pods import Pods
+from tests.kit.nonce import Tally
 from tests.kit.processes import eventually
 
 UNDER_WAY = 12  # requests that may be lost with a process that is killed: those that it was holding
