@@ -120,6 +120,12 @@ class ControlGroups:
             eventually(f"{top} is empty", lambda top=top: _removed(top))
 
 
+def remove_empty(name: str) -> None:
+    """Remove the control groups of this name below which nothing runs; those of others are left alone."""
+    for top in (*CGROUPS.glob(f"*/{name}"), *CGROUPS.glob(name)):
+        _removed(top)
+
+
 def _removed(top: Path) -> bool:
     for folder in sorted((path for path in top.rglob("*") if path.is_dir()), reverse=True):
         _try_to_remove(folder)

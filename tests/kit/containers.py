@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 
 from sidecar.deploy import names
 from tests.kit import images
-from tests.kit.cells import Cell, ControlGroups
+from tests.kit.cells import Cell, ControlGroups, remove_empty
 from tests.kit.processes import Process, eventually
 from tests.kit.tools import need
 
@@ -42,8 +42,10 @@ class Engine:
     """What docker and podman have in common: a cell, a folder, commands in it, images by tar."""
 
     program: list[str]
+    format: tuple[str, ...] = ()  # of what it builds
 
     def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.groups = ControlGroups()
         self.cell = Cell()
@@ -118,8 +120,9 @@ class Engine:
         name = f"mesh:{images.sources_hash()}"
         if not self.has(name):
             tar = images.kept(f"mesh-{images.sources_hash()}.tar", self._build_tar)
-            self("load", "-q", "-i", str(tar))
-            self("tag", name, names.IMAGE)
+            loaded = self("load", "-q", "-i", str(tar)).split()[-1]  # podman says localhost/mesh, whoever built it
+            for tag in (name, names.IMAGE):
+                self("tag", loaded, tag)
         return name
 
     def _build_tar(self, path: Path) -> None:
@@ -131,7 +134,7 @@ class Engine:
     def build(self, context: Path, tag: str, *options: str) -> str:
         """Build a folder's Dockerfile upon our base; returns what was printed."""
         base = ("--build-arg", f"BASE={self.base_image()}")
-        return self("build", "--network", "none", *base, "-t", tag, *options, str(context))
+        return self("build", "--network", "none", *self.format, *base, "-t", tag, *options, str(context))
 
     def close(self) -> None:
         """The end of every container, and of all that was made but the images in the cache."""
@@ -185,6 +188,8 @@ class Docker(Engine):
 class Podman(Engine):
     """Podman with runc, and buildah, on one storage."""
 
+    format = ("--format", "docker")  # images in OCI's own format have no health check
+
     def __init__(self, folder: Path) -> None:
         podman, runtime = need("podman"), need("runc")
         for program in ("conmon", "debootstrap"):
@@ -198,6 +203,11 @@ class Podman(Engine):
             "--events-backend", "file", "--network-config-dir", str(folder / "networks"),
         ]  # fmt: skip
         self._buildah = [need("buildah"), *storage]
+
+    def close(self) -> None:
+        """And podman's own control group, whose name it chooses itself."""
+        super().close()
+        remove_empty("libpod_parent")
 
     def buildah(self, *arguments: str) -> str:
         """Run a command of buildah's; returns what it prints. Raises AssertionError where it fails."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,14 +46,15 @@ class Pods:
     def start(self) -> None:
         """Play both, and wait until their sidecars are ready."""
         self._play("orders", APP, config("127.0.0.1", f"{CA}:{ports.CA}"))
-        self._play("web", ["sleep", "infinity"], config(self.address("orders"), f"{CA}:{ports.CA}"))
+        # Podman waits 20 s too long for each init container (it holds the lock that the clean-up needs): one must do.
+        migrate = {"name": "migrate", "image": f"localhost/{BASE}", "command": ["true"]}
+        text = config(self.address("orders"), f"{CA}:{ports.CA}")
+        self._play("web", ["sleep", "infinity"], text, initContainers=[migrate])
         for service in ("orders", "web"):
             self._until_ready(service)
 
-    def _play(self, service: str, command: list[str], text: str) -> None:
-        ready = injected(pod(service, command, f"localhost/{BASE}", initContainers=[
-            {"name": "migrate", "image": f"localhost/{BASE}", "command": ["true"]}
-        ]))  # fmt: skip
+    def _play(self, service: str, command: list[str], text: str, **more: Any) -> None:
+        ready = injected(pod(service, command, f"localhost/{BASE}", **more))
         enrolment = self.authority.enrolment(service)
         folders = volume_folders(self.folder / service, ready, text, enrolment)
         path = play_file(self.folder, for_podman(ready, folders))
