@@ -24,7 +24,9 @@ JUMPS = {  # in the order of their commits: table, built-in chain, ours
     "nat": (("PREROUTING", "MESH_PREROUTING"), ("OUTPUT", "MESH_OUTPUT")),
 }
 LOOPBACK = {4: "127.0.0.0/8", 6: "::1/128"}
-LOCAL = "-m addrtype --dst-type LOCAL"
+LOCAL = {  # an address of ours; addrtype says nothing of link-local ones
+    4: ("-m addrtype --dst-type LOCAL ",), 6: ("-d fe80::/10 ", "-m addrtype --dst-type LOCAL "),
+}  # fmt: skip
 ANSWERS = "-m conntrack --ctdir REPLY"
 RESET = "REJECT --reject-with tcp-reset"
 MARK = re.compile(r'-A MESH_INSTALLED -m comment --comment "?mesh ([0-9a-f]{16}) ([0-9a-f]{16})"?')
@@ -36,13 +38,13 @@ def rules(what: Redirection, version: int) -> dict[str, list[str]]:
     exempt = [f"-p tcp --dport {port} -j RETURN" for port in what.left_alone]
     exempt += [f"-d {network} -j RETURN" for network in networks]
     own = f"-m owner --uid-owner {what.uid}"
-    output = [f"-d {LOOPBACK[version]} -j RETURN", *_capture(what, f"{own} {LOCAL} ", out=True), f"{own} -j RETURN"]
+    output = [f"-d {LOOPBACK[version]} -j RETURN", *_capture(what, f"{own} -o lo ", out=True), f"{own} -j RETURN"]
     if what.outbound:
-        output += [f"{LOCAL} -j RETURN", *exempt, f"-p tcp -j REDIRECT --to-ports {what.capture_out}"]
+        output += ["-o lo -j RETURN", *exempt, f"-p tcp -j REDIRECT --to-ports {what.capture_out}"]
     send = ["-o lo -j RETURN", f"-d {LOOPBACK[version]} -j RETURN", f"{ANSWERS} -j RETURN", f"{own} -j RETURN", *exempt]
     send.append(f"-p tcp -m owner --socket-exists -j {RESET}")
     return {
-        "MESH_PREROUTING": ["-i lo -j RETURN", *_capture(what, f"{LOCAL} ")],
+        "MESH_PREROUTING": ["-i lo -j RETURN", *(rule for match in LOCAL[version] for rule in _capture(what, match))],
         "MESH_OUTPUT": output,
         "MESH_RECEIVE": _receive(what),
         "MESH_SEND": send if what.outbound else [],

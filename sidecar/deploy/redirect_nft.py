@@ -42,19 +42,22 @@ def _captured(what: Redirection) -> str:
 
 
 def _prerouting(what: Redirection) -> str:
-    rules = ['iif "lo" return', f"fib daddr type local {_captured(what)} redirect to :{what.capture_in}"]
+    """What is for an address of ours; of a link-local one `fib` says nothing, and nobody sends on what is for one."""
+    local = ("fib daddr type local", "ip6 daddr fe80::/10")
+    rules = ['iif "lo" return', *(f"{each} {_captured(what)} redirect to :{what.capture_in}" for each in local)]
     return _chain("prerouting", "nat", "prerouting", PRIORITY, rules)
 
 
 def _output(what: Redirection) -> str:
+    """What is for an address of our own, whichever, is on its way to `lo` already."""
     rules = [
         "ip daddr 127.0.0.0/8 return",
         "ip6 daddr ::1 return",
-        f"meta skuid {what.uid} fib daddr type local {_captured(what)} redirect to :{what.capture_in}",
+        f'meta skuid {what.uid} oif "lo" {_captured(what)} redirect to :{what.capture_in}',
         f"meta skuid {what.uid} return",
     ]
     if what.outbound:
-        rules += ["fib daddr type local return", *_exempt(what, "return")]
+        rules += ['oif "lo" return', *_exempt(what, "return")]
         rules.append(f"meta l4proto tcp redirect to :{what.capture_out}")
     return _chain("output", "nat", "output", PRIORITY, rules)
 

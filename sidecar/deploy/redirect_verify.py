@@ -154,10 +154,13 @@ def _enter(path: Path) -> None:
 
 
 def targets(rows: Sequence[Row], own: Sequence[str], what: Redirection) -> list[tuple[str, int]]:
-    """What a neighbour could dial here: each captured port that somebody listens on, at each of our addresses."""
+    """What a neighbour could dial here: each captured port that somebody listens on, at each of our addresses.
+
+    Link-local ones are called otherwise there, and left out.
+    """
     ours = (what.capture_in, what.capture_out)
     ports = sorted({row.port for row in rows if row.beyond and what.captures(row.port) and row.port not in ours})
-    return [(address, port) for address in own for port in ports]
+    return [(address, port) for address in own if "%" not in address for port in ports]
 
 
 # ---- from inside -----------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from pathlib import Path
 
 TABLES = ("tcp", "tcp6")
 LISTEN = "0A"  # include/net/tcp_states.h, in hexadecimal
-LINK_LOCAL, GLOBAL = "20", "00"  # scopes in if_inet6
+LINK_LOCAL, HOST = "20", "10"  # scopes in if_inet6, in hexadecimal
 PROC_NET = Path("/proc/net")
 
 IP = IPv4Address | IPv6Address
@@ -82,8 +82,8 @@ def _end(text: str) -> tuple[IP, int]:
 
 
 def own_addresses(folder: Path = PROC_NET) -> list[str]:
-    """Our addresses beyond loopback, link-local ones left out: IPv4 in the kernel's order, then IPv6."""
-    return [*_ipv4(folder), *_ipv6(folder)]
+    """Our addresses beyond loopback: IPv4 in the kernel's order, then IPv6, the link-local ones as `fe80::1%eth0`."""
+    return [*_ipv4(folder), *sorted(_ipv6(folder), key=lambda address: "%" in address)]
 
 
 def _ipv4(folder: Path) -> list[str]:
@@ -103,5 +103,6 @@ def _ipv4(folder: Path) -> list[str]:
 def _ipv6(folder: Path) -> list[str]:
     with suppress(OSError):
         rows = [line.split() for line in (folder / "if_inet6").read_text().splitlines()]
-        return [socket.inet_ntop(socket.AF_INET6, bytes.fromhex(row[0])) for row in rows if row[3] == GLOBAL]
+        found = [(socket.inet_ntop(socket.AF_INET6, bytes.fromhex(row[0])), row) for row in rows]
+        return [name + (f"%{row[5]}" if row[3] == LINK_LOCAL else "") for name, row in found if row[3] != HOST]
     return []

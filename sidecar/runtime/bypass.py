@@ -6,7 +6,7 @@ more is, unless redirect rules stand before it. Rules can only be read with CAP_
 installed them" can be old or forged, so we look at what they do: a connection of our own to the application's port at
 an address of ours beyond loopback. With the rules in force *our user's* connections there are led to the sidecar's
 inbound side, or refused where nobody listens on that. Where the other end of it is, /proc/net/tcp tells: if it is the
-application itself, there are no rules for us.
+application itself, or nobody can tell any more, there are no rules for us.
 
 What this proves: the rules for what we send ourselves are in force, for our uid, for this port, for each IP version by
 which the port is reachable. They come into force in one transaction with those for what comes from outside (with
@@ -149,24 +149,26 @@ class BypassCheck:
         return False
 
     async def _reaches(self, address: str, port: int) -> bool:
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        """Whether a dial of ours is not seen to end anywhere else. Doubt counts: rules of ours refuse, or lead away."""
+        host, _, device = address.partition("%")
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        scope = (0, socket.if_nametoindex(device)) if device else ()
         sock = trio.socket.socket(family, socket.SOCK_STREAM)
         try:
-            await sock.bind((address, 0))
+            await sock.bind((host, 0, *scope))
             source = sock.getsockname()[:2]
             with self._mirror.expecting(source), trio.fail_after(PATIENCE):
-                await sock.connect((address, port))
+                await sock.connect((host, port, *scope))
                 rows = await trio.to_thread.run_sync(every)
         except trio.TooSlowError:
-            return False  # dropped on its way, by rules that are not ours perhaps
+            return not device  # a full backlog, perhaps; what is redirected on its way to fe80::… never gets to ::1
         except OSError as error:
-            if error.errno not in (errno.ECONNREFUSED, errno.ECONNRESET, errno.EADDRNOTAVAIL):
-                self._log.warning("a dial to ourselves failed", address=address, port=port, problem=error.strerror)
-            return False
+            return error.errno not in (errno.ECONNREFUSED, errno.EADDRNOTAVAIL)
         finally:
             sock.close()
-        here = ip_address(address)
-        return any((row.address, row.port, row.peer, row.peer_port) == (here, port, here, source[1]) for row in rows)
+        here = ip_address(host)
+        ends = [(row.address, row.port) for row in rows if (row.peer, row.peer_port) == (here, source[1])]
+        return not ends or (here, port) in ends  # none: whoever it was has reset it already
 
     def _take(self, word: Word, ports: tuple[int, ...] = (), problem: str = "") -> None:
         before, self.latest = self.latest, Bypass(word, ports, problem, self._clock.wall())

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 import threading
 
 import pytest
 
 from sidecar.deploy.names import PROXY_UID
 from tests.kit import capture
+from tests.kit.processes import Process, eventually
 from tests.kit.tools import need
 from tests.kit.town import BACKENDS, FAR, FAR6, SECOND, SHOP, SHOP6, WEB, WEB6, Town, from_host, look
 
@@ -125,7 +127,8 @@ def test_a_link_local_address_is_an_address(town: Town, backend: str) -> None:
     place = shown.split()[3].split("/")[0]
     assert from_host(town.web, f"{place}%eth0", 8080) == "app 8080"
     town.mesh("install", "--backend", backend)
-    assert from_host(town.web, f"{place}%eth0", 8080) != "app 8080"
+    assert from_host(town.web, f"{place}%eth0", 8080) == f"in {place} 8080"
+    assert town.dial_as(PROXY_UID, f"{place}%eth0", 8080) == "silent"  # nobody calls itself like that
     assert from_host(town.shop, f"{place}%eth0", 8080) == "app 8080"
 
 
@@ -263,3 +266,41 @@ def test_one_ip_version_without_rules_is_enough_to_be_reached(town: Town) -> Non
         town.shop.run(need("ip6tables-nft"), "-t", table, "-F")
     assert from_host(town.web, SHOP6, 8080) == "app 8080"
     assert look(town)["result"] == "open"
+
+
+ODD = """
+import socket, struct, sys, time
+kind, port = sys.argv[1], int(sys.argv[2])
+family = socket.AF_INET6 if kind == "v6only" else socket.AF_INET
+listener = socket.create_server(("", port), family=family, backlog=0 if kind == "full" else 100)
+waiting = []
+while kind == "full" and len(waiting) < 3:
+    caller = socket.socket()
+    caller.setblocking(False)
+    caller.connect_ex(("127.0.0.1", port))
+    waiting.append(caller)
+print("ready", flush=True)
+while kind != "full":
+    connection, _ = listener.accept()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(("kind", "port"), [("resets", 8101), ("full", 8102), ("v6only", 8103)])
+def test_an_application_that_is_hard_to_reach_counts_all_the_same(town: Town, kind: str, port: int) -> None:
+    """It resets whoever comes, its backlog is full, or there is link-local IPv6 alone: others may have better luck."""
+    command = town.shop.command([sys.executable, "-I", "-c", ODD, kind, str(port)])
+    app = Process(kind, command, town.log / kind)
+    try:
+        eventually("it listens", lambda: "ready" in app.text())
+        if kind == "v6only":
+            town.shop.run(need("ip"), "address", "del", f"{SHOP6}/64", "dev", "eth0")
+        assert look(town, PROXY_UID, port)["result"] == "open"
+        town.mesh("install")
+        assert look(town, PROXY_UID, port)["result"] == "guarded"
+    finally:
+        app.stop()
+        if kind == "v6only":
+            town.shop.run(need("ip"), "address", "add", f"{SHOP6}/64", "dev", "eth0", "nodad")

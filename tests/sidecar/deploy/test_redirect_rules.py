@@ -24,6 +24,7 @@ table inet mesh {
         meta l4proto != tcp return
         iif "lo" return
         fib daddr type local tcp dport != { 9100, 17001, 17006, 17090, 17443 } redirect to :17006
+        ip6 daddr fe80::/10 tcp dport != { 9100, 17001, 17006, 17090, 17443 } redirect to :17006
     }
 
     chain output {
@@ -31,9 +32,9 @@ table inet mesh {
         meta l4proto != tcp return
         ip daddr 127.0.0.0/8 return
         ip6 daddr ::1 return
-        meta skuid 17000 fib daddr type local tcp dport != { 9100, 17001, 17006, 17090, 17443 } redirect to :17006
+        meta skuid 17000 oif "lo" tcp dport != { 9100, 17001, 17006, 17090, 17443 } redirect to :17006
         meta skuid 17000 return
-        fib daddr type local return
+        oif "lo" return
         tcp dport { 25, 53 } return
         ip daddr { 10.0.0.0/8 } return
         ip6 daddr { fd00::/8 } return

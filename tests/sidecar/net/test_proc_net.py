@@ -72,7 +72,7 @@ def test_who_listens_and_where(proc: Path) -> None:
 
 
 def test_our_addresses(proc: Path, tmp_path: Path) -> None:
-    assert own_addresses(proc) == ["10.77.0.11", "172.17.0.2", "fd77::11"]
+    assert own_addresses(proc) == ["10.77.0.11", "172.17.0.2", "fd77::11", "fe80::1%eth0"]
     assert own_addresses(tmp_path / "nowhere") == []
     assert listening(tmp_path / "nowhere") == []
     assert list(parse(["", "one two", ": : : : : : : :"])) == []
