@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from sidecar.cli.console import Code, Failure, list_whole, output_option, print_facts, print_json
+from sidecar.cli.console import Code, Duration, Failure, list_whole, output_option, print_facts, print_json
 from sidecar.config import ports
 from sidecar.deploy.names import PROXY_UID
 
@@ -167,6 +167,42 @@ def remove(dry_run: bool, output: str) -> int:
     else:
         click.echo(f"{'Would remove' if dry_run else 'Removed'} the rules ({', '.join(gone)}).")
     return Code.OK
+
+
+@redirect.command(epilog=_examples(
+    "verify", "verify orders.internal 8080", "verify --from-netns 4711", "verify --from-netns 4711 10.1.2.3 8080 9090",
+))  # fmt: skip
+@click.argument("host", required=False, default="")
+@click.argument("ports", type=click.IntRange(1, 65535), nargs=-1, metavar="[PORT]...")
+@click.option("--from-netns", metavar="WHICH", default="",
+              help="Dial from this network namespace: a process id, a path, or a name of `ip netns`.")
+@click.option("--patience", type=Duration(), default=3.0, help="How long a dial may take.  [default: 3s]")
+@_rules
+@output_option
+@click.pass_context
+def verify(
+    ctx: click.Context, what: Any, host: str, ports: tuple[int, ...], from_netns: str, patience: float, output: str
+) -> int:
+    """Prove by a dial from outside that nobody gets past the sidecar; without HOST, look from inside.
+
+    HOST and PORT: run this on another host or in another container. It connects, says GET, and expects that nothing
+    comes back in plaintext. With --from-netns it can be run beside the application; without HOST it then dials every
+    captured port that somebody listens on. From inside it looks whether the rules are there, unchanged, and whether the
+    sidecar listens where they lead to. Exit code 0: proved, 1: something came back, 3: nobody answered.
+    """
+    from sidecar.cli import redirect_verify
+    from sidecar.deploy.redirect_verify import CannotVerify
+
+    if host and not ports:
+        raise Failure("which ports?", f"mesh redirect verify {host} 8080", Code.USAGE)
+    if host or from_netns:
+        try:
+            return redirect_verify.from_outside(what, host, ports, from_netns, patience, output)
+        except CannotVerify as error:
+            raise Failure(str(error), error.advice, Code.USAGE) from None
+    given = click.core.ParameterSource.COMMANDLINE
+    asked = any(ctx.get_parameter_source(name) == given for name in ctx.params if name not in ("output", "patience"))
+    return redirect_verify.from_inside(what, asked, output)
 
 
 @redirect.command(epilog=_examples("hold", "hold --exclude-inbound 9100"))

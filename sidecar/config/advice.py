@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from sidecar.config.allotted import allotted
 from sidecar.config.assemble import Placed, View
+from sidecar.config.bypassed import bypassed
 from sidecar.config.cover import KNOWN_METHODS
 from sidecar.config.foreign import foreign
 from sidecar.config.inert import settings
@@ -49,6 +50,7 @@ def advise(config: MeshConfig, views: Sequence[View], book: Book, now: float | N
         allotted(view, book)
         spoken(view, book)
         missing_files(view, book)
+        bypassed(view, book)
         advise_redirected(view, book)
     foreign(config.trust_domain, views, book)
     settings(config, views, book)

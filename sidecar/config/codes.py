@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sidecar.config.codes_amounts import AMOUNTS
+from sidecar.config.codes_bypass import BYPASS
 from sidecar.config.codes_discovery import DISCOVERY
 from sidecar.config.codes_examples import HTTP, TCP, rules, services
 from sidecar.config.codes_foreign import FOREIGN
@@ -61,7 +62,7 @@ def _code(code: str, title: str, why: str, fix: str, wrong: str, right: str) -> 
     return code, Code(code, title, why, fix, textwrap.dedent(wrong).lstrip("\n"), textwrap.dedent(right).lstrip("\n"))
 
 
-_GROUPS: Final = (INERT, UPSTREAMS, TIMES, DISCOVERY, ROUTES, LIMITS, AMOUNTS, FOREIGN, REDIRECT)
+_GROUPS: Final = (INERT, UPSTREAMS, TIMES, DISCOVERY, ROUTES, LIMITS, AMOUNTS, FOREIGN, BYPASS, REDIRECT)
 CODES: Final[Mapping[str, Code]] = dict((
     _code(
         "MESH001", "text that is no config",

@@ -54,7 +54,7 @@ def _capture(what: Redirection, match: str, *, out: bool = False) -> list[str]:
     to = f"-j REDIRECT --to-ports {what.capture_in}"
     if what.inbound:
         return [f"-p tcp {match}--dport {port} {to}" for port in what.captured_ports]
-    past = [f"-p tcp {match if out else ''}--dport {port} -j RETURN" for port in what.open_ports]
+    past = [f"-p tcp {match if out else ''}--dport {port} -j RETURN" for port in what.not_captured]
     return [*past, f"-p tcp {match}{to}"]
 
 

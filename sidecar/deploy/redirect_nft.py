@@ -38,7 +38,7 @@ def _captured(what: Redirection) -> str:
     """The match of a port that is captured; a rule with `redirect` has to name TCP anyway."""
     if what.inbound:
         return f"tcp dport {_set(what.captured_ports)}"
-    return f"tcp dport != {_set(what.open_ports)}" if what.open_ports else "meta l4proto tcp"
+    return f"tcp dport != {_set(what.not_captured)}"
 
 
 def _prerouting(what: Redirection) -> str:

@@ -110,6 +110,14 @@ class Redirection:
         return _sorted(self.own_ports, self.exclude_inbound)
 
     @property
+    def not_captured(self) -> tuple[int, ...]:
+        """What NAT leaves alone where it captures every port: the open ones, and the doors themselves.
+
+        Who dials a door meets the filter, so that whatever arrives there was meant for somewhere else.
+        """
+        return _sorted(self.open_ports, (self.capture_in, self.capture_out))
+
+    @property
     def captured_ports(self) -> tuple[int, ...]:
         """The ports that are listed to be captured; empty for all."""
         return _sorted(self.inbound)
@@ -129,7 +137,7 @@ class Redirection:
 
     def captures(self, port: int) -> bool:
         """Whether a neighbour that dials this port gets the sidecar."""
-        return port in self.inbound if self.inbound else port not in self.open_ports
+        return port in self.inbound if self.inbound else port not in self.not_captured
 
     def arguments(self) -> list[str]:
         """The options of `mesh redirect install` that say all of this."""

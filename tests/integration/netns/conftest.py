@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.kit.street import Street
+from tests.kit.town import Town, a_town
 from tests.kit.village import TWO_SERVICES, Village
 
 
@@ -38,3 +39,17 @@ def village(whole_village: Village) -> Iterator[Village]:
     whole_village.restore()
     yield whole_village
     whole_village.assert_well()
+
+
+@pytest.fixture(scope="session")
+def whole_town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+    """A shop with an application and a sidecar that is none, and two neighbours."""
+    with a_town(tmp_path_factory.mktemp("town")) as town:
+        yield town
+
+
+@pytest.fixture
+def town(whole_town: Town) -> Iterator[Town]:
+    """The same without rules, before and after."""
+    yield whole_town
+    whole_town.mesh("remove")

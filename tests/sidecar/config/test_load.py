@@ -147,6 +147,7 @@ services:
     access_log: {mode: off, sample: 0.25, path: /var/log/mesh.jsonl, headers: [x-request-id, user-agent]}
     audit: {path: "-", on_full: refuse}
     tls: {unsafe_tls12: false}
+    unsafe_allow_bypass: true
     revocation: {max_age: 1h}
 """
 TEAM = """\
