@@ -212,8 +212,8 @@ def _show_findings(project: str, findings: list[Finding], doors: list[Door]) -> 
 @click.option("--ca-address", required=True)
 def keys(file: Path, ca_address: str) -> int:
     """Make or complete the project's CA and a key for each sidecar, in their volumes."""
+    from sidecar.cli.compose_keys import Rooms, become_sidecar, make_keys
     from sidecar.config.load import load_config
-    from sidecar.deploy.compose.keys import Rooms, become_sidecar, make_keys
 
     rooms = Rooms()
     become_sidecar(rooms)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from certs.enrolment import Enrolment
+from sidecar.cli.compose_keys import Rooms, make_keys
 from sidecar.config.load import load_text
 from sidecar.deploy.compose.folder import Beside, EditedByHand, find, namespace, project_name, stamped
-from sidecar.deploy.compose.keys import Rooms, make_keys
 from tests.kit.compose_files import SHOP, injected
 
 
