@@ -16,8 +16,9 @@ from sidecar.config.terms import Where
 from sidecar.deploy.compose import parts
 from sidecar.deploy.compose.document import inherited, made, merged_from, own_keys, plain, read
 from sidecar.deploy.compose.meshfile import Wishes, mesh_yaml
+from sidecar.deploy.compose.model import Member, Project
 from sidecar.deploy.compose.places import CA, DOOR, FOLDER, HOLDER, KEYS, SIDECAR
-from sidecar.deploy.compose.project import Member, Project, read_project
+from sidecar.deploy.compose.project import read_project
 from sidecar.deploy.compose.sealed import seal
 from sidecar.deploy.compose.splice import ServiceLines, Splice
 from sidecar.deploy.names import IMAGE

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sidecar.config import ports
+from sidecar.deploy.compose.model import Member, Project
 from sidecar.deploy.compose.places import CA, DOOR
 from sidecar.deploy.compose.ports import Port
-from sidecar.deploy.compose.project import Member, Project
 
 HEAD = """\
 # Who may call whom in this project, made by `mesh compose inject` from {file}.

@@ -14,9 +14,10 @@ from typing import Any, Final
 from ruamel.yaml.comments import CommentedMap
 
 from sidecar.config.mistakes import Book, ConfigErrors, TooMany, nearest
-from sidecar.deploy.compose.callers import Reference, outside, references
+from sidecar.deploy.compose.calls import Calls
 from sidecar.deploy.compose.document import place
-from sidecar.deploy.compose.labels import Told, read_labels
+from sidecar.deploy.compose.labels import read_labels
+from sidecar.deploy.compose.model import Member, Project
 from sidecar.deploy.compose.places import CA, DOOR, HOLDER, KEYS, PART, SIDECAR
 from sidecar.deploy.compose.ports import TCP_PORTS, Port, Published, UnreadablePort, known, port_numbers, published
 from sidecar.deploy.names import PREFIX, PROXY_UID
@@ -25,46 +26,6 @@ MAX_REPLICAS = 50
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\Z", re.ASCII)
 _NET_ADMIN: Final = frozenset(("NET_ADMIN", "CAP_NET_ADMIN", "ALL", "SYS_ADMIN", "CAP_SYS_ADMIN"))
 _FLATTEN: Final = "run `docker compose config > flat.yml`, which writes everything out, and inject that"
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One service may call another on this port, and why we think so."""
-
-    caller: str
-    port: Port
-    why: str
-
-
-@dataclass(slots=True)
-class Member:
-    """A service that gets a sidecar. Those with `network_mode: service:NAME` live in the namespace of that member."""
-
-    name: str
-    spec: CommentedMap
-    told: Told
-    replicas: int = 1
-    ports: dict[int, Port] = field(default_factory=dict)
-    doors: list[Published] = field(default_factory=list)
-    aliases: list[str] = field(default_factory=list)
-    companions: list[str] = field(default_factory=list)
-    called_by: list[Call] = field(default_factory=list)
-
-    @property
-    def networks(self) -> list[str]:
-        """The networks it is on, by the keys of the file."""
-        return [str(each) for each in self.spec.get("networks") or ["default"]]
-
-
-@dataclass(slots=True)
-class Project:
-    """A whole compose file: members of the mesh, services that stay outside it, and what the user should hear."""
-
-    name: str
-    members: dict[str, Member] = field(default_factory=dict)
-    outsiders: dict[str, dict[int, Port]] = field(default_factory=dict)
-    outside_calls: dict[str, list[tuple[str, Port, str]]] = field(default_factory=dict)  # caller → outsider, port, why
-    notes: list[str] = field(default_factory=list)
 
 
 def read_project(
@@ -76,7 +37,7 @@ def read_project(
     env_files: Mapping[str, str] | None = None,
 ) -> Project:
     """Read a compose file. `env_files` has the texts of `env_file` entries. Raises ConfigErrors with all mistakes."""
-    reader = _Reader(document, file, Project(name), Book(), dict(scale or {}), dict(env_files or {}))
+    reader = Reader(document, file, Project(name), Book(), dict(scale or {}), dict(env_files or {}))
     try:
         reader.read()
     except TooMany:
@@ -87,7 +48,9 @@ def read_project(
 
 
 @dataclass(slots=True)
-class _Reader:
+class Reader:
+    """What has been read so far, and the book of mistakes."""
+
     document: CommentedMap
     file: str
     project: Project
@@ -97,6 +60,7 @@ class _Reader:
     hosts: dict[str, str] = field(default_factory=dict)
 
     def read(self) -> None:
+        """Read all of it. Raises TooMany."""
         services = self.document.get("services")
         if not isinstance(services, CommentedMap) or not services:
             what = "has no services" if not services else "services: is a mapping of names"
@@ -111,13 +75,14 @@ class _Reader:
         for member in self.project.members.values():
             self._published(member)
             self._own_ports(member)
-        self._calls(services)
+        Calls(self).read(services)
         self._protocols()
         for name in self.scale.keys() - self.project.members.keys():
             self.wrong(self.document, "services", "--scale", f"there is no service {name!r} to scale", self.near(name))
         self._conflicts()
 
     def wrong(self, holder: Any, key: Any, path: str, message: str, hint: str = "") -> None:
+        """Note a mistake where this key of a mapping, or item of a list, stands."""
         self.book.add(place(holder, key, self.file), path, message, hint)
 
     def near(self, name: str) -> str:
@@ -285,84 +250,6 @@ class _Reader:
                     continue
                 spoken = member.told.protocol or ("tcp" if number in TCP_PORTS else port.protocol)
                 member.ports[number] = Port(number, spoken, port.told_by)
-
-    # ---- calls -----------------------------------------------------------------------------------------------------
-
-    def _calls(self, services: CommentedMap) -> None:
-        for owner in self.project.members.values():
-            for name in (owner.name, *owner.companions):
-                spec = services[name]
-                found = list(references(spec, self.hosts, self.env_files))
-                precise = {each.to for each in found if each.port is not None}
-                for each in found:
-                    if each.port is None and each.to in precise:
-                        continue  # another place says the port
-                    self._call(owner, spec, name, each)
-                for host, port in sorted(outside(spec, self.env_files)):
-                    if (host, port) not in owner.told.hosts and host not in self.hosts:
-                        self.project.notes.append(
-                            f"{name} names {host}:{port}, outside the project: refused, unless you say so by the label "
-                            f'{PREFIX}/outside: "{host}:{port}"'
-                        )
-        self._named_callers()
-
-    def _call(self, owner: Member, spec: CommentedMap, name: str, each: Reference) -> None:
-        target = self.hosts.get(each.to, each.to)
-        key = "environment" if each.where.startswith("environment") else each.where
-        if target == owner.name:
-            return
-        if target in self.project.outsiders:
-            self._call_outside(owner, spec, key, each, target)
-            return
-        callee = self.project.members.get(target)
-        if callee is None:
-            if each.to not in (self.document.get("services") or {}):
-                self.wrong(spec, key, f"services.{name}.{key}", f"there is no service {each.to!r}", self.near(each.to))
-            return
-        if each.port is not None and each.port not in callee.ports:
-            if callee.told.ports is not None:
-                self.wrong(spec, key, f"services.{name}.{key}", f"it names {each.to}:{each.port}, and the label "
-                           f"{PREFIX}/port of {target} does not have that port", "add it there")  # fmt: skip
-                return
-            callee.ports[each.port] = Port(each.port, each.protocol or "http", each.where)
-        ports = [callee.ports[each.port]] if each.port is not None else list(callee.ports.values())
-        if not ports and callee.told.ports is None:
-            self._nothing_tells(spec, key, name, each, target)
-        callee.called_by += [Call(owner.name, port, each.where) for port in ports]
-
-    def _nothing_tells(self, spec: CommentedMap, key: str, name: str, each: Reference, target: str) -> None:
-        path = f"services.{name}.{key}"
-        if any(mistake.path == path and target in mistake.message for mistake in self.book.mistakes):
-            return
-        self.wrong(spec, key, path, f"{each.where} names {target}, and nothing tells on which port {target} listens",
-                   f'give {target} the label {PREFIX}/port: "8080", or "none" if it takes no connections')  # fmt: skip
-
-    def _call_outside(self, owner: Member, spec: CommentedMap, key: str, each: Reference, target: str) -> None:
-        ports = self.project.outsiders[target]
-        if each.port is not None and each.port not in ports:
-            ports[each.port] = Port(each.port, each.protocol or "http", each.where)
-        if not ports:
-            found = known(str(self.document["services"][target].get("image") or ""))
-            if found is not None:
-                ports[found.number] = found
-        chosen = [ports[each.port]] if each.port is not None else list(ports.values())
-        if not chosen and not each.order_only:
-            self._nothing_tells(spec, key, owner.name, each, target)
-        calls = self.project.outside_calls.setdefault(owner.name, [])
-        calls += [(target, port, each.where) for port in chosen]
-
-    def _named_callers(self) -> None:
-        for member in self.project.members.values():
-            path = f"services.{member.name}.labels"
-            for caller in member.told.callers:
-                if caller not in self.project.members:
-                    message = f"{PREFIX}/callers: there is no service {caller!r} in the mesh"
-                    self.wrong(member.spec, "labels", path, message, self.near(caller))
-                    continue
-                if not member.ports:
-                    hint = f'add the label {PREFIX}/port: "8080"'
-                    self.wrong(member.spec, "labels", path, "it has callers, and nothing tells its port", hint)
-                member.called_by += [Call(caller, port, f"label {PREFIX}/callers") for port in member.ports.values()]
 
     # ---- conflicts -------------------------------------------------------------------------------------------------
 

@@ -195,3 +195,8 @@ def test_a_name_that_nobody_scales() -> None:
     assert mistakes("services: {orders: {image: x}}", scale={"order": 2}) == [
         '1:1: --scale: there is no service \'order\' to scale; did you mean "orders"? [MESH001]'
     ]
+
+
+def test_who_names_no_port_may_call_those_that_others_name() -> None:
+    made = injected(shop("depends_on: [orders]", ORDERS, "jobs: {image: j, environment: {U: 'http://orders:8080'}}"))
+    assert calls(made) == {"web → orders:8080", "jobs → orders:8080"}
