@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from sidecar.admin import client
 from sidecar.config import ports
 from sidecar.deploy.names import CONTAINER, IMAGE
 from tests.kit.fleet import MESH
@@ -167,9 +168,19 @@ def scale_down(town: Town, dice: random.Random, runs: int) -> None:
             copies[which].delete()
             copies[which] = again(town, copies[which], number).start()
             up(copies[which])
+            eventually("web asks both again", lambda: both_available(web), 60)
     finally:
         tally = load.stop()
     tally.assert_flawless()
+
+
+def both_available(web: Kubelet) -> bool:
+    """Whether web's sidecar takes both copies for well, as a rolling update waits before it goes on: an address that
+    came back is asked again after a back-off only, and with the other one deleted in it there would be nobody.
+    """
+    socket = web.volumes["mesh-run"] / "own" / "web.sock"
+    endpoints = client.call(socket, "GET", "/endpoints")[1]["endpoints"]
+    return [each["state"] for each in endpoints] == ["available", "available"]
 
 
 def again(town: Town, gone: Kubelet, number: int) -> Kubelet:
