@@ -69,7 +69,8 @@ class Kubelet:
         self.events: list[Event] = []
         self.phase = "Pending"
         self.processes: dict[str, Process] = {}
-        self._folder, self._images, self._volumes, self._env = folder, images, volumes, dict(env or {})
+        self.volumes = volumes
+        self._folder, self._images, self._env = folder, images, dict(env or {})
         self._spec = pod["spec"]
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._live, name="kubelet")
@@ -106,7 +107,7 @@ class Kubelet:
     def again(self, number: int) -> Kubelet:
         """The next pod of the same description at the same address, as a StatefulSet makes it."""
         return Kubelet(
-            self.pod, self.host, self._folder / f"again-{number}", images=self._images, volumes=self._volumes,
+            self.pod, self.host, self._folder / f"again-{number}", images=self._images, volumes=self.volumes,
             env=self._env,
         )  # fmt: skip
 
@@ -237,7 +238,7 @@ class Kubelet:
         mounts = sorted(container.get("volumeMounts", ()), key=lambda each: -len(each["mountPath"]))
         for mount in mounts:
             if word == mount["mountPath"] or word.startswith(mount["mountPath"] + "/"):
-                return f"{self._volumes[mount['name']]}{word[len(mount['mountPath']):]}"
+                return f"{self.volumes[mount['name']]}{word[len(mount['mountPath']):]}"
         return word
 
     def _passes(self, probe: Mapping[str, Any]) -> bool:

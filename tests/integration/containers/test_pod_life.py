@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from sidecar.admin import client
 from sidecar.config import ports
 from sidecar.deploy.names import CONTAINER, IMAGE
 from tests.kit.fleet import MESH
@@ -23,6 +24,7 @@ from tests.kit.pod_world import APP_PORT, CALL_PORT, ECHO, Authority, config, in
 from tests.kit.processes import Process, eventually, listens
 
 CA = "10.77.0.1"
+AT_ONCE = 6  # requests that may be under way at one host; at 60 a second and a few milliseconds each it is one
 PYTHON = "python"  # an image whose entrypoint is a Python
 URL = f"http://127.0.0.1:{CALL_PORT}/hello"
 GET = f"import sys, urllib.request as u\nprint(u.urlopen('{URL}', timeout=10).status, flush=True)\n"
@@ -153,11 +155,7 @@ def test_a_sidecar_that_dies_comes_back_alone(town: Town) -> None:
 
 def scale_down(town: Town, dice: random.Random, runs: int) -> None:
     """One of two copies is deleted at a random moment, under load, and comes back; the load is one, and open-loop."""
-    town.start_ca()
-    copies = [town.pod("orders", number, SERVE).start() for number in (1, 2)]
-    both = f"10.77.0.21:{ports.INBOUND}', '10.77.0.22"
-    web = town.pod("web", 1, GOODBYE, calls=both).start()
-    up(*copies, web)
+    web, copies = a_caller_and_two_copies(town)
     load = NonceLoad(CALL_PORT, rate=60.0, host="orders", large_share=0.0)
     web.host.within(load.__enter__)
     try:
@@ -167,9 +165,29 @@ def scale_down(town: Town, dice: random.Random, runs: int) -> None:
             copies[which].delete()
             copies[which] = again(town, copies[which], number).start()
             up(copies[which])
+            eventually("web asks both again", lambda: both_available(web), 60)
     finally:
         tally = load.stop()
     tally.assert_flawless()
+
+
+def a_caller_and_two_copies(town: Town) -> tuple[Kubelet, list[Kubelet]]:
+    """The pods of web, and of orders twice; all up."""
+    town.start_ca()
+    copies = [town.pod("orders", number, SERVE).start() for number in (1, 2)]
+    both = f"10.77.0.21:{ports.INBOUND}', '10.77.0.22"
+    web = town.pod("web", 1, GOODBYE, calls=both).start()
+    up(*copies, web)
+    return web, copies
+
+
+def both_available(web: Kubelet) -> bool:
+    """Whether web's sidecar takes both copies for well, as a rolling update waits before it goes on: an address that
+    came back is asked again after a back-off only, and with the other one deleted in it there would be nobody.
+    """
+    socket = web.volumes["mesh-run"] / "own" / "web.sock"
+    endpoints = client.call(socket, "GET", "/endpoints")[1]["endpoints"]
+    return [each["state"] for each in endpoints] == ["available", "available"]
 
 
 def again(town: Town, gone: Kubelet, number: int) -> Kubelet:
@@ -186,6 +204,42 @@ def test_scaling_down_loses_no_request(town: Town) -> None:
 @pytest.mark.deep
 def test_two_hundred_times(town: Town) -> None:
     scale_down(town, random.Random(38), 200)
+
+
+def test_a_sidecar_alone_may_restart(town: Town) -> None:
+    """It drains, its application knows nothing of it, and callers go to the other copy meanwhile."""
+    web, copies = a_caller_and_two_copies(town)
+    application = copies[0].processes["app"].pid
+    load = NonceLoad(CALL_PORT, rate=60.0, host="orders", large_share=0.0)
+    web.host.within(load.__enter__)
+    try:
+        time.sleep(1)
+        copies[0].processes[CONTAINER].signal(signal.SIGTERM)
+        eventually("it has started again", lambda: copies[0].order("started") == [CONTAINER, CONTAINER])
+        eventually("web asks both again", lambda: both_available(web), 60)
+    finally:
+        tally = load.stop()
+    tally.assert_flawless()
+    assert copies[0].processes["app"].pid == application
+
+
+def test_a_host_that_dies_takes_only_what_it_was_doing(town: Town) -> None:
+    """Sidecar and application are killed at once: what was under way there may fail; all else is well."""
+    web, copies = a_caller_and_two_copies(town)
+    load = NonceLoad(CALL_PORT, rate=60.0, host="orders", large_share=0.0)
+    web.host.within(load.__enter__)
+    try:
+        time.sleep(1)
+        for name in (CONTAINER, "app"):
+            copies[0].processes[name].signal(signal.SIGKILL)
+        eventually("both are back", lambda: copies[0].order("created").count("app") == 2, 60)
+        eventually("web asks both again", lambda: both_available(web), 60)
+    finally:
+        tally = load.stop()
+    assert not tally.crossed, tally.summary()
+    assert not tally.torn, tally.summary()
+    assert len(tally.failed) <= AT_ONCE, tally.failed
+    assert all(" POST " in each or "status 50" in each for each in tally.failed), tally.failed
 
 
 def test_the_ca_alone_may_restart(town: Town) -> None:
