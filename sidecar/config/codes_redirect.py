@@ -79,4 +79,11 @@ REDIRECT: Final[tuple[tuple[str, str, str, str, str, str], ...]] = (
         _web("inbound: [{port: 8080, app: '127.0.0.1:8080', bind: 10.77.0.1}]", "allow: [{from: orders}]"),
         _web("inbound: [{port: 8080, app: '127.0.0.1:8080'}]", "allow: [{from: orders}]"),
     ),
+    (
+        "MESH127", "a command that is not captured",
+        "The rules let whatever the sidecar's user sends pass, or the sidecar would call itself; a command that it "
+        "starts under `run` is of the same user, so its connections go past the mesh.",
+        "Start the application by itself, as another user, which is how pods and compose projects do it.",
+        _web("run: ./web", "outbound: [{to: orders}]"), _web("outbound: [{to: orders}]"),
+    ),
 )  # fmt: skip

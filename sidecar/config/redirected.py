@@ -59,6 +59,10 @@ def advise_redirected(view: View, book: Book) -> None:
     _ambiguous(view, book)
     _unreachable(view, book)
     _passthrough(redirect, view, book)
+    if view.built.run:
+        message = "its connections are not captured: it runs as the sidecar's own user, whom the rules let pass"
+        hint = "start the application as another user, or call upstreams by listen: or forward_proxy:"
+        book.warn("MESH127", f"{view.path}.run", message, hint)
     for listener in view.inbound:
         if f"{listener.path}.bind" in book.places:
             message = f"never acts: under redirect the listener {listener.value.name} binds no port of its own"

@@ -33,6 +33,7 @@ from tests.kit.fleet import MESH
 from tests.kit.identities import Authority, a_root, an_issuer, an_svid
 from tests.kit.netns import Host, Network
 from tests.kit.processes import Process, as_user, eventually, listens
+from tests.kit.tools import need
 
 HTTP, SOCKETS, RAW, GRPC = 8080, 8081, 5432, 50051
 ADDRESSES = {"web": 1, "orders": 2, "cart": 3, "stranger": 9}
@@ -263,6 +264,8 @@ class Village:
     """All houses of a config and the stranger. Use it as a context manager; it is ready inside."""
 
     def __init__(self, config: str) -> None:
+        for program in ("curl", "setpriv"):
+            need(program)
         self._stack = ExitStack()
         self.folder = Path(tempfile.mkdtemp(prefix="mesh-village-"))  # pytest's own is for root alone
         self.folder.chmod(0o755)

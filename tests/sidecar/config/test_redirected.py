@@ -7,7 +7,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 import pytest
 
 from sidecar.config.destinations import Destination
-from sidecar.config.load import load_text
+from sidecar.config.load import load_bytes, load_text
 from sidecar.config.mistakes import ConfigErrors
 
 HEAD = "trust_domain: demo.mesh\nservices:\n"
@@ -100,6 +100,11 @@ def test_ports_that_tell_no_listener(inbound: str, message: str) -> None:
         load_text(ORDERS % inbound)
     assert [mistake.code for mistake in refused.value.mistakes] == ["MESH013"]
     assert message in str(refused.value.mistakes[0])
+
+
+def test_a_sidecar_that_runs_its_application_is_warned_of() -> None:
+    text = HEAD + "  web: {redirect: {}, run: ./web, health: {listen: off}}\n"
+    assert [warning.code for warning in load_bytes(text.encode(), now=0.0).warnings] == ["MESH127"]
 
 
 def test_two_redirected_services_cannot_share_a_machine() -> None:
