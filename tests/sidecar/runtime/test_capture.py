@@ -30,7 +30,9 @@ services:
       - {{name: http, port: 8080, app: "127.0.0.1:{first}", posture: permissive, until: {until}}}
       - {{name: raw, port: 5432, app: "127.0.0.1:{echo}", posture: permissive, until: {until}, protocol: tcp,
          app_proxy_protocol: v1}}
-    outbound: [{{to: other, unmeshed: passthrough, endpoints: "127.0.0.1:{second}", addresses: "10.96.0.1:80"}}]
+    outbound:
+      - {{to: other, unmeshed: passthrough, endpoints: "127.0.0.1:{second}",
+         addresses: ["10.96.0.1:80", other.internal:81]}}
     health: {{listen: off}}
     timeouts: {{drain: 1s}}
 """
@@ -126,6 +128,18 @@ def test_an_upstream_is_found_by_its_address_and_called_by_its_names(play: Play)
             for host in ("orders", "10.96.0.1:81", "10.96.0.2"):
                 assert b" 403 " in await shop.get("c_out", asked, host), (asked, host)
         assert {hop.listener for hop in shop.books.hops if hop.error is None} == {"other"}
+
+    play(story)
+
+
+def test_a_name_among_its_addresses_is_followed_and_what_it_stands_for_means_the_upstream(play: Play) -> None:
+    async def story(shop: Shop) -> None:
+        await shop.is_refused("c_out", "10.96.0.7:81")
+        (named,) = [each for each in shop.proxy.followed if each.names]
+        named.found(Address("other.internal", 81), ("10.96.0.7",))
+        for host in ("other.internal", "other.internal:81", "10.96.0.7:81"):
+            assert (await shop.get("c_out", "10.96.0.7:81", host)).endswith(b"second"), host
+        await shop.is_refused("c_out", "10.96.0.7:80")
 
     play(story)
 
