@@ -243,7 +243,12 @@ def _claims(view: View) -> list[_Claim]:
     if service.workload_api is not None:
         path = f"{view.path}.workload_api.listen"
         claims.append(_Claim(service.workload_api.listen, path, f"the Workload API of {name}"))
-    apps = (_Claim(each.value.app, f"{each.path}.app", f"the application of {name}", app=True) for each in view.inbound)
+    own = service.health.listen if service.redirect is not None else None  # its page, served to peers (decision D26)
+    apps = (
+        _Claim(each.value.app, f"{each.path}.app", f"the application of {name}", app=True)
+        for each in view.inbound
+        if each.value.app != own
+    )
     branches = (
         _Claim(branch.app, path, f"the application of {name}", app=True)
         for each in view.inbound

@@ -47,7 +47,8 @@ def _member(project: Project, member: Member, wishes: Wishes) -> Iterator[str]:
     networks = ", ".join(json.dumps(each) for each in member.told.networks)
     yield "    redirect: {%s}" % (f"passthrough: [{networks}]" if networks else "")
     inbound = [_listener(port) for port in sorted(member.ports.values(), key=lambda port: port.number)]
-    if wishes.metrics_to:
+    if wishes.metrics_to:  # the sidecar's own page is the application of this listener
+        yield f'    health: {{listen: "127.0.0.1:{ports.HEALTH}"}}'
         inbound.append(f'      - {{name: metrics, port: {ports.HEALTH}, app: "127.0.0.1:{ports.HEALTH}"}}')
     yield from _block("inbound", inbound)
     yield from _block("outbound", [*_outbound(project, member, wishes)])

@@ -114,6 +114,8 @@ def test_who_reads_the_metrics_of_all_does_so_by_mtls() -> None:
     made = injected(shop("depends_on: [db]", "prometheus: {image: prom/prometheus}"), metrics_to="prometheus")
     found = mesh(made).services
     assert {each.listener for each in found["prometheus"].outbound} == {"metrics"}
+    (metrics,) = (each for each in found["db"].inbound if each.name == "metrics")
+    assert metrics.app == found["db"].health.listen == found["web"].health.listen
     rule = next(each for each in found["db"].allow if each.name == "metrics")
     assert [str(path) for path in rule.paths] == ["/metrics"]
 
