@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sidecar.config.schema import Service
 from sidecar.config.schema_inbound import Inbound
 from sidecar.config.terms import Address
-from sidecar.errors import IdentityRefused, IdentityRevoked, NoIdentity
 from sidecar.net.admission import SHARE, Admission, memory_limit, memory_used
 from sidecar.net.contexts import contexts_alive
-from sidecar.net.line import origin
-from sidecar.net.port import Expired
-from sidecar.net.preamble import address_of, client_hello, proxy_header, speaks_tls
 from sidecar.net.reactor import Acceptor, Reactor, open_files, open_files_limit
 from sidecar.net.wires import SocketWire
 from sidecar.proxy.charging import PromptDesk
-from sidecar.proxy.detection import spoken_on
-from sidecar.proxy.evicting import Guests
 from sidecar.proxy.holding import NOBODY_TO_ASK, Asker
 from sidecar.proxy.http import HttpConnection
 from sidecar.proxy.http2 import Http2Connection
 from sidecar.proxy.inbound import InboundSide
 from sidecar.proxy.outbound import OutboundSide
-from sidecar.proxy.side import Caller, Door
+from sidecar.proxy.side import Door
 from sidecar.proxy.tcp import Tunnels
 from sidecar.runtime.generation import Generation, Maker
 from sidecar.runtime.heap import Heap
 from sidecar.runtime.listening import CannotListen, bind_all
 from sidecar.runtime.mirror import Mirror
 from sidecar.runtime.postures import PostureWatch
-from sidecar.telemetry.record import Handshake
+from sidecar.runtime.reception import Handler, Reception
 from sidecar.traffic.show import applies, shown
 
 if TYPE_CHECKING:
@@ -43,7 +36,7 @@ if TYPE_CHECKING:
     from sidecar.discovery.follow import Named
     from sidecar.hop import Direction, Hop
     from sidecar.net.mtls import Gate
-    from sidecar.net.port import Task, Wire
+    from sidecar.net.port import Task
     from sidecar.policy.authz import RuleSet
     from sidecar.proxy.upstream import Upstream
     from sidecar.runtime.capture import Capture
@@ -56,7 +49,6 @@ if TYPE_CHECKING:
 __all__ = ["CannotListen", "Proxy"]
 
 
-Handler = Callable[[SocketWire], Coroutine[Any, Any, None]]
 # Where a listener stands: its address, or the name of the upstream for which captured connections are served.
 Spot = Address | str
 
@@ -107,13 +99,11 @@ class Proxy:
         self._gate = gate
         self._recorder = recorder
         self._tunnels = Tunnels()
-        self._guests = Guests()
         self.mirror = Mirror()
         self._desk = desk or PromptDesk()
         self._desk.nudge = reactor.nudge
         self._maker = Maker(reactor, gate, recorder, instance, self._tunnels, asker, self._desk)
         self._ears: dict[Spot, _Ear] = {}
-        self._http: set[HttpConnection | Http2Connection] = set()
         self._tasks: dict[Task, Direction] = {}
         self._retired: list[Door] = []  # of listeners that are gone, while something may be open behind them
         self._left: list[tuple[float, Upstream]] = []  # retired, and until when they may begin something at least
@@ -128,6 +118,10 @@ class Proxy:
         self.admission = Admission(
             service.limits, descriptors=open_files_limit(), on_refused=recorder.connection_refused
         )
+        self._reception = Reception(
+            reactor, gate, recorder, self.admission, reached=self._reached,
+            handshake=lambda: self.service.timeouts.handshake,
+        )  # fmt: skip
         recorder.metrics.before_scrape(self._show_waiting)
         self._tunnels.limit(self.admission.most_streams)
 
@@ -235,7 +229,7 @@ class Proxy:
         door.draining = True
         door.ends_at = ends_at
         self._retired.append(door)
-        for connection in list(self._http):
+        for connection in list(self._reception.http):
             if connection.door is door:
                 connection.drain()
 
@@ -314,8 +308,8 @@ class Proxy:
 
     def _handler(self, plan: _Plan) -> Handler:
         if isinstance(plan.side, InboundSide):
-            return _inbound_handler(self, plan.side.spec, plan.side)
-        return _outbound_handler(self, plan.name, plan.protocol, plan.side)
+            return self._reception.for_peers(plan.side)
+        return self._reception.for_application(plan.side, plan.protocol)
 
     def _on_wire(self, ear: _Ear, wire: SocketWire) -> None:
         if self.mirror.looking and self.mirror.is_ours(wire.peer_address()):
@@ -349,74 +343,9 @@ class Proxy:
             self._recorder.connection_closed(direction, name)
             wire.close()
 
-    async def authenticate(self, wire: SocketWire, door: Door) -> tuple[Any, Caller] | None:
-        """Find out who calls; None where that is refused, which has been recorded then.
-
-        A caller without TLS whom the listener's posture lets in is a `Caller` without a peer, on the wire as it is.
-        """
-        side, reactor = door.side, self._reactor
-        assert isinstance(side, InboundSide)
-        spec = side.spec
-        source, port = address_of(wire.peer_address())
-        reached: tuple[Any, int] = (None, 0)
-        if spec.app_proxy_protocol != "none":
-            reached = address_of(self._capture.reached(wire) if self._capture is not None else wire.own_address())
-        began = reactor.now
-        task = reactor.current
-        assert task is not None
-        self.admission.stranger(task, spec.name)
-        within = self.service.timeouts.handshake
-        try:
-            reactor.deadline(began + within)
-            if spec.proxy_protocol is not None:
-                header = await proxy_header(wire, spec.proxy_protocol, source, within)
-                if header is not None and not header.local:
-                    source, port = header.source, header.source_port
-                    reached = header.destination, header.destination_port
-            if side.lets_plaintext_in(reactor.wall()) and not await speaks_tls(self._gate, wire, within):
-                stranger = Caller(None, source, port, reached=reached)
-                assert isinstance(door.side, InboundSide)
-                door.side.check_peer(stranger, wire, reactor.wall())  # by the posture of now: that was a wait
-                return wire, stranger
-            await client_hello(wire, within)
-            left = wire.half_closed  # TLS finds better words for who left before its turn was asked for
-            await self.admission.turn(reactor, origin(source))
-            if wire.half_closed and not left:  # or we would only ever serve those who have given up
-                raise IdentityRefused("reset", "the peer left while it waited for its turn")
-            secure, peer = await self._gate.accept(reactor, wire, http=spec.protocol != "tcp", within=within)
-        except Expired:
-            self._recorder.connection_refused("inbound", spec.name, "handshakes")
-            return None
-        except (IdentityRefused, NoIdentity) as error:
-            reason = error.reason if isinstance(error, IdentityRefused) else error.name
-            self._recorder.handshake(
-                Handshake(
-                    "inbound", spec.name, ok=False, source=source, reason=reason, detail=error.detail, error=error,
-                    peer=error.presented if isinstance(error, IdentityRefused) else None,
-                    seconds=reactor.now - began,
-                )
-            )  # fmt: skip
-            return None
-        finally:
-            self.admission.known(task)
-            reactor.hurry()
-        self._recorder.handshake(
-            Handshake(
-                "inbound", spec.name, ok=True, peer=peer.id, source=source, tls=peer.tls, seconds=reactor.now - began
-            )
-        )
-        return secure, Caller(peer, source, port, peer.trust, reached)
-
-    async def serve_http(self, connection: HttpConnection | Http2Connection) -> None:
-        """Serve, and be known to a drain meanwhile; a connection that turns out to speak HTTP/2 becomes another."""
-        heir: HttpConnection | Http2Connection | None = connection
-        while heir is not None:
-            connection = heir
-            self._http.add(connection)
-            try:
-                heir = await connection.serve()
-            finally:
-                self._http.discard(connection)
+    def _reached(self, wire: SocketWire) -> tuple[str, int]:
+        """The address that a caller meant, whatever rules made of it."""
+        return self._capture.reached(wire) if self._capture is not None else wire.own_address()
 
     # ---- life ----------------------------------------------------------------------------------------------------
 
@@ -454,7 +383,7 @@ class Proxy:
         return len(self._tunnels)
 
     def _busy(self) -> list[HttpConnection | Http2Connection]:
-        return [connection for connection in self._http if not connection.idle]
+        return [connection for connection in self._reception.http if not connection.idle]
 
     def engine(self) -> dict[str, int]:
         """What must return to its start when all connections have gone; for soaks, and for whoever suspects a leak."""
@@ -537,7 +466,7 @@ class Proxy:
         self._ends = [at for at in self._ends if at > now]
         over = [door for door in self._retired if door.ends_at <= now]
         self._retired = [door for door in self._retired if door.ends_at > now]
-        for connection in list(self._http):
+        for connection in list(self._reception.http):
             if connection.door in over:
                 connection.end()
         self.judge_again()
@@ -552,7 +481,7 @@ class Proxy:
     def evict(self) -> None:
         """The denylist denies more than before: whoever is on it is cut off now (decision D10)."""
         self._tunnels.judge()
-        gone = self._guests.evict(self._gate, self._http)
+        gone = self._reception.guests.evict(self._gate, self._reception.http)
         called = sum(upstream.evict() for upstream in self._maker.upstreams())
         self._recorder.evicted(gone, called)
         self._reactor.nudge()
@@ -576,7 +505,7 @@ class Proxy:
                 ear.acceptor.retire()
         if self._capture is not None:
             self._capture.end(direction)
-        for connection in list(self._http):
+        for connection in list(self._reception.http):
             if connection.direction == direction:
                 connection.drain()
 
@@ -584,65 +513,3 @@ class Proxy:
 def _modes(service: Service) -> dict[Address, SocketMode]:
     """Who may use our Unix sockets."""
     return {spec.listen: spec.listen_mode for spec in service.outbound if spec.listen is not None and spec.listen.unix}
-
-
-def _inbound_handler(proxy: Proxy, spec: Inbound, side: InboundSide) -> Handler:
-    door, protocol = side.door, spec.protocol
-
-    async def handle(wire: SocketWire) -> None:
-        known = await proxy.authenticate(wire, door)
-        if known is None:
-            return
-        secure, caller = known
-        task = proxy._reactor.current
-        assert task is not None
-        proxy._guests.enter(task, secure, caller)
-        who = caller.peer.id.text if caller.peer is not None else ""  # who have no identity share one's places
-        if not proxy.admission.enter_peer(who, door.side.name):
-            proxy._guests.leave(task)
-            secure.close()
-            return
-        try:
-            current = door.side
-            assert isinstance(current, InboundSide)
-            if caller.peer is None:
-                seen = proxy._recorder.plaintext
-                with seen.stay("inbound", current.name, str(caller.source), proxy._reactor.wall):
-                    await _serve(proxy, secure, current, caller, protocol)
-            else:
-                await _serve(proxy, secure, current, caller, protocol)
-        except IdentityRevoked:
-            pass  # before it has asked for anything
-        finally:
-            proxy.admission.leave_peer(who)
-            proxy._guests.leave(task)
-            secure.close()
-
-    return handle
-
-
-def _outbound_handler(proxy: Proxy, name: str, protocol: str, side: OutboundSide) -> Handler:
-    door = side.door
-
-    async def handle(wire: SocketWire) -> None:
-        current = door.side
-        assert isinstance(current, OutboundSide)
-        await _serve(proxy, wire, current, Caller(None, *address_of(wire.peer_address())), protocol)
-
-    return handle
-
-
-async def _serve(proxy: Proxy, wire: Wire, side: InboundSide | OutboundSide, caller: Caller, protocol: str) -> None:
-    """Serve a connection in what is spoken on it."""
-    reactor = proxy._reactor
-    found = await spoken_on(reactor, wire, caller, protocol=protocol, side=side)
-    if found is None:
-        return
-    spoken, early = found
-    current = side.door.side  # that was a wait
-    if spoken == "opaque":
-        assert isinstance(current, (InboundSide, OutboundSide))
-        await current.serve_tcp(reactor, wire, caller, early)
-    else:
-        kind = Http2Connection if spoken == "http2" else HttpConnection
-        await proxy.serve_http(kind(reactor, wire, current, caller, early))

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from sidecar.net.reactor import Acceptor, Reactor
     from sidecar.net.wires import SocketWire
     from sidecar.proxy.tcp import Tunnels
-    from sidecar.runtime.build import Handler
     from sidecar.runtime.mirror import Mirror
+    from sidecar.runtime.reception import Handler
     from sidecar.runtime.redirected import Captured
     from sidecar.telemetry.record import Recorder
 

@@ -1,7 +1,8 @@
 """The application of tests.kit.echo_app, as one that leaves well: `python leaving_app.py PORT`.
 
-At SIGTERM it takes no more connections, says `Connection: close` with each further answer, waits until nothing is under
-way and connections have rested for QUIET seconds, and ends.
+At SIGTERM it takes no more connections, says `Connection: close` with each further answer, and ends when all that were
+open have been closed by the other side, which keeps an idle one for three seconds (`timeouts.pool_idle_app`): whoever
+closes an idle connection may meet a request that is on its way.
 """
 
 from __future__ import annotations
@@ -13,33 +14,29 @@ from asyncio import StreamReader, StreamWriter
 
 import echo_app
 
-QUIET = 0.3
+MOST = 6.0  # seconds
 
 
 class Door:
-    """What is under way, and whether it leaves."""
+    """How many connections are open, and whether it leaves."""
 
     def __init__(self) -> None:
         self.leaving = asyncio.Event()
-        self.busy = 0
-        self.heard = 0.0
+        self.open = 0
 
     async def serve(self, reader: StreamReader, writer: StreamWriter) -> None:
-        loop = asyncio.get_running_loop()
+        self.open += 1
         try:
             while await reader_has(reader):
-                self.busy += 1
-                try:
-                    again = await echo_app.one(reader, Closing(writer) if self.leaving.is_set() else writer)
-                    await writer.drain()
-                finally:
-                    self.busy -= 1
-                    self.heard = loop.time()
-                if not again or self.leaving.is_set():
+                last = self.leaving.is_set()
+                again = await echo_app.one(reader, Closing(writer) if last else writer)
+                await writer.drain()
+                if last or not again:
                     return
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
+            self.open -= 1
             writer.close()
 
 
@@ -76,8 +73,8 @@ async def main(port: int) -> None:
     server = await asyncio.start_server(door.serve, "127.0.0.1", port, limit=1 << 20, backlog=1024)
     await door.leaving.wait()
     server.close()
-    door.heard = loop.time()
-    while door.busy or loop.time() - door.heard < QUIET:
+    over = loop.time() + MOST
+    while door.open and loop.time() < over:
         await asyncio.sleep(0.02)
 
 

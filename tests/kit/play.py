@@ -32,7 +32,7 @@ from sidecar.net.memory_gate import DAY, MemoryGate
 from sidecar.net.port import Task, WireBroken
 from sidecar.net.reactor import Reactor
 from sidecar.proxy.upstream import Upstream
-from sidecar.runtime.build import Proxy, _inbound_handler, _outbound_handler
+from sidecar.runtime.build import Proxy
 from sidecar.runtime.worker import SWEEP_SECONDS
 from sidecar.telemetry.record import Handshake, Recorder, Tally
 from tests.kit.h1_line import Answer, HungUp, Line, Request
@@ -130,11 +130,11 @@ class MemoryProxy(Proxy):
         """Listen in memory."""
         for spec, side in self._inbound:
             self._count_hops(side)
-            handler = _inbound_handler(self, spec, side)
+            handler = self._reception.for_peers(side)
             self.port.listen(self.service.address, spec.port, self._serving("inbound", spec.name, handler))
         for name, protocol, address, outbound in self._outbound:
             self._count_hops(outbound)
-            handler = _outbound_handler(self, name, protocol, outbound)
+            handler = self._reception.for_application(outbound, protocol)
             self.port.listen(address.host, address.port, self._serving("outbound", name, handler))
 
     def _serving(self, direction: Any, name: str, handler: Any) -> Callable[[MemoryWire], Coroutine[Any, Any, None]]:
