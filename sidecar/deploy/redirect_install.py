@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import errno
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +18,9 @@ from sidecar.net.proc_net import listening
 
 BACKENDS = ("nft", "iptables", "iptables-nft", "iptables-legacy")
 SSH = 22
+LOCK = "\0mesh-redirect"  # an abstract address, unix(7)
+PATIENCE = 30.0  # seconds for somebody else's installation, which takes less than one
+TICK = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +53,37 @@ def present() -> list[Backend]:
     return [each for name in ("nft", *(variants or ["iptables"])) if (each := backend(name)).here]
 
 
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Be the only one who changes our rules in this network namespace, to which the name of such a socket belongs.
+
+    Raises RedirectFailed.
+    """
+    ends = time.monotonic() + PATIENCE
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as lock:
+        while True:
+            try:
+                lock.bind(LOCK)
+                break
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or time.monotonic() > ends:
+                    raise RedirectFailed(
+                        f"another `mesh redirect` has been at work here for {PATIENCE:.0f} s", "Wait for it, or end it."
+                    ) from None
+            time.sleep(TICK)
+        yield
+
+
 def install(what: Redirection, wanted: str = "auto") -> Installed:
     """Put these rules in force, and take away what other backends have left; nothing is done twice.
 
     Raises RedirectFailed; the rules that were there are then still there.
     """
+    with _alone():
+        return _install_by_any(what, wanted)
+
+
+def _install_by_any(what: Redirection, wanted: str) -> Installed:
     found = {each.name: each.found() for each in present()} if wanted == "auto" else {}
     choices = _choices(wanted)
     for last, choice in ((each is choices[-1], each) for each in choices):
@@ -88,7 +121,8 @@ def remove() -> tuple[str, ...]:
     """Take all our rules away; by which backends there were some. Raises RedirectFailed."""
     if not present():
         raise RedirectFailed("neither nft nor iptables is installed", "Install the package nftables.")
-    return tuple(each.name for each in present() if each.found() is not None and each.remove())
+    with _alone():
+        return tuple(each.name for each in present() if each.found() is not None and each.remove())
 
 
 def found() -> list[Found]:

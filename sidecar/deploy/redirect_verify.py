@@ -183,8 +183,8 @@ def inside(
 
 
 def _doors(what: Redirection) -> list[tuple[int, str]]:
-    doors = [(what.capture_in, "the way in")]
-    return [*doors, (what.capture_out, "the way out")] if what.outbound else doors
+    """Where the sidecar has to listen; nowhere where rules only keep outsiders from an application in explicit mode."""
+    return [(what.capture_in, "the way in"), (what.capture_out, "the way out")] if what.outbound else []
 
 
 def _rules(found: Sequence[Found], wanted: Callable[[str], str] | None) -> Seen:

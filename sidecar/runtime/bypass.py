@@ -126,13 +126,12 @@ class BypassCheck:
         if not (PROC_NET / "tcp").exists():
             return self._take("unmeasured", (), f"{PROC_NET} cannot be read, so nobody can tell who listens where")
         rows = exposed(listening(), service)
-        own = own_addresses()
-        ports = tuple(sorted({row.port for row in rows}))
         if not rows:
             return self._take("none")
+        ports = tuple(sorted({row.port for row in rows}))
         if service.unsafe_allow_bypass:
             return self._take("allowed", ports)
-        now = self._clock.monotonic()
+        own, now = own_addresses(), self._clock.monotonic()
         if self._judged == (rows, own) and now < self._dial_at:
             return None
         self._judged, self._dial_at = (rows, own), now + DIAL_SECONDS

@@ -6,6 +6,7 @@ import json
 import socket
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -185,6 +186,16 @@ def test_no_moment_without_rules(town: Town, backend: str) -> None:
         thread.join()
     assert dials > 50
     assert met == {f"in {SHOP} 8080", f"in {SHOP6} 8080"}
+
+
+def test_several_installations_at_once_leave_one_that_knows_itself(town: Town) -> None:
+    ports = ["9101", "9102", "9103"]
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda port: town.mesh("install", "--exclude-inbound", port), ports))
+    rules = town.shop.run(need("nft"), "list", "table", "inet", "mesh")
+    (last,) = [port for port in ports if f" {port}," in rules]
+    assert "nothing was changed" in town.mesh("install", "--exclude-inbound", last)
+    assert rules.count("comment") == 1
 
 
 def test_from_one_backend_to_another_there_is_no_moment_either(town: Town) -> None:

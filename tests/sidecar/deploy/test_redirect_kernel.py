@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import socket
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,17 @@ def test_where_the_kernel_has_no_nftables_iptables_is_asked(bare: Path) -> None:
     assert "MESH_PREROUTING" in (bare / "restored").read_text()
     with pytest.raises(RedirectFailed, match="Operation not supported"):
         redirect_install.install(Redirection(), "nft")
+
+
+def test_one_at_a_time(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(bare, "nft", "exit 0")
+    monkeypatch.setattr(redirect_install, "LOCK", f"\0mesh-redirect-{os.getpid()}")
+    monkeypatch.setattr(redirect_install, "PATIENCE", 0.1)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
+        other.bind(redirect_install.LOCK)
+        with pytest.raises(RedirectFailed, match="another `mesh redirect` has been at work"):
+            redirect_install.install(Redirection())
+    assert redirect_install.remove() == ()
 
 
 HEAD = "  sl  local_address rem_address   st tx rx tr uid\n"
