@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from sidecar.deploy.kube.annotations import BY_KEY, Settings
+from sidecar.config import ports
+from sidecar.deploy.kube.annotations import ANNOTATIONS, Settings
 from sidecar.deploy.kube.containers import our_ports
 from sidecar.deploy.kube.problems import Findings, Place, Pod
 from sidecar.deploy.kube.record import OUR_CONTAINERS
-from sidecar.deploy.names import PROXY_UID
+from sidecar.deploy.names import PREFIX, PROXY_UID
 
 _OTHER_MESHES: Final = ("istio-proxy", "linkerd-proxy", "kuma-sidecar", "consul-dataplane")
 _OS_LABELS: Final = ("kubernetes.io/os", "beta.kubernetes.io/os")
@@ -41,7 +42,7 @@ def _surroundings(spec: dict[str, Any], findings: Findings) -> None:
         findings.refuse(
             ("spec", "hostNetwork"),
             "the pod shares the network of its node, whose other traffic the sidecar would take",
-            f'take it out, or set the annotation {BY_KEY["sidecar.mesh/inject"].key}: "false"',
+            'take it out, or set the annotation sidecar.mesh/inject: "false"',
         )
     selector = spec.get("nodeSelector") or {}
     places: list[Place] = [("spec", "nodeSelector", label) for label in _OS_LABELS if selector.get(label) == "windows"]
@@ -84,6 +85,10 @@ def _users(spec: dict[str, Any], findings: Findings) -> None:
 
 def _ports(spec: dict[str, Any], settings: Settings, findings: Findings) -> None:
     ours = our_ports(settings)
+    for port in settings["exclude-inbound-ports"]:
+        if port in (ports.CAPTURE_IN, ports.CAPTURE_OUT):
+            place = (*ANNOTATIONS, f"{PREFIX}/exclude-inbound-ports")
+            findings.refuse(place, f"{port} is where captured connections go", "take it out of the list")
     for place, container in containers_of(spec):
         for index, each in enumerate(container.get("ports") or []):
             number = each.get("containerPort")

@@ -72,9 +72,12 @@ def _cidrs(text: str) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for item in text.split(","):
         try:
-            found[str(ipaddress.ip_network(item.strip()))] = None
+            network = ipaddress.ip_network(item.strip())
         except ValueError:
             raise BadValue(f"has {item.strip()[:60]!r}, which is not a network") from None
+        if network.prefixlen == 0:
+            raise BadValue("is everything, so nothing that goes out would be led through the sidecar")
+        found[str(network)] = None
     return tuple(found)
 
 

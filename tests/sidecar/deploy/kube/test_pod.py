@@ -233,6 +233,8 @@ REFUSED = [
     (a_pod({"sidecar.mesh/mode": "expliict"}), 'did you mean "explicit"?'),
     (a_pod({"sidecar.mesh/health-port": "0"}), "'0' is not a port"),
     (a_pod({"sidecar.mesh/exclude-outbound-cidrs": "10.0.0.1/8"}), "has '10.0.0.1/8', which is not a network"),
+    (a_pod({"sidecar.mesh/exclude-outbound-cidrs": "::/0"}), "'::/0' is everything, so nothing that goes out"),
+    (a_pod({"sidecar.mesh/exclude-inbound-ports": "80,17006"}), "17006 is where captured connections go"),
     (a_pod({"sidecar.mesh/memory-limit": "lots"}), "'lots' is not an amount of memory"),
     (a_pod({RECORD: "mine"}), "this is not what `mesh inject` writes"),
     (a_pod({RECORD: '{"version":"1","containers":["app"]}'}), "this is not what `mesh inject` writes"),
