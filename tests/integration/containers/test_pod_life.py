@@ -212,7 +212,7 @@ def test_scaling_down_loses_no_request(town: Town) -> None:
 
 @pytest.mark.deep
 def test_two_hundred_times(town: Town) -> None:
-    """Down and up again. Endpoints are written in the config here, so nobody waits for a pod's readiness: a request that
+    """Down and up again. Endpoints stand in the config here, so nobody waits for a pod's readiness: a request that
     comes between its sidecar and its application is refused by that sidecar. Nothing else may fail.
     """
     tally = scale_down(town, random.Random(38), 200)
