@@ -20,7 +20,7 @@ PORT = 8000  # inside the engine's own network
 def build(podman: Podman, context: Path, tag: str, *options: str) -> str:
     """Build as a release does; returns the digest."""
     base = f"BASE=localhost/{podman.base_image()}"
-    flags = ("--format", "docker", "--no-cache", "--timestamp", "0", "--build-arg", base)
+    flags = ("--no-cache", "--timestamp", "0", "--build-arg", base)
     podman.buildah("build", *flags, *options, "-t", tag, str(context))
     digest: str = podman.inspect(tag)["Digest"]
     return digest
