@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from sidecar.telemetry.metrics import Metrics
 
 EVERY_SECONDS: Final = 5.0  # a look at who listens
-DIAL_SECONDS: Final = 60.0  # a dial, where nothing has changed since the last one
+DIAL_SECONDS: Final = 60.0  # a dial, where nothing has changed since the last one, which found nothing
 PATIENCE: Final = 1.0  # seconds for a connection that never leaves this machine
 
 Word = Literal["unknown", "none", "guarded", "allowed", "open", "unmeasured"]
@@ -138,6 +138,7 @@ class BypassCheck:
         found = [row for row in rows if await self._answers(row, own)]
         if not found:
             return self._take("guarded", ports)
+        self._dial_at = now  # rules may come at any moment, and we are not ready until they do
         return self._take("open", tuple(sorted({row.port for row in found})), _problem(found[0], service))
 
     async def _answers(self, row: Row, own: list[str]) -> bool:

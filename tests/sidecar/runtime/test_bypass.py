@@ -125,3 +125,18 @@ def test_the_unsafe_way_on_is_shouted(world: World) -> None:
         _, out, _ = world.mesh("status")
         assert "UNSAFE_ALLOW_BYPASS" in "".join(out.split())
         assert any("unsafe_allow_bypass" in line["message"] for line in app.warnings())
+
+
+def test_rules_that_come_later_are_noticed_at_the_next_look(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the same sockets and the same addresses: only what a dial meets has changed."""
+    reached = [True]
+
+    async def answers(*_: object) -> bool:
+        return reached[0]
+
+    monkeypatch.setattr(bypass.BypassCheck, "_answers", answers)
+    with application("0.0.0.0", world.ports.app), world.sidecar("app") as app:
+        eventually("it is noticed", lambda: result(app) == "open")
+        reached[0] = False
+        eventually("it is over", lambda: result(app) == "guarded", 5)
+        assert status(app)["not_ready"] == []
