@@ -12,14 +12,14 @@ if ! [ -x "$tools/bin/pip-compile" ]; then
     "$tools/bin/python" -m pip install --quiet --disable-pip-version-check pip-tools
 fi
 
-compile() { # compile OUTPUT [option...]
-    output=$1
-    shift
+compile() { # compile OUTPUT SOURCE [option...]
+    output=$1 source=$2
+    shift 2
     temporary=$tools/new.lock
     cp "$output" "$temporary" 2>/dev/null || : >"$temporary" # what is pinned stays, unless --upgrade is asked for
     "$tools/bin/pip-compile" --quiet --strip-extras --generate-hashes --no-header \
         --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
-        --output-file "$temporary" "$@" pyproject.toml
+        --output-file "$temporary" "$@" "$source"
     {
         echo "# Made by \`make lock\` from pyproject.toml; do not edit."
         grep -v '^# Made by' "$temporary"
@@ -27,5 +27,6 @@ compile() { # compile OUTPUT [option...]
     echo "lock: $output: $(grep -c '==' "$output") packages" >&2
 }
 
-compile requirements.lock "$@"
-compile requirements-dev.lock --extra dev --constraint requirements.lock "$@"
+compile requirements.lock pyproject.toml "$@"
+compile requirements-dev.lock pyproject.toml --extra dev --constraint requirements.lock "$@"
+compile deploy/image/build.lock deploy/image/build.in --allow-unsafe "$@" # setuptools is what pip-tools means by unsafe
