@@ -208,7 +208,7 @@ async def test_tcp_is_a_whole_handshake_with_the_declared_identity(stage: Stage)
     await stage.sleep(3.0)
     assert row(stage)["health"]["result"] == "passed"
     assert len(stage.web.books.handshakes) >= 2  # each time anew
-    stage.orders._gate = stage.gates[MALLORY]
+    stage.orders._reception._gate = stage.gates[MALLORY]
     await stage.sleep(5.0)
     assert row(stage)["health"]["result"] == "unreachable"
     assert row(stage)["state"] == "unhealthy"

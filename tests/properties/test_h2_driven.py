@@ -202,7 +202,7 @@ class Mesh(RuleBasedStateMachine, World):
     @invariant()
     def every_request_under_way_has_one_open_hop(self) -> None:
         for proxy in self.proxies():
-            serving = sum(len(found._serving) for found in proxy._http if isinstance(found, Http2Connection))
+            serving = sum(len(found._serving) for found in proxy._reception.http if isinstance(found, Http2Connection))
             under_way = proxy.books.opened - len(proxy.books.hops)
             assert 0 <= under_way <= serving, (under_way, serving)
 
