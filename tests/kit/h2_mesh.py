@@ -68,7 +68,8 @@ class World:
         """Every HTTP/2 connection of theirs, both ways."""
         found: list[H2Client | H2Server] = []
         for proxy in self.proxies():
-            found += [connection.codec for connection in proxy._reception.http if isinstance(connection, Http2Connection)]
+            served = proxy._reception.http
+            found += [connection.codec for connection in served if isinstance(connection, Http2Connection)]
             upstreams = [*proxy.upstreams, *proxy.left]
             places = [place for upstream in upstreams for place in upstream.places.values()]
             found += [trunk.codec for place in places for trunk in place.trunks._trunks]
