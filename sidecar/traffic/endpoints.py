@@ -54,7 +54,7 @@ class Endpoint:
     __slots__ = (
         "active", "address", "bad", "breaker", "changes", "ejected_until", "failures", "gateway_failures", "good",
         "health", "healthy", "latency", "latency_at", "local_failures", "name", "probe_began", "probing", "ramp_from",
-        "times_ejected", "weight", "why", "zone",
+        "silent_since", "times_ejected", "weight", "why", "zone",
     )  # fmt: skip
 
     def __init__(self, declared: Declared, changes: Changes, now: float, *, ramp: bool = False) -> None:
@@ -66,6 +66,7 @@ class Endpoint:
         self.active = 0  # attempts under way
         self.latency = FIRST_LATENCY
         self.latency_at = now
+        self.silent_since = now  # while something is under way: the last answer, or the first request without one
         self.ramp_from = now if ramp else float("-inf")  # slow start begins
         self.healthy = True  # what active health checks say
         self.health: Health | None = None  # where it is checked
@@ -83,20 +84,11 @@ class Endpoint:
 
     def load(self, now: float) -> float:
         """What another request would wait for here: latency times those under way and itself, by its weight."""
-        latency, age = self.latency, now - self.latency_at
-        if self.active:
-            if age > latency:
-                latency = age
-        elif age > 0.0:
-            latency *= exp(-age / DECAY)
-        return latency * (self.active + 1) / self.weight
-
-    def wake(self, now: float) -> None:
-        """It is asked after a time without requests: from here on its silence counts."""
         age = now - self.latency_at
-        if age > 0.0:
-            self.latency *= exp(-age / DECAY)
-            self.latency_at = now
+        latency = self.latency * exp(-age / DECAY) if age > 0.0 else self.latency
+        if self.active and now - self.silent_since > latency:
+            latency = now - self.silent_since
+        return latency * (self.active + 1) / self.weight
 
     def share(self, now: float, ramp: float) -> float:
         """How much of its share it is given: grows from a tenth to all of it within `ramp` seconds of slow start."""
@@ -108,6 +100,7 @@ class Endpoint:
     def end(self, now: float, seconds: float) -> None:
         """An attempt (`sidecar.traffic.watch` began it) was answered after so many seconds."""
         self.active -= 1
+        self.silent_since = now
         old = self.latency
         age = now - self.latency_at
         if seconds > old:

@@ -47,7 +47,7 @@ class Watch:
     def begin(self, endpoint: Endpoint, now: float) -> None:
         """An attempt begins there; where the breaker is open, as its probe."""
         if not endpoint.active:
-            endpoint.wake(now)
+            endpoint.silent_since = now
         endpoint.active += 1
         breaker = endpoint.breaker
         if breaker is not None and breaker.open and not endpoint.probing:

@@ -40,6 +40,7 @@ class Place:
         self.folder, self.base = folder, base
         self.run_dir, self.temporary = folder / "run", folder / "tmp"
         self.temporary.mkdir()
+        self.before = descendants(os.getpid())  # of other tests, whose meshes stand for a whole session
         ours = {"MESH_RUN_DIR": str(self.run_dir), "TMPDIR": str(self.temporary), "PYTHONPATH": str(HERE)}
         self.env = {**os.environ, **ours}
 
@@ -76,7 +77,8 @@ class Place:
         assert list(self.temporary.iterdir()) == []
         assert not self.run_dir.exists()
         assert all_free(self.base)
-        assert [pid for pid in descendants(os.getpid()) if b"sidecar" in command_line(pid)] == []
+        left = set(descendants(os.getpid())) - set(self.before)
+        assert [pid for pid in left if b"sidecar" in command_line(pid)] == []
 
 
 def command_line(pid: int) -> bytes:

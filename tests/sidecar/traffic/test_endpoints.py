@@ -36,7 +36,7 @@ def test_silence_lets_a_bad_memory_fade():
 def test_who_was_asked_and_says_nothing_is_as_slow_as_it_has_been_silent():
     frozen, quick = a_set(2)
     for endpoint in (frozen, quick):
-        endpoint.wake(100.0)  # after a long pause, which is no silence
+        endpoint.silent_since = 100.0  # after a long pause, which is no silence
         endpoint.active = 1
     assert frozen.load(100.0) == quick.load(100.0) <= 2 * 0.030
     quick.end(100.01, 0.01)
