@@ -10,6 +10,7 @@ may end alone; a CA beside them; and the load, from inside the caller's pod.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import threading
@@ -172,10 +173,26 @@ class Pods:
         self.docker("rm", "-f", "-v", *names_of_all, "ca", check=False)
         self.docker("network", "rm", NETWORK, check=False)
 
+    def all_available(self) -> None:
+        """Wait until web's sidecar takes every copy for well, as a rolling update waits before it goes on: who came
+        back is asked again after a back-off. Somebody has to ask meanwhile.
+        """
+        command = (*self.docker.program, "exec", self.web.sidecar, "mesh", "endpoints", "-o", "json")
+
+        def well() -> bool:
+            done = subprocess.run(self.docker.cell.command(command), capture_output=True, text=True)
+            rows = json.loads(done.stdout)["endpoints"] if done.returncode == 0 else []
+            return [row["state"] for row in rows] == ["available"] * len(COPIES)
+
+        eventually("every copy is asked again", well, 60)
+
     @contextmanager
     def load(self, rate: float = 60.0, seed: int = 1) -> Iterator[LoadFromInside]:
-        """Open-loop requests of web's application."""
+        """Open-loop requests of web's application, from when all copies are available."""
         pid = self.docker.state(self.web.name)["Pid"]
-        with LoadFromInside(self.docker.cell.proc / str(pid) / "ns" / "net", rate, seed) as load:
+        inside = self.docker.cell.proc / str(pid) / "ns" / "net"
+        with LoadFromInside(inside, 20.0, seed):
+            self.all_available()
+        with LoadFromInside(inside, rate, seed) as load:
             yield load
             threading.Event().wait(0.3)

@@ -40,6 +40,7 @@ def test_a_copy_that_leaves_takes_no_request_with_it(pods: Pods) -> None:
             copy = dice.choice(pods.orders)
             copy.leave()
             copy.come()
+            pods.all_available()
     load.stop().assert_flawless()
 
 
