@@ -12,6 +12,7 @@ import sys
 import trio
 
 from sidecar.config.load import load_text
+from sidecar.config.schema import Service
 from sidecar.net.clock import SystemClock
 from sidecar.runtime.bypass import BypassCheck
 from sidecar.runtime.mirror import Mirror
@@ -25,15 +26,17 @@ services:
 """
 
 
-async def main(port: str, allow: bool) -> None:
+async def main(service: Service) -> None:
     """Look."""
-    service = load_text(CONFIG.format(port=port, allow=str(allow).lower())).services["shop"]
     check = BypassCheck(lambda: service, Mirror(), Log(), Metrics(), SystemClock())
     await check.look()
     print(json.dumps(check.latest.to_json()))
 
 
 if __name__ == "__main__":
+    uid, number, *rest = sys.argv[1:]
+    allowed = str(rest == ["allow"]).lower()
+    shop = load_text(CONFIG.format(port=number, allow=allowed)).services["shop"]  # while we may read any Python's files
     os.setgroups([])
-    os.setresuid(*(int(sys.argv[1]),) * 3)
-    trio.run(main, sys.argv[2], sys.argv[3:] == ["allow"])
+    os.setresuid(*(int(uid),) * 3)
+    trio.run(main, shop)
