@@ -256,6 +256,6 @@ def besiege(
             time.sleep(seconds / 2)
             threading.Thread(target=_rotate, args=(web,), daemon=True).start()
             time.sleep(seconds / 2)
-            after = app.metrics()
             tally = load.stop()
+    after = app.metrics()  # the attacker has ended: whatever was answered to it has been counted
     return Outcome(attacker.saw, tally, fresh, before, after)
