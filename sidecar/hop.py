@@ -10,6 +10,7 @@ allowed has no way to go on, however many limits it passed. `check` has no clock
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -21,6 +22,18 @@ if TYPE_CHECKING:
 Direction = Literal["inbound", "outbound"]
 HopProtocol = Literal["http", "tcp"]
 Headers = list[tuple[bytes, bytes]]  # lower-case names, values as received; order and repetition kept
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A bearer token whose signature, times and audience were verified: the user behind the caller."""
+
+    issuer: str  # what mesh.yaml calls who issued it
+    subject: str  # its `sub`, empty where it has none
+    claims: Mapping[str, object]  # as JSON says them; never changed
+    scopes: frozenset[str]
+    expires: float  # seconds since the epoch
+    id: str  # the first 16 hex digits of its SHA-256: what records call it by
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +84,8 @@ class Hop:
     drawn: object = None  # what dice have decided before it came to the general way (sidecar.proxy.steering)
     tls: TlsInfo | None = None  # the mesh side of this hop: downstream's inbound, upstream's outbound
     trace_id: str = ""
+    token: Token | None = None  # the user behind the caller, where a verified token names one
+    operation: str = ""  # `operationId` in the contract of the service, where it has one that knows the request
 
     held: Held | None = None  # what rate limits did to it, where that was more than to let it in or refuse it
 

@@ -78,6 +78,8 @@ class Exchange(Waiting):
     async def _carry(self, handover: Handover | None) -> bool:
         """The exchange itself; see `run`."""
         plan = self._plan
+        if plan.ask is not None:
+            await self._attended(plan.ask(self._port))
         if plan.hold is not None:
             await plan.hold(self._port, self._wire, self._deadline.at)
         if plan.charge is not None:

@@ -188,6 +188,9 @@ class HttpConnection:
         try:
             if handover is None:
                 side.check_peer(self._caller, self._wire, port.wall())
+                first_of_all = side.before(hop, self._caller, head)
+                if first_of_all is not None:
+                    await first_of_all(port)
             plan = side.admit(hop, self._caller, head, port.wall())
             if side.tunnels.full and plan.lasts:
                 side.tunnels.check_place()

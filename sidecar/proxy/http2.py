@@ -274,6 +274,9 @@ class Http2Connection:
             head = event
             hop = side.open_hop(caller, head, port.now)
             side.check_peer(caller, self._wire, port.wall())
+            first_of_all = side.before(hop, caller, head)
+            if first_of_all is not None:
+                await first_of_all(port)
             plan = side.admit(hop, caller, head, port.wall())
             if side.tunnels.full and plan.lasts:
                 side.tunnels.check_place()

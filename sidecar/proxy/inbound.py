@@ -53,7 +53,7 @@ from sidecar.proxy.side import Caller, Door, Plan, with_head
 from sidecar.proxy.tcp import Tunnels, finish_tcp, introduce, lease_of, tunnel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from certs.spiffe import SpiffeId
     from sidecar.config.schema import Limits, Timeouts
@@ -73,6 +73,8 @@ if TYPE_CHECKING:
     from sidecar.traffic.limits import Dues, RateLimits
     from sidecar.traffic.marks import Marks
     from sidecar.traffic.tcp import Stay, TcpLimits
+
+    Question = Callable[[Port], Awaitable[None]]
 
 VIA = b"mesh-via"  # instance ids of the sidecars that a request has passed, oldest first (decision D21)
 MAX_VIA = 32
@@ -309,6 +311,10 @@ class InboundSide:
 
     # ---- every other ------------------------------------------------------------------------------------------------
 
+    def before(self, hop: Hop, caller: Caller, head: RequestHead) -> Callable[[Port], Awaitable[None]] | None:
+        """Nothing yet: whatever its rules ask for has come with the request."""
+        return None
+
     def admit(self, hop: Hop, caller: Caller, head: RequestHead, wall: float) -> Plan:
         """Read the request canonically, judge it, and say where it goes. Raises HopError."""
         target, route = self._reading.read(hop, head.target, [v for n, v in head.headers if n == b"host"])
@@ -327,12 +333,25 @@ class InboundSide:
         headers.append((VIA, b",".join((*via, self._instance))))
         plan = Plan(self.app, target.origin_form, headers, route.max_body if route is not None else None)
         if not hop.attempts:  # what the express has sent already has been through all limits
-            self._limit(plan, hop, wall)
+            questions = self._questions(hop, head, plan)
+            if questions:
+                plan.ask = partial(self._ask, plan, hop, questions)
+            else:
+                self._limit(plan, hop, wall)
         if self.steering is not None and route is not None:
             self.steering.follow(route, hop, plan)
         if first(headers, b"host") is None:  # only in HTTP/1.0; what we send on is 1.1 and must have one
             headers.insert(0, (b"host", plan.upstream.authority))
         return plan
+
+    def _questions(self, hop: Hop, head: RequestHead, plan: Plan) -> tuple[Question, ...]:
+        """Whom else to ask about a request that the rules permit, in this order; each may raise HopError."""
+        return ()
+
+    async def _ask(self, plan: Plan, hop: Hop, questions: tuple[Question, ...], port: Port) -> None:
+        for question in questions:
+            await question(port)
+        self._limit(plan, hop, port.wall())
 
     def _limit(self, plan: Plan, hop: Hop, wall: float) -> None:
         """Take from its limits, or let the exchange do so where it may take a while. Raises RateLimited, QuotaSpent."""

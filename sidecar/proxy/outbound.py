@@ -215,6 +215,10 @@ class OutboundSide:
 
     # ---- every other ------------------------------------------------------------------------------------------------
 
+    def before(self, hop: Hop, caller: Caller, head: RequestHead) -> None:
+        """Nothing: our own application is known."""
+        return None
+
     def admit(self, hop: Hop, caller: Caller, head: RequestHead, wall: float) -> Plan:
         """Say which upstream the request is for. Raises HopError."""
         if (first(head.headers, b"sec-fetch-site") or b"").lower() == b"cross-site":

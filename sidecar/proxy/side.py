@@ -76,7 +76,8 @@ class Plan:
     injected: Injected | None = None  # the fault that it meets first
     course: str = ""  # what the route of that fault is called
     connect: Callable[[Port, Wire, Caller, Hop, bytes], Awaitable[None]] | None = None  # takes the connection over
-    hold: Callable[[Port, Wire, float], Awaitable[None]] | None = None  # waited for first, up to its deadline
+    ask: Callable[[Port], Awaitable[None]] | None = None  # may say no first of all, before limits are taken
+    hold: Callable[[Port, Wire, float], Awaitable[None]] | None = None  # waited for next, up to its deadline
     charge: Callable[[Port], Awaitable[None]] | None = None  # what may have to be waited for then
 
     @property
@@ -149,6 +150,12 @@ class HttpSide(Protocol):
     def plain_tail(self, caller: Caller, upstream: Upstream, via: Sequence[bytes]) -> bytes | None:
         """The lines of ours that end the head of a plain request, with its empty line; `via` names the sidecars that
         it has come by. None where it may not go on.
+        """
+        ...
+
+    def before(self, hop: Hop, caller: Caller, head: RequestHead) -> Callable[[Port], Awaitable[None]] | None:
+        """What has to be fetched before the request can be judged; None for nothing. Raises HopError, and so does what
+        it returns.
         """
         ...
 
