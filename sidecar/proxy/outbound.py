@@ -217,7 +217,6 @@ class OutboundSide:
 
     def before(self, hop: Hop, caller: Caller, head: RequestHead) -> None:
         """Nothing: our own application is known."""
-        return None
 
     def admit(self, hop: Hop, caller: Caller, head: RequestHead, wall: float) -> Plan:
         """Say which upstream the request is for. Raises HopError."""
