@@ -30,9 +30,9 @@ test: ## all that must hold before a change lands: linters, types, all tests but
 	$(BIN)/mypy
 	$(BIN)/python -m tests.bench.count
 	$(PYTEST) -m "not deep and not integration" -n 2 $(ARGS)
-	$(PYTEST) -m "not deep and integration and not alone" -n 2 $(ARGS)
+	@scripts/stage.sh -m "not deep and integration and not alone" -n 2 $(ARGS)
 	MESH_HTTP1_READER=h11 $(PYTEST) -m "not deep and not alone" -n 2 $(BOTH_WAYS) $(ARGS)
-	$(PYTEST) -m "not deep and alone" $(ARGS)
+	@scripts/stage.sh -m "not deep and alone" $(ARGS)
 
 check: ## the quick half of that: linters, types, tests without real programs
 	@scripts/setup.sh dev
@@ -42,8 +42,8 @@ check: ## the quick half of that: linters, types, tests without real programs
 
 integration: ## tests with real sockets and real programs (what is not installed is skipped, and named)
 	@scripts/setup.sh dev
-	$(PYTEST) -m "not deep and integration and not alone" -n 2 $(ARGS)
-	$(PYTEST) -m "not deep and alone" $(ARGS)
+	@scripts/stage.sh -m "not deep and integration and not alone" -n 2 $(ARGS)
+	@scripts/stage.sh -m "not deep and alone" $(ARGS)
 
 deep: ## what takes hours: a million connections, 200 runs of random events, 2 GiB bodies, long fuzzing
 	@scripts/setup.sh dev
