@@ -282,6 +282,33 @@ class CrossSite(PolicyDenied):
     name = "cross_site"
 
 
+class TokenMissing(HopError):
+    """The request brings no bearer token, and its listener asks for one."""
+
+    name = "token_missing"
+    fault = Fault.DOWNSTREAM
+    flag = "PD"
+
+
+class TokenInvalid(HopError):
+    """The bearer token of the request cannot be believed. `reason` is short and stable."""
+
+    name = "token_invalid"
+    fault = Fault.DOWNSTREAM
+    flag = "PD"
+
+    def __init__(self, detail: str = "", *, reason: str = "") -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class TokenUnverifiable(HopError):
+    """Nobody can tell at this moment whether the bearer token is good: the keys of its issuer are not to be had."""
+
+    name = "token_unverifiable"
+    flag = "UAEX"
+
+
 class RateLimited(HopError):
     """A rate limit has no room for it at this moment."""
 

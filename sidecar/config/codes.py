@@ -22,6 +22,7 @@ from sidecar.config.codes_limits import LIMITS
 from sidecar.config.codes_redirect import REDIRECT
 from sidecar.config.codes_routes import ROUTES
 from sidecar.config.codes_time import TIMES
+from sidecar.config.codes_tokens import TOKENS
 from sidecar.config.codes_upstreams import UPSTREAMS
 
 HEAD: Final = "trust_domain: demo.mesh\n"
@@ -63,7 +64,7 @@ def _code(code: str, title: str, why: str, fix: str, wrong: str, right: str) -> 
     return code, Code(code, title, why, fix, textwrap.dedent(wrong).lstrip("\n"), textwrap.dedent(right).lstrip("\n"))
 
 
-_GROUPS: Final = (INERT, UPSTREAMS, TIMES, DISCOVERY, ROUTES, LIMITS, AMOUNTS, FOREIGN, REDIRECT, BYPASS, EDGES)
+_GROUPS: Final = (INERT, UPSTREAMS, TIMES, DISCOVERY, ROUTES, LIMITS, AMOUNTS, FOREIGN, REDIRECT, BYPASS, EDGES, TOKENS)
 CODES: Final[Mapping[str, Code]] = dict((
     _code(
         "MESH001", "text that is no config",

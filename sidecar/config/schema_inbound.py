@@ -10,6 +10,7 @@ from typing import Literal
 from sidecar.config import ports
 from sidecar.config.schema_amounts import TcpLimit
 from sidecar.config.schema_routes import AppBranch, Fault
+from sidecar.config.schema_tokens import Tokens
 from sidecar.config.terms import (
     Address,
     BindAddress,
@@ -230,6 +231,11 @@ class Inbound:
         "none",
     )
     routes: tuple[Route, ...] = described("Limits for some paths.", ())
+    tokens: Tokens | None = described(
+        "Bearer tokens that callers must, or may, bring: the user behind the caller. Absent, `Authorization` passes "
+        "unread.",
+        None,
+    )
     tcp_limits: tuple[TcpLimit, ...] = described("How much raw TCP may take; absent means without limit.", ())
     xfcc_forwarders: tuple[IdentityPattern, ...] = described(
         "Peers whose x-forwarded-client-cert is kept and appended to.", ()

@@ -129,6 +129,22 @@ HAPPENED: Final[dict[str, Reason]] = {
         "The rules of the called service refuse it: {detail}.",
         "Read below which rule decided or came nearest, and what would change the answer.",
     ),
+    "token_missing": Reason(
+        "{caller} brought no bearer token, and {listener} asks for one: {detail}.",
+        "Let the client send `Authorization: Bearer TOKEN`, with a token of one of the issuers that `tokens` of "
+        "{listener} names. Tokens in the query or in a cookie are not read. If requests may come without one, say "
+        "`required: false`.",
+    ),
+    "token_invalid": Reason(
+        "The bearer token that {caller} brought cannot be believed: {detail}.",
+        "Let the client get a new one for this audience. If the detail speaks of the issuer, audience, type or "
+        "algorithm, compare the token with `issuers` and with `tokens` of {listener}.",
+    ),
+    "token_unverifiable": Reason(
+        "Nobody could tell whether the bearer token of {caller} is good: {detail}.",
+        "Look at `mesh status` and the sidecar's log for why the keys of that issuer cannot be fetched. Tokens that "
+        "are signed by a key known before are taken meanwhile.",
+    ),
     "rate_limited": Reason(
         "{caller} may do this, but not so often: it was {detail}.",
         "Let the client wait as `Retry-After` tells it. If it is right to ask so often, raise `limit` of that limit, "
