@@ -9,12 +9,13 @@ others too. A set with no key left is refused, and whoever asked keeps the one b
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from certs.jwk import decode_base64url
 from certs.keys import MAX_RSA_BITS, MIN_RSA_BITS
@@ -32,6 +33,7 @@ _CURVES: Final[Mapping[str, tuple[ec.EllipticCurve, int, str]]] = {  # RFC 7518 
     "P-384": (ec.SECP384R1(), 48, "ES384"),
     "P-521": (ec.SECP521R1(), 66, "ES512"),
 }
+_MEMBERS: Final = ("kid", "kty", "crv", "x", "y", "n", "e", "alg", "use", "key_ops")
 _ED25519: Final = ("EdDSA", "Ed25519")  # RFC 8037 section 3.1, and its fully specified name of RFC 9864
 ALGORITHMS: Final = ("ES256", "ES384", "ES512", *_RSA, *_ED25519)  # every one that exists here; never HMAC or `none`
 
@@ -55,6 +57,7 @@ class KeySet:
 
     keys: tuple[Key, ...]
     left_out: int = 0  # entries that cannot verify a token here
+    document: bytes = field(default=b"", repr=False)  # those that can, as a JWK Set again: equal for equal sets
     _by_kid: dict[str, tuple[Key, ...]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -73,6 +76,18 @@ class KeySet:
         return kid in self._by_kid
 
     @classmethod
+    def of_spki(cls, keys: Iterable[tuple[str, bytes]]) -> KeySet:
+        """The set of these keys, each with its `kid` and its SubjectPublicKeyInfo in DER. Raises BadKeySet."""
+        found = []
+        for kid, der in keys:
+            public = load_der_public_key(der)
+            if able := algorithms_of(public):
+                found.append(Key(kid, frozenset(able), public))  # type: ignore[arg-type]  # it is able to verify
+        if not found:
+            raise BadKeySet("it has no key of JWT-SVIDs")
+        return cls(tuple(found))
+
+    @classmethod
     def parse(cls, data: bytes) -> KeySet:
         """Read a JWK Set. Takes up to 50 ms: for a thread. Raises BadKeySet."""
         if len(data) > MAX_SET_BYTES:
@@ -86,10 +101,12 @@ class KeySet:
             raise BadKeySet("the key set has no list `keys`")
         if len(entries) > MAX_KEYS:
             raise BadKeySet(f"the key set has {len(entries)} keys; at most {MAX_KEYS} are read")
-        found = [key for key in map(_read, entries) if key is not None]
+        found = [(key, entry) for entry in entries if (key := _read(entry)) is not None]
         if not found:
             raise BadKeySet(f"none of its {len(entries)} keys can verify a token here")
-        return cls(tuple(found), len(entries) - len(found))
+        kept = [{name: entry[name] for name in _MEMBERS if name in entry} for _, entry in found]
+        document = json.dumps({"keys": kept}, separators=(",", ":")).encode("ascii")
+        return cls(tuple(key for key, _ in found), len(entries) - len(found), document)
 
 
 def algorithms_of(public: object) -> tuple[str, ...]:

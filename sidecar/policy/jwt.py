@@ -32,6 +32,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
+from certs.errors import InvalidSpiffeId
+from certs.spiffe import SpiffeId
 from certs.strict_json import no_constant, unique
 from sidecar.policy.jwk import ALGORITHMS, MAX_KID
 
@@ -57,6 +59,8 @@ _HASHES: Final[Mapping[str, hashes.HashAlgorithm]] = {
 
 class BadToken(Exception):
     """A token cannot be believed. `reason` is short and stable, the text is for the operator; neither quotes it."""
+
+    issuer = ""  # what mesh.yaml calls who has issued it, where that is known
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{detail} [{reason}]")
@@ -169,7 +173,7 @@ def check_claims(token: Unverified, demands: Demands, now: float) -> float:
     subject = claims.get("sub", "")
     if not isinstance(subject, str):
         raise BadToken("subject", "the token's `sub` is not text")
-    if demands.trust_domain and not subject.startswith(f"spiffe://{demands.trust_domain}/"):
+    if demands.trust_domain and not _is_of(subject, demands.trust_domain):
         raise BadToken("subject", f"the token's `sub` is no SPIFFE ID of {demands.trust_domain}")
     expires = _check_times(claims, now, demands.leeway)
     if demands.audience.isdisjoint(_audience(claims)):
@@ -192,21 +196,22 @@ def scopes_of(claims: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(found - {""})
 
 
-def check_bound(claims: Mapping[str, Any], fingerprint: str, *, required: bool) -> None:
+def check_bound(claims: Mapping[str, Any], fingerprint: str, *, required: bool) -> bool:
     """Hold a token that is bound to a certificate against the caller's (RFC 8705 section 3.1), whose SHA-256 is
     `fingerprint` in hex, empty where it has shown none; with `required` it has to be bound. One that is bound to
-    anything else is no bearer token (RFC 7800, RFC 9449). Raises BadToken: `bound`.
+    anything else is no bearer token (RFC 7800, RFC 9449). Returns whether it is bound. Raises BadToken: `bound`.
     """
     if "cnf" not in claims:
         if required:
             raise BadToken("bound", "the token is not bound to a certificate, and the listener wants it to be")
-        return
+        return False
     bound = claims["cnf"]
     if not isinstance(bound, dict) or set(bound) != {"x5t#S256"}:
         raise BadToken("bound", "the token is bound to something other than a certificate")
     ours = base64.urlsafe_b64encode(bytes.fromhex(fingerprint)).rstrip(b"=").decode("ascii")
     if not ours or bound["x5t#S256"] != ours:
         raise BadToken("bound", "the token is bound to another certificate than the caller's")
+    return True
 
 
 def token_id(token: bytes) -> str:
@@ -215,6 +220,15 @@ def token_id(token: bytes) -> str:
 
 
 # ---- pieces ------------------------------------------------------------------------------------------------------
+
+
+def _is_of(subject: str, trust_domain: str) -> bool:
+    """Whether this is a workload of that trust domain (JWT-SVID.md section 3.1)."""
+    try:
+        spiffe_id = SpiffeId.parse(subject)
+    except InvalidSpiffeId:
+        return False
+    return spiffe_id.trust_domain.name == trust_domain and bool(spiffe_id.path)
 
 
 def _check_type(head: Mapping[str, Any], demands: Demands) -> None:
@@ -235,7 +249,7 @@ def _check_times(claims: Mapping[str, Any], now: float, leeway: float) -> float:
     for name in ("nbf", "iat"):
         begins = _time(claims, name)
         if begins is not None and begins > now + leeway:
-            raise BadToken("not_yet_valid", f"the token is from {begins - now:.0f} s ahead (`{name}`): look at the clocks")
+            raise BadToken("not_yet_valid", f"the token is from {begins - now:.0f} s ahead (`{name}`): a clock")
         if begins is not None and begins > expires:
             raise BadToken("malformed", f"the token's `{name}` is after its `exp`")
     return expires
