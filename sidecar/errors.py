@@ -283,7 +283,7 @@ class CrossSite(PolicyDenied):
 
 
 class TokenMissing(HopError):
-    """The request brings no bearer token, and its listener asks for one."""
+    """There is no token in `Authorization`, and the listener asks for one."""
 
     name = "token_missing"
     fault = Fault.DOWNSTREAM
@@ -291,7 +291,7 @@ class TokenMissing(HopError):
 
 
 class TokenInvalid(HopError):
-    """The bearer token of the request cannot be believed. `reason` is short and stable."""
+    """The token cannot be believed. `reason` is short and stable."""
 
     name = "token_invalid"
     fault = Fault.DOWNSTREAM
@@ -303,7 +303,7 @@ class TokenInvalid(HopError):
 
 
 class TokenUnverifiable(HopError):
-    """Nobody can tell at this moment whether the bearer token is good: the keys of its issuer are not to be had."""
+    """The keys of its issuer are not to be had at this moment."""
 
     name = "token_unverifiable"
     flag = "UAEX"

@@ -99,7 +99,7 @@ class Bearer:
         except NoToken:
             self._count((NOBODY, "missing"))
             issuers = " or ".join(self._tokens.spec.issuers)
-            raise TokenMissing(f"no `Authorization: Bearer` with a token of {issuers}") from None
+            raise TokenMissing(f"there is no token of {issuers} in `Authorization`") from None
         except BadToken as bad:
             self._count((bad.issuer or NOBODY, bad.reason))
             raise TokenInvalid(str(bad), reason=bad.reason) from None

@@ -12,6 +12,8 @@ from sidecar.policy.jwk import KeySet
 from sidecar.proxy.bearer import PATIENCE
 from tests.kit import apps
 from tests.kit.h1_line import Request
+from tests.kit.h2_line import ORDERS_POST, answer_ok, h2_app, h2_peer
+from tests.kit.h2_wire import data, headers
 from tests.kit.hops import MALLORY, WEB
 from tests.kit.play import Stage, scene
 from tests.kit.tokens import AUDIENCE, ISSUER, Signer, fingerprint_claim, key_set
@@ -204,3 +206,19 @@ async def test_to_observe_is_to_refuse_nobody(stage: Stage) -> None:
     waived = stage.orders.books.hop.waived
     assert waived is not None
     assert (waived.error, waived.flag) == ("token_invalid", "PD")
+
+
+@guarded()
+async def test_a_call_learns_it_in_its_own_language(stage: Stage) -> None:
+    stage.app(h2_app(answer_ok))
+    fields = (*ORDERS_POST, (b"content-type", b"application/grpc"), (b"te", b"trailers"))
+
+    async def status(*more: tuple[bytes, bytes]) -> bytes:
+        peer = await h2_peer(stage, headers(1, (*fields, *more), end=False) + data(1, b"", end=True))
+        return (await peer.answer(1)).headers.get(b"grpc-status", b"")
+
+    assert await status() == b"16"
+    assert await status((b"authorization", b"Bearer bad")) == b"16"
+    assert await status((b"authorization", b"Bearer " + SIGNER.token(at=stage.port.wall()))) == b"14"
+    assert [hop.grpc_status for hop in stage.orders.books.hops] == ["UNAUTHENTICATED"] * 2 + ["UNAVAILABLE"]
+    assert await status((b"authorization", b"Bearer " + good(stage))) == b""
