@@ -110,7 +110,7 @@ def test_who_has_no_certificate_yet_is_not_said_to_have_lost_the_ca(mesh: Mesh, 
 
 ALARMS = [
     ({"alarm": "", "age_seconds": 5.0, "problem": ""}, ""),
-    ({"alarm": "old", "age_seconds": 7200.0, "problem": "it is away"}, "keys of issuer login are 2 h 0 m old: it is away"),
+    ({"alarm": "old", "age_seconds": 7200.0, "problem": "it is away"}, "of issuer login are 2 h 0 m old: it is away"),
     ({"alarm": "failing", "age_seconds": 90.0, "problem": "it is away"}, "issuer login are 1 m 30 s old: it is away"),
     ({"alarm": "none", "age_seconds": None, "problem": ""}, "no keys of issuer login, so its tokens are not believed"),
 ]  # fmt: skip
