@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.kit.fleet import MESH
+from tests.kit.fleet import MESH, Fleet
+from tests.kit.free_ports import Ports
 from tests.kit.meshes import Pair
 from tests.kit.oidc import Provider
 from tests.kit.processes import eventually
 from tests.kit.programs import curl, echo_app
+from tests.kit.workloads import ask
 
 AUDIENCE = "https://orders.example"
 
@@ -128,3 +131,47 @@ def test_an_outage_leaves_the_last_good_keys_even_across_a_restart(mesh: Guarded
     provider.mode("up")
     eventually("the issuer is heard again", lambda: not mesh.keys()["alarm"])
     assert mesh.ask(stranger)[0] == 200
+
+
+SVIDS = """\
+trust_domain: demo.mesh
+ca: {{address: "127.0.0.1:{p.ca}"}}
+issuers: {{mesh: {{trust_domain: demo.mesh}}}}
+services:
+  web:
+    workload_api: {{listen: "unix:{place}/web/w.sock"}}
+    outbound: [{{to: app, listen: "127.0.0.1:{p.door}"}}]
+    health: {{listen: off}}
+  app:
+    inbound: [{{port: {p.app_in}, bind: 127.0.0.1, app: "127.0.0.1:{p.app}", tokens: {{from: mesh, audience: [orders, again]}}}}]
+    allow: [{{from: web}}]
+    health: {{listen: off}}
+"""
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder whose path is short enough for a socket."""
+    with tempfile.TemporaryDirectory(prefix="mesh-tk-") as name:
+        yield Path(name)
+
+
+def test_a_jwt_svid_is_believed_by_the_keys_of_the_trust_bundle_and_no_longer(tmp_path: Path, place: Path) -> None:
+    ports = Ports()
+    with Fleet(tmp_path, SVIDS.format(p=ports, place=place)) as mesh, echo_app(tmp_path, ports.app):
+        mesh.start_all()
+        socket = f"unix:{place}/web/w.sock"
+
+        def status(token: str) -> int:
+            answer = curl("-i", "-H", f"Authorization: Bearer {token}", f"http://127.0.0.1:{ports.door}/").text
+            return int(answer.split()[1])
+
+        token = ask(socket, "jwt", "orders")["token"]
+        assert status(token) == 200
+        assert status(ask(socket, "jwt", "somebody-else")["token"]) == 401
+        done = mesh.mesh("ca", "renew-jwt-key", "--revoke", "--passphrase-file", str(tmp_path / "passphrase"),
+                         "--dir", str(tmp_path / "ca"))  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        eventually("the withdrawn key verifies nothing", lambda: status(token) == 401)
+        fresh = ask(socket, "jwt", "again")["token"]
+        eventually("one by the new key is good", lambda: status(fresh) == 200)
