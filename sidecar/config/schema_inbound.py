@@ -92,8 +92,8 @@ class RateLimit:
     per: Whose = described(
         "Who shares it: `listener` (everybody who calls it), `caller` (each identity has its own), `endpoint` (each "
         "method of each path template has its own), `header x-api-key` (each value has its own, and all requests "
-        "without that header one together), or `claim sub` (the same of a claim of the bearer token, which nobody has "
-        "verified).",
+        "without that header one together), or `claim sub` (the same of a claim of the bearer token, which has been "
+        "verified only where the listener asks for `tokens`).",
         Per("listener"),
     )
     shared: Literal["none", "redis"] = described(

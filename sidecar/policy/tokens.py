@@ -81,8 +81,7 @@ class ListenerTokens:
         self._keys = keys
         self._by_iss: dict[str, tuple[Issuer, Demands]] = {}
         self._by_domain: dict[str, tuple[Issuer, Demands]] = {}
-        for name in spec.issuers:
-            issuer = issuers[name]
+        for issuer in filter(None, map(issuers.get, spec.issuers)):  # one has gone, where only a drain keeps us
             found = (issuer, demands(issuer, spec, own_id))
             if issuer.trust_domain is not None:
                 self._by_domain[issuer.trust_domain.name] = found

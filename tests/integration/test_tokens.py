@@ -143,7 +143,8 @@ services:
     outbound: [{{to: app, listen: "127.0.0.1:{p.door}"}}]
     health: {{listen: off}}
   app:
-    inbound: [{{port: {p.app_in}, bind: 127.0.0.1, app: "127.0.0.1:{p.app}", tokens: {{from: mesh, audience: [orders, again]}}}}]
+    inbound:
+      - {{port: {p.app_in}, bind: 127.0.0.1, app: "127.0.0.1:{p.app}", tokens: {{from: mesh, audience: [one, two]}}}}
     allow: [{{from: web}}]
     health: {{listen: off}}
 """
@@ -166,12 +167,12 @@ def test_a_jwt_svid_is_believed_by_the_keys_of_the_trust_bundle_and_no_longer(tm
             answer = curl("-i", "-H", f"Authorization: Bearer {token}", f"http://127.0.0.1:{ports.door}/").text
             return int(answer.split()[1])
 
-        token = ask(socket, "jwt", "orders")["token"]
+        token = ask(socket, "jwt", "one")["token"]
         assert status(token) == 200
         assert status(ask(socket, "jwt", "somebody-else")["token"]) == 401
         done = mesh.mesh("ca", "renew-jwt-key", "--revoke", "--passphrase-file", str(tmp_path / "passphrase"),
                          "--dir", str(tmp_path / "ca"))  # fmt: skip
         assert done.returncode == 0, done.stderr
         eventually("the withdrawn key verifies nothing", lambda: status(token) == 401)
-        fresh = ask(socket, "jwt", "again")["token"]
+        fresh = ask(socket, "jwt", "two")["token"]
         eventually("one by the new key is good", lambda: status(fresh) == 200)

@@ -138,3 +138,10 @@ def test_each_issuer_has_its_own_keys_and_no_other() -> None:
     assert whose(two, iss=None, sub="spiffe://demo.mesh/ns/a/sa/b") == "signature"
     assert whose(two, iss="https://three") == "issuer"
     assert whose(one, iss=None, sub="spiffe://far.mesh/ns/a/sa/b") == "issuer"
+
+
+def test_of_a_listener_that_is_left_over_an_issuer_may_have_gone(shelf: Shelf) -> None:
+    """A reload takes both away, and connections to the listener drain."""
+    ours = ListenerTokens(Tokens(("login",)), {}, "spiffe://demo.mesh/a", shelf)
+    with pytest.raises(BadToken, match="of none of these: login"):
+        ours.judge(bearing(b"Bearer " + TOKEN), "", NOW)
