@@ -229,20 +229,11 @@ class KeyDesk:
         self._log = log
         self._metrics = metrics
         self._dice = dice
-        self._nudge: Callable[[], None] = lambda: None
+        self.nudge: Callable[[], None] = lambda: None  # lets the reactor look whom a signal has woken; set before `use`
         self._followers: dict[Issuer, Follower | InBundle] = {}
         self._scopes: dict[Issuer, trio.CancelScope] = {}
         self._changed = trio.Event()
         metrics.before_scrape(self._show)
-
-    @property
-    def nudge(self) -> Callable[[], None]:
-        """Lets the reactor look whom a signal has woken."""
-        return self._nudge
-
-    @nudge.setter
-    def nudge(self, nudge: Callable[[], None]) -> None:
-        self._nudge = nudge
 
     def use(self, issuers: Iterable[Issuer]) -> None:
         """From now on these are followed; of those that stay as they were, the keys stay too."""
@@ -258,7 +249,7 @@ class KeyDesk:
         if issuer.trust_domain is not None:
             return InBundle(issuer, self._bundles, self._clock)
         made = Follower(issuer, self._folder, clock=self._clock, log=self._log, dice=self._dice)
-        made.nudge = self._nudge
+        made.nudge = self.nudge
         return made
 
     # ---- what requests ask -----------------------------------------------------------------------------------------

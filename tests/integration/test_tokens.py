@@ -17,7 +17,7 @@ import pytest
 from tests.kit.fleet import MESH, Fleet
 from tests.kit.free_ports import Ports
 from tests.kit.meshes import Pair
-from tests.kit.oidc import Provider
+from tests.kit.oidc import Mode, Provider
 from tests.kit.processes import eventually
 from tests.kit.programs import curl, echo_app
 from tests.kit.workloads import ask
@@ -111,6 +111,19 @@ def test_a_rotated_key_is_fetched_at_once_and_an_invented_one_does_not_flood(
     assert set(statuses) <= {401, 503}
     assert provider.seen() <= before + 3
     assert mesh.ask(good)[0] in (200, 401)  # its key was withdrawn: gone with the next set
+
+
+def test_an_issuer_that_is_slow_or_sends_far_too_much_holds_nobody_else_up(mesh: Guarded, provider: Provider) -> None:
+    token = provider.token(AUDIENCE)
+    assert mesh.ask(token)[0] == 200
+    provider.rotate()
+    unknown = provider.token(AUDIENCE)
+    modes: tuple[tuple[Mode, str], ...] = (("huge", "larger than"), ("slow", "did not answer within 1 s"))
+    for mode, problem in modes:
+        provider.mode(mode)
+        assert mesh.ask(unknown)[0] == 503
+        assert problem in mesh.keys()["problem"]
+        assert mesh.ask(token)[0] == 200
 
 
 def test_an_outage_leaves_the_last_good_keys_even_across_a_restart(mesh: Guarded, provider: Provider) -> None:
