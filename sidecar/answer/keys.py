@@ -227,7 +227,6 @@ class KeyDesk:
         self._bundles = bundles
         self._clock = clock
         self._log = log
-        self._metrics = metrics
         self._dice = dice
         self.nudge: Callable[[], None] = lambda: None  # lets the reactor look whom a signal has woken; set before `use`
         self._followers: dict[Issuer, Follower | InBundle] = {}
