@@ -25,11 +25,11 @@ async def request(
 
 
 class HttpClient:
-    """One connection to a server. `host` goes into the Host header; no answer is larger than `most` bytes."""
+    """One connection to a server. `host` goes into the Host header; answers have at most `most` bytes, or MAX_ANSWER."""
 
-    def __init__(self, stream: trio.abc.Stream, host: str = "mesh", most: int = MAX_ANSWER) -> None:
+    def __init__(self, stream: trio.abc.Stream, host: str = "mesh", most: int | None = None) -> None:
         self.stream = stream
-        self._most = most
+        self._most = MAX_ANSWER if most is None else most
         self._host = host.encode("ascii")
         self._h11 = h11.Connection(h11.CLIENT)
 
