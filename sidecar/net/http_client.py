@@ -25,7 +25,7 @@ async def request(
 
 
 class HttpClient:
-    """One connection to a server. `host` goes into the Host header; answers have at most `most` bytes, or MAX_ANSWER."""
+    """One connection to a server. `host` goes into the Host header, `most` is the bytes of the largest answer."""
 
     def __init__(self, stream: trio.abc.Stream, host: str = "mesh", most: int | None = None) -> None:
         self.stream = stream
