@@ -34,7 +34,10 @@ GOODBYE = (
     f"def end(*_):\n    exec({GET!r})\n    sys.exit(0)\n"
     "signal.signal(signal.SIGTERM, end)\nprint('up', flush=True)\nwhile True: signal.pause()\n"
 )
-SERVE = f"import runpy, sys\nsys.argv = ['', '{APP_PORT}']\nrunpy.run_path({str(ECHO)!r}, run_name='__main__')\n"
+SERVE = (
+    f"import runpy, sys\nsys.path.insert(0, {str(ECHO.parent)!r})\nsys.argv = ['', '{APP_PORT}']\n"
+    f"runpy.run_path({str(ECHO.with_name('leaving_app.py'))!r}, run_name='__main__')\n"
+)
 
 
 class Town:
@@ -213,13 +216,9 @@ def test_scaling_down_loses_no_request(town: Town) -> None:
 @pytest.mark.deep
 def test_two_hundred_times(town: Town) -> None:
     """Down and up again. Endpoints stand in the config here, so nobody waits for a pod's readiness: a request that
-    comes between its sidecar and its application is refused by that sidecar. Nothing else may fail.
+    comes between its sidecar and its application goes to the other copy, a POST too.
     """
-    tally = scale_down(town, random.Random(38), 200)
-    assert not tally.crossed, tally.summary()
-    assert not tally.torn, tally.summary()
-    assert [each for each in tally.failed if "refused by the peer" not in each] == []
-    assert len(tally.failed) <= 200 // 10, tally.failed
+    scale_down(town, random.Random(38), 200).assert_flawless()
 
 
 def test_a_sidecar_alone_may_restart(town: Town) -> None:
