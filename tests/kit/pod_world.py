@@ -76,9 +76,9 @@ def captured_config(orders_address: str, ca_address: str) -> str:
     return (
         f"trust_domain: demo.mesh\nca: {{address: '{ca_address}'}}\n"
         "services:\n"
-        "  web:\n    redirect: {}\n"
+        "  web:\n    address: web\n    redirect: {}\n"
         f"    outbound: [{{to: orders, endpoints: ['{orders_address}:{APP_PORT}']}}]\n"
-        "  orders:\n    redirect: {}\n"
+        "  orders:\n    address: orders\n    redirect: {}\n"
         f"    inbound: [{{name: http, port: {APP_PORT}, app: 127.0.0.1:{APP_PORT}}}]\n"
         "    allow: [{name: reads, from: web, method: GET}]\n"
     )

@@ -102,8 +102,8 @@ class CapturedPods(Pods):
 
 
 @pytest.fixture(scope="module")
-def pods(podman: Podman, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pods]:
-    made = Pods(podman, tmp_path_factory.mktemp("pods"))
+def pods(request: pytest.FixtureRequest, podman: Podman, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pods]:
+    made: Pods = request.param(podman, tmp_path_factory.mktemp("pods"))
     try:
         made.start()
         yield made
@@ -111,6 +111,11 @@ def pods(podman: Podman, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
         made.close()
 
 
+EXPLICIT = pytest.mark.parametrize("pods", [Pods], indirect=True, ids=["explicit"])
+CAPTURED = pytest.mark.parametrize("pods", [CapturedPods], indirect=True, ids=["redirect"])
+
+
+@EXPLICIT
 def test_applications_talk_by_their_sidecars_and_only_as_the_rules_say(pods: Pods) -> None:
     status, text = pods.ask("GET", f"http://127.0.0.1:{CALL_PORT}/hello")
     assert status == 200, text + pods.podman.logs(f"web-{CONTAINER}") + pods.podman.logs(f"orders-{CONTAINER}")
@@ -120,6 +125,7 @@ def test_applications_talk_by_their_sidecars_and_only_as_the_rules_say(pods: Pod
     assert identity["services"][0]["identity"]["spiffe_id"] == "spiffe://demo.mesh/ns/default/sa/orders"
 
 
+@EXPLICIT
 def test_nobody_gets_past_the_sidecar(pods: Pods) -> None:
     address = pods.address("orders")
     assert not pods.podman.within(listens, APP_PORT, address)
@@ -128,6 +134,7 @@ def test_nobody_gets_past_the_sidecar(pods: Pods) -> None:
     assert pods.ask("GET", f"http://{address}:{ports.INBOUND}/")[0] in (0, 400), "plain HTTP to the port of mTLS"
 
 
+@EXPLICIT
 def test_the_rights_are_in_force_and_not_only_written_down(pods: Pods) -> None:
     name = f"orders-{CONTAINER}"
     found = pods.podman("exec", name, "cat", "/proc/1/status")
@@ -139,28 +146,19 @@ def test_the_rights_are_in_force_and_not_only_written_down(pods: Pods) -> None:
     assert pods.podman.run("exec", name, "touch", "/opt/mesh/here").returncode != 0
 
 
-@pytest.fixture
-def captured(podman: Podman, tmp_path: Path) -> Iterator[CapturedPods]:
-    made = CapturedPods(podman, tmp_path)
-    try:
-        made.start()
-        yield made
-    finally:
-        made.close()
-
-
+@CAPTURED
 def test_with_rules_of_the_kernel_no_application_knows_of_the_mesh_and_none_is_reached_past_it(
-    captured: CapturedPods,
+    pods: Pods,
 ) -> None:
     """The step that is allowed NET_ADMIN has installed them, and ended; the sidecar itself has no rights."""
-    podman, orders = captured.podman, captured.address("orders")
+    podman, orders = pods.podman, pods.address("orders")
     assert podman.state(f"orders-{INIT_CONTAINER}")["ExitCode"] == 0
     listening = podman("exec", "orders-app", "python3", "-c", "print(open('/proc/net/tcp').read())")
     assert f"00000000:{APP_PORT:04X}" in listening, "it listens on every address"
 
-    status, text = captured.ask("GET", f"http://{orders}:{APP_PORT}/hello")
+    status, text = pods.ask("GET", f"http://{orders}:{APP_PORT}/hello")
     assert status == 200, text + podman.logs(f"web-{CONTAINER}") + podman.logs(f"orders-{CONTAINER}")
-    assert captured.ask("POST", f"http://{orders}:{APP_PORT}/hello")[0] == 403
+    assert pods.ask("POST", f"http://{orders}:{APP_PORT}/hello")[0] == 403
     calls = hops(podman, "orders")
     assert [(each["method"], each["status"], each["client.id"]) for each in calls] == [
         ("GET", 200, "spiffe://demo.mesh/ns/default/sa/web"), ("POST", 403, "spiffe://demo.mesh/ns/default/sa/web"),
@@ -171,7 +169,7 @@ def test_with_rules_of_the_kernel_no_application_knows_of_the_mesh_and_none_is_r
     assert podman.within(plain_answer, orders, APP_PORT) == b"", "a neighbour without identity gets nothing"
     assert not podman.within(listens, ports.CAPTURE_IN, orders), "nor by the door of the rules"
     assert not podman.within(listens, ports.CAPTURE_OUT, orders)
-    assert captured.ask("GET", f"http://{CA}:{ports.CA}/")[0] in (0, 403), "web goes nowhere but to its upstreams"
+    assert pods.ask("GET", f"http://{CA}:{ports.CA}/")[0] in (0, 403), "web goes nowhere but to its upstreams"
     told = podman("exec", f"orders-{CONTAINER}", "cat", "/proc/1/status")
     assert "CapBnd:\t0000000000000000" in told
 

@@ -221,6 +221,9 @@ def test_names_and_ports_are_those_of_the_code() -> None:
     monitor = one("PodMonitor", "mesh-sidecars", "production")["spec"]["podMetricsEndpoints"][0]
     assert monitor["portNumber"] == ports.HEALTH
     assert monitor["relabelings"][0]["regex"] == names.CONTAINER
+    named = {each["name"]: each["containerPort"] for each in containers(injector)[0]["ports"]}
+    monitor = one("PodMonitor", "mesh-injector", "production")["spec"]["podMetricsEndpoints"][0]
+    assert named[monitor["port"]] == ports.HEALTH
     assert one("ConfigMap", "mesh-settings")["data"]["trust-domain"] == TRUST_DOMAIN
 
 
