@@ -159,6 +159,7 @@ def test_with_rules_of_the_kernel_no_application_knows_of_the_mesh_and_none_is_r
     status, text = pods.ask("GET", f"http://{orders}:{APP_PORT}/hello")
     assert status == 200, text + podman.logs(f"web-{CONTAINER}") + podman.logs(f"orders-{CONTAINER}")
     assert pods.ask("POST", f"http://{orders}:{APP_PORT}/hello")[0] == 403
+    eventually("both sidecars have written of both", lambda: len(hops(podman, "orders") + hops(podman, "web")) == 4)
     calls = hops(podman, "orders")
     assert [(each["method"], each["status"], each["client.id"]) for each in calls] == [
         ("GET", 200, "spiffe://demo.mesh/ns/default/sa/web"), ("POST", 403, "spiffe://demo.mesh/ns/default/sa/web"),

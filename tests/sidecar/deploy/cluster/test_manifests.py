@@ -300,7 +300,7 @@ def admitted(where: str) -> set[int]:
 
 
 def test_network_policies_admit_the_ports_that_are_served() -> None:
-    assert admitted("base") == {ports.CA, ports.INJECTOR}
+    assert admitted("base") == {ports.CA, ports.INJECTOR, ports.HEALTH}
     assert admitted("shop") == {8080, ports.HEALTH}  # redirected: callers dial the application's own
     assert admitted("shop-restricted") == {ports.INBOUND, ports.HEALTH}  # the application's own is not reached
 
