@@ -75,6 +75,7 @@ def captured_config(orders_address: str, ca_address: str) -> str:
     """The same for pods with rules of redirection: applications call orders by its own address, and know of no mesh."""
     return (
         f"trust_domain: demo.mesh\nca: {{address: '{ca_address}'}}\n"
+        "defaults: {access_log: {mode: all}}\n"
         "services:\n"
         "  web:\n    address: web\n    redirect: {}\n"
         f"    outbound: [{{to: orders, endpoints: ['{orders_address}:{APP_PORT}']}}]\n"
