@@ -61,9 +61,8 @@ class Town:
         written = pod(service, [sys.executable, "-c", program], PYTHON, **more)
         ready = injected(written)
         place = self.folder / f"{service}-{number}"
-        folders = volume_folders(
-            place / "volumes", ready, config(calls, f"{CA}:{ports.CA}"), self.authority.enrolment(service), owner=None
-        )
+        text = config(calls, f"{CA}:{ports.CA}") + "    timeouts: {pool_idle_app: 1s}\n"  # or each leave takes longer
+        folders = volume_folders(place / "volumes", ready, text, self.authority.enrolment(service), owner=None)
         for name in ("mesh-state", "mesh-run"):
             folders[name].chmod(0o755)  # our user is root here, so nobody else need write
         made = Kubelet(
