@@ -158,7 +158,7 @@ def test_a_sidecar_that_dies_comes_back_alone(town: Town) -> None:
 def scale_down(town: Town, dice: random.Random, runs: int) -> Tally:
     """One of two copies is deleted at a random moment, under load, and comes back; the load is one, and open-loop."""
     web, copies = a_caller_and_two_copies(town)
-    load = NonceLoad(CALL_PORT, rate=60.0, host="orders", large_share=0.0)
+    load = NonceLoad(CALL_PORT, rate=60.0, host="orders")
     web.host.within(load.__enter__)
     try:
         for number in range(runs):
@@ -201,7 +201,7 @@ def again(town: Town, gone: Kubelet, number: int) -> Kubelet:
 
 def test_scaling_down_loses_no_request(town: Town) -> None:
     web, copies = a_caller_and_two_copies(town)
-    load = NonceLoad(CALL_PORT, rate=60.0, host="orders", large_share=0.0)
+    load = NonceLoad(CALL_PORT, rate=60.0, host="orders")
     web.host.within(load.__enter__)
     try:
         time.sleep(random.Random(37).uniform(0.3, 1.5))
@@ -224,7 +224,7 @@ def test_a_sidecar_alone_may_restart(town: Town) -> None:
     """It drains, its application knows nothing of it, and callers go to the other copy meanwhile."""
     web, copies = a_caller_and_two_copies(town)
     application = copies[0].processes["app"].pid
-    load = NonceLoad(CALL_PORT, rate=60.0, host="orders", large_share=0.0)
+    load = NonceLoad(CALL_PORT, rate=60.0, host="orders")
     web.host.within(load.__enter__)
     try:
         time.sleep(1)
@@ -240,7 +240,7 @@ def test_a_sidecar_alone_may_restart(town: Town) -> None:
 def test_a_host_that_dies_takes_only_what_it_was_doing(town: Town) -> None:
     """Sidecar and application are killed at once: what was under way there may fail; all else is well."""
     web, copies = a_caller_and_two_copies(town)
-    load = NonceLoad(CALL_PORT, rate=60.0, host="orders", large_share=0.0)
+    load = NonceLoad(CALL_PORT, rate=60.0, host="orders")
     web.host.within(load.__enter__)
     try:
         time.sleep(1)
@@ -260,7 +260,7 @@ def test_the_ca_alone_may_restart(town: Town) -> None:
     town.start_ca()
     orders, web = town.pod("orders", 1, SERVE).start(), town.pod("web", 1, GOODBYE).start()
     up(orders, web)
-    load = NonceLoad(CALL_PORT, rate=60.0, host="orders", large_share=0.0)
+    load = NonceLoad(CALL_PORT, rate=60.0, host="orders")
     web.host.within(load.__enter__)
     try:
         time.sleep(0.5)
