@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from sidecar.admin import client
 from sidecar.deploy import names
@@ -82,11 +83,15 @@ class Pod:
 
     def until_ready(self) -> None:
         """Wait until the sidecar says so."""
-        ready = (*self._docker.program, "exec", self.sidecar, "mesh", "status", "--ready")
-        command = self._docker.cell.command(ready)
-        eventually(
-            f"{self.sidecar} is ready", lambda: subprocess.run(command, capture_output=True).returncode == 0, 30
-        )
+        eventually(f"{self.sidecar} is ready", lambda: (self.told("/status") or {}).get("state") == "ready", 30)
+
+    def told(self, path: str) -> dict[str, Any] | None:
+        """What the sidecar's admin socket says, if it runs: asked from here, for a container's exec takes a second."""
+        inside = self._docker.cell.proc / str(self._docker.state(self.sidecar)["Pid"]) / "root"
+        try:
+            return client.call(inside / names.RUN_PATH.lstrip("/") / f"{self._service}.sock", "GET", path)[1]
+        except client.NoSidecar:
+            return None
 
     def leave(self) -> None:
         """SIGTERM to the application; once that has ended, to the sidecar (the order of native sidecars)."""
@@ -187,11 +192,9 @@ class Pods:
         """Wait until web's sidecar takes this copy for well, as a rolling update waits before it goes on: who came
         back is asked again after a back-off. Somebody has to ask meanwhile.
         """
-        inside = self.docker.cell.proc / str(self.docker.state(self.web.sidecar)["Pid"]) / "root"
-        socket = inside / names.RUN_PATH.lstrip("/") / "web.sock"  # asked from here: a container's exec takes a second
 
         def well() -> bool:
-            rows = client.call(socket, "GET", "/endpoints")[1]["endpoints"]
+            rows = (self.web.told("/endpoints") or {"endpoints": []})["endpoints"]
             return [row["state"] for row in rows if row["endpoint"] == self.endpoint(copy)] == ["available"]
 
         eventually(f"{copy.name} is asked again", well, 60)
