@@ -16,6 +16,7 @@ def _example(issuer: str = _LOGIN, tokens: str = "from: login") -> str:
     return (_ISSUERS % issuer if issuer else "") + _SERVICES % (f", tokens: {{{tokens}}}" if tokens else "")
 
 
+_SCOPED: Final = _SERVICES.replace("allow: [{from: web}]", "allow: [{from: web, scopes: [read]}]")
 # code, title, why, what to do, wrong, right
 TOKENS: Final[tuple[tuple[str, str, str, str, str, str], ...]] = (
     (
