@@ -52,4 +52,11 @@ TOKENS: Final[tuple[tuple[str, str, str, str, str, str], ...]] = (
         _example("trust_domain: demo.mesh", "from: login, bound: true"),
         _example("trust_domain: demo.mesh", "from: login"),
     ),
+    (
+        "MESH155", "a rule about tokens where none is verified",
+        "`scopes:` and conditions on claims look at a token that the listener has verified. Where no listener of the "
+        "rule has `tokens`, there never is one: an allow rule lets nobody in.",
+        "Give the listener `tokens: {from: …}`, or remove what asks for one.",
+        _SCOPED % "", _ISSUERS % _LOGIN + _SCOPED % ", tokens: {from: login}",
+    ),
 )
