@@ -63,7 +63,7 @@ def inject(original: bytes, file: str, options: Options, env_files: dict[str, st
     text = decoded(original, file)
     document = read(text, file)
     project = read_project(document, file, options.project, scale=options.scale, env_files=env_files)
-    choices = parts.Choices(options.image, f"./{options.folder}/config", options.host)
+    choices = parts.Choices(options.image, f"./{options.folder}/config", options.host, len(project.members))
     identities = [name for each in project.members.values() for name in _identities(each)]
     networks = list(dict.fromkeys(name for each in project.members.values() for name in each.networks))
     added: dict[str, Any] = {KEYS: parts.keys(choices, identities), CA: parts.ca(choices, networks)}

@@ -33,7 +33,8 @@ from sidecar.deploy.compose.places import (
 from sidecar.deploy.compose.ports import Published
 
 OWNER: Final = f"{names.PROXY_UID}:{names.PROXY_GID}"
-LOOK: Final = {"interval": "2s", "timeout": "10s", "retries": 60}  # 1.29 has no start_interval
+LOOK: Final = {"timeout": "10s", "retries": 60}
+SOONEST, LATEST = 2, 5  # seconds from one look to the next
 NO_LOOK: Final = {"disable": True}  # the image's own check is for sidecars
 STOP: Final = "35s"  # the sidecar's own drain takes 30 s at most (`timeouts.drain`)
 
@@ -45,6 +46,15 @@ class Choices:
     image: str = names.IMAGE
     config: str = "./.mesh/config"  # folder of mesh.yaml, from the project's folder
     host: str = "127.0.0.1"  # of published ports that name none
+    services: int = 1  # that get a sidecar
+
+    @property
+    def look(self) -> dict[str, object]:
+        """How often to look whether a part is well: each look starts a process, so the more parts the less often.
+
+        An engine that compose 1.29 may speak to has no interval of its own for the start.
+        """
+        return {"interval": f"{min(LATEST, max(SOONEST, self.services // 2))}s", **LOOK}
 
 
 def holder(choices: Choices, name: str, of: str, networks: Any, carried: dict[str, Any]) -> dict[str, Any]:
@@ -82,7 +92,7 @@ def ca(choices: Choices, networks: list[str]) -> dict[str, Any]:
                     "--passphrase-file", PASSPHRASE_FILE],
         "volumes": [f"{CA_VOLUME}:{names.STATE_PATH}", f"{PASSPHRASE_VOLUME}:{PASSPHRASE_AT}:ro"],
         "tmpfs": ["/tmp:mode=1777,size=8m"],  # noqa: S108 - the container's own
-        "healthcheck": {"test": ["CMD", "mesh", "compose", "listens", str(ports.CA)], **LOOK},
+        "healthcheck": {"test": ["CMD", "mesh", "compose", "listens", str(ports.CA)], **choices.look},
         "depends_on": {KEYS: {"condition": "service_completed_successfully"}}, "restart": "unless-stopped",
     }  # fmt: skip
 
@@ -125,7 +135,7 @@ def _proxy(choices: Choices, part: str, of: str, identity: str = "") -> dict[str
         "tmpfs": [f"{names.STATE_PATH}:mode=0700,{mine},size=32m", f"{names.RUN_PATH}:mode=0700,{mine},size=1m",
                   "/tmp:mode=1777,size=8m"],  # noqa: S108 - the container's own
         "healthcheck": {"test": ["CMD", "mesh", "status", "--service", service, "--ready",
-                                 "--run-dir", names.RUN_PATH], **LOOK},
+                                 "--run-dir", names.RUN_PATH], **choices.look},
         "restart": "unless-stopped", "stop_grace_period": STOP,
     }  # fmt: skip
 
