@@ -59,6 +59,14 @@ class Inspect(Protocol):
         """Give a key its quota anew, on behalf of this user. Raises MeshError where there is none, or it cannot be."""
         ...
 
+    def detections(self) -> dict[str, Any]:
+        """What detectors found, and whom they hold: service, on, held, found."""
+        ...
+
+    def unblock(self, query: dict[str, Any], uid: int, pid: int) -> dict[str, Any]:
+        """Let a caller go that a detector holds, on behalf of this user. Raises MeshError where none does."""
+        ...
+
     def limits(self) -> dict[str, Any]:
         """How the rate limits stand: service, limits, redis."""
         ...
@@ -102,8 +110,8 @@ class AdminApi:
                 return Response.error(405, "method_not_allowed", f"use {method}", ((b"allow", method.encode()),))
             return await handle(self._inspect, request, *match.groups())
         known = (
-            "GET /status /hops /endpoints /limits /quotas /plaintext /decisions/<id> /certs, "
-            "POST /explain /drain /certs/rotate /quotas/reset"
+            "GET /status /hops /endpoints /limits /quotas /detections /plaintext /decisions/<id> /certs, "
+            "POST /explain /drain /certs/rotate /quotas/reset /detections/unblock"
         )
         return Response.error(404, "not_found", known)
 
@@ -184,6 +192,18 @@ async def _reset_quota(inspect: Inspect, request: Request) -> Response:
         return Response.error(404, error.name, str(error))
 
 
+async def _detections(inspect: Inspect, request: Request) -> Response:
+    return Response.of_json(200, inspect.detections())
+
+
+async def _unblock(inspect: Inspect, request: Request) -> Response:
+    uid, pid = (request.peer.uid, request.peer.pid) if request.peer is not None else (-1, -1)
+    try:
+        return Response.of_json(200, inspect.unblock(request.json(), uid, pid))
+    except MeshError as error:
+        return Response.error(404, error.name, str(error))
+
+
 async def _limits(inspect: Inspect, request: Request) -> Response:
     return Response.of_json(200, inspect.limits())
 
@@ -228,6 +248,8 @@ _ROUTES: tuple[tuple[str, re.Pattern[str], _Handle], ...] = (
     ("GET", re.compile(r"/quotas"), _quotas),
     ("POST", re.compile(r"/quotas/reset"), _reset_quota),
     ("GET", re.compile(r"/limits"), _limits),
+    ("GET", re.compile(r"/detections"), _detections),
+    ("POST", re.compile(r"/detections/unblock"), _unblock),
     ("GET", re.compile(r"/decisions/([^/]+)"), _decision),
     ("POST", re.compile(r"/explain"), _explain),
     ("POST", re.compile(r"/drain"), _drain),

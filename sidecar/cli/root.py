@@ -43,6 +43,9 @@ VERBS: dict[str, Verb] = {
     "limits": Verb(
         "Look", "sidecar.cli.limits:limits", "Rate limits: who is nearest to each, who is refused, and Redis."
     ),
+    "detections": Verb(
+        "Look", "sidecar.cli.detections:detections", "Conspicuous callers: what they did, and who is held for it."
+    ),
     "endpoints": Verb(
         "Look", "sidecar.cli.endpoints:endpoints", "Where requests go: endpoints, their latency, who is left alone."
     ),

@@ -35,7 +35,7 @@ from sidecar.traffic.shared import Names
 from sidecar.traffic.tcp import TcpStates
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from sidecar.config.schema import Service
     from sidecar.config.schema_inbound import Inbound
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from sidecar.proxy.tcp import Tunnels
     from sidecar.runtime.redirected import Captured
     from sidecar.telemetry.record import Recorder
+    from sidecar.traffic.detectors import Detectors
 
 _LOCALHOST = ("127.0.0.1", "::1")
 Place = tuple[str, str]  # ("app", name of the listener in front of it) or ("upstream", its name)
@@ -76,6 +77,7 @@ class Generation:
     upstreams: dict[Place, Declared]
     inbound: list[tuple[Inbound, InboundSide]]
     outbound: list[tuple[str, str, Address, OutboundSide]]  # name, protocol, address, side
+    detectors: Detectors | None = None
     captured: Captured | None = None  # of what rules of the kernel bring; None where nobody is redirected
 
     def put_in_force(self) -> None:
@@ -134,6 +136,10 @@ class Maker:
         tcp = TcpStates(limits, before.tcp if before is not None else None)
         made = Generation(service, rates=rates, rules=rules, quotas=quotas, tcp=tcp, holding=self._holding(service),
                           upstreams={}, inbound=[], outbound=[])  # fmt: skip
+        if service.detectors is not None:
+            from sidecar.runtime.detecting import detectors_of  # most have none, and it is memory
+
+            made.detectors = detectors_of(service, before.detectors if before is not None else None, self._recorder)
         for listener in service.inbound:
             addresses = (listener.app, *addresses_of(listener))
             apps = {str(address): self._app(made, before, listener, address) for address in addresses}
@@ -179,7 +185,7 @@ class Maker:
         """The side of a listener, with the applications that it and its routes lead to, by address."""
         service = made.service
         reading = Reading.of(service, spec)
-        return InboundSide(
+        return _side_of(made.detectors)(
             spec,
             identity=service.identity,
             instance=self._instance,
@@ -301,6 +307,15 @@ class Maker:
         self._upstreams.add(upstream)
         made.upstreams[place] = Declared(facts, upstream)
         return upstream
+
+
+def _side_of(detectors: Detectors | None) -> Callable[..., InboundSide]:
+    """What makes an inbound side: one that refuses whom detectors hold, where they may hold anybody."""
+    if detectors is None or not detectors.acts:
+        return InboundSide
+    from sidecar.proxy.guarding import GuardedSide
+
+    return partial(GuardedSide, holds=detectors.holds)
 
 
 def _times(spec: Outbound, service: Service) -> DeadlineRules:
