@@ -6,7 +6,7 @@ rule. Counts are of windows, a minute or five, and judged while the window is op
 when it is over, they are learned (`history`). The three ask:
 
 - stuffing: of the requests of this minute on this route, are `refusals` answered 401 or 403, and are there as many
-  more requests than usual? (A release that refuses all that was allowed an hour ago refuses usual requests.)
+  more requests than there were lately? (A release that refuses all that was allowed an hour ago refuses usual requests.)
 - enumeration: are `ids` different objects asked for within five minutes, or `sequential` ones side by side, and twice
   as many as usual?
 - spikes: are it `least` requests within this minute, and `times` as many as usual? Is this the first call ever of this
@@ -76,8 +76,8 @@ class Window:
     def move(self, number: int, length: float, floor: float) -> None:
         """Another window has begun: learn the last, and what was silence between."""
         if number > self.number:
-            hour = int(self.number * length // HOUR)
-            self.history.learn(self.count, hour, number - self.number - 1, floor)
+            hour, now = int(self.number * length // HOUR), int(number * length // HOUR)
+            self.history.learn(self.count, hour, number - self.number - 1, now, floor)
             self.number, self.count = number, 0.0
 
 
@@ -156,7 +156,7 @@ class Detectors:
     # ---- the three -------------------------------------------------------------------------------------------------
 
     def _judge_refusals(self, spec: Stuffing, track: Track, hop: Hop, route: str) -> None:
-        usual = track.asked.history.usual
+        usual = track.asked.history.recent
         if track.refused >= spec.refusals and track.asked.count - usual >= spec.refusals:
             what = f"{track.refused} answers 401 or 403 within a minute, of {track.asked.count:.0f} requests"
             self._detect("stuffing", spec, hop, route, f"{what} where {usual:.0f} are usual")
