@@ -59,6 +59,10 @@ class Inspect(Protocol):
         """Give a key its quota anew, on behalf of this user. Raises MeshError where there is none, or it cannot be."""
         ...
 
+    def inventory(self) -> dict[str, Any]:
+        """Which edges were used, since when and until when: service, spiffe_id, since, left_out, edges."""
+        ...
+
     def detections(self) -> dict[str, Any]:
         """What detectors found, and whom they hold: service, on, held, found."""
         ...
@@ -110,7 +114,8 @@ class AdminApi:
                 return Response.error(405, "method_not_allowed", f"use {method}", ((b"allow", method.encode()),))
             return await handle(self._inspect, request, *match.groups())
         known = (
-            "GET /status /hops /endpoints /limits /quotas /detections /plaintext /decisions/<id> /certs, "
+            "GET /status /hops /endpoints /limits /quotas /detections /inventory /plaintext"
+            " /decisions/<id> /certs, "
             "POST /explain /drain /certs/rotate /quotas/reset /detections/unblock"
         )
         return Response.error(404, "not_found", known)
@@ -192,6 +197,10 @@ async def _reset_quota(inspect: Inspect, request: Request) -> Response:
         return Response.error(404, error.name, str(error))
 
 
+async def _inventory(inspect: Inspect, request: Request) -> Response:
+    return Response.of_json(200, inspect.inventory())
+
+
 async def _detections(inspect: Inspect, request: Request) -> Response:
     return Response.of_json(200, inspect.detections())
 
@@ -248,6 +257,7 @@ _ROUTES: tuple[tuple[str, re.Pattern[str], _Handle], ...] = (
     ("GET", re.compile(r"/quotas"), _quotas),
     ("POST", re.compile(r"/quotas/reset"), _reset_quota),
     ("GET", re.compile(r"/limits"), _limits),
+    ("GET", re.compile(r"/inventory"), _inventory),
     ("GET", re.compile(r"/detections"), _detections),
     ("POST", re.compile(r"/detections/unblock"), _unblock),
     ("GET", re.compile(r"/decisions/([^/]+)"), _decision),

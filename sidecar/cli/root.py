@@ -40,6 +40,9 @@ VERBS: dict[str, Verb] = {
     "inject": Verb("Kubernetes", "sidecar.cli.inject:inject", "Put sidecars into Kubernetes manifests, offline."),
     "injector": Verb("Kubernetes", "sidecar.cli.injector:injector", "The webhook that injects pods as they are made."),
     "status": Verb("Look", "sidecar.cli.status:status", "What the sidecars on this machine are doing."),
+    "inventory": Verb(
+        "Look", "sidecar.cli.inventory:inventory", "Every edge that is allowed or used, and what nobody uses."
+    ),
     "limits": Verb(
         "Look", "sidecar.cli.limits:limits", "Rate limits: who is nearest to each, who is refused, and Redis."
     ),

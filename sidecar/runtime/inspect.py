@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs.errors import MeshError
 from certs.svid import check_leaf
+from sidecar.runtime import keeping
 from sidecar.runtime.hygiene import of_this_process
 from sidecar.runtime.quotas import reset, show
 from sidecar.telemetry.clock import rfc3339
@@ -103,6 +104,10 @@ class Inspector:
             worker.recorder.audit.quota_reset(name, key, uid, pid)
         worker.log.info("a quota was reset", quota=name, key=key, uid=uid, pid=pid)
         return {"service": worker.service.name, **answer}
+
+    def inventory(self) -> dict[str, Any]:
+        """Which edges were used, and when."""
+        return keeping.show(self._worker)
 
     def detections(self) -> dict[str, Any]:
         """What detectors found, and whom they hold."""

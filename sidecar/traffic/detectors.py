@@ -6,7 +6,7 @@ rule. Counts are of windows, a minute or five, and judged while the window is op
 when it is over, they are learned (`history`). The three ask:
 
 - stuffing: of the requests of this minute on this route, are `refusals` answered 401 or 403, and are there as many
-  more requests than there were lately? (A release that refuses all that was allowed an hour ago refuses usual requests.)
+  more requests than there were lately? (A release that refuses all that was allowed an hour ago refuses what is usual.)
 - enumeration: are `ids` different objects asked for within five minutes, or `sequential` ones side by side, and twice
   as many as usual?
 - spikes: are it `least` requests within this minute, and `times` as many as usual? Is this the first call ever of this

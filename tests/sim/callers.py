@@ -206,7 +206,7 @@ def _attack(attack: Attack, minute: int, dice: Random) -> list[tuple[str, tuple[
 
 def play(seed: int, each: int) -> tuple[list[Attack], Iterator[Call]]:
     """The attacks, and all calls in the order of time."""
-    dice = Random(seed)  # noqa: S311 - a data set, that anybody can make again
+    dice = Random(seed)
     shop, planned = _Shop(dice), attacks(dice, each)
     makers: dict[str, Maker] = {name: getattr(shop, name) for name in CALLERS}
     return planned, _calls(makers, planned, dice)

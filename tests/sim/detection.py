@@ -144,8 +144,8 @@ def tables(specs: Sequence[Spec], seeds: Sequence[int]) -> tuple[list[dict[str, 
 
 def table(scores: dict[str, Score]) -> str:
     """The figures of the defaults."""
-    lines = ["| detector | attacks | found (recall) | of the strong ones | alarms | right (precision) | median until found | false alarms |"]
-    lines.append("|---" * 8 + "|")
+    head = "| detector | attacks | found (recall) | of the strong ones | alarms | right (precision) |"
+    lines = [f"{head} median until found | false alarms |", "|---" * 8 + "|"]
     for kind, each in scores.items():
         median = f"{sorted(each.seconds)[len(each.seconds) // 2]:.0f} s" if each.seconds else "-"
         by = ", ".join(f"{name} {count}" for name, count in each.by.most_common() if count) or "none"
@@ -169,8 +169,8 @@ def draw(scores: Sequence[dict[str, Score]]) -> str:
         step = panel / (len(FACTORS) - 1)
         parts.append(f'<text class="title" x="{begin}" y="{top - 6}">{kind}</text>')
         parts.append(f'<polyline class="axis" fill="none" points="{begin},{top} {begin},{end} {begin + panel},{end}"/>')
-        for share in (0.0, 0.5, 1.0):
-            parts.append(f'<text x="{begin - 6}" y="{end - 90 * share + 4}" text-anchor="end">{share:.0%}</text>')
+        marks = ((share, end - 90 * share + 4) for share in (0.0, 0.5, 1.0))
+        parts += [f'<text x="{begin - 6}" y="{y}" text-anchor="end">{share:.0%}</text>' for share, y in marks]
         at = begin + FACTORS.index(1.0) * step
         parts.append(f'<line class="axis" stroke-dasharray="3 3" x1="{at:.1f}" y1="{top}" x2="{at:.1f}" y2="{end}"/>')
         for index, factor in enumerate(FACTORS):
