@@ -54,7 +54,8 @@ def inventory(
     document = _document(file, service, days, ca_dir, run_dir)
     if show_diff:
         for change in document["changes"]:
-            click.echo(change["diff"] or f"# by hand, {change['where']}: {change['what']}", nl=not change["diff"])
+            click.echo(f"# {change['where']}: {change['what']}{'' if change['diff'] else ' (by hand)'}")
+        click.echo(document["patch"], nl=False)
     elif output == "json":
         print_json(_signed(document, key))
     elif output == "html":
@@ -71,7 +72,7 @@ def _document(
 ) -> dict[str, Any]:
     """All of it, as data. Raises Failure, ConfigErrors."""
     from sidecar.config.load import load
-    from sidecar.policy.dormant import removals
+    from sidecar.policy.dormant import patch, removals
     from sidecar.policy.inventory import rows
     from sidecar.telemetry.clock import rfc3339
 
@@ -84,17 +85,18 @@ def _document(
         raise Failure(f"{file} has no service {service!r}.", named_instead(service, "It has", names))
     seen = _ask(running(run_dir))
     found = rows(loaded.config, seen, now, days)
-    changes = [each.to_json() for each in removals(loaded.config, found, loaded.sources)]
+    changes = removals(loaded.config, found, loaded.sources)
     if service is not None:
         ours = loaded.config.services[service].identity.text
         found = [row for row in found if row.called == service or row.caller == ours]
-        changes = [each for each in changes if each["what"].startswith(f"{service}:")]
+        changes = [each for each in changes if each.what.startswith(f"{service}:")]
     return {
         "v": VERSION, "made": rfc3339(now), "trust_domain": loaded.config.trust_domain.name, "days": int(days),
         "asked": {name: rfc3339(each.since) for name, each in sorted(seen.items())},
         "edges": [_written(row) for row in found],
         "credentials": _credentials(ca_dir, now, days) if ca_dir is not None else [],
-        "changes": changes,
+        "changes": [each.to_json() for each in changes],
+        "patch": patch(changes, loaded.sources),
     }  # fmt: skip
 
 

@@ -67,6 +67,9 @@ VERBS: dict[str, Verb] = {
         "Kubernetes", "sidecar.cli.uninjected:uninjected", "Pods that should have a sidecar and have none, and why."
     ),
     "check": Verb("Write config", "sidecar.cli.check:check", "Every mistake in a mesh.yaml, with its place."),
+    "owasp": Verb(
+        "Write config", "sidecar.cli.owasp:owasp", "The OWASP API Security Top 10: what is on, in shadow, off."
+    ),
     "schema": Verb("Write config", "sidecar.cli.schema:schema", "The JSON Schema of mesh.yaml, for editors."),
     "completion": Verb("Write config", "sidecar.cli.completion:completion", "Completion for bash, zsh or fish."),
 }

@@ -26,6 +26,7 @@ from sidecar.config.schema_inbound import Inbound, Rule
 from sidecar.config.sentences import applies_to, is_http
 from sidecar.config.sources import missing_files
 from sidecar.config.spoken import spoken
+from sidecar.config.watched import watched
 
 XFCC = b"x-forwarded-client-cert"
 
@@ -54,6 +55,7 @@ def advise(config: MeshConfig, views: Sequence[View], book: Book, now: float | N
         advise_redirected(view, book)
         advise_edges(view, book)
         bypassed(view, book)
+        watched(view, book)
     foreign(config.trust_domain, views, book)
     settings(config, views, book)
 

@@ -19,12 +19,13 @@ class Removal:
     """One change of one file. Each stands for itself, against the file as it is."""
 
     what: str  # for people
-    where: str  # file:line
+    where: Where
     diff: str  # empty where it has to be done by hand
+    caller: str = ""  # of the rule, where it is one of several
 
     def to_json(self) -> dict[str, Any]:
         """The change as data."""
-        return {"what": self.what, "where": self.where, "diff": self.diff}
+        return {"what": self.what, "where": str(self.where), "diff": self.diff}
 
 
 def removals(config: MeshConfig, rows: Sequence[Row], sources: Mapping[str, str]) -> list[Removal]:
@@ -64,4 +65,14 @@ def _dormant(row: Row) -> bool:
 def _removal(what: str, where: Where, caller: str, sources: Mapping[str, str]) -> Removal:
     before = sources.get(where.file, "")
     after = without(before, where.line, where.column, caller)
-    return Removal(what, str(where), diff(where.file, before, after) if after is not None else "")
+    return Removal(what, where, diff(where.file, before, after) if after is not None else "", caller)
+
+
+def patch(removals: Sequence[Removal], sources: Mapping[str, str]) -> str:
+    """All of them as one patch, from the bottom of each file up, so that no place moves before its turn."""
+    texts = dict(sources)
+    for each in sorted(removals, key=lambda each: (each.where.line, each.where.column), reverse=True):
+        after = without(texts.get(each.where.file, ""), each.where.line, each.where.column, each.caller)
+        if after is not None:
+            texts[each.where.file] = after
+    return "".join(diff(file, sources[file], text) for file, text in texts.items() if text != sources.get(file))
