@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,11 +77,7 @@ def line_of(sidecars: list[LocalSidecar], wanted: dict[str, Any]) -> list[dict[s
     return [line for line in lines if wanted.items() <= line.items()]
 
 
-@pytest.fixture(params=pages(), ids=lambda path: path.stem)
-def path(request: pytest.FixtureRequest) -> Iterator[Path]:
-    yield request.param
-
-
+@pytest.mark.parametrize("path", pages(), ids=lambda path: path.stem)
 def test_the_attack_is_refused_and_logged_as_the_page_says(path: Path, tmp_path: Path) -> None:
     page = Page.read(path)
     world = world_of(page, tmp_path)
@@ -101,3 +96,6 @@ def test_each_page_is_of_a_risk_and_none_is_missing_from_the_overview() -> None:
     overview = (PAGES / "README.md").read_text()
     for page in pages():
         assert f"({page.name})" in overview
+    for page in [*pages(), PAGES / "README.md"]:
+        links = re.findall(r"\]\(([^)#\s]+)(?:#[\w-]*)?\)", page.read_text())
+        assert [link for link in links if "://" not in link and not (PAGES / link).exists()] == []
