@@ -201,8 +201,6 @@ class Proxy:
         """From now on what outlives a generation goes by this one."""
         self._maker.in_force(self._generation)
         self._generation.put_in_force()
-        watched = self._generation.detectors
-        self._recorder.watch(watched.observe if watched is not None else None)
         self._desk.adopt(self._generation.quotas)
 
     def _leave_behind(self, before: Generation, after: Generation, ends_at: float) -> None:

@@ -69,6 +69,7 @@ class Generation:
     """What one configuration came to."""
 
     service: Service
+    recorder: Recorder
     rules: RuleSet
     rates: Rates
     quotas: Quotas
@@ -83,6 +84,7 @@ class Generation:
     def put_in_force(self) -> None:
         """From now on what outlives a generation goes by this one."""
         self.tcp.put_in_force()
+        self.recorder.watch(self.detectors.observe if self.detectors is not None else None)
 
     def all_upstreams(self) -> list[Upstream]:
         """Every upstream, the applications behind us included."""
@@ -134,8 +136,10 @@ class Maker:
         quotas = Quotas(service.quotas, self._desk, before.quotas if before is not None else None)
         limits = [(listener.name, limit) for listener in service.inbound for limit in listener.tcp_limits]
         tcp = TcpStates(limits, before.tcp if before is not None else None)
-        made = Generation(service, rates=rates, rules=rules, quotas=quotas, tcp=tcp, holding=self._holding(service),
-                          upstreams={}, inbound=[], outbound=[])  # fmt: skip
+        made = Generation(
+            service, self._recorder, rates=rates, rules=rules, quotas=quotas, tcp=tcp, holding=self._holding(service),
+            upstreams={}, inbound=[], outbound=[],
+        )  # fmt: skip
         if service.detectors is not None:
             from sidecar.runtime.detecting import detectors_of  # most have none, and it is memory
 

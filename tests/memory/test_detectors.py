@@ -115,3 +115,16 @@ async def test_an_operator_lets_a_caller_go(stage: Stage) -> None:
     (lifted,) = stage.orders.detectors.lift(WEB.text, None, stage.orders.port.now)
     assert (lifted.detector, lifted.refused) == ("stuffing", 1)
     assert await asked(peer, *[get()] * 6) == [401] * 5 + [429]
+
+
+@scene(orders=BLOCK)
+async def test_a_reload_forgets_all_where_detectors_have_changed_and_nothing_else(stage: Stage) -> None:
+    stage.app(apps.always(REFUSED))
+    peer = await stage.peer()
+    assert await asked(peer, *[get()] * 6) == [401] * 5 + [429]
+    stage.reload(orders=BLOCK + "\n    owner: somebody")
+    assert await asked(peer, get()) == [429]
+    stage.reload(orders=BLOCK.replace("60s", "70s"))
+    assert await asked(peer, *[get()] * 6) == [401] * 5 + [429]
+    stage.reload(orders="")
+    assert await asked(peer, *[get()] * 8) == [401] * 8
