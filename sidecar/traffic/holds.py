@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Who = tuple[str, str]  # SPIFFE ID; issuer and subject of the token, empty without one
 MOST: Final = 4096
+DETECTORS: Final = ("stuffing", "enumeration", "spikes")  # that may hold somebody
 
 
 def who_of(hop: Hop) -> Who:
@@ -57,7 +58,10 @@ class Holds:
         if hop.peer is None or hop.peer.text not in self.peers:
             return
         who, over = who_of(hop), False
-        for hold in [each for each in self._held.values() if each.who == who]:
+        for detector in DETECTORS:
+            hold = self._held.get((who, detector))
+            if hold is None:
+                continue
             if hold.until <= now:
                 over = True
                 continue
