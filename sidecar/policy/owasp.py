@@ -152,6 +152,12 @@ def _narrow(says: Callable[[Rule], bool]) -> Callable[[Service], State]:
     return state
 
 
+def _own_objects(rule: Rule) -> bool:
+    """Whether a rule that lets callers name objects says whose they must be."""
+    names = not rule.paths or any(path.rest or None in path.segments for path in rule.paths)
+    return not names or any(subject.kind == "path" for each in rule.when for subject in each.subjects())
+
+
 def _own_share(service: Service) -> State:
     each = any(rate.per.kind == "caller" for rate in service.rates)
     return _if(each or any(quota.per.kind == "caller" for quota in service.quotas))
@@ -197,6 +203,11 @@ def _no_faults(service: Service) -> State:
 
 MEASURES: Final[tuple[Measure, ...]] = (
     Measure(
+        "API1", "objects by rule", "Who may ask for an object is held to its own by a condition on the path.",
+        _narrow(_own_objects), "allow: [{from: web, path: '/orders/{id}', when: ['path id is claim order_id']}]",
+        _serves_http,
+    ),
+    Measure(
         "API1", "enumeration detector", "Whoever asks for one object after the other is told of, held or blocked.",
         _detected(lambda s: s.detectors.enumeration if s.detectors else None),
         "detectors: {enumeration: {action: block}}", _serves_http, helps=True,
@@ -234,7 +245,8 @@ MEASURES: Final[tuple[Measure, ...]] = (
     ),
     Measure(
         "API5", "functions by rule", "Each rule names the paths that its callers may use; all else is 403.",
-        _narrow(lambda rule: bool(rule.paths)), "allow: [{from: web, method: GET, path: /orders/**}]", _serves_http,
+        _narrow(lambda rule: bool(rule.paths or rule.operations)), "allow: [{from: web, method: GET, path: /orders/**}]",
+        _serves_http,
     ),
     Measure(
         "API6", "a pace for flows", "A rate or a quota on a path holds who buys, books or signs up by machine.", _flows,
