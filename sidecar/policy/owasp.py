@@ -245,7 +245,8 @@ MEASURES: Final[tuple[Measure, ...]] = (
     ),
     Measure(
         "API5", "functions by rule", "Each rule names the paths that its callers may use; all else is 403.",
-        _narrow(lambda rule: bool(rule.paths or rule.operations)), "allow: [{from: web, method: GET, path: /orders/**}]",
+        _narrow(lambda rule: bool(rule.paths or rule.operations)),
+        "allow: [{from: web, method: GET, path: /orders/**}]",
         _serves_http,
     ),
     Measure(
