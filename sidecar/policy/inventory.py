@@ -142,7 +142,9 @@ def _never(book: Seen | None, earliest: float) -> State:
 
 def _auth(listeners: Sequence[Inbound]) -> str:
     plain = any(each.posture == "permissive" for each in listeners)
-    return "mTLS, or plaintext (posture)" if plain else "mTLS"
+    issuers = sorted({issuer for each in listeners if each.tokens is not None for issuer in each.tokens.issuers})
+    proof = f"mTLS + token ({', '.join(issuers)})" if issuers else "mTLS"
+    return f"{proof}, or plaintext (posture)" if plain else proof
 
 
 def _protocols(listeners: Sequence[Inbound]) -> str:

@@ -217,6 +217,12 @@ MEASURES: Final[tuple[Measure, ...]] = (
         "inbound: [{posture: strict}]", _serves,
     ),
     Measure(
+        "API2", "bearer tokens", "The user behind the caller is proved by a token that the hop verifies.",
+        lambda s: _if(all(each.tokens is not None and each.tokens.required for each in s.inbound
+                          if each.protocol != "tcp")),
+        "inbound: [{tokens: {from: [login], audience: orders}}]  # and issuers: at the top", _serves_http,
+    ),
+    Measure(
         "API2", "stuffing detector", "Bursts of 401 and 403 by one caller are told of, held or blocked.",
         _detected(lambda s: s.detectors.stuffing if s.detectors else None),
         "detectors: {stuffing: {action: block}}", _serves_http, helps=True,

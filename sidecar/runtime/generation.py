@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from sidecar.discovery.sources import Source
     from sidecar.net.mtls import Gate
     from sidecar.net.reactor import Reactor
+    from sidecar.proxy.bearer import Bearer
+    from sidecar.proxy.bearer import Desk as KeyDesk
     from sidecar.proxy.holding import Asker
     from sidecar.proxy.side import Door
     from sidecar.proxy.steering import Steering
@@ -103,7 +105,7 @@ class Maker:
 
     def __init__(
         self, reactor: Reactor, gate: Gate, recorder: Recorder, instance: str, tunnels: Tunnels, asker: Asker,
-        desk: Desk,
+        desk: Desk, keys: Callable[[], KeyDesk] | None = None,
     ) -> None:  # fmt: skip
         self._reactor = reactor
         self._gate = gate
@@ -111,6 +113,7 @@ class Maker:
         self._instance = instance
         self._tunnels = tunnels
         self._desk = desk
+        self._keys = keys  # makes the desk of issuers' keys, once somebody asks for tokens
         self._asker = asker
         self._marks = Marks()
         self.ours: set[Address] = set()  # where our application reaches us, in the generation in force
@@ -209,7 +212,17 @@ class Maker:
             tcp_limits=made.tcp.limits(spec.name),
             quotas=listener_quotas(made.quotas.limits(spec.name), self._desk, self._reactor),
             holding=made.holding,
+            bearer=self._bearer(service, spec),
         )
+
+    def _bearer(self, service: Service, spec: Inbound) -> Bearer | None:
+        """What verifies the tokens of a listener; None where it asks for none."""
+        if spec.tokens is None:
+            return None
+        from sidecar.proxy.bearer import bearer_of  # few do, and it is memory
+
+        assert self._keys is not None
+        return bearer_of(service, spec.tokens, self._keys(), self._recorder.metrics, self._reactor.wall)
 
     def _outbound_side(self, made: Generation, name: str, listen: Address, only: Upstream | None) -> OutboundSide:
         edge = only is not None and any(each.edge and each.name == only.name for each in made.service.outbound)

@@ -19,13 +19,15 @@ services:
 """
 FULL = """\
 trust_domain: demo.mesh
+issuers: {login: {issuer: "https://login.example.org", url: "https://login.example.org/keys", audience: orders}}
 services:
   web:
     owner: shop
     outbound: [{to: orders, listen: "127.0.0.1:9001", timeouts: {total: 10s}}]
   orders:
     owner: team-orders
-    inbound: [{name: http, app: "127.0.0.1:8080", routes: [{path: /**, max_body: 1MiB}]}]
+    inbound: [{name: http, app: "127.0.0.1:8080", routes: [{path: /**, max_body: 1MiB}],
+               tokens: {from: [login]}}]
     allow: [{from: web, method: GET, path: "/orders/{id}", when: ["path id is claim order_id"]}]
     rates: [{name: each, per: caller, limit: 100/s}]
     quotas: [{name: sign-ups, path: "/orders/{id}", limit: 20/d}]
@@ -51,7 +53,7 @@ def test_what_is_said_is_on_and_what_is_not_is_off() -> None:
     assert set(full.values()) == {"on"}
     assert {name for name, state in bare.items() if state == "off"} == {
         "API1 objects by rule", "API1 enumeration detector",
-        "API2 stuffing detector", "API3 methods by rule", "API4 a share of its own",
+        "API2 bearer tokens", "API2 stuffing detector", "API3 methods by rule", "API4 a share of its own",
         "API4 bounded bodies", "API5 functions by rule", "API6 a pace for flows", "API6 spikes detector",
         "API9 an owner",
     }  # fmt: skip
