@@ -16,6 +16,7 @@ def _example(issuer: str = _LOGIN, tokens: str = "from: login") -> str:
     return (_ISSUERS % issuer if issuer else "") + _SERVICES % (f", tokens: {{{tokens}}}" if tokens else "")
 
 
+_SCOPED: Final = _SERVICES.replace("allow: [{from: web}]", "allow: [{from: web, scopes: [read]}]")
 # code, title, why, what to do, wrong, right
 TOKENS: Final[tuple[tuple[str, str, str, str, str, str], ...]] = (
     (
@@ -50,5 +51,12 @@ TOKENS: Final[tuple[tuple[str, str, str, str, str, str], ...]] = (
         "Remove `bound`, or ask for tokens of an issuer that binds them (RFC 8705).",
         _example("trust_domain: demo.mesh", "from: login, bound: true"),
         _example("trust_domain: demo.mesh", "from: login"),
+    ),
+    (
+        "MESH155", "a rule about tokens where none is verified",
+        "`scopes:` and conditions on claims look at a token that the listener has verified. Where no listener of the "
+        "rule has `tokens`, there never is one: an allow rule lets nobody in.",
+        "Give the listener `tokens: {from: …}`, or remove what asks for one.",
+        _SCOPED % "", _ISSUERS % _LOGIN + _SCOPED % ", tokens: {from: login}",
     ),
 )

@@ -8,7 +8,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
 
 from sidecar.config import ports
-from sidecar.config.conditions import OF_HTTP, Condition
+from sidecar.config.conditions import OF_HTTP, OF_TOKENS, Condition
 from sidecar.config.schema_amounts import TcpLimit
 from sidecar.config.schema_routes import AppBranch, Fault
 from sidecar.config.schema_tokens import Tokens
@@ -94,6 +94,12 @@ class Rule:
         """Whether it names something that only HTTP has."""
         asks = any(subject.kind in OF_HTTP for condition in self.when for subject in condition.subjects())
         return bool(asks or self.methods or self.hosts or self.paths or self.headers or self.operations or self.scopes)
+
+    @property
+    def of_tokens(self) -> bool:
+        """Whether it asks for the user behind the caller."""
+        asked = (subject.kind for condition in self.when for subject in condition.subjects())
+        return bool(self.scopes) or not OF_TOKENS.isdisjoint(asked)
 
     @property
     def conditional(self) -> bool:

@@ -10,7 +10,7 @@ from sidecar.config.https_url import why_not_https
 from sidecar.config.mistakes import Book, meant
 from sidecar.config.quantities import show_seconds
 from sidecar.config.schema import MeshConfig
-from sidecar.config.schema_inbound import Inbound
+from sidecar.config.schema_inbound import Inbound, Rule
 from sidecar.config.schema_tokens import Issuer, Tokens
 
 LONGEST_LEEWAY: Final = 300.0  # seconds; sidecar.policy.jwt.MAX_LEEWAY, and a test holds the two together
@@ -82,6 +82,8 @@ def tokens_odd(config: MeshConfig, views: Sequence[View], book: Book) -> None:
     for view in views:
         for placed, tokens in _asking(view):
             _listener_odd(placed, tokens, config.issuers, book)
+        for rule in (*view.allow, *view.deny):
+            _never_verified(rule, view, book)
 
 
 def _listener_odd(
@@ -96,6 +98,16 @@ def _listener_odd(
         if tokens.bound and issuer.trust_domain is not None:
             message = f"every token of {name} is refused: a JWT-SVID is bound to no certificate"
             book.warn("MESH154", here, message, "remove bound:, or this issuer")
+
+
+def _never_verified(placed: Placed[Rule], view: View, book: Book) -> None:
+    """A rule about tokens, where no listener that it applies to verifies any."""
+    rule = placed.value
+    listeners = [each.value for each in view.inbound if not rule.ports or each.value.name in rule.ports]
+    if rule.of_tokens and listeners and all(listener.tokens is None for listener in listeners):
+        what = "lets nobody in" if rule.effect == "allow" else "stops only whom an absent token stops"
+        hint = "say `tokens: {from: …}` at the listener, with one of `issuers`"
+        book.warn("MESH155", placed.path, f"{what}: it asks for a token, and no listener here verifies any", hint)
 
 
 def _asking(view: View) -> Iterator[tuple[Placed[Inbound], Tokens]]:
