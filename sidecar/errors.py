@@ -361,6 +361,13 @@ class Throttled(RateLimited):
     flag = "TH"
 
 
+class CallerBlocked(RateLimited):
+    """A detector holds this caller for a time (`services.X.detectors`)."""
+
+    name = "caller_blocked"
+    flag = "TH"
+
+
 class LimiterAway(HopError):
     """The Redis that a limit is counted in is away, and the configuration wants nobody let in meanwhile."""
 

@@ -59,6 +59,18 @@ class Inspect(Protocol):
         """Give a key its quota anew, on behalf of this user. Raises MeshError where there is none, or it cannot be."""
         ...
 
+    def inventory(self) -> dict[str, Any]:
+        """Which edges were used, since when and until when: service, spiffe_id, since, left_out, edges."""
+        ...
+
+    def detections(self) -> dict[str, Any]:
+        """What detectors found, and whom they hold: service, on, held, found."""
+        ...
+
+    def unblock(self, query: dict[str, Any], uid: int, pid: int) -> dict[str, Any]:
+        """Let a caller go that a detector holds, on behalf of this user. Raises MeshError where none does."""
+        ...
+
     def limits(self) -> dict[str, Any]:
         """How the rate limits stand: service, limits, redis."""
         ...
@@ -102,8 +114,9 @@ class AdminApi:
                 return Response.error(405, "method_not_allowed", f"use {method}", ((b"allow", method.encode()),))
             return await handle(self._inspect, request, *match.groups())
         known = (
-            "GET /status /hops /endpoints /limits /quotas /plaintext /decisions/<id> /certs, "
-            "POST /explain /drain /certs/rotate /quotas/reset"
+            "GET /status /hops /endpoints /limits /quotas /detections /inventory /plaintext"
+            " /decisions/<id> /certs, "
+            "POST /explain /drain /certs/rotate /quotas/reset /detections/unblock"
         )
         return Response.error(404, "not_found", known)
 
@@ -184,6 +197,22 @@ async def _reset_quota(inspect: Inspect, request: Request) -> Response:
         return Response.error(404, error.name, str(error))
 
 
+async def _inventory(inspect: Inspect, request: Request) -> Response:
+    return Response.of_json(200, inspect.inventory())
+
+
+async def _detections(inspect: Inspect, request: Request) -> Response:
+    return Response.of_json(200, inspect.detections())
+
+
+async def _unblock(inspect: Inspect, request: Request) -> Response:
+    uid, pid = (request.peer.uid, request.peer.pid) if request.peer is not None else (-1, -1)
+    try:
+        return Response.of_json(200, inspect.unblock(request.json(), uid, pid))
+    except MeshError as error:
+        return Response.error(404, error.name, str(error))
+
+
 async def _limits(inspect: Inspect, request: Request) -> Response:
     return Response.of_json(200, inspect.limits())
 
@@ -228,6 +257,9 @@ _ROUTES: tuple[tuple[str, re.Pattern[str], _Handle], ...] = (
     ("GET", re.compile(r"/quotas"), _quotas),
     ("POST", re.compile(r"/quotas/reset"), _reset_quota),
     ("GET", re.compile(r"/limits"), _limits),
+    ("GET", re.compile(r"/inventory"), _inventory),
+    ("GET", re.compile(r"/detections"), _detections),
+    ("POST", re.compile(r"/detections/unblock"), _unblock),
     ("GET", re.compile(r"/decisions/([^/]+)"), _decision),
     ("POST", re.compile(r"/explain"), _explain),
     ("POST", re.compile(r"/drain"), _drain),

@@ -40,8 +40,14 @@ VERBS: dict[str, Verb] = {
     "inject": Verb("Kubernetes", "sidecar.cli.inject:inject", "Put sidecars into Kubernetes manifests, offline."),
     "injector": Verb("Kubernetes", "sidecar.cli.injector:injector", "The webhook that injects pods as they are made."),
     "status": Verb("Look", "sidecar.cli.status:status", "What the sidecars on this machine are doing."),
+    "inventory": Verb(
+        "Look", "sidecar.cli.inventory:inventory", "Every edge that is allowed or used, and what nobody uses."
+    ),
     "limits": Verb(
         "Look", "sidecar.cli.limits:limits", "Rate limits: who is nearest to each, who is refused, and Redis."
+    ),
+    "detections": Verb(
+        "Look", "sidecar.cli.detections:detections", "Conspicuous callers: what they did, and who is held for it."
     ),
     "endpoints": Verb(
         "Look", "sidecar.cli.endpoints:endpoints", "Where requests go: endpoints, their latency, who is left alone."
@@ -61,6 +67,9 @@ VERBS: dict[str, Verb] = {
         "Kubernetes", "sidecar.cli.uninjected:uninjected", "Pods that should have a sidecar and have none, and why."
     ),
     "check": Verb("Write config", "sidecar.cli.check:check", "Every mistake in a mesh.yaml, with its place."),
+    "owasp": Verb(
+        "Write config", "sidecar.cli.owasp:owasp", "The OWASP API Security Top 10: what is on, in shadow, off."
+    ),
     "schema": Verb("Write config", "sidecar.cli.schema:schema", "The JSON Schema of mesh.yaml, for editors."),
     "completion": Verb("Write config", "sidecar.cli.completion:completion", "Completion for bash, zsh or fish."),
 }

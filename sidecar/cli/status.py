@@ -93,6 +93,8 @@ def _notes(answer: dict[str, Any], identity: dict[str, Any]) -> str:
     if bypass.get("result") == "allowed":
         ports = ", ".join(map(str, bypass.get("ports") or []))
         notes.append(f"UNSAFE_ALLOW_BYPASS: port {ports} answers neighbours past this sidecar")
+    if callers := answer.get("held"):
+        notes.append(f"{callers} caller{'s' if callers > 1 else ''} held by detectors: mesh detections")
     if (age := _denylist_age(identity)) > STALE_SECONDS:
         notes.append(f"the denylist is {span(age)} old: nobody can say who was revoked since")
     if failures := identity.get("consecutive_failures"):

@@ -27,6 +27,7 @@ from sidecar.config.sentences import applies_to
 from sidecar.config.sources import missing_files
 from sidecar.config.spoken import spoken
 from sidecar.config.tokened import tokens_odd
+from sidecar.config.watched import watched
 
 XFCC = b"x-forwarded-client-cert"
 
@@ -55,6 +56,7 @@ def advise(config: MeshConfig, views: Sequence[View], book: Book, now: float | N
         advise_redirected(view, book)
         advise_edges(view, book)
         bypassed(view, book)
+        watched(view, book)
     tokens_odd(config, views, book)
     foreign(config.trust_domain, views, book)
     settings(config, views, book)

@@ -14,6 +14,7 @@ from typing import Any, Final
 from sidecar.config.codes_amounts import AMOUNTS
 from sidecar.config.codes_bypass import BYPASS
 from sidecar.config.codes_conditions import CONDITIONS
+from sidecar.config.codes_detectors import DETECTORS
 from sidecar.config.codes_discovery import DISCOVERY
 from sidecar.config.codes_edges import EDGES
 from sidecar.config.codes_examples import HTTP, TCP, rules, services
@@ -67,6 +68,7 @@ def _code(code: str, title: str, why: str, fix: str, wrong: str, right: str) -> 
 
 _GROUPS: Final = (
     INERT, UPSTREAMS, TIMES, DISCOVERY, ROUTES, LIMITS, AMOUNTS, FOREIGN, REDIRECT, BYPASS, EDGES, TOKENS, CONDITIONS,
+    DETECTORS,
 )  # fmt: skip
 CODES: Final[Mapping[str, Code]] = dict((
     _code(

@@ -200,6 +200,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "bandwidth": Kind("bytes a second, like 10MiB/s", read_bandwidth, BANDWIDTH_SCHEMA, show_bandwidth),
     "label": _named("a name", _LABEL, 64, "use letters, digits, . _ and -"),
     "service": _named("a service name", _SERVICE, 63, "use lower-case letters, digits, _ and -"),
+    "owner": _named("a line of text", r"[^\x00-\x1f\x7f]*", 128, "write one line: a team, or an address"),
     "namespace": _named("a namespace", _LABEL, 63, "use letters, digits, . _ and -"),
     "listener": Kind(
         "the name or port of an inbound listener",

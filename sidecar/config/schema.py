@@ -13,6 +13,7 @@ from typing import Literal
 from certs.spiffe import SpiffeId, TrustDomain
 from sidecar.config import ports
 from sidecar.config.schema_amounts import QuotaLimit
+from sidecar.config.schema_detectors import Detectors
 from sidecar.config.schema_inbound import Inbound, RateLimit, Rule
 from sidecar.config.schema_outbound import Outbound
 from sidecar.config.schema_redirect import Redirect
@@ -31,6 +32,7 @@ from sidecar.config.terms import (
     KeyKind,
     Label,
     Namespace,
+    Owner,
     Seconds,
     ServiceName,
     Share,
@@ -249,6 +251,10 @@ class Service:
     quotas: tuple[QuotaLimit, ...] = described("How much it may be called in an hour, a day or a month.", ())
     redis: Redis | None = described(
         "Where limits with `shared: redis` are counted; absent for nowhere. Over the one in `defaults`.", None
+    )
+    detectors: Detectors | None = described("What looks for conspicuous callers; absent for nothing.", None)
+    owner: Owner = described(
+        "Who answers for it, for `mesh inventory`: a team, a name, an address of mail or of a chat.", ""
     )
     health: Health = described("Probes and metrics.", factory=Health)
     unsafe_allow_bypass: bool = described(

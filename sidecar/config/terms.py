@@ -34,6 +34,7 @@ Moment = Annotated[float, "moment"]  # seconds since the epoch
 PortNumber = Annotated[int, "port"]
 Label = Annotated[str, "label"]  # the name of a rule or a listener
 ServiceName = Annotated[str, "service"]
+Owner = Annotated[str, "owner"]  # a line of text
 Namespace = Annotated[str, "namespace"]
 HostName = Annotated[str, "host"]  # an IP address or a DNS name
 BindAddress = Annotated[str, "ip"]

@@ -176,6 +176,11 @@ HAPPENED: Final[dict[str, Reason]] = {
         "Let the client wait as `Retry-After` tells it. If it is right to ask so often, raise `limit`; if its peaks "
         "are to be waited out, `delay` or `waiting` of that limit.",
     ),
+    "caller_blocked": Reason(
+        "{caller} may do this, but a detector holds it for a time: {detail}.",
+        "Look at `mesh detections` for what it did. If that was right, lift it there (`mesh detections unblock`), and "
+        "raise the detector's number or name the caller under its `except`.",
+    ),
     "limiter_away": Reason(
         "Nobody could say whether there is room for it: {detail}.",
         "Look at that Redis, and at `mesh limits`. With `when_away: local` each sidecar holds the limit by itself "

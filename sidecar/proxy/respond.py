@@ -48,6 +48,7 @@ TABLE: dict[type[errors.HopError], tuple[int, str]] = {
     errors.TcpLimited: (429, "http_request_denied"),
     errors.QuotaUnknown: (503, "proxy_internal_error"),
     errors.Throttled: (429, "http_request_denied"),
+    errors.CallerBlocked: (429, "http_request_denied"),
     errors.LimiterAway: (503, "destination_unavailable"),
     errors.UndeclaredUpstream: (403, "http_request_denied"),
     errors.AmbiguousUpstream: (403, "http_request_denied"),

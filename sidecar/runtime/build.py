@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from sidecar.runtime.capture import Capture
     from sidecar.telemetry.metrics import Metrics
     from sidecar.telemetry.record import Recorder
+    from sidecar.traffic.detectors import Detectors
 
     Doors = list[tuple[Direction, socket.socket]]  # capture ports that are new
     Bound = dict["Spot", socket.socket]
@@ -131,6 +132,9 @@ class Proxy:
 
     def _show_waiting(self, metrics: Metrics) -> None:
         metrics.counter("mesh_tls_handshakes_waiting").set(self.admission.waiting)
+        watched = self._generation.detectors
+        held = watched.holds.in_force(self._reactor.now) if watched is not None else ()
+        metrics.counter("mesh_callers_held").set(len(held))
 
     # ---- the generation in force -----------------------------------------------------------------------------------
 
@@ -138,6 +142,11 @@ class Proxy:
     def service(self) -> Service:
         """The configuration in force."""
         return self._generation.service
+
+    @property
+    def detectors(self) -> Detectors | None:
+        """The detectors in force; None where none is declared."""
+        return self._generation.detectors
 
     @property
     def rules(self) -> RuleSet:

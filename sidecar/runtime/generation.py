@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from sidecar.proxy.tcp import Tunnels
     from sidecar.runtime.redirected import Captured
     from sidecar.telemetry.record import Recorder
+    from sidecar.traffic.detectors import Detectors
 
 _LOCALHOST = ("127.0.0.1", "::1")
 Place = tuple[str, str]  # ("app", name of the listener in front of it) or ("upstream", its name)
@@ -70,6 +71,7 @@ class Generation:
     """What one configuration came to."""
 
     service: Service
+    recorder: Recorder
     rules: RuleSet
     rates: Rates
     quotas: Quotas
@@ -78,11 +80,13 @@ class Generation:
     upstreams: dict[Place, Declared]
     inbound: list[tuple[Inbound, InboundSide]]
     outbound: list[tuple[str, str, Address, OutboundSide]]  # name, protocol, address, side
+    detectors: Detectors | None = None
     captured: Captured | None = None  # of what rules of the kernel bring; None where nobody is redirected
 
     def put_in_force(self) -> None:
         """From now on what outlives a generation goes by this one."""
         self.tcp.put_in_force()
+        self.recorder.watch(self.detectors.observe if self.detectors is not None else None)
 
     def all_upstreams(self) -> list[Upstream]:
         """Every upstream, the applications behind us included."""
@@ -135,8 +139,14 @@ class Maker:
         quotas = Quotas(service.quotas, self._desk, before.quotas if before is not None else None)
         limits = [(listener.name, limit) for listener in service.inbound for limit in listener.tcp_limits]
         tcp = TcpStates(limits, before.tcp if before is not None else None)
-        made = Generation(service, rates=rates, rules=rules, quotas=quotas, tcp=tcp, holding=self._holding(service),
-                          upstreams={}, inbound=[], outbound=[])  # fmt: skip
+        made = Generation(
+            service, self._recorder, rates=rates, rules=rules, quotas=quotas, tcp=tcp, holding=self._holding(service),
+            upstreams={}, inbound=[], outbound=[],
+        )  # fmt: skip
+        if service.detectors is not None:
+            from sidecar.runtime.detecting import detectors_of  # most have none, and it is memory
+
+            made.detectors = detectors_of(service, before.detectors if before is not None else None, self._recorder)
         for listener in service.inbound:
             addresses = (listener.app, *addresses_of(listener))
             apps = {str(address): self._app(made, before, listener, address) for address in addresses}
@@ -182,7 +192,7 @@ class Maker:
         """The side of a listener, with the applications that it and its routes lead to, by address."""
         service = made.service
         reading = Reading.of(service, spec)
-        return InboundSide(
+        return _side_of(made.detectors)(
             spec,
             identity=service.identity,
             instance=self._instance,
@@ -314,6 +324,15 @@ class Maker:
         self._upstreams.add(upstream)
         made.upstreams[place] = Declared(facts, upstream)
         return upstream
+
+
+def _side_of(detectors: Detectors | None) -> Callable[..., InboundSide]:
+    """What makes an inbound side: one that refuses whom detectors hold, where they may hold anybody."""
+    if detectors is None or not detectors.acts:
+        return InboundSide
+    from sidecar.proxy.guarding import GuardedSide
+
+    return partial(GuardedSide, holds=detectors.holds)
 
 
 def _times(spec: Outbound, service: Service) -> DeadlineRules:

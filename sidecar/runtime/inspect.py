@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs.errors import MeshError
 from certs.svid import check_leaf
+from sidecar.runtime import keeping
 from sidecar.runtime.hygiene import of_this_process
 from sidecar.runtime.quotas import reset, show
 from sidecar.telemetry.clock import rfc3339
@@ -55,6 +56,7 @@ class Inspector:
             "listeners": proxy.listeners() if proxy is not None else [],
             "connections": proxy.connections if proxy is not None else 0,
             "in_flight": proxy.in_flight if proxy is not None else 0,
+            "held": self._held(),
             "streams": proxy.streams if proxy is not None else 0,
             "engine": proxy.engine() if proxy is not None else None,
             "tokens": worker.keys.to_json() if worker.keys is not None else [],
@@ -62,6 +64,11 @@ class Inspector:
             "pid": os.getpid(),
             "hygiene": confined.to_json() if (confined := of_this_process()) is not None else None,
         }
+
+    def _held(self) -> int:
+        """How many callers detectors hold."""
+        worker, detectors = self._worker, self._worker.proxy.detectors if self._worker.proxy is not None else None
+        return len(detectors.holds.in_force(worker.clock.monotonic())) if detectors is not None else 0
 
     def hops(self, since: int | None) -> dict[str, Any]:
         """The live table of hops."""
@@ -98,6 +105,23 @@ class Inspector:
             worker.recorder.audit.quota_reset(name, key, uid, pid)
         worker.log.info("a quota was reset", quota=name, key=key, uid=uid, pid=pid)
         return {"service": worker.service.name, **answer}
+
+    def inventory(self) -> dict[str, Any]:
+        """Which edges were used, and when."""
+        return keeping.show(self._worker)
+
+    def detections(self) -> dict[str, Any]:
+        """What detectors found, and whom they hold."""
+        from sidecar.runtime.detecting import show as show_detections  # most have none, and it is memory
+
+        return show_detections(self._worker)
+
+    def unblock(self, query: Mapping[str, Any], uid: int, pid: int) -> dict[str, Any]:
+        """Let a caller go that a detector holds. Raises NotHeld."""
+        from sidecar.runtime.detecting import lift
+
+        user = query.get("user")
+        return lift(self._worker, str(query.get("caller", "")), None if user is None else str(user), uid, pid)
 
     def limits(self) -> dict[str, Any]:
         """How the rate limits stand."""

@@ -38,6 +38,7 @@ from sidecar.identity.survival import first_end
 from sidecar.net.clock import Clock, SystemClock
 from sidecar.net.mtls import MtlsGate
 from sidecar.net.reactor import Reactor
+from sidecar.runtime import keeping
 from sidecar.runtime.build import CannotListen, Proxy
 from sidecar.runtime.bypass import BypassCheck
 from sidecar.runtime.drain import Drain
@@ -47,6 +48,7 @@ from sidecar.runtime.orders import Orders
 from sidecar.runtime.reload import CannotReload, Reloader
 from sidecar.runtime.routing import addresses_of
 from sidecar.runtime.served import ServedCheck
+from sidecar.telemetry.edges import Edges
 from sidecar.telemetry.log import Log
 from sidecar.telemetry.setup import make_recorder, new_instance
 from sidecar.traffic.declared import faults_in
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
 SWEEP_SECONDS = 0.5  # pooled connections
 FIRST_LIST_SECONDS = 5.0  # that a start waits at most for the sources of endpoints to speak; files do at once
 QUOTA_FILE = "quotas.sqlite"  # in the state folder
+EDGES_FILE = "edges.json"  # likewise
 DENYLIST_SECONDS = 5.0  # that a start waits at most for the CA to say who was revoked; usually some milliseconds
 
 
@@ -146,6 +149,7 @@ class Worker:
             clock=self.clock,
             version=self.version,
         )
+        self.edges = Edges.load(state_dir / EDGES_FILE, self.clock.wall())
         self.quotas = QuotaDesk(
             state_dir / QUOTA_FILE, clock=self.clock, log=self.log, metrics=self.recorder.metrics
         )
@@ -266,6 +270,7 @@ class Worker:
             async with trio.open_nursery() as nursery:
                 await self._open_windows(nursery, run_dir)
                 nursery.start_soon(self.recorder.run)
+                nursery.start_soon(keeping.keep, self)
                 nursery.start_soon(self._rotator.run)
                 if self.reloader is not None:
                     nursery.start_soon(self.reloader.run, orders)
@@ -288,6 +293,7 @@ class Worker:
 
     def _write_out(self) -> None:
         self.quotas.close()
+        keeping.finish(self)
         self.recorder.close()
         self.log.close()
 

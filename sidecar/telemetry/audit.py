@@ -202,6 +202,14 @@ class Audit:
         """Take note that somebody on this machine gave a key its quota anew."""
         self._put("quota_reset", self._wall(), {"quota": quota, "key": key, "uid": uid, "pid": pid})
 
+    def detection(self, values: dict[str, Any]) -> None:
+        """Take note of what a detector found conspicuous."""
+        self._put("detection", self._wall(), values)
+
+    def detection_lifted(self, caller: str, user: str, uid: int, pid: int) -> None:
+        """Take note that somebody on this machine let a caller go that a detector held."""
+        self._put("detection_lifted", self._wall(), {"caller": caller, "user": user, "uid": uid, "pid": pid})
+
     def handshake(self, it: Handshake, decision_id: str, now: float) -> None:
         """Take note of a handshake that ended."""
         if not it.ok:

@@ -69,6 +69,8 @@ LABELS: dict[str, tuple[Literal["closed", "open"], str]] = {
         "`sent`, `renewed`, or why a request was not sent again: `elsewhere`, `pushed_back`, `tries`, `replay`, "
         "`deadline`, `ceiling`, `budget`",
     ),
+    "detector": ("closed", "`stuffing`, `enumeration`, `spikes` or `new_edge`"),
+    "action": ("closed", "`record`, `throttle` or `block`"),
     "limit": ("open", "name of a rate limit, a quota or a TCP limit, from configuration"),
     "per": ("closed", "who shares that limit: `listener`, `caller`, `endpoint`, `header` or `claim`"),
     "why": (
@@ -118,6 +120,15 @@ DEFINITIONS: tuple[Definition, ...] = (
         cap=1000,
         expires=True,
     ),
+    Definition(
+        "mesh_detections_total",
+        "counter",
+        "What detectors found conspicuous, by caller and by what came of it.",
+        ("source", "detector", "action"),
+        cap=1000,
+        expires=True,
+    ),
+    Definition("mesh_callers_held", "gauge", "Callers that detectors block, or hold to a rate, at this moment."),
     Definition(
         "mesh_rate_delayed_seconds",
         "histogram",

@@ -94,6 +94,21 @@ class HopSeries:
         self.used = hop.ended
 
 
+class WatchedSeries(HopSeries):
+    """The series of another, whose hops somebody else looks at too: what is not watched costs nothing so."""
+
+    __slots__ = ("_series", "_watch")
+
+    def __init__(self, series: HopSeries, watch: Callable[[Hop], None]) -> None:
+        self._series = series
+        self._watch = watch
+
+    def add(self, hop: Hop, seconds: float) -> None:
+        """Count a hop, and show it."""
+        self._series.add(hop, seconds)
+        self._watch(hop)
+
+
 class Metrics:
     """All metrics of one sidecar. One thread counts; `render` may run in another."""
 

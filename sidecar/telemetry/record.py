@@ -28,7 +28,7 @@ from sidecar.telemetry.access_log import AccessLog
 from sidecar.telemetry.audit import Audit, Permits
 from sidecar.telemetry.decisions import Decision, Decisions, bounded
 from sidecar.telemetry.log import Log
-from sidecar.telemetry.metrics import HopSeries, Metrics
+from sidecar.telemetry.metrics import HopSeries, Metrics, WatchedSeries
 from sidecar.telemetry.plain_lines import Template
 from sidecar.telemetry.plaintext import Plaintext
 from sidecar.telemetry.shape import path_shape
@@ -122,11 +122,23 @@ class Recorder:
         self._kinds: dict[Kind, tuple[HopSeries, Row]] = {}
         self._epoch = 0  # grows before anything that tallies point at is forgotten
         self._faults = self.metrics.cell("mesh_telemetry_faults_total")
+        self._watch: Callable[[Hop], None] | None = None
         self.metrics.before_scrape(self._refresh)
 
     def reads_headers(self, names: Iterable[bytes]) -> None:
         """From now on rules look at these headers, so decisions keep them."""
         self._wanted_headers = frozenset(names) | (self.access_log.headers if self.access_log else frozenset())
+
+    def watch(self, watch: Callable[[Hop], None] | None) -> None:
+        """From now on show each hop that has ended to this one too; None for nobody."""
+        if watch is not self._watch:
+            self._watch = watch
+            self._kinds.clear()
+            self._epoch += 1
+
+    def _series(self, hop: Hop) -> HopSeries:
+        series, watch = self.metrics.series(hop), self._watch
+        return series if watch is None else WatchedSeries(series, watch)
 
     @property
     def wants_headers(self) -> bool:
@@ -151,7 +163,7 @@ class Recorder:
         try:
             now = self._wall()
             if tally is None or tally.epoch != self._epoch:
-                tally = Tally(self._epoch, self.metrics.series(hop), self.table.row(hop))
+                tally = Tally(self._epoch, self._series(hop), self.table.row(hop))
             seconds = hop.ended - hop.started
             tally.series.add(hop, seconds)
             tally.row.add(hop, seconds, now)
@@ -243,7 +255,7 @@ class Recorder:
     def _learn(self, kind: Kind, hop: Hop) -> tuple[HopSeries, Row]:
         if len(self._kinds) >= _MAX_KINDS:
             self._kinds.clear()
-        found = self._kinds[kind] = (self.metrics.series(hop), self.table.row(hop))
+        found = self._kinds[kind] = (self._series(hop), self.table.row(hop))
         return found
 
     def _keep(self, hop: Hop, now: float) -> None:

@@ -32,11 +32,15 @@ RowKey = tuple[str, str, str, str, str, str, str]
 class Row:
     """One kind of hop, counted since it was first seen."""
 
-    __slots__ = ("failures", "histogram", "key", "last_seen", "protocol", "requests", "tls", "used")
+    __slots__ = (
+        "failures", "histogram", "kept", "key", "last_seen", "listener", "protocol", "requests", "tls", "used",
+    )  # fmt: skip
 
-    def __init__(self, key: RowKey, protocol: str) -> None:
+    def __init__(self, key: RowKey, protocol: str, listener: str = "") -> None:
         self.key = key
         self.protocol = protocol
+        self.listener = listener  # that its first hop came by, or the upstream it went to
+        self.kept = 0  # requests that the inventory knows already
         self.requests = 0
         self.failures = 0
         self.histogram: dict[int, int] = {}
@@ -110,7 +114,7 @@ class Table:
             key = (hop.direction, OTHER, OTHER, OTHER, verdict, OTHER, flag)
         row = self._rows.get(key)
         if row is None:
-            row = self._rows[key] = Row(key, hop.protocol)
+            row = self._rows[key] = Row(key, hop.protocol, hop.listener)
         return row
 
     def observe(self, hop: Hop, now: float) -> None:
@@ -133,6 +137,10 @@ class Table:
             "interval_seconds": None if before is None else round(at - before[0], 6),
             "hops": [_with_deltas(row, before[1] if before else None) for row in self._rows.values()],
         }
+
+    def rows(self) -> list[Row]:
+        """All rows, as they stand."""
+        return list(self._rows.values())
 
     def sweep(self, now: float) -> int:
         """Forget rows idle for ten minutes at monotonic `now`; returns how many went."""

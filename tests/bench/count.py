@@ -332,11 +332,14 @@ RATES = """\
 QUOTAS = """\
     quotas:
       - {{name: daily, limit: 900000000000/d}}"""
+DETECTORS = """\
+    detectors: {{stuffing: {{}}, enumeration: {{ids: 100000}}, spikes: {{least: 100000000}}}}"""
 SCENES: dict[str, dict[str, Any]] = {
     "inbound": {"work": Work()},
     "outbound": {"work": Work(), "outbound": True},
     "access-log": {"work": Work(), "extra": "    access_log: {{mode: all, path: {folder}/access.log}}"},
     "rate-limits": {"work": Work(), "extra": RATES},
+    "detectors": {"work": Work(), "extra": DETECTORS},
     "quotas": {"work": Work(), "extra": QUOTAS},
     "post-chunked": {"work": Work("/chunked/", 16384, body=4096)},
     "handshake": {"work": Work(), "fresh": True},

@@ -65,13 +65,14 @@ def need_chromium() -> str:
 
 
 @contextmanager
-def chromium(folder: Path, certificate: Path, key: Path) -> Iterator[Page]:
-    """A browser that presents this certificate to whoever asks on loopback, and takes any server's."""
+def chromium(folder: Path, certificate: Path | None = None, key: Path | None = None) -> Iterator[Page]:
+    """A browser that presents this certificate, if any, to whoever asks on loopback, and takes any server's."""
     program = need_chromium()
     home = folder / "browser"
-    _import(home, certificate, key)
+    if certificate is not None and key is not None:
+        _import(home, certificate, key)
     policies = home / "policies"
-    policies.mkdir()
+    policies.mkdir(parents=True)
     choice = {"AutoSelectCertificateForUrls": ['{"pattern": "https://127.0.0.1", "filter": {}}']}
     (policies / "mesh.json").write_text(json.dumps(choice))
     # An empty tree over /etc/chromium first, so that the folder of policies need not be there.

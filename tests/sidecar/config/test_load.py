@@ -141,6 +141,11 @@ services:
       - {name: old, limit: 6000/m, burst: 5, per: header X-Api-Key, from: shop/old, method: GET, path: /a/**, port: web}
       - {limit: 5/s, over: delay, delay: 2s, waiting: 9, strikes: 8, block: 7s, headers: always}
       - {limit: 7/s, shared: redis, per: claim sub}
+    owner: team-orders
+    detectors:
+      stuffing: {refusals: 31, action: block, for: 6m, rate: 2/s, except: [web]}
+      enumeration: {ids: 200, sequential: 50, action: throttle, for: 7m, rate: 3/s, except: [web]}
+      spikes: {least: 100, times: 4, warm_up: 1h, new_edges: false, action: throttle, for: 8m, rate: 4/s, except: [web]}
     quotas:
       - {name: daily, limit: 9/d, time_zone: Europe/Berlin, per: listener, from: web, method: GET, path: /a, port: web,
          shared: redis}

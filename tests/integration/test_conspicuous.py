@@ -1,0 +1,181 @@
+"""Detectors, inventory and the OWASP pages in real sidecars: attacks are refused, recorded and told of, edges outlive
+a restart, and the inventory is signed, verified, and a page that a browser shows.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from certs.keys import key_to_pem, make_key
+from tests.kit.chromium import chromium, need_chromium
+from tests.kit.processes import eventually
+from tests.kit.programs import curl, echo_app
+from tests.kit.sidecars import LocalSidecar, World
+
+RULES = """[{name: web-may, from: web}, {name: nobody-does, from: cart, path: /old}]
+    owner: team-orders
+    detectors: {stuffing: {refusals: 10, action: block, for: 10m}}"""
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path, allow=RULES)
+    (tmp_path / "mesh.yaml").write_text(world.text)
+    with echo_app(tmp_path, world.ports.app):
+        yield world
+    world.close()
+
+
+def ask(world: World, path: str) -> int:
+    return int(curl("-i", f"{world.url}{path}").text.split()[1])
+
+
+def held_lines(sidecar: LocalSidecar) -> list[dict[str, Any]]:
+    return [each for each in sidecar.access_log() if each["flags"] == "TH"]
+
+
+def found(world: World, *arguments: str) -> Any:
+    code, out, err = world.mesh(*arguments, "-o", "json")
+    assert code == 0, (code, out, err)
+    return json.loads(out)
+
+
+def test_who_tries_passwords_is_blocked_told_of_and_let_go_by_an_operator(world: World) -> None:
+    with world.sidecar("app") as app, world.sidecar("web"):
+        assert [ask(world, "/status/401") for _ in range(12)] == [401] * 10 + [429] * 2
+        (sidecar,) = [each for each in found(world, "detections")["sidecars"] if each["service"] == "app"]
+        (held,), (detection,) = sidecar["held"], sidecar["found"]
+        assert (held["detector"], held["action"], held["refused"]) == ("stuffing", "block", 2)
+        assert detection["what"] == "10 answers 401 or 403 within a minute, of 10 requests where 0 are usual"
+        code, out, _ = world.mesh("detections")
+        assert code == 0
+        assert re.search(r"^app +web +- +stuffing +block", out, re.MULTILINE)
+        assert "1 caller held by detectors: mesh detections" in world.mesh("status")[1]
+        eventually("the audit has it", lambda: [line["detector"] for line in app.audit("detection")] == ["stuffing"])
+        eventually("the log has it", lambda: "a caller is conspicuous" in app.log_text())
+        eventually("both are in the access log", lambda: len(held_lines(app)) == 2)
+        line = held_lines(app)[0]
+        told = world.explain(line["decision_id"])
+        assert "a detector holds it for a time: blocked by the detector stuffing" in told
+        assert app.total("mesh_callers_held") == 1
+        assert app.total("mesh_detections_total", detector="stuffing", action="block") == 1
+
+        assert world.mesh("detections", "unblock", "cart")[0] == 1
+        code, out, _ = world.mesh("detections", "unblock", "web")
+        assert (code, out) == (0, "app: web is not held any more (stuffing).\n")
+        assert ask(world, "/status/401") == 401
+        eventually("the audit has it", lambda: len(app.audit("detection_lifted")) == 1)
+        assert app.audit("detection_lifted")[0]["caller"] == "spiffe://demo.mesh/ns/default/sa/web"
+        app.assert_well()
+
+
+def edges(world: World, *more: str) -> dict[str, dict[str, Any]]:
+    file = str(world.folder / "mesh.yaml")
+    document = found(world, "inventory", "-f", file, *more)["inventory"]
+    return {f"{row['direction']} {row['rule']} {row['state']}": row for row in document["edges"]}
+
+
+def test_edges_are_known_across_restarts_and_what_nobody_uses_is_dormant(world: World) -> None:
+    with world.sidecar("web"):
+        with world.sidecar("app"):
+            assert ask(world, "/") == 200
+            row = edges(world)["inbound web-may used"]
+            assert (row["count"], row["auth"], row["owner"], row["caller"]) == (
+                1, "mTLS", "team-orders", "spiffe://demo.mesh/ns/default/sa/web"
+            )  # fmt: skip
+        with world.sidecar("app") as app:
+            again = edges(world)["inbound web-may used"]
+            assert (again["first"], again["count"]) == (row["first"], 1)
+            assert ask(world, "/") == 200
+            eventually("the second use is counted", lambda: edges(world)["inbound web-may used"]["count"] == 2)
+            assert "inbound nobody-does unused" in edges(world)
+            assert "inbound nobody-does dormant" in edges(world, "--days", "0")
+            app.assert_well()
+            code, out, _ = world.mesh("inventory", "-f", str(world.folder / "mesh.yaml"), "--days", "0", "--diff")
+            assert code == 0
+            assert "-    allow: [{name: web-may, from: web}, {name: nobody-does, from: cart, path: /old}]\n" in out
+    code, out, _ = world.mesh("inventory", "-f", str(world.folder / "mesh.yaml"))
+    assert (code, "unknown: no sidecar of it was asked" in out) == (0, True)
+
+
+def test_a_broken_record_of_edges_keeps_nobody_from_starting(world: World) -> None:
+    state = world.folder / "app.state"
+    state.mkdir(mode=0o700)
+    (state / "edges.json").write_text("{")
+    with world.sidecar("app") as app:
+        eventually("it says so", lambda: "edges.json cannot be read" in app.log_text())
+
+
+def test_an_inventory_is_signed_and_a_changed_one_is_found_out(world: World, tmp_path: Path) -> None:
+    key = make_key("p256")
+    private, public, file = tmp_path / "key.pem", tmp_path / "pub.pem", tmp_path / "inventory.json"
+    private.write_bytes(key_to_pem(key, None))
+    private.chmod(0o600)
+    public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    mesh = str(tmp_path / "mesh.yaml")
+    code, out, err = world.mesh("inventory", "-f", mesh, "-o", "json", "--key", str(private))
+    assert code == 0, err
+    file.write_text(out)
+    assert world.mesh("inventory", "verify", str(file), "--key", str(public))[0] == 0
+    file.write_text(out.replace("team-orders", "team-other"))
+    code, _, err = world.mesh("inventory", "verify", str(file), "--key", str(public))
+    assert (code, "not to be believed" in err) == (1, True)
+    file.write_text(json.dumps(json.loads(out) | {"jws": None}))
+    assert world.mesh("inventory", "verify", str(file), "--key", str(public))[0] == 1
+    assert world.mesh("inventory", "-f", mesh, "--key", str(private))[0] == 2
+
+
+CONTRAST = """(() => {
+  const light = c => { const p = c.match(/[\\d.]+/g).slice(0, 3).map(v => v / 255)
+    .map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+    return .2126 * p[0] + .7152 * p[1] + .0722 * p[2] };
+  const paper = light(getComputedStyle(document.body).backgroundColor);
+  return Math.min(...[...document.querySelectorAll('th, td, p, h1, h2, caption')].map(each => {
+    const ink = light(getComputedStyle(each).color);
+    return (Math.max(ink, paper) + .05) / (Math.min(ink, paper) + .05) })) })()"""
+
+
+def test_a_browser_shows_the_page_by_day_and_by_night_and_prints_it(world: World, tmp_path: Path) -> None:
+    need_chromium()
+    with world.sidecar("app"), world.sidecar("web"):
+        assert ask(world, "/") == 200
+        code, out, err = world.mesh("inventory", "-f", str(tmp_path / "mesh.yaml"), "--days", "0", "-o", "html")
+    assert code == 0, err
+    page_file = tmp_path / "inventory.html"
+    page_file.write_text(out)
+    assert "http://" not in out.replace("http://www.w3.org", "")
+    with chromium(tmp_path) as page:
+        page.visit(page_file.as_uri())
+        assert page.run("document.title") == "Inventory of demo.mesh"
+        assert page.run("performance.getEntriesByType('resource').length") == 0
+        assert page.run("document.querySelectorAll('tbody tr').length") >= 3
+        assert page.run("[...document.querySelectorAll('th')].every(each => each.scope)")
+        assert page.run("document.documentElement.lang") == "en"
+        papers = set()
+        for scheme in ("light", "dark"):
+            page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+            papers.add(page.run("getComputedStyle(document.body).backgroundColor"))
+            assert page.run(CONTRAST) >= 4.5  # WCAG 2.2, 1.4.3
+        assert len(papers) == 2
+        page.call("Emulation.setDeviceMetricsOverride", width=390, height=800, deviceScaleFactor=1, mobile=False)
+        wide = "[...document.querySelectorAll('*')].filter(each => each.getBoundingClientRect().right > innerWidth)"
+        outside = "!each.parentElement?.closest('.scroll, pre')"
+        assert page.run(f"{wide}.filter(each => {outside}).map(each => each.outerHTML)") == []
+        assert len(page.call("Page.printToPDF")["data"]) > 1000
+
+
+def test_the_ten_risks_are_read_from_the_config(world: World, tmp_path: Path) -> None:
+    lines = found(world, "owasp", "app", "-f", str(tmp_path / "mesh.yaml"))["measures"]
+    assert {line["risk"] for line in lines} >= {f"API{number}" for number in (1, 2, 3, 4, 5, 6, 8, 9)}
+    assert {line["state"] for line in lines if line["measure"] in ("stuffing detector", "an owner")} == {"on"}
+    code, out, _ = world.mesh("owasp", "app", "-f", str(tmp_path / "mesh.yaml"), "--missing")
+    assert code == 0
+    assert "API6   Unrestricted Access to Sensitive Business Flows: off" in out
+    assert world.mesh("owasp", "nobody", "-f", str(tmp_path / "mesh.yaml"))[0] == 1

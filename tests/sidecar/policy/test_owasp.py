@@ -1,0 +1,113 @@
+"""What stands against the ten risks: each measure turns on by the YAML that it proposes, and says off without."""
+
+from __future__ import annotations
+
+import textwrap
+
+import pytest
+
+from sidecar.config.load import load_text
+from sidecar.policy.owasp import MEASURES, RISKS, Line, lines, overall
+
+BARE = """\
+trust_domain: demo.mesh
+services:
+  web: {}
+  orders:
+    inbound: [{name: http, app: "127.0.0.1:8080"}]
+    allow: [{from: web}]
+"""
+FULL = """\
+trust_domain: demo.mesh
+issuers: {login: {issuer: "https://login.example.org", url: "https://login.example.org/keys", audience: orders}}
+services:
+  web:
+    owner: shop
+    outbound: [{to: orders, listen: "127.0.0.1:9001", timeouts: {total: 10s}}]
+  orders:
+    owner: team-orders
+    inbound: [{name: http, app: "127.0.0.1:8080", routes: [{path: /**, max_body: 1MiB}],
+               tokens: {from: [login]}}]
+    allow: [{from: web, method: GET, path: "/orders/{id}", when: ["path id is claim order_id"]}]
+    rates: [{name: each, per: caller, limit: 100/s}]
+    quotas: [{name: sign-ups, path: "/orders/{id}", limit: 20/d}]
+    detectors: {stuffing: {action: block}, enumeration: {action: block}, spikes: {action: throttle}}
+"""
+
+
+def states(text: str, service: str = "orders") -> dict[str, str]:
+    return {f"{each.risk} {each.measure}": each.state for each in lines(load_text(text), service)}
+
+
+def risk(found: list[Line], name: str) -> str:
+    return overall(each for each in found if each.risk == name)
+
+
+def test_each_risk_has_a_measure_and_no_other_is_named() -> None:
+    assert {measure.risk for measure in MEASURES} == set(RISKS)
+    assert len({(measure.risk, measure.name) for measure in MEASURES}) == len(MEASURES)
+
+
+def test_what_is_said_is_on_and_what_is_not_is_off() -> None:
+    full, bare = states(FULL), states(BARE)
+    assert set(full.values()) == {"on"}
+    assert {name for name, state in bare.items() if state == "off"} == {
+        "API1 objects by rule", "API1 enumeration detector",
+        "API2 bearer tokens", "API2 stuffing detector", "API3 methods by rule", "API4 a share of its own",
+        "API4 bounded bodies", "API5 functions by rule", "API6 a pace for flows", "API6 spikes detector",
+        "API9 an owner",
+    }  # fmt: skip
+    assert all(each.yaml for each in lines(load_text(BARE), "orders") if each.state == "off")
+    assert not any(each.yaml for each in lines(load_text(FULL), "orders"))
+
+
+def test_what_only_helps_never_covers_a_risk() -> None:
+    found = lines(load_text(FULL), "orders")
+    assert risk(found, "API1") == "on"
+    assert risk([each for each in found if each.helps], "API1") == "partly"
+    assert risk(found, "API3") == "partly"
+    assert risk(found, "API5") == "on"
+    assert risk(lines(load_text(BARE), "orders"), "API1") == "off"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "name"),
+    [
+        ("action: block}, enum", "action: record}, enum", "API2 stuffing detector"),
+        ('order_id"]}]', 'order_id"], shadow: true}]', "API5 functions by rule"),
+    ],
+)  # fmt: skip
+def test_what_only_looks_is_in_shadow(before: str, after: str, name: str) -> None:
+    assert before in FULL
+    assert states(FULL.replace(before, after))[name] == "shadow"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "names"),
+    [
+        ("name: http,", "name: http, posture: permissive, until: 2026-01-07,",
+         ["API2 mutual TLS", "API8 no posture"]),
+        ("allow: [{from: web,", "unsafe_allow_bypass: true\n    allow: [{from: web,", ["API8 nothing unsafe"]),
+        ("max_body: 1MiB", "fault: {status: 503, abort_share: 1}", ["API8 no faults", "API4 bounded bodies"]),
+    ],
+)  # fmt: skip
+def test_what_weakens_is_seen(before: str, after: str, names: list[str]) -> None:
+    from sidecar.config.codes import EXAMPLES_AT
+    from sidecar.config.load import load_bytes
+
+    text = FULL.replace(before, after)
+    assert text != FULL
+    config = load_bytes(text.encode(), now=EXAMPLES_AT).config
+    found = {f"{each.risk} {each.measure}": each.state for each in lines(config, "orders")}
+    assert [found[name] for name in names] == ["off"] * len(names)
+
+
+def test_a_caller_is_asked_about_what_it_calls() -> None:
+    web = states(FULL, "web")
+    assert web["API10 upstreams prove who they are"] == web["API10 answers in time"] == "on"
+    assert "API5 functions by rule" not in web
+    open_text = textwrap.dedent(FULL).replace(
+        'outbound: [{', 'outbound: [{to: paypal, host: paypal.com, unmeshed: passthrough, endpoints: ["paypal.com:80"],'
+        ' listen: "127.0.0.1:9009"}, {'
+    )
+    assert states(open_text, "web")["API10 upstreams prove who they are"] == "off"
