@@ -15,6 +15,7 @@ from sidecar.config.codes_amounts import AMOUNTS
 from sidecar.config.codes_bypass import BYPASS
 from sidecar.config.codes_discovery import DISCOVERY
 from sidecar.config.codes_edges import EDGES
+from sidecar.config.codes_egress import EGRESS
 from sidecar.config.codes_examples import HTTP, TCP, rules, services
 from sidecar.config.codes_foreign import FOREIGN
 from sidecar.config.codes_inert import INERT
@@ -63,7 +64,7 @@ def _code(code: str, title: str, why: str, fix: str, wrong: str, right: str) -> 
     return code, Code(code, title, why, fix, textwrap.dedent(wrong).lstrip("\n"), textwrap.dedent(right).lstrip("\n"))
 
 
-_GROUPS: Final = (INERT, UPSTREAMS, TIMES, DISCOVERY, ROUTES, LIMITS, AMOUNTS, FOREIGN, REDIRECT, BYPASS, EDGES)
+_GROUPS: Final = (INERT, UPSTREAMS, TIMES, DISCOVERY, ROUTES, LIMITS, AMOUNTS, FOREIGN, REDIRECT, BYPASS, EDGES, EGRESS)
 CODES: Final[Mapping[str, Code]] = dict((
     _code(
         "MESH001", "text that is no config",

@@ -25,11 +25,12 @@ async def request(
 
 
 class HttpClient:
-    """One connection to a server of ours. `host` goes into the Host header."""
+    """One connection to a server of ours. `host` goes into the Host header; an answer has `most` bytes at most."""
 
-    def __init__(self, stream: trio.abc.Stream, host: str = "mesh") -> None:
+    def __init__(self, stream: trio.abc.Stream, host: str = "mesh", *, most: int = MAX_ANSWER) -> None:
         self.stream = stream
         self._host = host.encode("ascii")
+        self._most = most
         self._h11 = h11.Connection(h11.CLIENT)
 
     @property
@@ -94,8 +95,8 @@ class HttpClient:
         pieces, size = [], 0
         while (piece := await self._piece()) is not None:
             size += len(piece)
-            if size > MAX_ANSWER:
-                raise AnswerTooLarge(f"the answer is larger than {MAX_ANSWER} bytes")
+            if size > self._most:
+                raise AnswerTooLarge(f"the answer is larger than {self._most} bytes")
             pieces.append(piece)
         return Answer(response.status_code, tuple(response.headers), b"".join(pieces))
 

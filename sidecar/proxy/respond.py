@@ -38,6 +38,11 @@ TABLE: dict[type[errors.HopError], tuple[int, str]] = {
     errors.IdentityRefused: (403, "http_request_denied"),
     errors.CertificateEnded: (503, "connection_terminated"),
     errors.PolicyDenied: (403, "http_request_denied"),
+    errors.AskDenied: (403, "http_request_denied"),
+    errors.AskSilent: (403, "http_request_denied"),
+    errors.EgressDenied: (403, "http_request_denied"),
+    errors.PrivateAddress: (403, "destination_ip_prohibited"),
+    errors.TokenUnavailable: (503, "proxy_internal_error"),
     errors.RateLimited: (429, "http_request_denied"),
     errors.FaultInjected: (503, "proxy_internal_response"),
     errors.QuotaSpent: (429, "http_request_denied"),
@@ -72,7 +77,8 @@ TABLE: dict[type[errors.HopError], tuple[int, str]] = {
     errors.InternalError: (500, "proxy_internal_error"),
 }
 UNANSWERED = (errors.DownstreamGone, errors.IdentityRevoked)  # there is nobody left to answer
-RETRY_AFTER = (errors.Overflow, errors.Overload, errors.Draining, errors.LimiterAway, errors.QuotaUnknown)
+RETRY_AFTER = (errors.Overflow, errors.Overload, errors.Draining, errors.LimiterAway, errors.QuotaUnknown,
+               errors.TokenUnavailable)  # fmt: skip
 UNSUPPORTED_EXPECTATION = 417
 
 

@@ -71,6 +71,11 @@ LABELS: dict[str, tuple[Literal["closed", "open"], str]] = {
         "why Redis did not decide: `away` (no connection), `slow` (over `redis.within`), `error`, or `full` (too many "
         "wait for it)",
     ),
+    "answer": (
+        "closed",
+        "what OPA said: `permit`, `deny`, or `silent`, neither of them; `cached_permit` and `cached_deny` where it had "
+        "said so before",
+    ),
     "store": ("closed", "where quotas are counted: `file` in the state folder, or `redis`"),
     "state": ("closed", "`available`, `unhealthy`, `ejected`, `open` or `half-open`"),
 }
@@ -119,6 +124,10 @@ DEFINITIONS: tuple[Definition, ...] = (
         ("limit",),
         SECONDS,
         cap=1000,
+    ),
+    Definition("mesh_asks_total", "counter", "Questions to OPA about requests.", ("listener", "answer"), cap=1000),
+    Definition(
+        "mesh_ask_seconds", "histogram", "How long an answer of OPA took, cached ones left out.", (), SECONDS
     ),
     Definition("mesh_ratelimit_redis_up", "gauge", "1 while limits are counted together, in Redis."),
     Definition("mesh_ratelimit_redis_seconds", "histogram", "Round trips to it, each for all who waited.", (), SECONDS),
