@@ -44,10 +44,12 @@ if TYPE_CHECKING:
     from sidecar.discovery.sources import Source
     from sidecar.net.mtls import Gate
     from sidecar.net.reactor import Reactor
+    from sidecar.proxy.asking import Asking
     from sidecar.proxy.holding import Asker
     from sidecar.proxy.side import Door
     from sidecar.proxy.steering import Steering
     from sidecar.proxy.tcp import Tunnels
+    from sidecar.runtime.outside import Outside
     from sidecar.runtime.redirected import Captured
     from sidecar.telemetry.record import Recorder
 
@@ -99,7 +101,7 @@ class Maker:
 
     def __init__(
         self, reactor: Reactor, gate: Gate, recorder: Recorder, instance: str, tunnels: Tunnels, asker: Asker,
-        desk: Desk,
+        desk: Desk, outside: Outside | None = None,
     ) -> None:  # fmt: skip
         self._reactor = reactor
         self._gate = gate
@@ -108,6 +110,7 @@ class Maker:
         self._tunnels = tunnels
         self._desk = desk
         self._asker = asker
+        self._outside = outside
         self._marks = Marks()
         self.ours: set[Address] = set()  # where our application reaches us, in the generation in force
         self._upstreams: WeakSet[Upstream] = WeakSet()
@@ -124,6 +127,8 @@ class Maker:
         self.ours.update(listening | named)
         if generation.captured is not None:
             self.ours.update(generation.captured.listen)
+        if self._outside is not None:
+            self._outside.in_force(generation.service)
 
     def generation(self, service: Service, before: Generation | None) -> Generation:
         """The generation of this configuration; `before` is the one in force."""
@@ -199,7 +204,17 @@ class Maker:
             tcp_limits=made.tcp.limits(spec.name),
             quotas=listener_quotas(made.quotas.limits(spec.name), self._desk, self._reactor),
             holding=made.holding,
+            asking=self._asking(service),
         )
+
+    def _asking(self, service: Service) -> Asking | None:
+        spec = service.opa
+        if spec is None:
+            return None
+        from sidecar.proxy.asking import Asking  # most have none, and it is memory
+
+        assert self._outside is not None
+        return Asking(spec, self._outside.opa(spec), self._recorder.metrics)
 
     def _outbound_side(self, made: Generation, name: str, listen: Address, only: Upstream | None) -> OutboundSide:
         edge = only is not None and any(each.edge and each.name == only.name for each in made.service.outbound)
