@@ -135,6 +135,7 @@ class OpaAnswers:
             return
         self._silent = silent
         if silent:
-            self._log.warning("OPA says neither yes nor no", opa=place(self.spec), problem=answer, then=self.spec.silent)
+            then = self.spec.silent
+            self._log.warning("OPA says neither yes nor no", opa=place(self.spec), problem=answer, then=then)
         else:
             self._log.info("OPA answers", opa=place(self.spec))

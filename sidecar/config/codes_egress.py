@@ -28,8 +28,8 @@ _SPARE: Final = "sha256/BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBA="
 EGRESS: Final[tuple[tuple[str, str, str, str, str, str], ...]] = (
     (
         "MESH174", "OPA asked in the clear",
-        "A yes of OPA lets a request in. Whoever stands between the sidecar and OPA could say it, and reads who calls "
-        "what.",
+        "A yes of OPA lets a request in. Whoever stands between it and the sidecar could say it, and reads who asks "
+        "for what.",
         "Let OPA stand on loopback beside the sidecar, or write `https://`, with `roots` where its certificate is of a "
         "CA of your own.",
         _opa("url: 'http://opa.internal:8181'"), _opa("url: 'https://opa.internal:8181'"),
@@ -59,7 +59,8 @@ EGRESS: Final[tuple[tuple[str, str, str, str, str, str], ...]] = (
         "MESH178", "a door for strangers with a token of ours",
         "Who comes in by an `edge` has proved nothing, and the sidecar would put its own token on what he sends.",
         "Give the door a service of its own that has no token, or remove `edge`.",
-        _partner(f", edge: true, tls: {{}},\n         {_TOKEN}", "0.0.0.0:9001"), _partner(f", tls: {{}},\n         {_TOKEN}"),
+        _partner(f", edge: true, tls: {{}},\n         {_TOKEN}", "0.0.0.0:9001"),
+        _partner(f", tls: {{}},\n         {_TOKEN}"),
     ),
     (
         "MESH179", "plain HTTP to port 443",

@@ -8,6 +8,7 @@ from typing import Final
 from sidecar.config.assemble import Placed, View, is_loopback
 from sidecar.config.mistakes import Book
 from sidecar.config.quantities import show_seconds
+from sidecar.config.schema import Service
 from sidecar.config.schema_egress import ClientToken, Secret
 from sidecar.config.schema_outbound import Outbound
 from sidecar.config.urls import WebUrl
@@ -26,6 +27,23 @@ _NOT_WILD: Final = (
 def wild(host: str) -> bool:
     """Whether a host stands for many."""
     return host.startswith("*.")
+
+
+def outside_files(service: Service) -> list[str]:
+    """The files of roots, keys and secrets that a sidecar reads for those outside the mesh."""
+    found = [service.opa.roots] if service.opa is not None else []
+    for each in service.outbound:
+        if each.tls is not None:
+            found += [each.tls.roots, each.tls.certificate, each.tls.key]
+        if each.token is not None:
+            found += [each.token.roots, each.token.secret.file]
+    return [path for path in found if path not in ("", "system")]
+
+
+def secret_programs(service: Service) -> list[str]:
+    """The programs that print secrets."""
+    tokens = [each.token for each in service.outbound if each.token is not None]
+    return [token.secret.command[0] for token in tokens if token.secret.command]
 
 
 def contradictions(view: View, book: Book) -> None:

@@ -138,8 +138,8 @@ class Outbound:
         "none",
     )
     host: UpstreamHost = described(
-        "The host that requests carry. With `unmeshed: passthrough` it may be `*.partner.com`: whatever single label is "
-        "asked for by the forward proxy stands for a host of its own, which is looked up by that name.",
+        "The host that requests carry. With `unmeshed: passthrough` it may be `*.partner.com`: whatever single label "
+        "the forward proxy is asked for stands for a host of its own, which is looked up by that name.",
         "",
         filled="the service's name",
     )

@@ -131,8 +131,8 @@ HAPPENED: Final[dict[str, Reason]] = {
     ),
     "ask_denied": Reason(
         "The rules of the called service permit it, and OPA, which is asked as well, does not: {detail}.",
-        "Look at the decision log of that OPA, and at its policy; `mesh explain --from … --to …` shows what it is asked "
-        "about such a request. With `mode: shadow` its answers are only counted.",
+        "Look at the decision log of that OPA, and at its policy; `mesh explain --from … --to …` shows what it is "
+        "asked about such a request. With `mode: shadow` its answers are only counted.",
     ),
     "ask_silent": Reason(
         "The rules of the called service permit it, and OPA, which has to be asked as well, said neither yes nor no: "
@@ -142,7 +142,7 @@ HAPPENED: Final[dict[str, Reason]] = {
     ),
     "egress_denied": Reason(
         "The application may call {upstream}, but not for this: {detail}.",
-        "If it should, add the method and path to `allow` of that upstream; the answer to the application had the line.",
+        "If it should, add method and path to `allow` of that upstream; the answer to the application had the line.",
     ),
     "private_address": Reason(
         "The name of a host outside leads to an address inside, and so it was not connected to: {detail}.",

@@ -1,4 +1,4 @@
-"""Whom a sidecar asks on behalf of its hops: OPA, token endpoints. Tasks of trio's, begun for a configuration that asks.
+"""Whom a sidecar asks on behalf of its hops: OPA, token endpoints. Tasks of trio's, begun where they are asked for.
 
 What a configuration asks for again after a reload, word by word, goes on as it is: answers that are kept, tokens and
 connections. What none asks for any more ends. Nothing of it is imported before it is asked for.
@@ -66,9 +66,8 @@ class Outside:
         """Whoever gets this token, for the upstream of this name."""
         from sidecar.answer.credentials import Credentials
 
-        found: Credentials = self._errand(
-            (name, spec), lambda: Credentials(name, spec, self._bridge, self._clock, self._metrics, self._log, self._dice)
-        )
+        around = (self._bridge, self._clock, self._metrics, self._log, self._dice)
+        found: Credentials = self._errand((name, spec), lambda: Credentials(name, spec, *around))
         return found
 
     def _errand(self, key: object, make: Callable[[], Any]) -> Any:

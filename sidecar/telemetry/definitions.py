@@ -129,6 +129,14 @@ DEFINITIONS: tuple[Definition, ...] = (
     Definition(
         "mesh_ask_seconds", "histogram", "How long an answer of OPA took, cached ones left out.", (), SECONDS
     ),
+    Definition(
+        "mesh_token_requests_total", "counter", "Requests to token endpoints, for tokens of outside upstreams.",
+        ("listener", "result"), cap=1000,
+    ),
+    Definition(
+        "mesh_token_seconds", "gauge", "How long the token of such an upstream was good for when it was got.",
+        ("listener",), cap=1000,
+    ),
     Definition("mesh_ratelimit_redis_up", "gauge", "1 while limits are counted together, in Redis."),
     Definition("mesh_ratelimit_redis_seconds", "histogram", "Round trips to it, each for all who waited.", (), SECONDS),
     Definition(
