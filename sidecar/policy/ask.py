@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sidecar.config.schema import Service
     from sidecar.config.schema_opa import Opa
     from sidecar.hop import Hop
 
@@ -165,18 +164,6 @@ class AnswerBook:
 
 def _digest(question: bytes) -> bytes:
     return blake2b(question, digest_size=16).digest()
-
-
-def asked_about(service: Service, hop: Hop) -> dict[str, Any] | None:
-    """What OPA would be asked about a request that the rules permit, for `mesh explain`; None for nothing."""
-    spec = service.opa
-    if spec is None or not AskRules(spec).concerns(hop):
-        return None
-    rules = AskRules(spec)
-    return {
-        "opa": place(spec), "input": rules.input(hop), "mode": spec.mode, "silent": spec.silent,
-        "timeout_seconds": spec.timeout,
-    }  # fmt: skip
 
 
 def place(spec: Opa) -> str:
