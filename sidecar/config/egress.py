@@ -20,7 +20,7 @@ _OF_OUTSIDERS: Final = ("tls", "token", "private")
 _NOT_WILD: Final = (
     ("listen", "a listener of its own is for one host"), ("endpoints", "each host is looked up by its own name"),
     ("endpoints_from", "each host is looked up by its own name"), ("addresses", "no address stands for all of them"),
-    ("health", "nobody knows which hosts there are"),
+    ("health", "nobody knows which hosts there are"), ("routes", "a route leads to one upstream"),
 )  # fmt: skip
 
 
@@ -51,6 +51,7 @@ def contradictions(view: View, book: Book) -> None:
     for placed in view.outbound:
         _outside(placed, book)
         _wild(view, placed, book)
+        _led_to_many(view, placed, book)
         if placed.value.tls is not None:
             _tls(placed, book)
         if placed.value.token is not None:
@@ -65,6 +66,15 @@ def contradictions(view: View, book: Book) -> None:
                 path = book.item(f"{view.path}.opa", "headers", index)
                 hint = "name claims of its verified token instead: claims: [sub]"
                 book.at(path, f"{name} is a credential, and OPA logs what it is asked", hint)
+
+
+def _led_to_many(view: View, placed: Placed[Outbound], book: Book) -> None:
+    many = {each.value.name for each in view.outbound if wild(each.value.host)}
+    for index, route in enumerate(placed.value.routes):
+        for name in (branch.to for branch in route.split):
+            if name in many:
+                message = f"{name} stands for many hosts, and a route leads to one"
+                book.at(f"{placed.path}.routes[{index}]", message, "declare that host as an upstream", "MESH008")
 
 
 def _outside(placed: Placed[Outbound], book: Book) -> None:

@@ -131,7 +131,7 @@ HAPPENED: Final[dict[str, Reason]] = {
     ),
     "ask_denied": Reason(
         "The rules of the called service permit it, and OPA, which is asked as well, does not: {detail}.",
-        "Look at the decision log of that OPA, and at its policy; `mesh explain --from … --to …` shows what it is "
+        "Look at the decision log of that OPA, and at its policy; `mesh explain --from --to` shows what it is "
         "asked about such a request. With `mode: shadow` its answers are only counted.",
     ),
     "ask_silent": Reason(

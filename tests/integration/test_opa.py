@@ -135,10 +135,10 @@ def _explained(mesh: Shop) -> None:
 def _reloaded(mesh: Shop) -> None:
     """An object is a decision too, and a document that is undefined for an input is silence."""
     mesh.reload(", path: /v1/data/mesh/decision")
-    assert mesh.ask() == 200 and mesh.opa.asked[-1].path == "/v1/data/mesh/decision"
+    assert (mesh.ask(), mesh.opa.asked[-1].path) == (200, "/v1/data/mesh/decision")
     assert mesh.ask(team="other") == 403
     mesh.reload(", path: /v1/data/mesh/sometimes")
-    assert mesh.ask() == 200 and mesh.opa.asked[-1].path == "/v1/data/mesh/sometimes"
+    assert (mesh.ask(), mesh.opa.asked[-1].path) == (200, "/v1/data/mesh/sometimes")
     silent = mesh.asked("silent")
     assert mesh.ask("-X", "DELETE") == 403
     assert mesh.asked("silent") == silent + 1

@@ -66,7 +66,7 @@ def test_whatever_the_library_calls_not_global_is_inside(address: IPv4Address | 
         assert said or known in IPv4Network("192.0.0.0/24") or known.version == 6  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("text", ["", "localhost", "127.1", "0x7f.1", "017700000001", "2130706433", "::ffff:1.2.3", "a"])
+@pytest.mark.parametrize("text", ["", "localhost", "127.1", "0x7f.1", "017700000001", "2130706433", "::1.2.3"])
 def test_what_is_no_address(text: str) -> None:
     assert "no IP address" in OUTSIDE.why_not(text)
 
@@ -75,6 +75,7 @@ def test_exceptions_and_names_of_our_own_network() -> None:
     some = Reach(private=True, exceptions=(IPv4Network("10.1.0.0/16"), IPv6Network("fd00::/8")))
     table = {"10.1.2.3": True, "::ffff:10.1.2.3": True, "10.2.0.1": False, "fd00::1": True, "127.0.0.1": False}
     assert {address: not some.why_not(address) for address in table} == table
-    own = {"10.1.2.3": True, "127.0.0.1": True, "::1": True, "fd00::1": True, "169.254.169.254": False, "fe80::1": False,
-           "::ffff:169.254.169.254": False, "fd00:ec2::254": False, "224.0.0.1": False, "0.0.0.0": False}  # fmt: skip
+    own = {"10.1.2.3": True, "127.0.0.1": True, "::1": True, "fd00::1": True, "169.254.169.254": False,
+           "fe80::1": False, "::ffff:169.254.169.254": False, "fd00:ec2::254": False, "224.0.0.1": False,
+           "0.0.0.0": False}  # fmt: skip
     assert {address: not OWN.why_not(address) for address in own} == own
