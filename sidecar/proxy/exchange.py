@@ -136,7 +136,7 @@ class Exchange(Waiting):
                     connection = await self._take()
                     response = await self._ask_once(connection)
                 wait = attempts.after_answer(response, replayable=self._replayable)
-                if wait is None and await self._renewed(response):
+                if wait is None and self._plan.renew is not None and await self._renewed(response):
                     attempts.once_more(response)
                     wait = 0.0
                 if wait is None:

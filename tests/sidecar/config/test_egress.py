@@ -9,7 +9,7 @@ from sidecar.config.mistakes import ConfigErrors
 from sidecar.config.schema import MeshConfig
 
 OUT = "to: partner, unmeshed: passthrough, listen: '127.0.0.1:9001', endpoints: 'api.partner.test:443'"
-TOKEN = "token: {url: 'https://id.partner.test/token', client_id: us, secret: {file: /s}}"  # noqa: S105
+TOKEN = "token: {url: 'https://id.partner.test/token', client_id: us, secret: {file: /s}}"
 WILD = "to: partner, unmeshed: passthrough, host: '*.partner.test'"
 
 
