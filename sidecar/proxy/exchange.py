@@ -87,7 +87,16 @@ class Exchange(Waiting):
             await self._attended(plan.charge(self._port))
         if plan.injected is not None:
             await suffer(self._pause, self._hop, plan.injected, plan.course)
-        connection, response = await self._ask(handover)
+        try:
+            connection, response = await self._ask(handover)
+            if self._borrowed and (self._pump is None or self._pump.happened):
+                self._forget()
+            return await self._give_answer(connection, response)
+        finally:
+            if self._borrowed:
+                self._forget()
+
+    async def _give_answer(self, connection: Connection, response: ResponseHead) -> bool:
         pool = self._road
         assert pool is not None
         try:

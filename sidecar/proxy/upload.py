@@ -1,7 +1,9 @@
 """The request body on its way upstream.
 
 What has come with the head goes with it; the rest is moved by a child of the exchange, so that an early answer is seen
-while the body still comes. What was sent is kept, up to 64 KiB, where the request may have to be sent again.
+while the body still comes. What was sent is kept where the request may have to be sent again: 64 KiB of it, and up to
+1 MiB toward a peer while the upstream has room to spare. A peer whose application is gone says so as soon as it has a
+head; until that is heard no more of a body can have left than the buffers on the way hold, which is less.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from sidecar.proxy.streams import ServedStream
 
 REPLAY_BYTES = 64 * 1024  # Linkerd's limit for the same purpose
+REPLAY_MOST = 1024 * 1024  # Envoy's (per_connection_buffer_limit_bytes)
 FLUSH_BYTES = 64 * 1024
 
 
@@ -41,6 +44,7 @@ class Upload(Flow):
         self._codec = codec
         self._pump: Task | None = None
         self._replay: list[bytes] | None = None
+        self._borrowed = 0  # bytes of the upstream's spare room
         self._request_ended = not head.body
         self._trailers: Headers = []
         self._upload_failed = False
@@ -149,11 +153,28 @@ class Upload(Flow):
         """The request body has ended."""
 
     def _keep(self, data: bytes) -> None:
-        if self._replay is not None:
-            if self._hop.received_bytes > REPLAY_BYTES:
-                self._replay = None
-            else:
-                self._replay.append(data)
+        if self._replay is None:
+            return
+        if self._hop.received_bytes > REPLAY_BYTES and not self._borrow():
+            self._forget()
+        else:
+            self._replay.append(data)
+
+    def _borrow(self) -> bool:
+        """Whether there is room for what is kept over REPLAY_BYTES."""
+        upstream, size = self._plan.upstream, self._hop.received_bytes
+        more = size - REPLAY_BYTES - self._borrowed
+        if not upstream.meshed or size > REPLAY_MOST or upstream.spare < more:
+            return False
+        upstream.spare -= more
+        self._borrowed += more
+        return True
+
+    def _forget(self) -> None:
+        """What has been sent will not be sent again."""
+        self._replay = None
+        self._plan.upstream.spare += self._borrowed
+        self._borrowed = 0
 
     def _stop_pump(self) -> None:
         if self._pump is not None:

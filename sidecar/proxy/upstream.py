@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 FAILURES: Final = frozenset(range(500, 600))
 TELLING: Final = FAILURES | {403, 429}  # that say something of an endpoint, or are of a peer's sidecar
+SPARE_BYTES: Final = 16 * 1024 * 1024  # for bodies over 64 KiB that may have to be sent again, of all its requests
 
 
 class Upstream:
@@ -124,6 +125,7 @@ class Upstream:
             self.checks = Checks(self, port, health, on_check)
         self._sole = None if rules is not None else next(iter(self.places.values()))
         # whether its endpoints are watched, and its requests counted; the application behind us is not
+        self.spare = SPARE_BYTES  # room for what is kept of long bodies (sidecar.proxy.upload)
         self.guarded = rules is not None
         if gate is not None:
             self.renew(gate.generation)

@@ -4,9 +4,13 @@ to the other, at once where nothing was done, and soon for everything.
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from sidecar.config.load import load_text
+from sidecar.net.port import Unreachable, Wire
+from sidecar.proxy.upstream import SPARE_BYTES
 from tests.kit import apps
 from tests.kit.h1_line import Line, Request
 from tests.kit.play import MESH, MemoryProxy, Stage, scene
@@ -24,6 +28,21 @@ def another_copy(stage: Stage) -> MemoryProxy:
     copy = MemoryProxy(stage.port, load_text(text, now=stage.port.wall()), "orders", stage.orders._gate)
     copy.listen()
     return copy
+
+
+def far_away(stage: Stage) -> None:
+    """On the way to the other copy there is room for 512 KiB, and its sidecar sees a moment later that nobody is in."""
+    port, dial = stage.port, stage.port.dial
+    port._listening[OTHER, 17443].capacity = 512 * 1024
+
+    async def slow(host: str, number: int) -> Wire:
+        try:
+            return await dial(host, number)
+        except Unreachable:
+            await port.sleep(0.01)
+            raise
+
+    port.dial = slow  # type: ignore[method-assign]
 
 
 async def hangs_up(line: Line) -> None:
@@ -88,3 +107,24 @@ async def test_a_refusal_says_nothing_of_the_application(stage: Stage) -> None:
         await peer.say(GET)
         answer = await peer.answer()
         assert (answer.status, answer.get("mesh-failed")) == (status, None)
+
+
+@pytest.mark.parametrize(("size", "spare"), [(200_000, SPARE_BYTES), (5_000_000, SPARE_BYTES), (200_000, 0)])
+@scene(upstream=TWO)
+async def test_a_long_body_goes_elsewhere_whole_while_there_is_room_for_it(
+    stage: Stage, size: int, spare: int
+) -> None:
+    """Over 64 KiB a body is kept for a peer whose application may be gone; what was kept is given back."""
+    another_copy(stage)
+    far_away(stage)
+    for upstream in stage.web.upstreams:
+        upstream.spare = spare
+    seen: list[Request] = []
+    stage.app(apps.keeping(seen))
+    body = random.Random(size).randbytes(size)
+    request = b"POST / HTTP/1.1\r\nHost: orders\r\nContent-Length: %d\r\n\r\n" % size + body
+    statuses = [(await stage.ask(request, "POST")).status for _ in range(8)]
+    assert set(statuses) == ({200} if spare else {200, 503})
+    assert {request.body for request in seen} == {body}
+    assert len(seen) == statuses.count(200)
+    assert {upstream.spare for upstream in stage.web.upstreams} == {spare}
