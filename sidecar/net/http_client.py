@@ -25,12 +25,12 @@ async def request(
 
 
 class HttpClient:
-    """One connection to a server of ours. `host` goes into the Host header; an answer has `most` bytes at most."""
+    """One connection to a server of ours. `host` goes into the Host header; an answer has `most` bytes, or MAX_ANSWER."""
 
-    def __init__(self, stream: trio.abc.Stream, host: str = "mesh", *, most: int = MAX_ANSWER) -> None:
+    def __init__(self, stream: trio.abc.Stream, host: str = "mesh", *, most: int | None = None) -> None:
         self.stream = stream
         self._host = host.encode("ascii")
-        self._most = most
+        self._most = MAX_ANSWER if most is None else most
         self._h11 = h11.Connection(h11.CLIENT)
 
     @property
