@@ -25,7 +25,7 @@ async def request(
 
 
 class HttpClient:
-    """One connection to a server of ours. `host` goes into the Host header; an answer has `most` bytes, or MAX_ANSWER."""
+    """One connection to a server of ours. `host` goes into the Host header; an answer has `most` bytes at most."""
 
     def __init__(self, stream: trio.abc.Stream, host: str = "mesh", *, most: int | None = None) -> None:
         self.stream = stream
