@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from sidecar.config.diff import diff
 from sidecar.config.load import load_text
 from sidecar.config.mistakes import ConfigErrors
 from sidecar.config.schema import MeshConfig
@@ -84,3 +85,28 @@ def test_credentials_are_no_headers_for_opa() -> None:
     )
     with pytest.raises(ConfigErrors, match="is a credential"):
         load_text(text, now=1.7e9)
+
+
+PARTNER = """\
+trust_domain: demo.mesh
+services:
+  web:
+    outbound:
+      - {to: partner, unmeshed: passthrough, endpoints: "api.partner.test:443", tls: {%s}, allow: [%s]}
+    inbound: [{app: "127.0.0.1:8080"}]
+    allow: [{from: web}]
+    opa: {url: "http://127.0.0.1:8181", for: [%s]}
+"""
+
+
+def test_what_a_reload_says_it_changes() -> None:
+    before = load_text(PARTNER % ("", "{method: GET}", "{method: POST, path: /orders/**}"), now=1.7e9)
+    after = load_text(PARTNER % ("roots: /x", "{method: GET, path: /a}", "{path: /x}"), now=1.7e9)
+    assert [str(change) for change in diff(before, after, "web")] == [
+        "web.outbound.partner.tls.roots: system → /x",
+        "web.outbound.partner.allow: - request GET",
+        "web.outbound.partner.allow: + request GET /a {method: [GET], path: [/a]}",
+        "web.opa.for: - request POST /orders/**",
+        "web.opa.for: + request /x {path: [/x]}",
+    ]
+    assert diff(before, before, "web") == ()
