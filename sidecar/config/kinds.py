@@ -17,6 +17,7 @@ from sidecar.config.balancing import (
     read_checked_path,
     read_statuses,
 )
+from sidecar.config.conditions import Condition
 from sidecar.config.destinations import DESTINATION_SCHEMA, read_destination
 from sidecar.config.document import Scalar
 from sidecar.config.grpc_statuses import GRPC_STATUSES, read_grpc_status, show_grpc_status
@@ -150,6 +151,8 @@ def _mesh(parse: Callable[[str], Any], scalar: Scalar) -> Any:
 _FIELD_NAME: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110 section 5.6.2
 _LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
 _SERVICE: Final = r"[a-z0-9](?:[a-z0-9_-]*[a-z0-9])?"
+_SCOPE: Final = r"[!#-\[\]-~]+"  # RFC 6749 section 3.3
+_OPERATION: Final = r"[!-~]+"
 _METHOD: Final = r"[A-Z][A-Z0-9!#$%&'*+.^_`|~-]*"
 _MEDIA: Final = r"[a-z0-9!#$&^_.+-]+/(?:\*|[a-z0-9!#$&^_.+-]+)"
 _GRPC: Final = r"(?:[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*)?"
@@ -247,7 +250,6 @@ KINDS: Final[Mapping[str, Kind]] = {
     "url": Kind("an http:// or https:// URL", read_url, URL_SCHEMA),
     "claim": _named("the name of a claim", r"[!-~]+", 255, "write the claim's name as the token has it"),
     "client_id": _named("a client id", r"[ -~]+", 255, "write it as the token endpoint knows it"),
-    "scope": _named("a scope", r"[!#-\[\]-~]+", 255, "one scope, without spaces; several as a list"),
     "audience": _named("an audience", r"[!-~]+", 1024, "write it as the token endpoint knows it"),
     "pin": _named("a pin", r"sha256/[A-Za-z0-9+/]{43}=", 51, "write sha256/ and the base64 of 32 bytes"),
     "upstream_host": Kind("a host, or *. and a host", _upstream_host),
@@ -260,6 +262,9 @@ KINDS: Final[Mapping[str, Kind]] = {
     "identity": Kind("an identity", _identity),
     "caller": Kind("an identity pattern", _caller),
     "host_pattern": Kind("a host, or *. and a host", lambda scalar, _: _mesh(HostPattern.parse, scalar)),
+    "condition": Kind("a condition", lambda scalar, _: _mesh(Condition.parse, scalar)),
+    "scope": _named("a scope", _SCOPE, 128, "one scope an entry, without blanks or quotes"),
+    "operation": _named("an operationId", _OPERATION, 128, "write it as the contract does"),
     "path_template": Kind(
         "a path template", lambda scalar, _: _mesh(PathTemplate.parse, scalar), {"type": "string", "pattern": "^/"}
     ),

@@ -13,7 +13,7 @@ from sidecar.config.terms import (
     HostName,
     Method,
     Pin,
-    ScopeToken,
+    Scope,
     TokenAudience,
     described,
 )
@@ -67,7 +67,7 @@ class ClientToken:
     url: Url = described("The token endpoint.")
     client_id: ClientId = described("Who we are there.")
     secret: Secret = described("The client's secret: `{file: /run/secrets/partner}`.")
-    scopes: tuple[ScopeToken, ...] = described("The scopes to ask for; absent for what it gives by itself.", ())
+    scopes: tuple[Scope, ...] = described("The scopes to ask for; absent for what it gives by itself.", ())
     audience: TokenAudience = described("What goes with the request as `audience`; empty for nothing.", "")
     resource: TokenAudience = described("What goes with it as `resource` (RFC 8707); empty for nothing.", "")
     auth: Literal["basic", "post"] = described(
