@@ -156,9 +156,9 @@ class Credentials:
         failing = bool(problem)
         changed, self._failing = (failing, problem) != (self._failing, self.problem), failing
         self.problem = problem
-        self._metrics.counter("mesh_token_requests_total").add((self._name, "failed" if failing else "ok"))
+        self._metrics.counter("mesh_egress_token_requests_total").add((self._name, "failed" if failing else "ok"))
         left = max(0.0, self._until - self._clock.monotonic())
-        self._metrics.counter("mesh_token_seconds").set(left, (self._name,))
+        self._metrics.counter("mesh_egress_token_seconds").set(left, (self._name,))
         if not changed or self._log is None:
             return
         facts = {"upstream": self._name, "token_endpoint": str(self.spec.url)}

@@ -151,6 +151,7 @@ def _confine(
     read = [*config.files, *_proofs(service, enrolment or Path(config.ca.enrolment))]
     if service.redis is not None:
         read += [path for path in (service.redis.password_file, service.redis.ca_file) if path]
+    read += [path for issuer in service.issuers for path in (issuer.file, issuer.ca_file) if path]
     read += outside_files(service)
     around = hygiene.Folders.around(read=read, write=logs, folders=folders, run=secret_programs(service))
     hygiene.apply(around, hygiene.Mode(mode))

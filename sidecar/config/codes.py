@@ -24,6 +24,7 @@ from sidecar.config.codes_limits import LIMITS
 from sidecar.config.codes_redirect import REDIRECT
 from sidecar.config.codes_routes import ROUTES
 from sidecar.config.codes_time import TIMES
+from sidecar.config.codes_tokens import TOKENS
 from sidecar.config.codes_upstreams import UPSTREAMS
 
 HEAD: Final = "trust_domain: demo.mesh\n"
@@ -66,7 +67,8 @@ def _code(code: str, title: str, why: str, fix: str, wrong: str, right: str) -> 
 
 
 _GROUPS: Final = (
-    INERT, UPSTREAMS, TIMES, DISCOVERY, ROUTES, LIMITS, AMOUNTS, FOREIGN, REDIRECT, BYPASS, EDGES, CONDITIONS, EGRESS,
+    INERT, UPSTREAMS, TIMES, DISCOVERY, ROUTES, LIMITS, AMOUNTS, FOREIGN, REDIRECT, BYPASS, EDGES, TOKENS, CONDITIONS,
+    EGRESS,
 )  # fmt: skip
 CODES: Final[Mapping[str, Code]] = dict((
     _code(

@@ -11,6 +11,7 @@ from sidecar.config import ports
 from sidecar.config.conditions import OF_HTTP, Condition
 from sidecar.config.schema_amounts import TcpLimit
 from sidecar.config.schema_routes import AppBranch, Fault
+from sidecar.config.schema_tokens import Tokens
 from sidecar.config.terms import (
     Address,
     BindAddress,
@@ -117,8 +118,8 @@ class RateLimit:
     per: Whose = described(
         "Who shares it: `listener` (everybody who calls it), `caller` (each identity has its own), `endpoint` (each "
         "method of each path template has its own), `header x-api-key` (each value has its own, and all requests "
-        "without that header one together), or `claim sub` (the same of a claim of the bearer token, which nobody has "
-        "verified).",
+        "without that header one together), or `claim sub` (the same of a claim of the bearer token, which has been "
+        "verified only where the listener asks for `tokens`).",
         Per("listener"),
     )
     shared: Literal["none", "redis"] = described(
@@ -256,6 +257,11 @@ class Inbound:
         "none",
     )
     routes: tuple[Route, ...] = described("Limits for some paths.", ())
+    tokens: Tokens | None = described(
+        "Bearer tokens that callers must, or may, bring: the user behind the caller. Absent, `Authorization` passes "
+        "unread.",
+        None,
+    )
     tcp_limits: tuple[TcpLimit, ...] = described("How much raw TCP may take; absent means without limit.", ())
     xfcc_forwarders: tuple[IdentityPattern, ...] = described(
         "Peers whose x-forwarded-client-cert is kept and appended to.", ()

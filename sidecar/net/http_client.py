@@ -25,10 +25,11 @@ async def request(
 
 
 class HttpClient:
-    """One connection to a server of ours. `host` goes into the Host header; an answer has `most` bytes at most."""
+    """One connection to a server. `host` goes into the Host header, `most` is the bytes of the largest answer."""
 
-    def __init__(self, stream: trio.abc.Stream, host: str = "mesh", *, most: int | None = None) -> None:
+    def __init__(self, stream: trio.abc.Stream, host: str = "mesh", most: int | None = None) -> None:
         self.stream = stream
+        self._most = MAX_ANSWER if most is None else most
         self._host = host.encode("ascii")
         self._most = MAX_ANSWER if most is None else most
         self._h11 = h11.Connection(h11.CLIENT)

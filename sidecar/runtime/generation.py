@@ -35,7 +35,7 @@ from sidecar.traffic.shared import Names
 from sidecar.traffic.tcp import TcpStates
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from ipaddress import IPv4Network, IPv6Network
 
     from sidecar.config.schema import Service
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from sidecar.net.mtls import Gate
     from sidecar.net.reactor import Reactor
     from sidecar.proxy.asking import Asking
+    from sidecar.proxy.bearer import Bearer
+    from sidecar.proxy.bearer import Desk as KeyDesk
     from sidecar.proxy.holding import Asker
     from sidecar.proxy.outsiders import Outsider
     from sidecar.proxy.side import Door
@@ -118,7 +120,7 @@ class Maker:
 
     def __init__(
         self, reactor: Reactor, gate: Gate, recorder: Recorder, instance: str, tunnels: Tunnels, asker: Asker,
-        desk: Desk, outside: Outside | None = None,
+        desk: Desk, keys: Callable[[], KeyDesk] | None = None, outside: Outside | None = None,
     ) -> None:  # fmt: skip
         self._reactor = reactor
         self._gate = gate
@@ -126,6 +128,7 @@ class Maker:
         self._instance = instance
         self._tunnels = tunnels
         self._desk = desk
+        self._keys = keys  # makes the desk of issuers' keys, once somebody asks for tokens
         self._asker = asker
         self._outside = outside
         self._marks = Marks()
@@ -226,7 +229,17 @@ class Maker:
             quotas=listener_quotas(made.quotas.limits(spec.name), self._desk, self._reactor),
             holding=made.holding,
             asking=self._asking(service),
+            bearer=self._bearer(service, spec),
         )
+
+    def _bearer(self, service: Service, spec: Inbound) -> Bearer | None:
+        """What verifies the tokens of a listener; None where it asks for none."""
+        if spec.tokens is None:
+            return None
+        from sidecar.proxy.bearer import bearer_of  # few do, and it is memory
+
+        assert self._keys is not None
+        return bearer_of(service, spec.tokens, self._keys(), self._recorder.metrics, self._reactor.wall)
 
     def _asking(self, service: Service) -> Asking | None:
         spec = service.opa

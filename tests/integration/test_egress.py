@@ -201,7 +201,8 @@ def test_a_token_is_got_put_on_and_replaced(tmp_path: Path) -> None:
             assert "invalid_client" in said
             for word in (SECRET, "token-1", "wrong\n"):
                 assert word not in said
-            assert mesh["web"].metrics().total("mesh_token_requests_total", listener="partner", result="failed") >= 1
+            metrics = mesh["web"].metrics()
+            assert metrics.total("mesh_egress_token_requests_total", listener="partner", result="failed") >= 1
 
 
 def _refused(mesh: Office, endpoint: Endpoint, partner: Partner) -> None:
