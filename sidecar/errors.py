@@ -282,6 +282,30 @@ class CrossSite(PolicyDenied):
     name = "cross_site"
 
 
+class AskDenied(PolicyDenied):
+    """The rules permit it, and OPA, which was asked too, said no."""
+
+    name = "ask_denied"
+    flag = "UAEX"
+
+
+class AskSilent(PolicyDenied):
+    """The rules permit it, and OPA, which had to be asked too, said neither yes nor no."""
+
+    name = "ask_silent"
+    flag = "UAEX"
+
+
+class EgressDenied(PolicyDenied):
+    """The upstream's list of what may be asked of it does not have this. `hint` is YAML that would."""
+
+    name = "egress_denied"
+
+    def __init__(self, detail: str = "", hint: str = "") -> None:
+        super().__init__(detail)
+        self.hint = hint
+
+
 class TokenMissing(HopError):
     """There is no token in `Authorization`, and the listener asks for one."""
 
@@ -388,6 +412,13 @@ class FaultInjected(HopError):
 # ---- what the upstream did ---------------------------------------------------------------------------------------
 
 
+class TokenUnavailable(HopError):
+    """The upstream wants a token of ours, and there is none at this moment: nothing was sent to it."""
+
+    name = "token_unavailable"
+    flag = "UAEX"
+
+
 class ConnectFailed(HopError):
     """No connection to the upstream could be made."""
 
@@ -395,6 +426,12 @@ class ConnectFailed(HopError):
     fault = Fault.UPSTREAM
     retry = Retry.YES
     flag = "UF"
+
+
+class PrivateAddress(PolicyDenied):
+    """The name of a host outside leads to an address inside, and no exception is listed."""
+
+    name = "private_address"
 
 
 class HandshakeFailed(ConnectFailed):

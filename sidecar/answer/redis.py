@@ -18,7 +18,7 @@ import ssl
 from collections import deque
 from hashlib import sha1
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -31,6 +31,7 @@ from sidecar.traffic.shared import MICRO, SCRIPT, Answered, Away
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from sidecar.answer.bridge import Bridge
     from sidecar.config.schema_redis import Redis
     from sidecar.net.clock import Clock
     from sidecar.net.port import Port, Wire
@@ -55,18 +56,6 @@ class RedisAway(MeshError):
     def __init__(self, why: str, detail: str) -> None:
         super().__init__(detail)
         self.why = why
-
-
-class Bridge(Protocol):
-    """What we need of the reactor: it does not linger while somebody waits for us, and looks when we have answered."""
-
-    def awaits(self, more: int) -> None:
-        """So many more (or fewer) wait for trio."""
-        ...
-
-    def nudge(self) -> None:
-        """Step whatever was made ready from trio's side."""
-        ...
 
 
 class _Waiting:

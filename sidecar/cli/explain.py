@@ -143,6 +143,7 @@ def _from_file(file: Path, called: str, question: dict[str, Any]) -> dict[str, A
 
 def _judge(config: MeshConfig, service: Service, question: dict[str, Any]) -> dict[str, Any]:
     from sidecar.errors import HopError
+    from sidecar.policy.asked import asked_of
     from sidecar.policy.authz import RuleSet
     from sidecar.policy.explain import explain as explain_hop
     from sidecar.policy.question import BadQuestion, hop_of, unknown_caller
@@ -164,7 +165,9 @@ def _judge(config: MeshConfig, service: Service, question: dict[str, Any]) -> di
     note = "; ".join(filter(None, notes))
     told = {"text": explanation.render(), "routes": [words for words in [led(service, hop)] if words]}
     answer = explanation.to_json() | told | ({"note": note} if note else {})
-    return answer if refused else answer | {"limits": applies_by(service, hop, explanation.route)}
+    if refused:
+        return answer
+    return answer | {"limits": applies_by(service, hop, explanation.route)} | asked_of(service, hop, explanation)
 
 
 def _from_sidecar(run_dir: Path | None, called: str, question: dict[str, Any]) -> dict[str, Any]:
@@ -231,7 +234,20 @@ def _show(document: dict[str, Any]) -> None:
         click.echo(str(text).rstrip("\n"))
     print_facts([("route", _safe(words)) for words in document.get("routes") or ()])
     _show_limits(document.get("limits"))
+    _show_asks(document.get("asks"))
     print_facts([("note", str(document.get("note") or ""))])
+
+
+def _show_asks(asks: object) -> None:
+    """Whom else such a request is asked about, and with which words."""
+    if isinstance(asks, dict):
+        words = "refused" if asks.get("silent") == "deny" else "let pass"
+        shadow = " (shadow: what it says is only counted)" if asks.get("mode") == "shadow" else ""
+        then = f"OPA is asked at {asks.get('opa')}; where it says neither yes nor no, the request is {words}{shadow}"
+        print_facts([
+            ("then", _safe(then)),
+            ("input", _safe(json.dumps(asks.get("input"), sort_keys=True))),
+        ])  # fmt: skip
 
 
 def _show_limits(limits: object) -> None:

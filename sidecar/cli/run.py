@@ -138,6 +138,7 @@ def _confine(
     from certs.store import ensure_private_dir
     from sidecar.admin.client import make_run_folder
     from sidecar.admin.workload_socket import make_folder
+    from sidecar.config.egress import outside_files, secret_programs
     from sidecar.runtime import hygiene
 
     ensure_private_dir(state)
@@ -151,7 +152,9 @@ def _confine(
     if service.redis is not None:
         read += [path for path in (service.redis.password_file, service.redis.ca_file) if path]
     read += [path for issuer in service.issuers for path in (issuer.file, issuer.ca_file) if path]
-    hygiene.apply(hygiene.Folders.around(read=read, write=logs, folders=folders), hygiene.Mode(mode))
+    read += outside_files(service)
+    around = hygiene.Folders.around(read=read, write=logs, folders=folders, run=secret_programs(service))
+    hygiene.apply(around, hygiene.Mode(mode))
 
 
 def _proofs(service: Service, enrolment: Path) -> list[str | Path]:

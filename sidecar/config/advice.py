@@ -13,6 +13,7 @@ from sidecar.config.assemble import Placed, View
 from sidecar.config.bypassed import bypassed
 from sidecar.config.cover import KNOWN_METHODS
 from sidecar.config.edges import advise_edges
+from sidecar.config.egress import advise_egress
 from sidecar.config.foreign import foreign
 from sidecar.config.inert import settings
 from sidecar.config.limited import limited
@@ -57,6 +58,7 @@ def advise(config: MeshConfig, views: Sequence[View], book: Book, now: float | N
         advise_edges(view, book)
         bypassed(view, book)
         watched(view, book)
+        advise_egress(view, book)
     tokens_odd(config, views, book)
     foreign(config.trust_domain, views, book)
     settings(config, views, book)

@@ -340,7 +340,8 @@ def _outside(draft: Draft, services: Sequence[str], path: str, broken: bool, boo
     if "listener" in draft.values:
         book.at(f"{path}.port", "only services of this file have listeners by name", "put the port into endpoints:")
     wrong = book.has(f"{path}.endpoints") or book.has(f"{path}.endpoints_from")
-    if not {"endpoints", "endpoints_from"} & draft.values.keys() and not wrong:
+    many = draft.values.get("host", "").startswith("*.")  # each host of it is looked up by its own name
+    if not {"endpoints", "endpoints_from"} & draft.values.keys() and not wrong and not many:
         book.at(f"{path}.to", f'"{name}" has no endpoints', "add endpoints: [host:port], or endpoints_from:")
     if not passthrough and "identity" not in draft.values:
         hint = "add identity:, or unmeshed: passthrough if it is not in the mesh"

@@ -17,6 +17,7 @@ from sidecar.config.codes_conditions import CONDITIONS
 from sidecar.config.codes_detectors import DETECTORS
 from sidecar.config.codes_discovery import DISCOVERY
 from sidecar.config.codes_edges import EDGES
+from sidecar.config.codes_egress import EGRESS
 from sidecar.config.codes_examples import HTTP, TCP, rules, services
 from sidecar.config.codes_foreign import FOREIGN
 from sidecar.config.codes_inert import INERT
@@ -68,7 +69,7 @@ def _code(code: str, title: str, why: str, fix: str, wrong: str, right: str) -> 
 
 _GROUPS: Final = (
     INERT, UPSTREAMS, TIMES, DISCOVERY, ROUTES, LIMITS, AMOUNTS, FOREIGN, REDIRECT, BYPASS, EDGES, TOKENS, CONDITIONS,
-    DETECTORS,
+    DETECTORS, EGRESS,
 )  # fmt: skip
 CODES: Final[Mapping[str, Code]] = dict((
     _code(

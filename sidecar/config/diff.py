@@ -31,7 +31,9 @@ from sidecar.config.fields import (
 )
 from sidecar.config.schema import MeshConfig, Service
 from sidecar.config.schema_amounts import QuotaLimit, TcpLimit
+from sidecar.config.schema_egress import EgressRule
 from sidecar.config.schema_inbound import Inbound, RateLimit, Route, Rule
+from sidecar.config.schema_opa import Asked
 from sidecar.config.schema_outbound import EndpointEntry, Outbound
 from sidecar.config.schema_routes import AppBranch, Branch, OutboundRoute
 
@@ -47,7 +49,7 @@ _ORDERED: Final = (Rule, Route, OutboundRoute)  # the first that matches decides
 _NOUNS: Final[dict[type, str]] = {Rule: "rule", Inbound: "listener", Outbound: "upstream", Route: "route",
                                RateLimit: "limit", EndpointEntry: "endpoint", OutboundRoute: "route",
                                Branch: "branch", AppBranch: "branch", QuotaLimit: "quota",
-                               TcpLimit: "TCP limit"}  # fmt: skip
+                               TcpLimit: "TCP limit", EgressRule: "request", Asked: "request"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,8 @@ def _table(path: str, a: Any, b: Any) -> Iterator[Change]:
 def _key(item: Any) -> str:
     if isinstance(item, Route):
         return " ".join((*item.methods, item.path.text))
+    if isinstance(item, EgressRule | Asked):
+        return " ".join((*item.methods, *(path.text for path in item.paths)))
     return str(getattr(item, "name", ""))
 
 

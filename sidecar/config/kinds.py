@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from certs.errors import InvalidSpiffeId, MeshError
 from certs.spiffe import SpiffeId, TrustDomain, workload_id
-from sidecar.config.addresses import address_of, endpoint_of, host_of, ip_of, network_of, socket_of
+from sidecar.config.addresses import address_of, endpoint_of, host_of, ip_of, network_of, read_host, socket_of
 from sidecar.config.balancing import (
     AFFINITY_SCHEMA,
     STATUSES_SCHEMA,
@@ -45,6 +45,8 @@ from sidecar.config.quotas import (
 )
 from sidecar.config.rates import FREQUENCY_SCHEMA, PER_SCHEMA, read_frequency, read_per
 from sidecar.config.redis_url import REDIS_SCHEMA, read_redis
+from sidecar.config.terms import Address
+from sidecar.config.urls import URL_SCHEMA, read_url
 from sidecar.http.changes import changeable, field_text, prefix
 from sidecar.patterns import HostPattern, IdentityPattern, PathTemplate
 
@@ -112,6 +114,19 @@ def _identity(scalar: Scalar, scope: Scope) -> SpiffeId:
         return workload_id(scope.trust_domain, namespace or scope.namespace, service)
     except InvalidSpiffeId as error:
         raise BadValue(str(error), "write a service, namespace/service, or a whole spiffe:// identity") from None
+
+
+def _upstream_host(scalar: Scalar, scope: Scope) -> str:
+    text = text_of(scalar)
+    if not text.startswith("*."):
+        return host_of(scalar, scope)
+    try:
+        rest = read_host(text[2:])
+    except BadValue as error:
+        raise BadValue(error.message, "write *. and a host: *.partner.com") from None
+    if Address(rest, 1).named and "." in rest:
+        return f"*.{rest}"
+    raise BadValue(f"{quoted(text)} would stand for everything below one label", "write *. and two labels at least")
 
 
 def _pause(scalar: Scalar, scope: Scope) -> float:
@@ -236,6 +251,12 @@ KINDS: Final[Mapping[str, Kind]] = {
     "socket": Kind(
         "unix:/path", socket_of, {"type": "string", "pattern": r"^unix:/.{1,106}$"},
     ),
+    "url": Kind("an http:// or https:// URL", read_url, URL_SCHEMA),
+    "claim": _named("the name of a claim", r"[!-~]+", 255, "write the claim's name as the token has it"),
+    "client_id": _named("a client id", r"[ -~]+", 255, "write it as the token endpoint knows it"),
+    "audience_asked": _named("an audience", r"[!-~]+", 1024, "write it as the token endpoint knows it"),
+    "pin": _named("a pin", r"sha256/[A-Za-z0-9+/]{43}=", 51, "write sha256/ and the base64 of 32 bytes"),
+    "upstream_host": Kind("a host, or *. and a host", _upstream_host),
     "uid": Kind(
         "a user id", between(0, 2**32 - 2, "a user id"), {"type": "integer", "minimum": 0, "maximum": 2**32 - 2}
     ),

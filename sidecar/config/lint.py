@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sidecar.config import balanced, limited_how
+from sidecar.config import balanced, egress, limited_how
 from sidecar.config.allotted import amounts
 from sidecar.config.assemble import Placed, View, is_loopback
 from sidecar.config.mistakes import Book, nearest
@@ -50,6 +50,7 @@ def lint(config: MeshConfig, views: Sequence[View], book: Book, now: float | Non
             balanced.contradictions(view, outbound, book)
         routed(view, book)
         contradictions(view, book)
+        egress.contradictions(view, book)
     _access_log(config.defaults.access_log.headers, "defaults.access_log.headers", book)
     _ports(views, book)
 

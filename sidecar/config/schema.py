@@ -15,6 +15,7 @@ from sidecar.config import ports
 from sidecar.config.schema_amounts import QuotaLimit
 from sidecar.config.schema_detectors import Detectors
 from sidecar.config.schema_inbound import Inbound, RateLimit, Rule
+from sidecar.config.schema_opa import Opa
 from sidecar.config.schema_outbound import Outbound
 from sidecar.config.schema_redirect import Redirect
 from sidecar.config.schema_redis import Redis
@@ -247,6 +248,9 @@ class Service:
     )
     allow: tuple[Rule, ...] = described("Who may call. Nobody may whom no rule allows.", ())
     deny: tuple[Rule, ...] = described("Who may not, whatever `allow` says.", ())
+    opa: Opa | None = described(
+        "Whom else to ask about requests that the rules permit: an Open Policy Agent. Absent for nobody.", None
+    )
     rates: tuple[RateLimit, ...] = described("How often it may be called; absent means without limit.", ())
     quotas: tuple[QuotaLimit, ...] = described("How much it may be called in an hour, a day or a month.", ())
     redis: Redis | None = described(

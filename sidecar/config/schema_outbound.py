@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
 
 from certs.spiffe import SpiffeId
+from sidecar.config.schema_egress import ClientToken, EgressRule, OutboundTls
 from sidecar.config.schema_routes import OutboundRoute
 from sidecar.config.schema_sources import EndpointsFrom
 from sidecar.config.terms import (
@@ -20,9 +22,9 @@ from sidecar.config.terms import (
     Few,
     GrpcService,
     GrpcStatus,
-    HostName,
     Label,
     ListenerRef,
+    PortNumber,
     Protocol,
     Seconds,
     ServiceName,
@@ -30,6 +32,7 @@ from sidecar.config.terms import (
     SocketMode,
     Statuses,
     StatusRange,
+    UpstreamHost,
     Weight,
     Where,
     described,
@@ -134,7 +137,15 @@ class Outbound:
         "so do WebSockets where the other side takes them there. `none` keeps the application's version.",
         "none",
     )
-    host: HostName = described("The host that requests carry.", "", filled="the service's name")
+    host: UpstreamHost = described(
+        "The host that requests carry. With `unmeshed: passthrough` it may be `*.partner.com`: whatever single label "
+        "the forward proxy is asked for stands for a host of its own, which is looked up by that name.",
+        "",
+        filled="the service's name",
+    )
+    host_port: PortNumber = described(
+        "With such a host: the port that each of them is asked at.", 0, filled="443 with `tls`, else 80"
+    )
     identity: SpiffeId | None = described(
         "The SPIFFE ID it must show.", None, filled="that of the service in this file"
     )
@@ -180,6 +191,21 @@ class Outbound:
     )
     unmeshed: Literal["refuse", "passthrough"] = described(
         "`passthrough` sends plaintext to a host outside the mesh.", "refuse"
+    )
+    tls: OutboundTls | None = described(
+        "With `unmeshed: passthrough`: speak TLS to it, as to a host of the web. `{}` for all defaults.", None
+    )
+    token: ClientToken | None = described(
+        "With `unmeshed: passthrough`: a bearer token that the sidecar gets and puts on every request.", None
+    )
+    allow: tuple[EgressRule, ...] = described(
+        "What may be asked of it; whatever else is refused with 403. Absent, everything may.", (), some=True
+    )
+    private: tuple[IPv4Network | IPv6Network, ...] | None = described(
+        "Networks in which its names may lie although they are private: loopback, private, shared, link-local and the "
+        "like are refused where a name leads there (docs/egress.md).",
+        None,
+        filled="none with a host `*.`, `tls` or `token`; elsewhere any but link-local and multicast ones",
     )
     where: Where = described("Where the upstream stands.", Where("", 0), hidden=True)
     name: str = described(

@@ -31,6 +31,7 @@ class HttpClient:
         self.stream = stream
         self._most = MAX_ANSWER if most is None else most
         self._host = host.encode("ascii")
+        self._most = MAX_ANSWER if most is None else most
         self._h11 = h11.Connection(h11.CLIENT)
 
     @property

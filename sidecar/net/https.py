@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import trio
 
 # The system's roots as one file: a confined process reads /etc, but not where the links of a folder of hashes may lead.
-_SYSTEM_ROOTS: Final = (
+SYSTEM_ROOTS: Final = (
     "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem",
 )  # fmt: skip
 
@@ -75,7 +75,7 @@ def _context(ca_pem: str, own: ssl.SSLContext | None) -> ssl.SSLContext:
     if ca_pem:
         context.load_verify_locations(cadata=ca_pem)
         return context
-    for path in (ssl.get_default_verify_paths().cafile or "", *_SYSTEM_ROOTS):
+    for path in (ssl.get_default_verify_paths().cafile or "", *SYSTEM_ROOTS):
         if path and Path(path).is_file():
             context.load_verify_locations(path)
             return context

@@ -84,6 +84,7 @@ class MemoryPort(Driver):
         self.read_bytes = READ_BYTES  # the most that one read returns; 1 cuts everything to single bytes
         self.wires: list[MemoryWire] = []  # every wire that was ever made
         self._listening: dict[tuple[str, int], Listening] = {}
+        self.names: dict[str, list[list[str]]] = {}  # of a name: its addresses at each look-up, the last one for good
         self._settling: list[Task] = []
         self._crashes: list[BaseException] = []
         self._next_source = 40000
@@ -102,6 +103,14 @@ class MemoryPort(Driver):
     def swallow(self, host: str, port: int) -> None:
         """Whoever dials this address never hears anything."""
         self._listening[host, port] = Listening(None)
+
+    async def lookup(self, host: str) -> list[str]:
+        """The addresses of a name. Raises Unreachable."""
+        await self._yield()
+        answers = self.names.get(host)
+        if not answers:
+            raise Unreachable(f"{host} cannot be resolved: no such name")
+        return list(answers.pop(0) if len(answers) > 1 else answers[0])
 
     async def dial(self, host: str, port: int) -> Wire:
         """Connect to a listener; one on a Unix socket is at (`unix:/path`, 0). Raises Unreachable."""

@@ -189,6 +189,10 @@ class Port(Protocol):
         """Wait until one of these has happened, and return it."""
         ...
 
+    async def lookup(self, host: str) -> list[str]:
+        """The IP addresses of a name, in the order in which they are to be tried. Raises Unreachable."""
+        ...
+
     async def dial(self, host: str, port: int) -> Wire:
         """Connect. `host` is an IP address, a name, or `unix:` and the path of a socket. Raises Unreachable."""
         ...

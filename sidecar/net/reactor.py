@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import trio
 
 from sidecar.net.openssl import SharedBuffer
-from sidecar.net.port import Driver, Signal
+from sidecar.net.port import Driver, Signal, Unreachable
 from sidecar.net.splice import Pipes
 from sidecar.net.wires import READ, SocketWire, Watched, connect
 
@@ -232,6 +232,14 @@ class Reactor(Driver):
     async def dial(self, host: str, port: int) -> Wire:
         """Connect to an address, or to the first of a name's addresses that answers. Raises Unreachable."""
         return await connect(self, host, port)
+
+    async def lookup(self, host: str) -> list[str]:
+        """The IP addresses of a name. Raises Unreachable."""
+        try:
+            found = await self.resolve(host, 0)
+        except OSError as error:
+            raise Unreachable(f"{host} cannot be resolved: {error.strerror or error}") from None
+        return list(dict.fromkeys(str(address[0]) for _, address in found))
 
     async def resolve(self, host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[Any, ...]]]:
         """The socket addresses of a name."""

@@ -129,6 +129,31 @@ HAPPENED: Final[dict[str, Reason]] = {
         "The rules of the called service refuse it: {detail}.",
         "Read below which rule decided or came nearest, and what would change the answer.",
     ),
+    "ask_denied": Reason(
+        "The rules of the called service permit it, and OPA, which is asked as well, does not: {detail}.",
+        "Look at the decision log of that OPA, and at its policy; `mesh explain --from --to` shows what it is "
+        "asked about such a request. With `mode: shadow` its answers are only counted.",
+    ),
+    "ask_silent": Reason(
+        "The rules of the called service permit it, and OPA, which has to be asked as well, said neither yes nor no: "
+        "{detail}.",
+        "See that it runs and answers within `opa.timeout`, and that its policy defines that document for every input "
+        "(`default allow := false`).",
+    ),
+    "egress_denied": Reason(
+        "The application may call {upstream}, but not for this: {detail}.",
+        "If it should, add method and path to `allow` of that upstream; the answer to the application had the line.",
+    ),
+    "private_address": Reason(
+        "The name of a host outside leads to an address inside, and so it was not connected to: {detail}.",
+        "Find out who says so of that name: it may be an attack (DNS rebinding). If the host is really there, name its "
+        "network in `private` of {upstream}.",
+    ),
+    "token_unavailable": Reason(
+        "{upstream} is called with a token of this sidecar's, and there is none: {detail}.",
+        "See in the log what the token endpoint answers, and whether the client's secret is right; nothing was sent to "
+        "{upstream}, and the sidecar tries again by itself.",
+    ),
     "token_missing": Reason(
         "{caller} brought no token, and {listener} asks for one: {detail}.",
         "Let the client send `Authorization: Bearer TOKEN`, with a token of one of the issuers that `tokens` of "

@@ -212,6 +212,12 @@ class Attempts:
             self._end(outcome if said is None else Outcome.LOCAL, hint)
         return wait
 
+    def once_more(self, response: ResponseHead) -> None:
+        """The same request goes there again, with another token: nobody's failure, and no retry."""
+        self._renewals += 1
+        self._note(f"answered {response.status}", "token_renewed")
+        self._end(Outcome.NEUTRAL)
+
     def _heard(self, response: ResponseHead) -> bytes | None:
         """What a peer's sidecar says of the application behind it."""
         return heard_in(response.headers) if self._upstream.meshed else None

@@ -1,5 +1,8 @@
 """A new connection to an endpoint of an upstream: TCP or a Unix socket, and toward a peer's sidecar the handshake in
-which it proves who it is.
+which it proves who it is; toward a host outside the mesh that of the web, where that is asked for.
+
+The name of a host outside is looked up here, its addresses are judged (`sidecar.policy.reach`), and one of those that
+were judged is connected to: nobody is asked for that name a second time.
 """
 
 from __future__ import annotations
@@ -7,7 +10,7 @@ from __future__ import annotations
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from sidecar.errors import ConnectFailed, HandshakeFailed, PeerIdentityMismatch
+from sidecar.errors import ConnectFailed, HandshakeFailed, PeerIdentityMismatch, PrivateAddress
 from sidecar.http.h1 import H1Client
 from sidecar.net.pool import Connection
 from sidecar.net.port import Expired, Unreachable
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from sidecar.config.terms import Address
     from sidecar.net.mtls import Gate, Peer
     from sidecar.net.port import Port, Wire
+    from sidecar.proxy.outsiders import OutsideWay
 
 
 class Dialer:
@@ -38,6 +42,7 @@ class Dialer:
         timeouts: Timeouts,
         limits: Limits,
         on_handshake: Callable[[Handshake], str],
+        outside: OutsideWay | None = None,
     ) -> None:
         self._port = port
         self._name = name
@@ -48,6 +53,7 @@ class Dialer:
         self._timeouts = timeouts
         self._limits = limits
         self._on_handshake = on_handshake
+        self._outside = outside
         self.plain = 0  # connections that were made in plaintext
         self.plain_at = 0.0  # seconds since the epoch: when the latest was
 
@@ -56,7 +62,7 @@ class Dialer:
         generation = self._gate.generation if self._gate is not None else 0
         try:
             wire, peer = await self._connect_to(address, h2=h2, raw=raw)
-        except (ConnectFailed, PeerIdentityMismatch) as error:
+        except (ConnectFailed, PeerIdentityMismatch, PrivateAddress) as error:
             error.endpoint = str(address)
             raise
         codec = H1Client(self._limits.head_bytes, self._limits.head_lines)
@@ -67,12 +73,20 @@ class Dialer:
         if self._gate is not None:
             self._gate.check_ready(port.wall())
         port.deadline(port.now + self._timeouts.connect)
+        outside = self._outside
         try:
-            wire = await port.dial(endpoint.host, endpoint.port)
+            if outside is None:
+                wire = await port.dial(endpoint.host, endpoint.port)
+            else:
+                wire = await outside.dial(port, endpoint)
         except Unreachable as error:
             raise ConnectFailed(str(error)) from None
         except Expired:
             raise ConnectFailed(f"{endpoint} did not answer within {self._timeouts.connect:g} s") from None
+        if outside is not None and outside.tls is not None:
+            http = self._protocol != "tcp" and not raw
+            secure, _ = await outside.tls.connect(port, wire, http=http, h2=h2, within=self._timeouts.handshake)
+            return secure, None
         if self._gate is None:
             self.plain += 1
             self.plain_at = port.wall()

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from sidecar.proxy.streams import ServedStream
     from sidecar.proxy.trunks import Trunks
 
+UNAUTHORIZED = 401
 INFORMATIONAL_LIMIT = 32  # 1xx responses to one request; Go's client stops at 5, nobody is known to send more than 2
 
 
@@ -144,6 +145,9 @@ class Exchange(Waiting):
                     connection = await self._take()
                     response = await self._ask_once(connection)
                 wait = attempts.after_answer(response, replayable=self._replayable)
+                if wait is None and self._plan.renew is not None and await self._renewed(response):
+                    attempts.once_more(response)
+                    wait = 0.0
                 if wait is None:
                     return connection, response
                 self._give_up(connection)
@@ -167,6 +171,17 @@ class Exchange(Waiting):
             handover = None
             if wait:
                 await self._pause(wait)
+
+    async def _renewed(self, response: ResponseHead) -> bool:
+        """Whether there is another token for a request whose own was refused, and it may be sent again."""
+        plan, renew, head = self._plan, self._plan.renew, self._head
+        if renew is None or response.status != UNAUTHORIZED:
+            return False
+        if not self._attempts.resendable or not self._replayable or head.protocol:
+            return False
+        plan.renew, before = None, plan.headers
+        await self._attended(renew(self._port))
+        return plan.headers is not before
 
     async def _take(self) -> Connection:
         """A connection for the next attempt. Raises HopError."""

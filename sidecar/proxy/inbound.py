@@ -10,7 +10,7 @@ What happens to a request, in the order the bytes travel:
 3. The bearer token, where the listener asks for one: whoever is the user behind the caller, verified before any rule.
    Without a good one 401, or 503 where nobody can tell.
 4. Loops are cut: our own instance id in `mesh-via` is 508.
-5. Authorization: a Permit, or 403. The answer of no policy is that of no match.
+5. Authorization: a Permit, or 403. The answer of no policy is that of no match. Then OPA, where it is to be asked.
 6. The limits of its route: size and content type.
 7. Rate limits and then quotas, last of all that may refuse it: whoever is refused for another reason takes nothing
    from anybody. A quota may have to be waited for, so it is charged where the exchange begins.
@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from sidecar.net.port import Port, Wire
     from sidecar.policy.authz import RuleSet
     from sidecar.policy.reading import Reading
+    from sidecar.proxy.asking import Asking
     from sidecar.proxy.bearer import Bearer
     from sidecar.proxy.charging import ListenerQuotas
     from sidecar.proxy.holding import Holding
@@ -116,6 +117,7 @@ class InboundSide:
         quotas: ListenerQuotas | None = None,
         tcp_limits: TcpLimits | None = None,
         holding: Holding | None = None,
+        asking: Asking | None = None,
         bearer: Bearer | None = None,
     ) -> None:
         self.name = spec.name
@@ -139,6 +141,7 @@ class InboundSide:
         self._limited = rates is not None or quotas is not None
         self._tcp_limits = tcp_limits
         self._holding = holding  # there where rates are
+        self._asking = asking  # OPA, where there is one
         self._bearer = bearer  # None where no tokens are asked for
         self.only_http = only_http and spec.protocol == "auto"  # raw TCP would get around a rule (semantics S9)
         self.posture = posture_of(spec)  # None for strict
@@ -256,6 +259,8 @@ class InboundSide:
             rated = self._rates is not None and bool(self._rates.headers)
             rated = rated or (self._quotas is not None and self._quotas.looks_at_headers)
             steering, judge, heads, throws = self.steering, self.judge_plain, "headers" in looks, False
+            if self._asking is not None:
+                judge = self._judge_unasked
             if steering is not None:
                 judge, throws = partial(steering.judge_plain, judge), steering.throws(peer.id)
                 heads = heads or steering.looks_at_headers
@@ -297,6 +302,11 @@ class InboundSide:
         if self._quotas is not None:
             dues = self._quotas.beside(dues, hop, verdict.route)
         return (self.app, verdict, dues) if dues is None or dues.plain else None
+
+    def _judge_unasked(self, hop: Hop, request: PlainRequest) -> tuple[Upstream, Permit, Dues | None] | None:
+        """The same, where OPA is asked about some requests: those are no plain ones."""
+        assert self._asking is not None
+        return None if self._asking.concerns(hop) else self.judge_plain(hop, request)
 
     async def let_in(self, port: Port, wire: Wire, dues: Dues, keys: Sequence[str]) -> bool:
         """Whether all sidecars together let a plain request in."""
@@ -384,7 +394,15 @@ class InboundSide:
 
     def _questions(self, hop: Hop, head: RequestHead, plan: Plan) -> tuple[Question, ...]:
         """Whom else to ask about a request that the rules permit, in this order; each may raise HopError."""
+        if self._asking is not None and self._asking.concerns(hop):
+            return (partial(self._ask_opa, hop),)
         return ()
+
+    async def _ask_opa(self, hop: Hop, port: Port) -> None:
+        assert self._asking is not None
+        error = await self._asking.judge(port, hop)
+        if error is not None:
+            self._waive(hop, Deny(error, error.rule or ""), port.wall())
 
     async def _ask(self, plan: Plan, hop: Hop, questions: tuple[Question, ...], port: Port) -> None:
         for question in questions:

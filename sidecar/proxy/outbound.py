@@ -15,7 +15,7 @@ travel:
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from sidecar.errors import (
     CrossSite,
@@ -23,6 +23,7 @@ from sidecar.errors import (
     HopError,
     InternalError,
     LoopDetected,
+    Overflow,
     ProtocolViolation,
     UndeclaredUpstream,
     UnsupportedFeature,
@@ -66,6 +67,14 @@ _ANY = Permit("", "/**")  # outbound rules are none: what is declared may be ask
 _LOOPBACK_NAMES = frozenset(("localhost", "127.0.0.1", "::1"))
 
 
+class Many(Protocol):
+    """The upstreams of one entry whose host is `*.` and a host."""
+
+    def upstream(self, host: str) -> Upstream:
+        """That of this host. Raises Overflow."""
+        ...
+
+
 class OutboundSide:
     """What one local listener does to hops: a listener of one upstream, or the forward proxy for all of them."""
 
@@ -86,6 +95,7 @@ class OutboundSide:
         recorder: Recorder,
         tunnels: Tunnels,
         edge: bool = False,
+        many: Mapping[str, Many] | None = None,
     ) -> None:
         self.name = name
         self.edge = edge  # strangers are in front of it, not our own application
@@ -98,6 +108,7 @@ class OutboundSide:
         self._identity = identity
         self._instance = instance.encode()
         self._by_host = upstreams
+        self._many = many  # upstreams with a host `*.`, by what follows that; None for none
         self._routes = routes  # by name of the upstream that was asked for
         self.only = only
         self._inner: dict[str, OutboundSide] = {}
@@ -186,9 +197,9 @@ class OutboundSide:
         """Say which upstream a plain request is for."""
         try:
             upstream = self._choose(request.host, request.port, _PLAIN)
-        except UndeclaredUpstream:
+        except (UndeclaredUpstream, Overflow):
             return None
-        if upstream.protocol == "tcp":
+        if not upstream.express:
             return None
         return upstream, _ANY, None
 
@@ -196,7 +207,14 @@ class OutboundSide:
         """The same, where there are routes."""
         judged = self.judge_plain(hop, request)
         steering = self._routes.get(judged[0].name) if judged is not None else None
-        return steering.judge_plain(judged, hop) if judged is not None and steering is not None else judged
+        if judged is None or steering is None:
+            return judged
+        led = steering.judge_plain(judged, hop)
+        if led is None or led[0].express:
+            return led
+        hop.drawn = led[0]  # nobody throws again for it
+        return None
+
     async def let_in(self, port: Port, wire: Wire, dues: Dues, keys: Sequence[str]) -> bool:
         """Our own application has no limits."""
         return True
@@ -246,6 +264,8 @@ class OutboundSide:
         if plan.route is not None:
             headers = plan.route.request.apply(headers)
         plan.headers = [(b"host", upstream.host.encode("ascii")), *headers]
+        if upstream.outsider is not None:
+            upstream.outsider.admit(hop, plan)
         if upstream.meshed:
             plan.headers.append((VIA, b",".join((*via, self._instance))))
         return plan
@@ -276,6 +296,10 @@ class OutboundSide:
                 f"ask for http://{self.only.host}/ or http://{'localhost' if self.listen.unix else self.listen}/ here",
             )
         upstream = self._by_host.get(host)
+        if upstream is None and self._many is not None:
+            label, _, rest = host.partition(".")
+            many = self._many.get(rest) if label else None
+            upstream = many.upstream(host) if many is not None else None
         if upstream is None:
             hint = f"outbound: [{declaration(host, port)}]"
             raise UndeclaredUpstream(f"no upstream declares the host {host!r}", hint)
@@ -311,15 +335,20 @@ class OutboundSide:
 
     def inner(self, upstream: Upstream) -> OutboundSide:
         """This side, narrowed to one upstream: what runs inside a CONNECT."""
+        if upstream.host not in self._by_host:
+            return self._narrowed(upstream)  # one of many: they come and go
         found = self._inner.get(upstream.name)
         if found is None:
-            found = self._inner[upstream.name] = OutboundSide(
-                name=upstream.name, listen=self.listen, identity=self._identity,
-                instance=self._instance.decode(), upstreams=self._by_host, only=upstream, routes=self._routes,
-                timeouts=self.timeouts, limits=self.limits, recorder=self.recorder,
-                tunnels=self.tunnels,
-            )  # fmt: skip
+            found = self._inner[upstream.name] = self._narrowed(upstream)
         return found
+
+    def _narrowed(self, upstream: Upstream) -> OutboundSide:
+        return OutboundSide(
+            name=upstream.name, listen=self.listen, identity=self._identity,
+            instance=self._instance.decode(), upstreams=self._by_host, only=upstream, routes=self._routes,
+            timeouts=self.timeouts, limits=self.limits, recorder=self.recorder,
+            tunnels=self.tunnels,
+        )  # fmt: skip
 
     async def serve_tcp(self, port: Port, wire: Wire, caller: Caller, early: bytes = b"") -> None:
         """Move the bytes of a raw connection to the upstream."""

@@ -38,6 +38,11 @@ TABLE: dict[type[errors.HopError], tuple[int, str]] = {
     errors.IdentityRefused: (403, "http_request_denied"),
     errors.CertificateEnded: (503, "connection_terminated"),
     errors.PolicyDenied: (403, "http_request_denied"),
+    errors.AskDenied: (403, "http_request_denied"),
+    errors.AskSilent: (403, "http_request_denied"),
+    errors.EgressDenied: (403, "http_request_denied"),
+    errors.PrivateAddress: (403, "destination_ip_prohibited"),
+    errors.TokenUnavailable: (503, "proxy_internal_error"),
     errors.TokenMissing: (401, "http_request_denied"),
     errors.ScopeMissing: (403, "http_request_denied"),
     errors.TokenInvalid: (401, "http_request_denied"),
@@ -79,7 +84,7 @@ TABLE: dict[type[errors.HopError], tuple[int, str]] = {
 UNANSWERED = (errors.DownstreamGone, errors.IdentityRevoked)  # there is nobody left to answer
 RETRY_AFTER = (
     errors.Overflow, errors.Overload, errors.Draining, errors.LimiterAway, errors.QuotaUnknown,
-    errors.TokenUnverifiable,
+    errors.TokenUnavailable, errors.TokenUnverifiable,
 )  # fmt: skip
 # RFC 6750 section 3: nothing but the scheme to who has shown no token, and never a reason (decision D7).
 CHALLENGES: dict[type[errors.HopError], bytes] = {

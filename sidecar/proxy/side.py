@@ -78,6 +78,7 @@ class Plan:
     connect: Callable[[Port, Wire, Caller, Hop, bytes], Awaitable[None]] | None = None  # takes the connection over
     ask: Callable[[Port], Awaitable[None]] | None = None  # may say no first of all, before limits are taken
     hold: Callable[[Port, Wire, float], Awaitable[None]] | None = None  # waited for next, up to its deadline
+    renew: Callable[[Port], Awaitable[None]] | None = None  # after a 401: may put another token into the headers, once
     charge: Callable[[Port], Awaitable[None]] | None = None  # what may have to be waited for then
 
     @property

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from sidecar.http.message import RequestHead
     from sidecar.net.mtls import Gate
     from sidecar.proxy.health import Checks
+    from sidecar.proxy.outsiders import Outsider
     from sidecar.telemetry.record import Checked, Handshake
     from sidecar.traffic.endpoints import Declared, Endpoint
     from sidecar.traffic.marks import Marks
@@ -72,6 +73,7 @@ class Upstream:
         ours: Container[Address] = (),
         on_check: Callable[[Checked], None] = lambda _: None,
         times: DeadlineRules | None = None,
+        outsider: Outsider | None = None,
         dice: Callable[[], float] = random.random,  # no secret: who waits how long, and who goes where
     ) -> None:
         self.name = name
@@ -88,8 +90,12 @@ class Upstream:
         self._limits = limits
         self.dialer = Dialer(
             port, name=name, host=host, protocol=protocol, identity=identity, gate=gate, timeouts=timeouts,
-            limits=limits, on_handshake=on_handshake,
+            limits=limits, on_handshake=on_handshake, outside=outsider.way if outsider is not None else None,
         )  # fmt: skip
+        self.outsider = outsider  # what is special of it, where it is outside the mesh or not everything may be asked
+        # whether plain requests may go by the express: not where each is to be looked at, or gets a token
+        self.express = protocol != "tcp" and (outsider is None or outsider.express)
+        self.scheme = b"https" if gate is not None or (outsider is not None and outsider.secure) else b"http"
         self._on_trunk_end = on_trunk_end
         self.marks = marks  # of the retries of this sidecar, to all of its upstreams
         self.on_retry = on_retry  # called with our name, and what became of a retry
@@ -192,8 +198,8 @@ class Upstream:
                     place.renew(self._gate.generation)
 
     def _place(self, endpoint: Endpoint) -> Place:
-        meshed, limits, timeouts, connect = self.meshed, self._limits, self._timeouts, self.dialer.connect
-        idle = timeouts.pool_idle_peer if meshed else timeouts.pool_idle_app
+        limits, timeouts, connect = self._limits, self._timeouts, self.dialer.connect
+        idle = timeouts.pool_idle_peer if self.meshed else timeouts.pool_idle_app
         pool = Pool(
             self._port, partial(connect, endpoint.address), idle=idle, limit=limits.pool, pending=limits.pending
         )
@@ -202,7 +208,7 @@ class Upstream:
             partial(connect, endpoint.address, h2=True),
             name=self.name,
             limits=h2_limits(limits, timeouts),
-            scheme=b"https" if meshed else b"http",
+            scheme=self.scheme,
             idle=idle,
             stall=timeouts.idle,
             most=limits.pool,
@@ -215,7 +221,7 @@ class Upstream:
             partial(connect, endpoint.address, h2=True),
             name=self.name,
             limits=h2_limits(limits, timeouts),
-            scheme=b"https" if meshed else b"http",
+            scheme=self.scheme,
             idle=idle,
             stall=timeouts.idle,
             most=limits.pool,

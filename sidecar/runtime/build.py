@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from sidecar.proxy.bearer import Desk as KeyDesk
     from sidecar.proxy.upstream import Upstream
     from sidecar.runtime.capture import Capture
+    from sidecar.runtime.outside import Outside
     from sidecar.telemetry.metrics import Metrics
     from sidecar.telemetry.record import Recorder
     from sidecar.traffic.detectors import Detectors
@@ -97,6 +98,7 @@ class Proxy:
         self, service: Service, *, reactor: Reactor, gate: Gate, recorder: Recorder, instance: str,
         desk: QuotaDesk | PromptDesk | None = None, asker: Asker = NOBODY_TO_ASK,
         keys: Callable[[], KeyDesk] | None = None,
+        outside: Outside | None = None,
     ) -> None:  # fmt: skip
         self.draining = False
         self._reactor = reactor
@@ -106,7 +108,9 @@ class Proxy:
         self.mirror = Mirror()
         self._desk = desk or PromptDesk()
         self._desk.nudge = reactor.nudge
-        self._maker = Maker(reactor, gate, recorder, instance, self._tunnels, asker, self._desk, keys)
+        self._maker = Maker(
+            reactor, gate, recorder, instance, self._tunnels, asker, self._desk, keys, outside
+        )
         self._ears: dict[Spot, _Ear] = {}
         self._tasks: dict[Task, Direction] = {}
         self._retired: list[Door] = []  # of listeners that are gone, while something may be open behind them

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from certs.errors import MeshError
 from sidecar.errors import HopError
+from sidecar.policy.asked import asked_of
 from sidecar.policy.explain import explain
 from sidecar.policy.question import check_vouched, hop_of, unknown_caller
 from sidecar.policy.reasons import reason_for, reason_of
@@ -72,6 +73,7 @@ def explained(worker: Worker, query: Mapping[str, Any]) -> dict[str, Any]:
     answer = explanation.to_json() | {"text": explanation.render()}
     if explanation.verdict != "deny":
         answer["limits"] = worker.proxy.limits_of(hop, explanation.route)
+        answer |= asked_of(worker.service, hop, explanation)
     words = _asks_for_tokens(worker.service, hop.listener)
     passes = explanation.verdict == "deny" and observed(worker.service, hop.listener, worker.clock.wall())
     answer["routes"] = [words for words in (*way.words, led(worker.service, hop)) if words]

@@ -7,7 +7,7 @@ that are pooled for them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -36,21 +36,27 @@ from sidecar.traffic.tcp import TcpStates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from ipaddress import IPv4Network, IPv6Network
 
     from sidecar.config.schema import Service
+    from sidecar.config.schema_egress import ClientToken, EgressRule, OutboundTls
     from sidecar.config.schema_inbound import Inbound
     from sidecar.config.schema_outbound import HealthCheck, Outbound
     from sidecar.config.terms import Affinity, HttpVersion
     from sidecar.discovery.sources import Source
     from sidecar.net.mtls import Gate
     from sidecar.net.reactor import Reactor
+    from sidecar.proxy.asking import Asking
     from sidecar.proxy.bearer import Bearer
     from sidecar.proxy.bearer import Desk as KeyDesk
     from sidecar.proxy.holding import Asker
+    from sidecar.proxy.outsiders import Outsider
     from sidecar.proxy.side import Door
     from sidecar.proxy.steering import Steering
     from sidecar.proxy.tcp import Tunnels
+    from sidecar.runtime.outside import Outside
     from sidecar.runtime.redirected import Captured
+    from sidecar.runtime.wildcards import Many
     from sidecar.telemetry.record import Recorder
     from sidecar.traffic.detectors import Detectors
 
@@ -64,6 +70,18 @@ class Declared:
 
     facts: tuple[object, ...]
     upstream: Upstream
+
+
+@dataclass(frozen=True, slots=True)
+class OutsideFacts:
+    """What is said of an upstream that is outside the mesh, or of which not everything may be asked."""
+
+    tls: OutboundTls | None = None
+    token: ClientToken | None = None
+    allow: tuple[EgressRule, ...] = ()
+    private: tuple[IPv4Network | IPv6Network, ...] = ()
+    judged: bool = False  # where its names lead is
+    third_party: bool = False  # and nowhere inside
 
 
 @dataclass(slots=True)
@@ -81,6 +99,7 @@ class Generation:
     inbound: list[tuple[Inbound, InboundSide]]
     outbound: list[tuple[str, str, Address, OutboundSide]]  # name, protocol, address, side
     detectors: Detectors | None = None
+    many: dict[str, Many] = field(default_factory=dict)  # upstreams with a host `*.`, by what follows that
     captured: Captured | None = None  # of what rules of the kernel bring; None where nobody is redirected
 
     def put_in_force(self) -> None:
@@ -105,7 +124,7 @@ class Maker:
 
     def __init__(
         self, reactor: Reactor, gate: Gate, recorder: Recorder, instance: str, tunnels: Tunnels, asker: Asker,
-        desk: Desk, keys: Callable[[], KeyDesk] | None = None,
+        desk: Desk, keys: Callable[[], KeyDesk] | None = None, outside: Outside | None = None,
     ) -> None:  # fmt: skip
         self._reactor = reactor
         self._gate = gate
@@ -115,6 +134,7 @@ class Maker:
         self._desk = desk
         self._keys = keys  # makes the desk of issuers' keys, once somebody asks for tokens
         self._asker = asker
+        self._outside = outside
         self._marks = Marks()
         self.ours: set[Address] = set()  # where our application reaches us, in the generation in force
         self._upstreams: WeakSet[Upstream] = WeakSet()
@@ -131,6 +151,8 @@ class Maker:
         self.ours.update(listening | named)
         if generation.captured is not None:
             self.ours.update(generation.captured.listen)
+        if self._outside is not None:
+            self._outside.in_force(generation.service)
 
     def generation(self, service: Service, before: Generation | None) -> Generation:
         """The generation of this configuration; `before` is the one in force."""
@@ -152,7 +174,10 @@ class Maker:
             apps = {str(address): self._app(made, before, listener, address) for address in addresses}
             made.inbound.append((listener, self._inbound_side(made, listener, apps)))
         for spec in service.outbound:
-            self._upstream(made, before, spec)
+            if spec.host.startswith("*."):
+                self._many(made, before, spec)
+            else:
+                self._upstream(made, before, spec)
         for spec in service.outbound:
             if spec.listen is not None:
                 side = self._outbound_side(made, spec.name, spec.listen, _called(made, spec.name))
@@ -163,7 +188,8 @@ class Maker:
         if service.redirect is not None:
             from sidecar.runtime.redirected import captured  # most have none, and it is memory
 
-            called = {name: each.upstream for (kind, name), each in made.upstreams.items() if kind == "upstream"}
+            called = {name: each.upstream for (kind, name), each in made.upstreams.items()
+                      if kind == "upstream" and " " not in name}  # fmt: skip
             made.captured = captured(service, called, partial(self._outbound_said, made))
         return made
 
@@ -212,6 +238,7 @@ class Maker:
             tcp_limits=made.tcp.limits(spec.name),
             quotas=listener_quotas(made.quotas.limits(spec.name), self._desk, self._reactor),
             holding=made.holding,
+            asking=self._asking(service),
             bearer=self._bearer(service, spec),
         )
 
@@ -224,6 +251,15 @@ class Maker:
         assert self._keys is not None
         return bearer_of(service, spec.tokens, self._keys(), self._recorder.metrics, self._reactor.wall)
 
+    def _asking(self, service: Service) -> Asking | None:
+        spec = service.opa
+        if spec is None:
+            return None
+        from sidecar.proxy.asking import Asking  # most have none, and it is memory
+
+        assert self._outside is not None
+        return Asking(spec, self._outside.opa(spec), self._recorder.metrics)
+
     def _outbound_side(self, made: Generation, name: str, listen: Address, only: Upstream | None) -> OutboundSide:
         edge = only is not None and any(each.edge and each.name == only.name for each in made.service.outbound)
         return OutboundSide(only=only, edge=edge, **self._outbound_said(made, name, listen))
@@ -233,13 +269,13 @@ class Maker:
         service = made.service
         by_host = {
             declared.upstream.host: declared.upstream
-            for (kind, _), declared in made.upstreams.items()
-            if kind == "upstream"
+            for (kind, place), declared in made.upstreams.items()
+            if kind == "upstream" and " " not in place  # which is one of many
         }
         return {
             "name": name, "listen": listen, "identity": service.identity, "instance": self._instance,
             "upstreams": by_host, "routes": self._routes(made), "timeouts": service.timeouts,
-            "limits": service.limits, "recorder": self._recorder, "tunnels": self._tunnels,
+            "limits": service.limits, "recorder": self._recorder, "tunnels": self._tunnels, "many": made.many or None,
         }  # fmt: skip
 
     def _routes(self, made: Generation) -> dict[str, Steering]:
@@ -258,15 +294,33 @@ class Maker:
         )  # fmt: skip
         return self._declare(made, before, _app_place(spec, address), *facts)
 
-    def _upstream(self, made: Generation, before: Generation | None, spec: Outbound) -> Upstream:
+    def _many(self, made: Generation, before: Generation | None, spec: Outbound) -> None:
+        """A host `*.`: an upstream for each host of it that was asked for, those of the generation before included."""
+        from sidecar.runtime.wildcards import Many  # most have none, and it is memory
+
+        def make(host: str, before: Generation | None = None) -> Upstream:
+            return self._upstream(made, before, replace(spec, host=host), f"{spec.name} {host}")
+
+        many = made.many[spec.host.removeprefix("*.")] = Many(spec, make, made.upstreams)
+        for kind, name in before.upstreams if before is not None else ():
+            entry, _, host = name.partition(" ")
+            if kind == "upstream" and entry == spec.name and host.endswith(spec.host[1:]):
+                many.keep(host, make(host, before))
+
+    def _upstream(
+        self, made: Generation, before: Generation | None, spec: Outbound, place: str = ""
+    ) -> Upstream:
         gate = self._gate if spec.unmeshed == "refuse" else None
         http: HttpVersion = "http2" if spec.upgrade == "h2" else "auto"
         rules, times = _rules(spec, made.service), _times(spec, made.service)
         endpoints = tuple(Listed(each.address, each.weight, each.zone) for each in spec.endpoints)
+        if place:
+            endpoints = (Listed(Address(spec.host, spec.host_port or (443 if spec.tls is not None else 80))),)
         facts = (spec.name, spec.host, spec.protocol, endpoints, spec.identity, gate, http, rules, times)
         return self._declare(
-            made, before, ("upstream", spec.name), *facts, spec.affinity, spec.health, sources_of(spec)
-        )
+            made, before, ("upstream", place or spec.name), *facts, spec.affinity, spec.health, sources_of(spec),
+            outside=_outside(spec, wild=bool(place)),
+        )  # fmt: skip
 
     def _declare(
         self,
@@ -285,6 +339,7 @@ class Maker:
         affinity: Affinity | None = None,
         health: HealthCheck | None = None,
         sources: tuple[Source, ...] = (),
+        outside: OutsideFacts | None = None,
     ) -> Upstream:
         """The upstream of this place: the one that is there, where all it depends on is the same, or a new one."""
         service = made.service
@@ -292,7 +347,7 @@ class Maker:
         facts = (
             name, host, protocol, endpoints, identity, gate, http, rules, deadlines, affinity, health, sources,
             times.connect, times.handshake, times.pool_idle_app, times.pool_idle_peer, times.idle, times.request_head,
-            limits.pool, limits.pending, limits.head_bytes, limits.head_lines,
+            limits.pool, limits.pending, limits.head_bytes, limits.head_lines, outside,
         )  # fmt: skip
         known = before.upstreams.get(place) if before is not None else None
         if known is not None and known.facts == facts:
@@ -320,10 +375,28 @@ class Maker:
             ours=self.ours,
             on_check=self._recorder.checked,
             times=deadlines,
+            outsider=self._outsider(name, host, endpoints, outside) if outside is not None else None,
         )
         self._upstreams.add(upstream)
         made.upstreams[place] = Declared(facts, upstream)
         return upstream
+
+    def _outsider(self, name: str, host: str, endpoints: tuple[Listed, ...], facts: OutsideFacts) -> Outsider:
+        from sidecar.runtime.outsiders import outsider  # most have none, and it is memory
+
+        tokens = None
+        if facts.token is not None:
+            assert self._outside is not None
+            tokens = self._outside.credentials(name, facts.token)
+        return outsider(name, host, frozenset(each.address for each in endpoints), facts, tokens)
+
+
+def _outside(spec: Outbound, *, wild: bool) -> OutsideFacts | None:
+    """What makes an upstream special, if anything does."""
+    if spec.unmeshed == "refuse":
+        return OutsideFacts(allow=spec.allow) if spec.allow else None
+    third = wild or spec.tls is not None or spec.token is not None or spec.private is not None
+    return OutsideFacts(spec.tls, spec.token, spec.allow, spec.private or (), judged=True, third_party=third)
 
 
 def _side_of(detectors: Detectors | None) -> Callable[..., InboundSide]:

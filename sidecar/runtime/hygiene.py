@@ -6,7 +6,7 @@
     umask          077: what it creates is its own user's
     open_files     the soft limit on descriptors is raised to the hard one, for it holds two for each connection
     landlock       of the file system it sees Python, libraries, /etc, /proc and its own folders; it writes only in
-                   its state, run and log folders; it executes nothing
+                   its state, run and log folders; it executes nothing, but where a secret comes from a command
 
 Theory of operation. All of this is inherited by children, and most of it can never be taken back. The command of
 `mesh run -- CMD` must not inherit any of it, therefore it is forked *before* (see `sidecar.cli.lifeline`, which holds
@@ -24,6 +24,7 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+import shutil
 import stat
 import struct
 import sys
@@ -56,6 +57,7 @@ SYSTEM = (  # read only; /etc for name resolution, which replaces its files as n
     "/etc", "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/zoneinfo", "/proc", "/sys/fs/cgroup",
     "/run/systemd/resolve", "/run/resolvconf", "/run/NetworkManager",
 )  # fmt: skip
+PROGRAMS = ("/bin", "/usr/bin", "/lib", "/lib64", "/usr/lib", "/usr/lib64")  # shells, interpreters and their loader
 DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
 
 
@@ -79,14 +81,19 @@ class Folders:
 
     read: tuple[Path, ...] = ()
     write: tuple[Path, ...] = ()
+    run: tuple[Path, ...] = ()  # programs that it starts; with any, what lies in PROGRAMS may be executed too
 
     @classmethod
     def around(
-        cls, *, read: Iterable[str | Path] = (), write: Iterable[str | Path] = (), folders: Iterable[Path] = ()
-    ) -> Folders:
-        """The folders that hold these files, and whole folders to write in."""
+        cls, *, read: Iterable[str | Path] = (), write: Iterable[str | Path] = (), folders: Iterable[Path] = (),
+        run: Iterable[str] = (),
+    ) -> Folders:  # fmt: skip
+        """The folders that hold these files, and whole folders to write in; `run` are programs, as a shell finds them.
+        """
         readable = tuple(folder for file in read for folder in holding(file))
-        return cls(readable, (*folders, *(place for file in write for place in _written(file))))
+        found = (shutil.which(program) for program in run)
+        programs = tuple(dict.fromkeys(Path(path).resolve() for path in found if path is not None))
+        return cls(readable, (*folders, *(place for file in write for place in _written(file))), programs)
 
     def missing(self) -> tuple[Path, ...]:
         """What would be written and is not there: nothing can be allowed for it."""
@@ -262,6 +269,8 @@ def _landlock(folders: Folders, kernel: Kernel) -> str:
     try:
         for path in (*_python(), *map(Path, SYSTEM), *folders.read):
             _allow(kernel, ruleset, path, _READ & handled)
+        for path in (*map(Path, PROGRAMS), *folders.run) if folders.run else ():
+            _allow(kernel, ruleset, path, (_READ | _EXECUTE) & handled)
         for path in (*map(Path, DEVICES), *folders.write):
             _allow(kernel, ruleset, path, _WRITE & handled)
         kernel.restrict_self(ruleset)

@@ -44,14 +44,15 @@ def captured(
     redirect = service.redirect
     assert redirect is not None
     listen = Address("127.0.0.1", redirect.capture_out), Address("::1", redirect.capture_out)
-    called = {spec.name: Called(spec.name, spec.addresses) for spec in service.outbound}
-    held = [Held(upstreams[spec.name], called[spec.name]) for spec in service.outbound]
+    outbound = [spec for spec in service.outbound if spec.name in upstreams]  # no address means a host `*.`
+    called = {spec.name: Called(spec.name, spec.addresses) for spec in outbound}
+    held = [Held(upstreams[spec.name], called[spec.name]) for spec in outbound]
     owners = Owners(held, redirect.passthrough)
     sides = {
         spec.name: CapturedSide(
             owners=owners, hosts=frozenset(hosts_of(spec)), only=upstreams[spec.name], **said(spec.name, listen[0])
         )
-        for spec in service.outbound
+        for spec in outbound
     }
     return Captured(owners, sides, tuple(called.values()), listen)
 

@@ -45,6 +45,7 @@ from sidecar.runtime.drain import Drain
 from sidecar.runtime.hygiene import of_this_process
 from sidecar.runtime.inspect import Inspector
 from sidecar.runtime.orders import Orders
+from sidecar.runtime.outside import Outside
 from sidecar.runtime.reload import CannotReload, Reloader
 from sidecar.runtime.routing import addresses_of
 from sidecar.runtime.served import ServedCheck
@@ -372,9 +373,12 @@ class Worker:
         answers.use(redis_of(self.service))
         self.quotas.use(quota_redis_of(self.service), self.service.identity.text)
         nursery.start_soon(answers.run)
+        outside = Outside(reactor, self.clock, self.recorder.metrics, self.log, random.random)
+        await nursery.start(outside.run)
         proxy = Proxy(
             self.service, reactor=reactor, gate=gate, recorder=self.recorder, instance=self.instance,
             desk=self.quotas, asker=answers, keys=partial(self._key_desk, nursery, reactor),
+            outside=outside,
         )
         gate.on_change.append(proxy.renew)
         gate.on_denied.append(proxy.evict)

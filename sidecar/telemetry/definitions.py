@@ -78,6 +78,11 @@ LABELS: dict[str, tuple[Literal["closed", "open"], str]] = {
         "why Redis did not decide: `away` (no connection), `slow` (over `redis.within`), `error`, or `full` (too many "
         "wait for it)",
     ),
+    "answer": (
+        "closed",
+        "what OPA said: `permit`, `deny`, or `silent`, neither of them; `cached_permit` and `cached_deny` where it had "
+        "said so before",
+    ),
     "store": ("closed", "where quotas are counted: `file` in the state folder, or `redis`"),
     "issuer": ("open", "name of an issuer of tokens, from configuration; `-` for a token of nobody, or none"),
     "state": ("closed", "`available`, `unhealthy`, `ejected`, `open` or `half-open`"),
@@ -136,6 +141,18 @@ DEFINITIONS: tuple[Definition, ...] = (
         ("limit",),
         SECONDS,
         cap=1000,
+    ),
+    Definition("mesh_asks_total", "counter", "Questions to OPA about requests.", ("listener", "answer"), cap=1000),
+    Definition(
+        "mesh_ask_seconds", "histogram", "How long an answer of OPA took, cached ones left out.", (), SECONDS
+    ),
+    Definition(
+        "mesh_egress_token_requests_total", "counter", "Requests to token endpoints, for tokens of outside upstreams.",
+        ("listener", "result"), cap=1000,
+    ),
+    Definition(
+        "mesh_egress_token_seconds", "gauge", "How long the token of such an upstream was good for when it was got.",
+        ("listener",), cap=1000,
     ),
     Definition(
         "mesh_tokens_total", "counter", "Bearer tokens that were judged, and requests without one that had to have it.",

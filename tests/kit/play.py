@@ -37,6 +37,7 @@ from sidecar.runtime.worker import SWEEP_SECONDS
 from sidecar.telemetry.record import Handshake, Recorder, Tally
 from tests.kit.h1_line import Answer, HungUp, Line, Request
 from tests.kit.hops import MALLORY, ORDERS, WEB
+from tests.kit.outsiders import MemoryOutside
 from tests.kit.tokens import Shelf
 
 Serve = Callable[["Line"], Coroutine[Any, Any, object]]
@@ -126,8 +127,10 @@ class MemoryProxy(Proxy):
         self.tasks: list[Task] = []  # of downstream connections, in the order they came
         self.left: list[Upstream] = []  # that a reload has taken the place of
         service = config.services[name]
+        self.outside = MemoryOutside()
         super().__init__(
             service, reactor=cast(Reactor, port), gate=gate, recorder=self.books, instance=self.books.instance,
+            outside=cast(Any, self.outside),
             keys=(lambda: keys) if keys is not None else None,
         )  # fmt: skip
 

@@ -112,6 +112,17 @@ services:
         endpoints: [10.0.0.1:17443, {address: "[fd00::1]:17443", weight: 3, zone: eu-1b}]
         health: {tcp: true}
       - {to: old, upgrade: h2, unmeshed: passthrough, endpoints: "192.0.2.1:80", health: {grpc: ""}}
+      - to: partner
+        unmeshed: passthrough
+        endpoints: api.partner.test:443
+        tls: {roots: roots.pem, name: api.partner.test, certificate: us.pem, key: us.private,
+              pins: ["sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="]}
+        token: {url: "https://id.partner.test/token", client_id: us, secret: {file: secret}, scopes: [read, write],
+                audience: api, resource: "https://api.partner.test", auth: post, roots: roots.pem}
+        allow: [{method: GET, path: /v1/**}]
+        private: [10.20.0.0/16]
+      - {to: partners, unmeshed: passthrough, host: "*.partner.test", host_port: 8443, tls: {},
+         token: {url: "https://id.partner.test/token", client_id: us, secret: {command: cat /run/secret}}}
       - {to: filed, identity: shop/filed, endpoints_from: {file: filed.yaml}}
       - {to: named, identity: shop/named, endpoints_from: {srv: _mesh._tcp.named.example.org}}
       - to: clustered
@@ -162,6 +173,9 @@ services:
     access_log: {mode: off, sample: 0.25, path: /var/log/mesh.jsonl, headers: [x-request-id, user-agent]}
     audit: {path: "-", on_full: refuse}
     tls: {unsafe_tls12: false}
+    opa: {url: "https://opa.example.org", path: /v1/data/mesh/decision, timeout: 1s, silent: unsafe_permit,
+          cache: {ttl: 2s, size: 10}, mode: shadow, for: [{method: POST, path: /orders/**}], headers: [x-team],
+          claims: [sub], roots: roots.pem}
     unsafe_allow_bypass: true
     revocation: {max_age: 1h}
 """
