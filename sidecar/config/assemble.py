@@ -14,6 +14,7 @@ from typing import Any, Final, Generic, TypeVar
 from certs.errors import InvalidSpiffeId
 from certs.spiffe import SpiffeId, workload_id
 from sidecar.config import ports, sources
+from sidecar.config.contracts import granted
 from sidecar.config.files import Collected
 from sidecar.config.mistakes import Book, meant, nearest
 from sidecar.config.plain import Scope
@@ -87,7 +88,7 @@ def assemble(collected: Collected, scope: Scope, book: Book) -> tuple[MeshConfig
         _add_inbound(view, free)
     for view in views.values():
         _add_outbound(view, views, main.values.get("defaults"), broken=collected.broken, book=book)
-        view.allow = _rules(view, "allow", book)
+        view.allow = _rules(view, "allow", book) + [Placed(rule, path) for rule, path in granted(view, book)]
         view.deny = _rules(view, "deny", book)
         view.rates = _rates(view, book)
         view.quotas = _quotas(view, book)
@@ -201,6 +202,7 @@ def _service(view: View, defaults: Draft | None, free: _FreePorts) -> Service:
         outbound=tuple(each.value for each in view.outbound),
         allow=tuple(each.value for each in view.allow),
         deny=tuple(each.value for each in view.deny),
+        grants={caller: each.build() for caller, each in draft.values.get("grants", {}).items() if not each.incomplete},
         rates=tuple(each.value for each in view.rates),
         quotas=tuple(each.value for each in view.quotas),
         **merged,

@@ -201,6 +201,7 @@ KINDS: Final[Mapping[str, Kind]] = {
         _pattern(_LABEL),
     ),
     "method": _named("an HTTP method", _METHOD, 32, "write an HTTP method in upper case: GET"),
+    "operation": _named("an operationId", r"[A-Za-z0-9._:/{}-]+", 255, "write the operationId of the contract"),
     "media_type": _named("a media type", _MEDIA, 127, "write application/json or text/*"),
     "header": Kind(
         "a header name",

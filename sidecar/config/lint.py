@@ -13,6 +13,7 @@ from typing import Final
 from sidecar.config import balanced, limited_how
 from sidecar.config.allotted import amounts
 from sidecar.config.assemble import Placed, View, is_loopback
+from sidecar.config.contracts import contracted
 from sidecar.config.mistakes import Book
 from sidecar.config.posture import LONGEST, posture_of, show_moment
 from sidecar.config.redirected import capture_ports, contradictions
@@ -47,6 +48,7 @@ def lint(config: MeshConfig, views: Sequence[View], book: Book, now: float | Non
             balanced.contradictions(view, outbound, book)
         routed(view, book)
         contradictions(view, book)
+        contracted(view, book)
     _access_log(config.defaults.access_log.headers, "defaults.access_log.headers", book)
     _ports(views, book)
 

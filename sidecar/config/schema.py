@@ -13,6 +13,7 @@ from typing import Literal
 from certs.spiffe import SpiffeId, TrustDomain
 from sidecar.config import ports
 from sidecar.config.schema_amounts import QuotaLimit
+from sidecar.config.schema_contract import Grant
 from sidecar.config.schema_inbound import Inbound, RateLimit, Rule
 from sidecar.config.schema_outbound import Outbound
 from sidecar.config.schema_redirect import Redirect
@@ -38,6 +39,7 @@ from sidecar.config.terms import (
     Where,
     described,
 )
+from sidecar.patterns import IdentityPattern
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +246,9 @@ class Service:
     )
     allow: tuple[Rule, ...] = described("Who may call. Nobody may whom no rule allows.", ())
     deny: tuple[Rule, ...] = described("Who may not, whatever `allow` says.", ())
+    grants: Mapping[IdentityPattern, Grant] = described(
+        "What callers may do by the contract, and see of its answers, by caller, in the words of rules.", factory=dict
+    )
     rates: tuple[RateLimit, ...] = described("How often it may be called; absent means without limit.", ())
     quotas: tuple[QuotaLimit, ...] = described("How much it may be called in an hour, a day or a month.", ())
     redis: Redis | None = described(

@@ -9,6 +9,7 @@ from typing import Literal
 
 from sidecar.config import ports
 from sidecar.config.schema_amounts import TcpLimit
+from sidecar.config.schema_contract import Contract
 from sidecar.config.schema_routes import AppBranch, Fault
 from sidecar.config.terms import (
     Address,
@@ -70,6 +71,7 @@ class Rule:
         "Source networks in CIDR notation; they only narrow.", (), yaml="source", some=True
     )
     ports: tuple[ListenerRef, ...] = described("Names or ports of inbound listeners.", (), yaml="port", some=True)
+    operations: tuple[str, ...] = described("Operations of the contract that a grant is for.", (), hidden=True)
     shadow: bool = described("Judge, count and log this rule, but do not act on it.", False)
     where: Where = described("Where the rule stands.", Where("", 0), hidden=True)
 
@@ -230,6 +232,9 @@ class Inbound:
         "none",
     )
     routes: tuple[Route, ...] = described("Limits for some paths.", ())
+    contract: Contract | None = described(
+        "What requests and answers must keep to, as OpenAPI says it; absent for nothing.", None
+    )
     tcp_limits: tuple[TcpLimit, ...] = described("How much raw TCP may take; absent means without limit.", ())
     xfcc_forwarders: tuple[IdentityPattern, ...] = described(
         "Peers whose x-forwarded-client-cert is kept and appended to.", ()

@@ -39,6 +39,7 @@ HostName = Annotated[str, "host"]  # an IP address or a DNS name
 BindAddress = Annotated[str, "ip"]
 ListenerRef = Annotated[str, "listener"]
 Method = Annotated[str, "method"]
+OperationName = Annotated[str, "operation"]  # an operationId
 MediaType = Annotated[str, "media_type"]
 CheckedPath = Annotated[str, "checked_path"]  # with its query, if it has one
 GrpcService = Annotated[str, "grpc_service"]  # empty for the whole server

@@ -49,7 +49,7 @@ class CompiledRule:
     """One rule, made ready for many hops. `source` is the rule as it was written."""
 
     __slots__ = (
-        "_exact_callers", "_exact_hosts", "_headers", "_methods", "_networks", "_paths", "_ports", "_unconditional",
+        "_exact_callers", "_exact_hosts", "_headers", "_methods", "_networks", "_operations", "_paths", "_ports", "_unconditional",
         "_wild_callers", "_wild_hosts", "denies", "permits", "source", "verdict",
     )  # fmt: skip
 
@@ -67,7 +67,8 @@ class CompiledRule:
         self._headers = rule.headers
         self._networks = tuple(_network(network) for network in rule.networks)
         self._ports = frozenset(rule.ports)
-        self._unconditional = not (rule.hosts or rule.headers or rule.networks or rule.ports)
+        self._operations = frozenset(rule.operations)  # of a grant: a path alone may be another operation's as well
+        self._unconditional = not (rule.hosts or rule.headers or rule.networks or rule.ports or rule.operations)
 
     def __repr__(self) -> str:
         return f"<{self.source.effect} rule {self.source.name!r}>"
@@ -98,6 +99,7 @@ class CompiledRule:
             and all(self.header_matches(pattern, hop) for pattern in self._headers)
             and self.network_matches(hop.source)
             and self.port_matches(hop)
+            and (not self._operations or hop.operation in self._operations)
         ):
             return permit
         return None
