@@ -1,4 +1,4 @@
-"""Contracts that listeners name: read with the config, in the same generation, and the rules that follow from grants."""
+"""Contracts that listeners name, read with the config in the same generation; and the rules that follow from grants."""
 # ruff: noqa: PTH118, PTH120 - paths stay text, as the operator wrote them
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ class Contract:
 
     openapi: FilePath = described("The document, YAML or JSON, relative to this file.")
     mode: Literal["off", "shadow", "enforce"] = described(
-        "`off`: it is only read; `shadow`: whatever is outside of it is counted and passes; `enforce`: that is refused.",
+        "`off`: it is only read; `shadow`: whatever is outside of it is counted and passes; `enforce`: it is refused.",
         "shadow",
     )
     undocumented: Literal["refuse", "pass"] = described(

@@ -34,6 +34,7 @@ def compile_pattern(pattern: str) -> Callable[[str], bool]:
     try:
         search = re2.compile(_CODE_POINT.sub(lambda m: f"\\x{{{m[1] or m[2]}}}", pattern), options).search
     except re2.error as error:
-        said = str(error.args[0] if error.args else error)
+        said = error.args[0] if error.args else b""
+        said = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
         raise Dangerous(f"cannot be matched in bounded time: {said}") from None
     return lambda text: len(text) <= MAX_TEXT and search(text) is not None

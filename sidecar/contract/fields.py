@@ -83,13 +83,11 @@ def _either(one: Tree, other: Tree) -> Tree:
         return ALL
     if one is LEAF or other is LEAF:
         rest = other if one is LEAF else one
-        return LEAF if rest is LEAF else {**rest, "": LEAF}  # type: ignore[dict-item]
+        return LEAF if rest is LEAF else {**rest, "": LEAF}
     assert isinstance(one, dict)
     assert isinstance(other, dict)
-    return {
-        name: _either(one[name], other[name]) if name in one and name in other else (one if name in one else other)[name]
-        for name in {**one, **other}
-    }
+    shared = {name: _either(one[name], other[name]) for name in one.keys() & other.keys()}
+    return {**one, **other, **shared}
 
 
 def filtered(value: Any, tree: Tree) -> Any:

@@ -70,7 +70,7 @@ class Contract:
 
     def find(self, hop: Hop) -> Operation | None:
         """The operation of a request whose target has been read; the hop learns its name."""
-        found = self.api.find(hop.method, hop.segments)
+        found: Operation | None = self.api.find(hop.method, hop.segments)
         if found is not None:
             hop.operation = found.id
         return found

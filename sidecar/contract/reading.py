@@ -1,8 +1,8 @@
 """OpenAPI 3.0 or 3.1 → operations with their checks, every mistake noted with its file and line.
 
 The way to an operation is the path of the first of `servers`, then its own. Each segment is text or one whole
-`{placeholder}`. What no sidecar can check without a guess (a stream of events, gRPC, a parameter that is an object) is a
-mistake here, not a surprise later; a body of a media type that is listed but is no JSON passes unchecked, and
+`{placeholder}`. What no sidecar can check without a guess (a stream of events, gRPC, a parameter that is an object) is
+a mistake here, not a surprise later; a body of a media type that is listed but is no JSON passes unchecked, and
 `unchecked` says so.
 """
 

@@ -282,7 +282,7 @@ class Compiler:
         others = schema.get("additionalProperties")
         if others is None and self._strict and named and not self._composed(path):
             others = False
-        rest = None
+        rest: Check | None = None
         if others is False:
             rest = _nothing
         elif isinstance(others, Mapping) and others:

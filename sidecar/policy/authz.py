@@ -49,8 +49,8 @@ class CompiledRule:
     """One rule, made ready for many hops. `source` is the rule as it was written."""
 
     __slots__ = (
-        "_exact_callers", "_exact_hosts", "_headers", "_methods", "_networks", "_operations", "_paths", "_ports", "_unconditional",
-        "_wild_callers", "_wild_hosts", "denies", "permits", "source", "verdict",
+        "_exact_callers", "_exact_hosts", "_headers", "_methods", "_networks", "_operations", "_paths", "_ports",
+        "_unconditional", "_wild_callers", "_wild_hosts", "denies", "permits", "source", "verdict",
     )  # fmt: skip
 
     def __init__(self, rule: Rule) -> None:

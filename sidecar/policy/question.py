@@ -88,6 +88,9 @@ def _read_http(hop: Hop, question: Mapping[str, Any], service: Service, listener
     hop.headers, hop.version = head.headers, head.version.decode("ascii")
     hosts = [value for name, value in head.headers if name == b"host"]
     Reading.of(service, listener).read(hop, head.target, hosts)
+    if listener.contract is not None:
+        operation = listener.contract.api.find(hop.method, hop.segments)
+        hop.operation = operation.id if operation is not None else ""
 
 
 def _headers(given: object) -> Iterator[tuple[str, object]]:

@@ -9,7 +9,8 @@ What happens to a request, in the order the bytes travel:
 2. One canonical reading of target and host (decision D4). Policy, limits, logs and the application all use that one.
 3. Loops are cut: our own instance id in `mesh-via` is 508.
 4. Authorization: a Permit, or 403. The answer of no policy is that of no match.
-5. The limits of its route: size and content type.
+5. The limits of its route: size and content type; then the contract of the service, where it has one. Its body is
+   held to that before anybody is asked.
 6. Rate limits and then quotas, last of all that may refuse it: whoever is refused for another reason takes nothing
    from anybody. A quota may have to be waited for, so it is charged where the exchange begins.
 7. Its route: to which application, and which fault it meets.
@@ -58,6 +59,8 @@ if TYPE_CHECKING:
     from certs.spiffe import SpiffeId
     from sidecar.config.schema import Limits, Timeouts
     from sidecar.config.schema_inbound import Inbound, Route
+    from sidecar.contract.judge import Contract
+    from sidecar.contract.reading import Operation
     from sidecar.hop import Direction, Permit
     from sidecar.http.plain import PlainRequest
     from sidecar.net.mtls import Gate, Peer
@@ -66,6 +69,7 @@ if TYPE_CHECKING:
     from sidecar.policy.authz import RuleSet
     from sidecar.policy.reading import Reading
     from sidecar.proxy.charging import ListenerQuotas
+    from sidecar.proxy.contracted import Checked
     from sidecar.proxy.holding import Holding
     from sidecar.proxy.steering import AppRoutes
     from sidecar.proxy.upstream import Upstream
@@ -112,6 +116,7 @@ class InboundSide:
         quotas: ListenerQuotas | None = None,
         tcp_limits: TcpLimits | None = None,
         holding: Holding | None = None,
+        contract: Contract | None = None,
     ) -> None:
         self.name = spec.name
         self.spec = spec
@@ -134,6 +139,7 @@ class InboundSide:
         self._limited = rates is not None or quotas is not None
         self._tcp_limits = tcp_limits
         self._holding = holding  # there where rates are
+        self.contract = contract
         self.only_http = only_http and spec.protocol == "auto"  # raw TCP would get around a rule (semantics S9)
         self.posture = posture_of(spec)  # None for strict
         self._reader = JudgedReader(limits.head_bytes, limits.head_lines)
@@ -280,6 +286,8 @@ class InboundSide:
         """Judge a plain request by the rules. The clock has no say in them, so the verdict can be kept, and with it
         what the clock does have a say in: the rate limits that it comes under.
         """
+        if self.contract is not None:
+            return None
         verdict = self._rules.check(hop, 0.0)
         if isinstance(verdict, Deny) or verdict.shadow:
             return None
@@ -322,6 +330,7 @@ class InboundSide:
         via = _via(head.headers) if peer is not None else []  # a hop header, and so a verified peer's alone (D21)
         if self._instance in via:
             raise LoopDetected(f"the request has been through this sidecar before: {b' '.join(via).decode('latin-1')}")
+        operation = self.contract.find(hop) if self.contract is not None else None
         self._authorize(hop, wall)
         if target.form == "authority":
             raise UnsupportedFeature("CONNECT is for the forward proxy, not for peers")
@@ -332,9 +341,11 @@ class InboundSide:
             headers.append((XFCC, self._client_cert(peer, head.headers)))
         headers.append((VIA, b",".join((*via, self._instance))))
         plan = Plan(self.app, target.origin_form, headers, route.max_body if route is not None else None)
+        if self.contract is not None and self.contract.judges:
+            plan.checked = self._checked(self.contract, operation, hop, head, plan, wall)
         if not hop.attempts:  # what the express has sent already has been through all limits
             questions = self._questions(hop, head, plan)
-            if questions:
+            if questions or plan.checked is not None:
                 plan.ask = partial(self._ask, plan, hop, questions)
             else:
                 self._limit(plan, hop, wall)
@@ -343,6 +354,19 @@ class InboundSide:
         if first(headers, b"host") is None:  # only in HTTP/1.0; what we send on is 1.1 and must have one
             headers.insert(0, (b"host", plan.upstream.authority))
         return plan
+
+    def _checked(
+        self, contract: Contract, operation: Operation | None, hop: Hop, head: RequestHead, plan: Plan, wall: float
+    ) -> Checked:  # fmt: skip
+        """Hold a request to the contract, as far as its head goes. Raises HopError."""
+        from sidecar.proxy.contracted import Checked  # most have no contract, and it is memory
+
+        checked = Checked(contract, operation, self.recorder, hop, head)
+        wrong = contract.wrong_head(operation, hop, head, wall)
+        if wrong is not None:
+            checked.refuse(wrong)
+        plan.headers = contract.asked(operation, hop, plan.headers)
+        return checked
 
     def _questions(self, hop: Hop, head: RequestHead, plan: Plan) -> tuple[Question, ...]:
         """Whom else to ask about a request that the rules permit, in this order; each may raise HopError."""

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from sidecar.config.schema_inbound import Inbound
     from sidecar.config.schema_outbound import HealthCheck, Outbound
     from sidecar.config.terms import Affinity, HttpVersion
+    from sidecar.contract.judge import Contract
     from sidecar.discovery.sources import Source
     from sidecar.net.mtls import Gate
     from sidecar.net.reactor import Reactor
@@ -199,7 +200,17 @@ class Maker:
             tcp_limits=made.tcp.limits(spec.name),
             quotas=listener_quotas(made.quotas.limits(spec.name), self._desk, self._reactor),
             holding=made.holding,
+            contract=self._contract(made, spec),
         )
+
+    def _contract(self, made: Generation, spec: Inbound) -> Contract | None:
+        """The contract that the requests of a listener are held to."""
+        said = spec.contract
+        if said is None or (said.mode == "off" and not made.service.grants):
+            return None
+        from sidecar.contract.judge import Contract  # most have none, and it is memory
+
+        return Contract(said, made.service.grants)
 
     def _outbound_side(self, made: Generation, name: str, listen: Address, only: Upstream | None) -> OutboundSide:
         edge = only is not None and any(each.edge and each.name == only.name for each in made.service.outbound)

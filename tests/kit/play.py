@@ -211,16 +211,16 @@ class Stage:
     def __init__(
         self, *, orders: str = "", web: str = "", http: str = "", raw: str = "", orders_limits: str = "",
         web_limits: str = "", app: str = APP, protocol: str = "http", local: str = "127.0.0.1:9001",
-        upstream: str = "", may: str = "[web]",
+        upstream: str = "", may: str = "[web]", contract: str = "",
     ) -> None:  # fmt: skip
         random.seed(0)  # whom a balancer picks, and how long a retry waits
         self.port = MemoryPort()
         wall = self.port.wall()
         more = {"orders": orders, "web": web, "http": http, "raw": raw}
         more |= {"app": app, "protocol": protocol, "local": local, "upstream": upstream, "may": may}
-        more |= {"orders_limits": orders_limits, "web_limits": web_limits}
+        more |= {"orders_limits": orders_limits, "web_limits": web_limits, "contract": contract}
         self._words = more
-        self.config = load_text(MESH % more, now=wall)
+        self.config = load_text(MESH % more, others=_files(more), now=wall)
         self.gates = {who: MemoryGate(who, not_after=wall + DAY) for who in (WEB, ORDERS, MALLORY)}
         self.web = MemoryProxy(self.port, self.config, "web", self.gates[WEB])
         self.orders = MemoryProxy(self.port, self.config, "orders", self.gates[ORDERS])
@@ -231,7 +231,7 @@ class Stage:
 
     def reload(self, **changes: str) -> None:
         """Put a configuration in force, in both sidecars, that differs from the first one in these additions."""
-        self.config = load_text(MESH % (self._words | changes), now=self.port.wall())
+        self.config = load_text(MESH % (self._words | changes), others=_files(self._words | changes), now=self.port.wall())
         for proxy, name in ((self.web, "web"), (self.orders, "orders")):
             proxy.reload(self.config.services[name])
 
@@ -339,6 +339,12 @@ class Stage:
         """What a worker does twice a second: close pooled connections that have been idle for too long."""
         for proxy in (self.web, self.orders):
             proxy.sweep()
+
+
+
+def _files(words: dict[str, str]) -> dict[str, str]:
+    """The files beside the mesh.yaml of a scene."""
+    return {"contract.yaml": words["contract"]} if words["contract"] else {}
 
 
 def scene(**config: str) -> Callable[[Callable[..., Coroutine[Any, Any, None]]], Callable[..., None]]:
