@@ -56,6 +56,8 @@ class Checked:
 
     def refuse(self, error: HopError) -> None:
         """What becomes of a request outside the contract. Raises the error where that is enforced."""
+        if any(each.rule == REQUEST for each in self.hop.shadow):
+            return  # said already
         self.contract.note(self.operation, error.detail)
         self.recorder.outside_contract(self.hop.listener, self.hop.operation, "request", refused=self.contract.enforced)
         if self.contract.enforced:
