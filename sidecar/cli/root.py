@@ -43,6 +43,10 @@ VERBS: dict[str, Verb] = {
     "limits": Verb(
         "Look", "sidecar.cli.limits:limits", "Rate limits: who is nearest to each, who is refused, and Redis."
     ),
+    "contract": Verb(
+        "Look", "sidecar.cli.contract:contract", "What is called outside of the contracts, never, or not much longer."
+    ),
+    "grants": Verb("Write config", "sidecar.cli.grants:grants", "What callers want of a contract, and are granted."),
     "endpoints": Verb(
         "Look", "sidecar.cli.endpoints:endpoints", "Where requests go: endpoints, their latency, who is left alone."
     ),

@@ -66,7 +66,8 @@ def _code(code: str, title: str, why: str, fix: str, wrong: str, right: str) -> 
     return code, Code(code, title, why, fix, textwrap.dedent(wrong).lstrip("\n"), textwrap.dedent(right).lstrip("\n"))
 
 
-_GROUPS: Final = (INERT, UPSTREAMS, TIMES, DISCOVERY, ROUTES, LIMITS, AMOUNTS, FOREIGN, REDIRECT, BYPASS, EDGES, CONTRACT)
+_GROUPS: Final = (INERT, UPSTREAMS, TIMES, DISCOVERY, ROUTES, LIMITS, AMOUNTS, FOREIGN, REDIRECT, BYPASS, EDGES,
+                  CONTRACT)  # fmt: skip
 CODES: Final[Mapping[str, Code]] = dict((
     _code(
         "MESH001", "text that is no config",

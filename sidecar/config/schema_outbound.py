@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from certs.spiffe import SpiffeId
+from sidecar.config.schema_contract import Grant
 from sidecar.config.schema_routes import OutboundRoute
 from sidecar.config.schema_sources import EndpointsFrom
 from sidecar.config.terms import (
@@ -180,6 +181,9 @@ class Outbound:
     )
     unmeshed: Literal["refuse", "passthrough"] = described(
         "`passthrough` sends plaintext to a host outside the mesh.", "refuse"
+    )
+    consumes: Grant | None = described(
+        "What we use of its contract: only for `mesh grants diff`. What we get is for its own `grants` to say.", None
     )
     where: Where = described("Where the upstream stands.", Where("", 0), hidden=True)
     name: str = described(

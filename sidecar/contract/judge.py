@@ -242,6 +242,17 @@ class Contract:
             found.append((b"sunset", http_date(operation.sunset)))
         return found
 
+    def to_json(self) -> dict[str, Any]:
+        """What was seen since this generation came into force, for `mesh contract status`."""
+        uses = self.uses
+        rows = []
+        for name in self.api.operations:
+            broken, why = uses.broken.get(name, (0, ""))
+            rows.append({"operation": name, "calls": uses.calls.get(name, 0), "broken": broken, "last": why})
+        undocumented = [{"method": m, "path": p, "calls": count} for (m, p), count in uses.undocumented.items()]
+        ending = [{"operation": o, "caller": caller, "calls": count} for (o, caller), count in uses.deprecated.items()]
+        return {"mode": self.spec.mode, "operations": rows, "undocumented": undocumented, "deprecated": ending}
+
     def note(self, operation: Operation | None, why: str) -> None:
         """Remember a request or an answer that was outside the contract."""
         name = operation.id if operation is not None else ""

@@ -2,8 +2,8 @@
 
 Theory of operation. A request body is read whole, at most 1 MiB, within the deadlines and the pace of any upload,
 before anybody is asked and before limits are taken; then it is replayed as one that is sent again would be. An answer
-is read whole before its head goes on, so that of one outside the contract not a byte leaks. Both happen here alone: without a
-contract nothing is held.
+is read whole before its head goes on, so that of one outside the contract not a byte leaks. Both happen here alone:
+without a contract nothing is held.
 
 In shadow nothing is refused or changed: a body is looked at as far as 1 MiB and travels on as it came, and an answer is
 held only where it is JSON.

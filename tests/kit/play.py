@@ -231,7 +231,8 @@ class Stage:
 
     def reload(self, **changes: str) -> None:
         """Put a configuration in force, in both sidecars, that differs from the first one in these additions."""
-        self.config = load_text(MESH % (self._words | changes), others=_files(self._words | changes), now=self.port.wall())
+        words = self._words | changes
+        self.config = load_text(MESH % words, others=_files(words), now=self.port.wall())
         for proxy, name in ((self.web, "web"), (self.orders, "orders")):
             proxy.reload(self.config.services[name])
 
