@@ -1,7 +1,7 @@
 """What checks of contracts cost in isolation: `python -m tests.bench.contracts`.
 
-Microseconds of processor time, best of five. The bars: a body of 2 KiB read and validated in 80, an answer of 10 KiB cut
-in 250. And milliseconds for the worst bodies of 1 MiB; none may take over 50.
+Microseconds of processor time, best of five. The bars: a body of 2 KiB read and validated in 80, an answer of 10 KiB
+read and filtered in 250. And milliseconds for the worst bodies of 1 MiB; none may take over 50.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ LINE = {
         "quantity": {"type": "integer"}, "note": {"type": "string"}, "price": {"type": "number"},
     },
 }  # fmt: skip
-ORDER = {"type": "object", "required": ["lines"], "properties": {
-    "lines": {"type": "array", "items": LINE}, "customer": {"type": "object", "properties": {"name": LINE}}}}  # fmt: skip
+ORDER = {"type": "object", "required": ["lines"], "properties": {"lines": {"type": "array", "items": LINE}}}
 FIELDS = ("lines[].id", "lines[].sku", "lines[].price")
 
 
