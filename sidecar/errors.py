@@ -304,6 +304,24 @@ class CrossSite(PolicyDenied):
     name = "cross_site"
 
 
+class TokenMissing(HopError):
+    """The request brings no token, and somebody asks for one."""
+
+    name = "token_missing"
+    fault = Fault.DOWNSTREAM
+    flag = "PD"
+
+
+class ScopeMissing(PolicyDenied):
+    """A rule would permit it, had its token these scopes."""
+
+    name = "scope_missing"
+
+    def __init__(self, detail: str = "", rule: str | None = None, *, scopes: tuple[str, ...] = ()) -> None:
+        super().__init__(detail, rule)
+        self.scopes = scopes  # all that the rule asks for
+
+
 class RateLimited(HopError):
     """A rate limit has no room for it at this moment."""
 

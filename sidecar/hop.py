@@ -91,6 +91,7 @@ class Hop:
 
     rule: str = ""  # the rule that decided, empty where none did
     route: str = ""  # path template of that rule, outbound the name of the route: never the raw path
+    judged: float = 0.0  # seconds since the epoch: when the rules were asked, where the time matters to one of them
     shadow: tuple[ShadowVerdict, ...] = ()
     waived: Waived | None = None  # what a strict listener would have refused it for, where it was let pass
     error: HopError | None = None

@@ -136,6 +136,11 @@ class PathTemplate:
             return cls(text, (*(_path_segment(text, part) for part in parts[:-1]), ""), rest=False)
         return cls(text, tuple(_path_segment(text, part) for part in parts), rest)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What its placeholders are called, in their order."""
+        return tuple(part[1:-1] for part in self.text.split("/") if part.startswith("{") and part.endswith("}"))
+
     @classmethod
     def naming(cls, segments: tuple[str, ...]) -> PathTemplate:
         """The template that means exactly this path; up to the first empty segment and `/**` where it has `//`."""

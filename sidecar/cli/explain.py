@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,8 @@ Examples:
   mesh explain 1f0c9a3b-2s
   mesh explain --from web --to payments --method GET --path /charges/1
   mesh explain -f mesh.yaml --from web --to orders --method POST --path /orders
-  mesh explain --from web --to orders --path /orders/7 --why-not"""
+  mesh explain --from web --to orders --path /orders/7 --why-not
+  mesh explain --from web --to orders --path /customers/c7 --claim customer_id=c7 --scope orders:read"""
 
 
 @click.command(epilog=EXAMPLES)
@@ -31,6 +33,9 @@ Examples:
 @click.option("--path", default="/", show_default=True)
 @click.option("--host", help="The host asked for.  [default: the service's name]")
 @click.option("--header", "headers", multiple=True, metavar="NAME:VALUE", help="May be given more than once.")
+@click.option("--claim", "claims", multiple=True, metavar="NAME=VALUE", help="Of a verified token; JSON or text.")
+@click.option("--scope", "scopes", multiple=True, help="Of a verified bearer token. May be given more than once.")
+@click.option("--operation", help="What the listener's contract calls it.")
 @click.option("--source", help="The caller's address, where rules name networks.")
 @click.option("--port", help="The inbound listener, by name or number.  [default: the first]")
 @click.option("-f", "--file", type=click.Path(path_type=Path), help="Ask this config instead of the running sidecar.")
@@ -45,6 +50,9 @@ def explain(
     path: str,
     host: str | None,
     headers: tuple[str, ...],
+    claims: tuple[str, ...],
+    scopes: tuple[str, ...],
+    operation: str | None,
     source: str | None,
     port: str | None,
     file: Path | None,
@@ -64,9 +72,10 @@ def explain(
     else:
         question = {
             "from": caller, "method": method.upper(), "path": path, "host": host, "source": source, "port": port,
-            "headers": _headers(headers),
+            "headers": _headers(headers), "claims": _claims(claims) if claims or scopes else None,
+            "scopes": list(scopes), "operation": operation,
         }  # fmt: skip
-        asked = {name: value for name, value in question.items() if value}
+        asked = {name: value for name, value in question.items() if value or (name == "claims" and value is not None)}
         document = _from_file(file, called, asked) if file is not None else _from_sidecar(run_dir, called, asked)
     if output == "json":
         print_json(_without_texts(document))
@@ -95,6 +104,20 @@ def _headers(lines: tuple[str, ...]) -> dict[str, str | list[str]]:
             raise click.BadParameter(f"{line!r} is not NAME:VALUE", param_hint="--header")
         found.setdefault(name.strip(), []).append(value.strip())
     return {name: values if len(values) > 1 else values[0] for name, values in found.items()}
+
+
+def _claims(given: tuple[str, ...]) -> dict[str, Any]:
+    """Claims by name; what is JSON keeps its type, all else is text."""
+    found: dict[str, Any] = {}
+    for each in given:
+        name, equals, value = each.partition("=")
+        if not equals or not name:
+            raise click.BadParameter(f"{each!r} is not NAME=VALUE", param_hint="--claim")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
 
 
 def _from_file(file: Path, called: str, question: dict[str, Any]) -> dict[str, Any]:

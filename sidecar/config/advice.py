@@ -24,7 +24,7 @@ from sidecar.config.redirected import advise_redirected
 from sidecar.config.routed import routes_odd
 from sidecar.config.schema import MeshConfig
 from sidecar.config.schema_inbound import Inbound, Rule
-from sidecar.config.sentences import applies_to, is_http
+from sidecar.config.sentences import applies_to
 from sidecar.config.sources import missing_files
 from sidecar.config.spoken import spoken
 
@@ -141,7 +141,7 @@ def _headers(placed: Placed[Rule], book: Book) -> None:
 
 def _tcp(view: View, placed: Placed[Rule], book: Book) -> None:
     protocols = applies_to(view.built, placed.value)
-    if is_http(placed.value) and "tcp" in protocols and set(protocols) != {"tcp"}:
+    if placed.value.http_only and "tcp" in protocols and set(protocols) != {"tcp"}:
         hint = "name the http listener with port:"
         message = "has an HTTP field, so it never matches on the tcp listeners of this service"
         book.warn("MESH025", placed.path, message, hint)

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from sidecar.config.codes_amounts import AMOUNTS
 from sidecar.config.codes_bypass import BYPASS
+from sidecar.config.codes_conditions import CONDITIONS
 from sidecar.config.codes_contract import CONTRACT
 from sidecar.config.codes_discovery import DISCOVERY
 from sidecar.config.codes_edges import EDGES
@@ -66,8 +67,10 @@ def _code(code: str, title: str, why: str, fix: str, wrong: str, right: str) -> 
     return code, Code(code, title, why, fix, textwrap.dedent(wrong).lstrip("\n"), textwrap.dedent(right).lstrip("\n"))
 
 
-_GROUPS: Final = (INERT, UPSTREAMS, TIMES, DISCOVERY, ROUTES, LIMITS, AMOUNTS, FOREIGN, REDIRECT, BYPASS, EDGES,
-                  CONTRACT)  # fmt: skip
+_GROUPS: Final = (
+    INERT, UPSTREAMS, TIMES, DISCOVERY, ROUTES, LIMITS, AMOUNTS, FOREIGN, REDIRECT, BYPASS, EDGES, CONDITIONS,
+    CONTRACT,
+)  # fmt: skip
 CODES: Final[Mapping[str, Code]] = dict((
     _code(
         "MESH001", "text that is no config",

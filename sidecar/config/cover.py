@@ -108,6 +108,7 @@ def covers(wide: Rule, narrow: Rule, listeners: Sequence[Inbound]) -> bool:
         and _all(wide.hosts, narrow.hosts, host_covers)
         and all(_header(pattern, wide, narrow) for pattern in wide.headers)
         and _networks(wide, narrow)
+        and _conditions(wide, narrow)
     )
 
 
@@ -154,7 +155,24 @@ def _listeners(wide: Rule, narrow: Rule, listeners: Sequence[Inbound]) -> bool:
 def _asked(rule: Rule, listener: Inbound) -> bool:
     if rule.ports and listener.name not in rule.ports and str(listener.port) not in rule.ports:
         return False
-    return listener.protocol != "tcp" or not (rule.methods or rule.hosts or rule.paths or rule.headers)
+    return listener.protocol != "tcp" or not rule.http_only
+
+
+def _conditions(wide: Rule, narrow: Rule) -> bool:
+    """Whether what `narrow` asks for is enough for the conditions of `wide`: those very ones, read the same way.
+
+    Path parameters are those of a rule's own templates, and the two effects read doubtful facts differently.
+    """
+    if not wide.conditional:
+        return True
+    asked = set(wide.when) <= set(narrow.when) and (not wide.when or wide.effect == narrow.effect)
+    places = any(subject.kind == "path" for condition in wide.when for subject in condition.subjects())
+    return (
+        asked
+        and (not places or wide.paths == narrow.paths)
+        and set(wide.scopes) <= set(narrow.scopes)
+        and _all(wide.operations, narrow.operations, lambda ours, theirs: ours == theirs)
+    )
 
 
 class _Every(frozenset[str]):

@@ -16,6 +16,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 from certs.spiffe import SpiffeId, TrustDomain
+from sidecar.config.conditions import Condition
 from sidecar.config.kinds import KINDS, Kind
 from sidecar.config.terms import Address
 from sidecar.patterns import HeaderPattern, HostPattern, IdentityPattern, PathTemplate, QueryPattern
@@ -110,6 +111,7 @@ _BY_TYPE: Final[Mapping[Any, str]] = {
     IdentityPattern: "caller",
     HostPattern: "host_pattern",
     PathTemplate: "path_template",
+    Condition: "condition",
     IPv4Network | IPv6Network: "network",
 }
 

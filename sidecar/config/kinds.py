@@ -17,6 +17,7 @@ from sidecar.config.balancing import (
     read_checked_path,
     read_statuses,
 )
+from sidecar.config.conditions import Condition
 from sidecar.config.destinations import DESTINATION_SCHEMA, read_destination
 from sidecar.config.document import Scalar
 from sidecar.config.grpc_statuses import GRPC_STATUSES, read_grpc_status, show_grpc_status
@@ -135,6 +136,8 @@ def _mesh(parse: Callable[[str], Any], scalar: Scalar) -> Any:
 _FIELD_NAME: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110 section 5.6.2
 _LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
 _SERVICE: Final = r"[a-z0-9](?:[a-z0-9_-]*[a-z0-9])?"
+_SCOPE: Final = r"[!#-\[\]-~]+"  # RFC 6749 section 3.3
+_OPERATION: Final = r"[!-~]+"
 _METHOD: Final = r"[A-Z][A-Z0-9!#$%&'*+.^_`|~-]*"
 _MEDIA: Final = r"[a-z0-9!#$&^_.+-]+/(?:\*|[a-z0-9!#$&^_.+-]+)"
 _GRPC: Final = r"(?:[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*)?"
@@ -201,7 +204,6 @@ KINDS: Final[Mapping[str, Kind]] = {
         _pattern(_LABEL),
     ),
     "method": _named("an HTTP method", _METHOD, 32, "write an HTTP method in upper case: GET"),
-    "operation": _named("an operationId", r"[A-Za-z0-9._:/{}-]+", 255, "write the operationId of the contract"),
     "media_type": _named("a media type", _MEDIA, 127, "write application/json or text/*"),
     "header": Kind(
         "a header name",
@@ -239,6 +241,9 @@ KINDS: Final[Mapping[str, Kind]] = {
     "identity": Kind("an identity", _identity),
     "caller": Kind("an identity pattern", _caller),
     "host_pattern": Kind("a host, or *. and a host", lambda scalar, _: _mesh(HostPattern.parse, scalar)),
+    "condition": Kind("a condition", lambda scalar, _: _mesh(Condition.parse, scalar)),
+    "scope": _named("a scope", _SCOPE, 128, "one scope an entry, without blanks or quotes"),
+    "operation": _named("an operationId", _OPERATION, 128, "write it as the contract does"),
     "path_template": Kind(
         "a path template", lambda scalar, _: _mesh(PathTemplate.parse, scalar), {"type": "string", "pattern": "^/"}
     ),

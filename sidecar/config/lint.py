@@ -14,13 +14,13 @@ from sidecar.config import balanced, limited_how
 from sidecar.config.allotted import amounts
 from sidecar.config.assemble import Placed, View, is_loopback
 from sidecar.config.contracts import contracted
-from sidecar.config.mistakes import Book
+from sidecar.config.mistakes import Book, nearest
 from sidecar.config.posture import LONGEST, posture_of, show_moment
 from sidecar.config.redirected import capture_ports, contradictions
 from sidecar.config.routed import apps_of, routed
 from sidecar.config.schema import MeshConfig
 from sidecar.config.schema_inbound import Inbound, Rule
-from sidecar.config.sentences import applies_to, is_http
+from sidecar.config.sentences import applies_to
 from sidecar.config.terms import Address
 
 RESERVED: Final = "mesh-"  # decision D6
@@ -157,15 +157,29 @@ def _access_log(headers: Sequence[str], path: str, book: Book) -> None:
 
 def _rule(view: View, placed: Placed[Rule], book: Book) -> None:
     rule, protocols = placed.value, applies_to(view.built, placed.value)
-    if is_http(rule) and set(protocols) == {"tcp"} and not view.incomplete:
-        field = next(key for key in ("host", "method", "path", "headers") if f"{placed.path}.{key}" in book.places)
+    if rule.http_only and set(protocols) == {"tcp"} and not view.incomplete:
+        keys = ("host", "method", "path", "headers", "operation", "scopes", "when")
+        field = next(key for key in keys if f"{placed.path}.{key}" in book.places)
         hint = "remove it, or declare the listener protocol: http"
         book.at(f"{placed.path}.{field}", "never matches: every listener this rule applies to is tcp", hint, "MESH016")
+    for number, condition in enumerate(rule.when):
+        for subject in condition.subjects():
+            unnamed = [path for path in rule.paths if subject.name not in path.names]
+            if subject.kind == "path" and (unnamed or not rule.paths):
+                lacks = f"the path {unnamed[0]} has no {{{subject.name}}}" if unnamed else "the rule names no path"
+                near = _near_name(subject.name, rule)
+                book.at(f"{placed.path}.when[{number}]", f"can never hold: {lacks}", near, "MESH003")
     for header in rule.headers:
         name = header.name.decode("ascii")
         if name.replace("_", "-").startswith(RESERVED):
             hint = "headers mesh-* are the mesh's own and never the caller's to set"
             book.at(f"{placed.path}.headers.{name}", f'"{name}" is reserved', hint, "MESH017")
+
+
+def _near_name(name: str, rule: Rule) -> str:
+    known = [each for path in rule.paths for each in path.names]
+    near = nearest(name, known)
+    return f"did you mean {{{near}}}?" if near else "name it in braces in every path of the rule: /customers/{customer}"
 
 
 # ---- ports -------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sidecar.config.terms import FilePath, OperationName, Where, described
+from sidecar.config.terms import FilePath, Operation, Where, described
 from sidecar.patterns import IdentityPattern
 
 
@@ -41,7 +41,7 @@ class Contract:
 class Grant:
     """What one kind of caller may do, and see of the answers. Rules that allow it follow from this."""
 
-    operations: tuple[OperationName, ...] = described("Operations of the contract, by `operationId`.", some=True)
+    operations: tuple[Operation, ...] = described("Operations of the contract, by `operationId`.", some=True)
     fields: tuple[str, ...] = described(
         "Fields of JSON answers: `customer.name`, `items[].id`, `tags[]`; `customer.**` is all below it, `'**'` "
         "everything. Absent: none.",

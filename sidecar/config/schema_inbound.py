@@ -8,6 +8,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
 
 from sidecar.config import ports
+from sidecar.config.conditions import OF_HTTP, Condition
 from sidecar.config.schema_amounts import TcpLimit
 from sidecar.config.schema_contract import Contract
 from sidecar.config.schema_routes import AppBranch, Fault
@@ -25,10 +26,12 @@ from sidecar.config.terms import (
     Method,
     Moment,
     Often,
+    Operation,
     Per,
     PortNumber,
     Protocol,
     ProxyHeaders,
+    Scope,
     Seconds,
     Where,
     Whose,
@@ -71,9 +74,31 @@ class Rule:
         "Source networks in CIDR notation; they only narrow.", (), yaml="source", some=True
     )
     ports: tuple[ListenerRef, ...] = described("Names or ports of inbound listeners.", (), yaml="port", some=True)
-    operations: tuple[str, ...] = described("Operations of the contract that a grant is for.", (), hidden=True)
+    operations: tuple[Operation, ...] = described(
+        "`operationId` of what is asked for, where the listener has a `contract`.", (), yaml="operation", some=True
+    )
+    scopes: tuple[Scope, ...] = described(
+        "Scopes that the bearer token must have, all of them; see docs/conditions.md.", (), some=True
+    )
+    when: tuple[Condition, ...] = described(
+        "Conditions, all of which must hold: `path customer is claim customer_id`, `claim role in [admin, support]`, "
+        "`time between 08:00 and 18:00 Europe/Berlin`; see docs/conditions.md.",
+        (),
+        some=True,
+    )
     shadow: bool = described("Judge, count and log this rule, but do not act on it.", False)
     where: Where = described("Where the rule stands.", Where("", 0), hidden=True)
+
+    @property
+    def http_only(self) -> bool:
+        """Whether it names something that only HTTP has."""
+        asks = any(subject.kind in OF_HTTP for condition in self.when for subject in condition.subjects())
+        return bool(asks or self.methods or self.hosts or self.paths or self.headers or self.operations or self.scopes)
+
+    @property
+    def conditional(self) -> bool:
+        """Whether it asks for more than who calls what, from where."""
+        return bool(self.operations or self.scopes or self.when)
 
 
 @dataclass(frozen=True, slots=True)

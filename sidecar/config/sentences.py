@@ -36,6 +36,12 @@ def sentence(service: Service, rule: Rule) -> str:
         parts.append(f"from {_either(map(str, rule.networks))}")
     if rule.ports:
         parts.append(f"on {_either(rule.ports)}")
+    if rule.operations:
+        parts.append(f"as operation {_either(rule.operations)}")
+    if rule.scopes:
+        parts.append(f"with a token that has the scope {' and '.join(rule.scopes)}")
+    if rule.when:
+        parts.append(f"if {' and '.join(map(str, rule.when))}")
     if rule.shadow:
         parts.append("(shadow: judged and logged, without effect)")
     return " ".join(parts)
@@ -92,11 +98,6 @@ def caller(pattern: IdentityPattern) -> str:
     return pattern.text
 
 
-def is_http(rule: Rule) -> bool:
-    """Whether the rule has an HTTP field, and so never matches raw TCP (decision D3)."""
-    return bool(rule.hosts or rule.methods or rule.paths or rule.headers)
-
-
 def applies_to(service: Service, rule: Rule) -> list[str]:
     """Protocols of the inbound listeners that the rule is judged on."""
     return [each.protocol for each in service.inbound if not rule.ports or each.name in rule.ports]
@@ -109,11 +110,11 @@ def needs_http(service: Service, listener: Inbound) -> bool:
     rates = (rate for rate in service.rates if not rate.ports or listener.name in rate.ports)
     quotas = (quota for quota in service.quotas if not quota.ports or listener.name in quota.ports)
     amounts = any(rate.http_only for rate in rates) or any(quota.http_only for quota in quotas)
-    return bool(listener.routes) or any(map(is_http, asked)) or amounts
+    return bool(listener.routes) or any(rule.http_only for rule in asked) or amounts
 
 
 def _what(service: Service, rule: Rule) -> str:
-    if not is_http(rule):
+    if not rule.http_only:
         protocols = set(applies_to(service, rule))
         if protocols == {"tcp"}:
             return "connect"

@@ -69,6 +69,7 @@ STATUS: Final[dict[type[errors.HopError], Status]] = {
     errors.DownstreamGone: Status.CANCELLED,
     errors.LoopDetected: Status.FAILED_PRECONDITION,
     errors.PolicyDenied: Status.PERMISSION_DENIED,
+    errors.TokenMissing: Status.UNAUTHENTICATED,
     errors.IdentityRefused: Status.PERMISSION_DENIED,
     errors.RateLimited: Status.RESOURCE_EXHAUSTED,
     errors.LimiterAway: Status.UNAVAILABLE,

@@ -11,9 +11,13 @@ Doubt means deny, and so the two effects read doubtful facts in opposite ways:
     a method nobody listed          only the seven known ones match     every method matches
     `source:`, address unknown      does not match                      matches
     no `from:` at all               matches nobody                      matches everybody
+    conditions (`when:`)            sidecar.policy.conditions has a table of its own
 
 What is absent satisfies nothing in either: a missing header, a missing host, no identity where `from:` is given, the
 path of `OPTIONS *`. A rule with an HTTP field never matches raw TCP; `mesh check` says so where it is written.
+
+Where no rule allows a hop, but one would if the user behind the caller had shown a token, or one with more scopes, the
+answer says that and no more (RFC 6750 section 3.1): only to callers whom that rule names, for what else it names.
 
 Speed. A rule is compiled to one small object whose tests run cheapest first. Which rules can apply to a caller depends
 only on who it is, so the answer is kept per SPIFFE ID and protocol: a hop then looks at the few rules that name its
@@ -28,14 +32,15 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING, Final
 
-from sidecar.errors import PolicyDenied
+from sidecar.errors import HopError, PolicyDenied, ScopeMissing, TokenMissing
 from sidecar.hop import Deny, Hop, HopProtocol, Permit, ShadowVerdict
+from sidecar.policy.conditions import Conditions
 from sidecar.policy.index import WORTH_IT, RuleIndex
 
 if TYPE_CHECKING:
     from certs.spiffe import SpiffeId
     from sidecar.config.schema_inbound import Rule
-    from sidecar.patterns import HeaderPattern
+    from sidecar.patterns import HeaderPattern, PathTemplate
 
 KNOWN_METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 ANY_PATH: Final = "/**"  # the route of a rule that names no path
@@ -49,8 +54,9 @@ class CompiledRule:
     """One rule, made ready for many hops. `source` is the rule as it was written."""
 
     __slots__ = (
-        "_exact_callers", "_exact_hosts", "_headers", "_methods", "_networks", "_operations", "_paths", "_ports",
-        "_unconditional", "_wild_callers", "_wild_hosts", "denies", "permits", "source", "verdict",
+        "_asks_more", "_exact_callers", "_exact_hosts", "_headers", "_methods", "_networks", "_operations", "_paths",
+        "_ports", "_scopes", "_unconditional", "_wild_callers", "_wild_hosts", "conditions", "denies", "http_only",
+        "permits", "source", "verdict",
     )  # fmt: skip
 
     def __init__(self, rule: Rule) -> None:
@@ -67,17 +73,20 @@ class CompiledRule:
         self._headers = rule.headers
         self._networks = tuple(_network(network) for network in rule.networks)
         self._ports = frozenset(rule.ports)
-        self._operations = frozenset(rule.operations)  # of a grant: a path alone may be another operation's as well
-        self._unconditional = not (rule.hosts or rule.headers or rule.networks or rule.ports or rule.operations)
+        self._operations = frozenset(rule.operations)
+        self._scopes = frozenset(rule.scopes)
+        self.conditions = Conditions(rule.when, denies=self.denies)
+        self._asks_more = rule.conditional
+        self._unconditional = not (rule.hosts or rule.headers or rule.networks or rule.ports or self._asks_more)
+        self.http_only = rule.http_only
 
     def __repr__(self) -> str:
         return f"<{self.source.effect} rule {self.source.name!r}>"
 
     @property
-    def http_only(self) -> bool:
-        """Whether the rule names something that only HTTP has."""
-        rule = self.source
-        return bool(rule.methods or rule.hosts or rule.paths or rule.headers)
+    def of_tokens(self) -> bool:
+        """Whether it asks for the user behind the caller."""
+        return bool(self._scopes) or self.conditions.of_tokens
 
     def match(self, hop: Hop) -> Permit | None:
         """The permit this rule stands for (of a deny rule only its route counts), None where it does not match."""
@@ -99,14 +108,56 @@ class CompiledRule:
             and all(self.header_matches(pattern, hop) for pattern in self._headers)
             and self.network_matches(hop.source)
             and self.port_matches(hop)
-            and (not self._operations or hop.operation in self._operations)
         ):
-            return permit
+            return self.satisfied(hop) if self._asks_more else permit
         return None
 
     def match_tcp(self, hop: Hop) -> Permit | None:
         """As `match`, for a TCP hop from one of this rule's callers; the rule has no HTTP field."""
-        return self.permits[0] if self.network_matches(hop.source) and self.port_matches(hop) else None
+        if not (self.network_matches(hop.source) and self.port_matches(hop)):
+            return None
+        return self.satisfied(hop) if self._asks_more else self.permits[0]
+
+    def satisfied(self, hop: Hop, *, tokens: bool = True) -> Permit | None:
+        """The permit of the first template that matches and under which every condition holds; without `tokens`, every
+        one that asks for no token.
+        """
+        if not self.operation_matches(hop) or (tokens and not self.scopes_match(hop)):
+            return None
+        if not self._paths:
+            return self.permits[0] if self.conditions.hold(hop, None, tokens=tokens) else None
+        for path, permit in self._paths:
+            if path.matches(hop.segments) and self.conditions.hold(hop, path, tokens=tokens):
+                return permit
+        return None
+
+    def lacks(self, hop: Hop) -> HopError | None:
+        """What to tell a hop that this rule would allow if its token were there, or had its scopes; else None."""
+        if not self.of_tokens or not self._matches_but_for_tokens(hop):
+            return None
+        name = self.source.name
+        if hop.token is None:
+            return TokenMissing(f"rule {name!r} would allow it to some users, and it shows no verified token")
+        lacking = [scope for scope in self.source.scopes if scope not in hop.token.scopes]
+        if lacking and self._holds_but_for_scopes(hop):
+            detail = f"rule {name!r} would allow it, had the token the scope {' and '.join(lacking)}"
+            return ScopeMissing(detail, None, scopes=self.source.scopes)
+        return None
+
+    def _matches_but_for_tokens(self, hop: Hop) -> bool:
+        return (
+            hop.protocol == "http"
+            and self.method_matches(hop.method)
+            and self.host_matches(hop.host)
+            and all(self.header_matches(pattern, hop) for pattern in self._headers)
+            and self.network_matches(hop.source)
+            and self.port_matches(hop)
+            and self.satisfied(hop, tokens=False) is not None
+        )
+
+    def _holds_but_for_scopes(self, hop: Hop) -> bool:
+        paths: list[PathTemplate | None] = [path for path, _ in self._paths if path.matches(hop.segments)]
+        return any(self.conditions.hold(hop, path) for path in paths or [None])
 
     # ---- one question per field, so that `explain` asks the very same ones -----------------------------------
 
@@ -150,6 +201,14 @@ class CompiledRule:
         version, number = _address(source)
         return any(version == ours and number & mask == base for ours, base, mask in self._networks)
 
+    def operation_matches(self, hop: Hop) -> bool:
+        """Whether `operation:` lists what the contract calls this request; of none it knows nothing."""
+        return not self._operations or hop.operation in self._operations
+
+    def scopes_match(self, hop: Hop) -> bool:
+        """Whether the bearer token has all of `scopes:`."""
+        return not self._scopes or (hop.token is not None and self._scopes <= hop.token.scopes)
+
     def port_matches(self, hop: Hop) -> bool:
         """Whether `port:` names this listener or its port."""
         return not self._ports or hop.listener in self._ports or str(hop.port) in self._ports
@@ -165,15 +224,17 @@ class _Applicable:
     denials: RuleIndex[CompiledRule] | None
     allowances: RuleIndex[CompiledRule] | None
     looks_at: frozenset[str]  # see RuleSet.looks_at
+    tokens: tuple[CompiledRule, ...]  # those of allow that ask for the user behind the caller
 
 
 class RuleSet:
     """All rules of one service. Immutable in all that can be observed; a reload makes a new one."""
 
-    __slots__ = ("_http", "_tcp", "rules")
+    __slots__ = ("_http", "_tcp", "_timed", "rules")
 
     def __init__(self, rules: Iterable[CompiledRule]) -> None:
         self.rules = tuple(rules)  # deny rules first, each list in file order
+        self._timed = any(rule.conditions.timed for rule in self.rules)
         self._http: dict[str, _Applicable] = {}
         self._tcp: dict[str, _Applicable] = {}
 
@@ -187,7 +248,7 @@ class RuleSet:
         return cls(CompiledRule(rule) for rule in (*deny, *allow))
 
     def check(self, hop: Hop, now: float) -> Permit | Deny:
-        """Judge a hop. `now` (seconds since the epoch) does not matter yet: no rule has an end."""
+        """Judge a hop at this moment (seconds since the epoch), which matters to conditions about time alone."""
         peer = hop.peer
         key = "" if peer is None else peer.text
         if hop.protocol == "http":
@@ -196,6 +257,8 @@ class RuleSet:
             rules, match = self._tcp.get(key), CompiledRule.match_tcp
         if rules is None:
             rules = self._applicable(key, peer, hop.protocol)
+        if self._timed:
+            hop.judged = now
         denials, allowances = rules.denials, rules.allowances
         for rule in rules.deny if denials is None else denials.candidates(hop.segments, hop.host):
             if match(rule, hop) is not None:
@@ -205,11 +268,12 @@ class RuleSet:
             permit = match(rule, hop)
             if permit is not None:
                 return Permit(permit.rule, permit.route, _shadow(rules, hop)) if rules.shadow else permit
-        return Deny(PolicyDenied(NO_RULE), "", _shadow(rules, hop))
+        lacking = next(filter(None, (rule.lacks(hop) for rule in rules.tokens)), None)
+        return Deny(lacking or PolicyDenied(NO_RULE), "", _shadow(rules, hop))
 
     def looks_at(self, peer: SpiffeId) -> frozenset[str]:
         """What of an HTTP hop, beside caller, listener, method, host and path, can change the verdict for this caller:
-        "headers", "source", both or neither.
+        "headers", "source", "more" (operation, token, query, time, path parameters), some of them or none.
         """
         return (self._http.get(peer.text) or self._applicable(peer.text, peer, "http")).looks_at
 
@@ -228,7 +292,11 @@ class RuleSet:
         http = protocol == "http"
         looks_at = {"headers" for rule in ours if rule.source.headers}
         looks_at |= {"source" for rule in ours if rule.source.networks}
-        found = _Applicable(deny, allow, shadow, _index(deny, http), _index(allow, http), frozenset(looks_at))
+        looks_at |= {"more" for rule in ours if rule.source.conditional}
+        found = _Applicable(
+            deny, allow, shadow, _index(deny, http), _index(allow, http), frozenset(looks_at),
+            tuple(rule for rule in allow if rule.of_tokens),
+        )  # fmt: skip
         if len(kept) >= _MAX_CALLERS:
             kept.clear()
         kept[key] = found

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from sidecar.hop import Hop
 from sidecar.policy.authz import KNOWN_METHODS, CompiledRule
+from sidecar.policy.conditions import holds, seen
 from sidecar.policy.propose import caller_text
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 NO_IDENTITY: Final = "no identity"
 _WEIGHT: Final = {  # how far a difference in this field is from "the right rule, but"
-    "headers": 1, "source": 2, "port": 3, "host": 4, "method": 5, "from": 6, "path": 7, "protocol": 8,
+    "when": 1, "scopes": 1, "headers": 1, "source": 2, "port": 3, "host": 4, "operation": 5, "method": 5, "from": 6,
+    "path": 7, "protocol": 8,
 }  # fmt: skip
 _SECRET: Final = frozenset((b"authorization", b"cookie", b"set-cookie", b"proxy-authorization"))  # decision D9
 
@@ -28,7 +30,7 @@ _SECRET: Final = frozenset((b"authorization", b"cookie", b"set-cookie", b"proxy-
 class Difference:
     """One field of a rule, with what the hop has there."""
 
-    field: str  # its YAML key: from, method, path, host, headers.<name>, source, port; or protocol
+    field: str  # its YAML key: from, method, path, host, headers.<name>, source, port, when, …; or protocol
     wanted: str
     seen: str
 
@@ -69,6 +71,7 @@ def _fields(rule: CompiledRule, hop: Hop) -> Iterator[tuple[bool, Difference]]:
     seen = str(hop.source or "unknown")
     yield rule.network_matches(hop.source), Difference("source", one_of(source.networks), seen)
     yield rule.port_matches(hop), Difference("port", one_of(source.ports), hop.listener or str(hop.port))
+    yield from _more(rule, hop)
 
 
 def _http_fields(rule: CompiledRule, hop: Hop) -> Iterator[tuple[bool, Difference]]:
@@ -80,6 +83,18 @@ def _http_fields(rule: CompiledRule, hop: Hop) -> Iterator[tuple[bool, Differenc
     for pattern in source.headers:
         name = f"headers.{pattern.name.decode('ascii')}"
         yield rule.header_matches(pattern, hop), Difference(name, _wanted(pattern), _lines(pattern, hop))
+
+
+def _more(rule: CompiledRule, hop: Hop) -> Iterator[tuple[bool, Difference]]:
+    source = rule.source
+    yield rule.operation_matches(hop), Difference("operation", one_of(source.operations), hop.operation or "none known")
+    if source.scopes:
+        has = " ".join(sorted(hop.token.scopes)) or "none" if hop.token is not None else "no verified token"
+        yield rule.scopes_match(hop), Difference("scopes", " and ".join(source.scopes), has)
+    path = next((path for path in source.paths if path.matches(hop.segments)), None)
+    for condition in source.when:
+        there = ", ".join(dict.fromkeys(seen(subject, hop, path) for subject in condition.subjects()))
+        yield holds(condition, hop, path, denies=rule.denies), Difference("when", str(condition), there)
 
 
 # ---- words ------------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ from sidecar.policy.why_not import WhyNot, why_not, without
 if TYPE_CHECKING:
     from sidecar.config.schema_inbound import Rule
 
-_CONDITIONS: Final = frozenset(("headers", "source"))
+_CONDITIONS: Final = frozenset(("headers", "source", "scopes", "when"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +164,8 @@ def _advice(rules: RuleSet, hop: Hop, found: tuple[Difference, ...], changes: li
         yield "CONNECT is answered by the caller's own sidecar alone, on loopback; from a peer no rule can make it pass"
     elif not changes:
         yield f"method {hop.method!r} cannot be listed in a rule; methods are upper case and case-sensitive"
+    if any(difference.key == "scopes" for difference in found):
+        yield "if the rule is right, let the client ask its token's issuer for a token with these scopes"
     if any(difference.field.startswith("headers.") for difference in found):
         yield "if the rule is right, let the caller send the header it asks for"
     for rule in rules.rules:
@@ -184,6 +186,7 @@ def _narrow(rule: Rule) -> str:
     named = [key for key, values in (
         ("from", rule.callers), ("method", rule.methods), ("path", rule.paths), ("host", rule.hosts),
         ("headers", rule.headers), ("source", rule.networks), ("port", rule.ports),
+        ("operation", rule.operations), ("scopes", rule.scopes), ("when", rule.when),
     ) if values]  # fmt: skip
     fields = " and ".join(f"`{key}`" for key in named) or "no field at all"
     return (

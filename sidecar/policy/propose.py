@@ -105,8 +105,11 @@ def sentence(rule: Rule) -> str:
         (" with header ", rule.headers),
         (" from network ", rule.networks),
         (" on port ", rule.ports),
+        (" as operation ", rule.operations),
+        (" with scope ", rule.scopes),
     ):
         words += lead + ", ".join(map(str, values)) if values else ""
+    words += " if " + " and ".join(map(str, rule.when)) if rule.when else ""
     return words
 
 
@@ -242,6 +245,9 @@ def rule_yaml(rule: Rule) -> str:
     if rule.headers:
         pairs = (f"{scalar(header.name.decode('ascii'))}: {_flow(header.spec())}" for header in rule.headers)
         lines.append(f"  headers: {{{', '.join(pairs)}}}")
+    for key, values in (("operation", rule.operations), ("scopes", rule.scopes), ("when", rule.when)):
+        if values:
+            lines.append(f"  {key}: [{', '.join(scalar(str(value)) for value in values)}]")
     if rule.shadow:
         lines.append("  shadow: true")
     return "\n".join(lines) + "\n"

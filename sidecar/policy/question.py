@@ -13,7 +13,7 @@ from certs.errors import InvalidSpiffeId, MeshError
 from certs.spiffe import SpiffeId, TrustDomain, workload_id
 from sidecar.config.mistakes import nearest
 from sidecar.errors import IdentityRefused
-from sidecar.hop import Hop
+from sidecar.hop import Hop, Token
 from sidecar.http.h1 import H1Server
 from sidecar.http.message import RequestHead
 from sidecar.policy.reading import Reading
@@ -35,8 +35,9 @@ def hop_of(question: Mapping[str, Any], service: Service) -> Hop:
 
     Keys: `from` (a service, `namespace/service` or a SPIFFE ID; absent for a caller without identity), `method`,
     `path`, `host`, `headers` (a mapping of names to a value or to a list of them), `source` (an IP address), `port` (a
-    listener's name or port). Raises BadQuestion, and ProtocolViolation and its kind where the wire would refuse before
-    any rule is asked.
+    listener's name or port), `claims` (a mapping) and `scopes` (a list) of a bearer token that is taken for
+    verified, `operation` (an operationId). Raises BadQuestion, and ProtocolViolation and its kind where the wire would
+    refuse before any rule is asked.
     """
     listener = _listener(question, service)
     spoken: HopProtocol = "tcp" if listener.protocol == "tcp" else "http"
@@ -50,7 +51,22 @@ def hop_of(question: Mapping[str, Any], service: Service) -> Hop:
             raise BadQuestion(f"{question['source']!r} is not an IP address") from None
     if listener.protocol != "tcp":
         _read_http(hop, question, service, listener)
+        hop.operation = str(question.get("operation") or hop.operation)
+        hop.token = _token(question.get("claims"), question.get("scopes"))
     return hop
+
+
+def _token(claims: object, scopes: object) -> Token | None:
+    """The token that would have been verified; None where the question names none."""
+    if claims is None and scopes is None:
+        return None
+    if not isinstance(claims or {}, Mapping) or not isinstance(scopes or [], list):
+        raise BadQuestion("claims is a mapping of names to values, scopes a list")
+    said: Mapping[str, object] = claims if isinstance(claims, Mapping) else {}
+    listed = scopes if isinstance(scopes, list) else []
+    return Token(
+        str(said.get("iss", "")), str(said.get("sub", "")), said, frozenset(map(str, listed)), float("inf"), "asked"
+    )
 
 
 def check_vouched(hop: Hop, trusted: Collection[TrustDomain]) -> None:

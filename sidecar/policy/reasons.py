@@ -145,6 +145,17 @@ HAPPENED: Final[dict[str, Reason]] = {
         "The rules of the called service refuse it: {detail}.",
         "Read below which rule decided or came nearest, and what would change the answer.",
     ),
+    "token_missing": Reason(
+        "{caller} brought no token, and {listener} asks for one: {detail}.",
+        "Let the client send `Authorization: Bearer TOKEN`, with a token of one of the issuers that `tokens` of "
+        "{listener} names. Tokens in the query or in a cookie are not read. If requests may come without one, say "
+        "`required: false`.",
+    ),
+    "scope_missing": Reason(
+        "The token of the request does not allow it this: {detail}.",
+        "Let the client ask the issuer for a token with that scope. If it should not need it, change `scopes` of the "
+        "rule that is named.",
+    ),
     "rate_limited": Reason(
         "{caller} may do this, but not so often: it was {detail}.",
         "Let the client wait as `Retry-After` tells it. If it is right to ask so often, raise `limit` of that limit, "

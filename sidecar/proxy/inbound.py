@@ -246,6 +246,8 @@ class InboundSide:
         if peer is None or not ENABLED:
             return None
         looks = self._rules.looks_at(peer.id)
+        if "more" in looks:
+            return None
         key = (peer.id.text, peer.fingerprint, caller.source if "source" in looks else None)
         lane = self._lanes.get(key)
         if lane is None:

@@ -42,6 +42,8 @@ TABLE: dict[type[errors.HopError], tuple[int, str]] = {
     errors.IdentityRefused: (403, "http_request_denied"),
     errors.CertificateEnded: (503, "connection_terminated"),
     errors.PolicyDenied: (403, "http_request_denied"),
+    errors.TokenMissing: (401, "http_request_denied"),
+    errors.ScopeMissing: (403, "http_request_denied"),
     errors.RateLimited: (429, "http_request_denied"),
     errors.FaultInjected: (503, "proxy_internal_response"),
     errors.QuotaSpent: (429, "http_request_denied"),
@@ -77,6 +79,10 @@ TABLE: dict[type[errors.HopError], tuple[int, str]] = {
 }
 UNANSWERED = (errors.DownstreamGone, errors.IdentityRevoked)  # there is nobody left to answer
 RETRY_AFTER = (errors.Overflow, errors.Overload, errors.Draining, errors.LimiterAway, errors.QuotaUnknown)
+# RFC 6750 section 3: nothing but the scheme to who has shown no token, and never a reason (decision D7).
+CHALLENGES: dict[type[errors.HopError], bytes] = {
+    errors.TokenMissing: b'Bearer realm="mesh"',
+}
 UNSUPPORTED_EXPECTATION = 417
 
 
@@ -118,6 +124,11 @@ def refusal(hop: Hop, error: errors.HopError, *, show_id: bool, show_why: bool) 
         hint = getattr(error, "hint", "")
         if hint:
             problem["hint"] = hint
+    if type(error) in CHALLENGES:
+        headers.append((b"www-authenticate", CHALLENGES[type(error)]))
+    if isinstance(error, errors.ScopeMissing):  # RFC 6750 section 3.1
+        challenge = f'Bearer realm="mesh", error="insufficient_scope", scope="{" ".join(error.scopes)}"'
+        headers.append((b"www-authenticate", challenge.encode()))
     if isinstance(error, errors.NoHealthyUpstream):
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
     elif isinstance(error, errors.RateLimited):

@@ -112,6 +112,7 @@ class Proxy:
         self._capture = self._captures()
         self._put_in_force()
         self._postures = PostureWatch(recorder)
+        self._minute = 0  # of the last sweep, since the epoch
         self._postures.declare(service.inbound)
         self._memory_limit = memory_limit()
         self._heap = Heap()
@@ -451,7 +452,9 @@ class Proxy:
                 gauge.set(count, (upstream.name, state))
         if self._ends and self._ends[0] <= self._reactor.now:
             self._end_retired()
-        if self._postures.look():
+        minute = int(self._reactor.wall() // 60)
+        if self._postures.look() or minute != self._minute:  # conditions of rules may look at the time of day
+            self._minute = minute
             self.judge_again()
         self._reactor.nudge()
 

@@ -414,7 +414,9 @@ class Worker:
     def _show_policy(self) -> None:
         rules = (*self.service.allow, *self.service.deny)
         self.recorder.metrics.counter("mesh_policy_rules").set(len(rules))
-        self.recorder.reads_headers(header.name for rule in rules for header in rule.headers)
+        read = {header.name for rule in rules for header in rule.headers}
+        asked = (subject for rule in rules for condition in rule.when for subject in condition.subjects())
+        self.recorder.reads_headers(read | {subject.name.encode() for subject in asked if subject.kind == "header"})
         for where in faults_in(self.service):
             self.log.warning("faults are injected on purpose", **where)
 

@@ -120,8 +120,8 @@ def test_a_document_that_changes_is_in_force_after_a_reload_and_a_broken_one_is_
     document = mesh.folder / "contract.yaml"
     document.write_text("openapi: 9\n")
     document.write_text(CONTRACT.replace("required: [sku]", "required: [sku, count]"))
-    eventually(lambda: mesh.ask("POST", "/orders", {"sku": "tea"})[0] == 400)
+    eventually("the new one", lambda: mesh.ask("POST", "/orders", {"sku": "tea"})[0] == 400)
     document.write_text("openapi: 9\n")
     assert mesh.ask("GET", "/orders/1")[0] == 200
     document.write_text(CONTRACT)
-    eventually(lambda: mesh.ask("POST", "/orders", {"sku": "tea"})[0] == 200)
+    eventually("the first one", lambda: mesh.ask("POST", "/orders", {"sku": "tea"})[0] == 200)

@@ -26,7 +26,7 @@ from certs.spiffe import SpiffeId
 from sidecar.config.load import load_bytes
 from sidecar.config.schema import Service
 from sidecar.config.schema_inbound import Rule
-from sidecar.errors import HopError, PolicyDenied, ProtocolViolation, UnsupportedFeature
+from sidecar.errors import HopError, PolicyDenied, ProtocolViolation, TokenMissing, UnsupportedFeature
 from sidecar.hop import Hop, Permit
 from sidecar.net.memory import MemoryClock
 from sidecar.policy.authz import RuleSet
@@ -62,14 +62,20 @@ def a_config(dice: Random) -> str:
 
 
 def _writable(dice: Random, rule: Rule) -> Rule:
-    """A rule that `mesh check` does not refuse: none with an HTTP field for the raw listener alone. Of an allow rule
-    half of the conditions are dropped, so that more is permitted.
+    """A rule that `mesh check` does not refuse: none with an HTTP field for the raw listener alone, none that asks for
+    a path parameter that it has not. Of an allow rule half of what it names is dropped, and of what any rule asks for
+    more than half, so that enough is permitted.
     """
     for field in ("methods", "paths", "hosts", "headers", "networks", "ports"):
         if rule.effect == "allow" and dice.random() < 0.5:
             rule = replace(rule, **{field: ()})
-    http = rule.methods or rule.paths or rule.hosts or rule.headers
-    return replace(rule, ports=()) if http and rule.ports == ("db",) else rule
+    for field in ("operations", "scopes", "when"):
+        if dice.random() < 0.7:
+            rule = replace(rule, **{field: ()})
+    asked = [subject for condition in rule.when for subject in condition.subjects() if subject.kind == "path"]
+    if asked and not (rule.paths and all(subject.name in path.names for subject in asked for path in rule.paths)):
+        rule = replace(rule, when=())
+    return replace(rule, ports=()) if rule.http_only and rule.ports == ("db",) else rule
 
 
 def bytes_of(hop: Hop) -> bytes:
@@ -119,8 +125,8 @@ def said(answer: Hop | HopError) -> tuple[str, str]:
     error = answer.error if isinstance(answer, Hop) else answer
     if error is None or isinstance(error, UnsupportedFeature):  # CONNECT is refused after the rules
         return "permit", answer.rule if isinstance(answer, Hop) else ""
-    if type(error) is PolicyDenied:
-        return "deny", error.rule or ""
+    if type(error) in (PolicyDenied, TokenMissing):
+        return "deny", getattr(error, "rule", None) or ""
     return error.name, ""
 
 

@@ -18,10 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from certs.spiffe import SpiffeId, TrustDomain
+from sidecar.config.conditions import Condition
 from sidecar.config.load import load_text
 from sidecar.config.schema_inbound import Rule
 from sidecar.config.terms import Effect, Where
-from sidecar.hop import Headers, Hop, Permit
+from sidecar.hop import Headers, Hop, Permit, Token
 from sidecar.patterns import HeaderPattern, HostPattern, IdentityPattern, PathTemplate
 from sidecar.policy.authz import RuleSet
 from sidecar.policy.explain import explain
@@ -47,6 +48,19 @@ HEADERS: Final[tuple[tuple[tuple[str, Any], ...], ...]] = (
 NETWORKS: Final = ((), (), (), ("10.0.0.0/8",), ("fd00::/8", "192.168.1.0/24"))
 PORTS: Final = ((), (), (), ("http",), ("db",), ("17443",), ("http", "admin", "db"))
 
+OPERATIONS: Final = ((), (), (), (), ("getOrder",), ("getOrder", "listOrders"))
+SCOPES: Final = ((), (), (), (), ("read",), ("read", "write"))
+WHENS: Final = (
+    (), (), (), (), ("path id is claim order",), ("path id is not 8",), ("path a in [orders, static]", "path b is 7"),
+    ("claim role is admin",), ("claim role is not admin",), ("claim roles has admin",), ("claim roles is admin",),
+    ("header x-env is prod",), ("header x-env is not prod",), ("service in [web, cart]",), ("claim order is 7",),
+    ("claim role exists", "service is web"), ("time between 10:00 and 12:00",), ("time between 22:00 and 06:00",),
+)  # fmt: skip
+HOP_OPERATIONS: Final = ("", "", "getOrder", "dropOrder")
+TOKENS: Final = (
+    None, None, ("", {}), ("read", {"order": "7", "role": "admin"}), ("read write", {"order": 7, "roles": ["admin"]}),
+    ("write", {"order": ["7"], "role": "clerk", "roles": []}), ("read", {"role": True, "order": 7.0, "roles": "admin"}),
+)  # fmt: skip
 PEERS: Final = (
     "spiffe://demo.mesh/ns/default/sa/web", "spiffe://demo.mesh/ns/default/sa/cart",
     "spiffe://demo.mesh/ns/shop/sa/web", "spiffe://far.mesh/ns/default/sa/web", "spiffe://demo.mesh/mesh/ca", None,
@@ -62,6 +76,7 @@ LINES: Final[tuple[Headers, ...]] = (
     [(b"x-b", b"1, 2")],
 )  # fmt: skip
 SOURCES: Final = (*map(ip_address, ("10.1.2.3", "::ffff:10.1.2.3", "fd00::1", "192.168.2.2")), None)
+NOW: Final = 11 * 3600.0  # 11:00 UTC
 LISTENERS: Final = (("http", 17443), ("admin", 17444), ("db", 17445))
 
 
@@ -77,6 +92,9 @@ def a_rule(dice: Random, name: str, effect: Effect) -> Rule:
         headers=tuple(HeaderPattern.parse(*item) for item in dice.choice(HEADERS)),
         networks=tuple(map(ip_network, dice.choice(NETWORKS))),
         ports=dice.choice(PORTS),
+        operations=dice.choice(OPERATIONS),
+        scopes=dice.choice(SCOPES),
+        when=tuple(map(Condition.parse, dice.choice(WHENS))),
         shadow=dice.random() < 0.15,
         where=Where("mesh.yaml", int(name[1:]) + 1),
     )
@@ -105,6 +123,9 @@ def a_hop(dice: Random) -> Hop:
     if hop.protocol == "http":
         hop.method, hop.segments = dice.choice(HOP_METHODS), dice.choice(SEGMENTS)
         hop.host, hop.headers = dice.choice(HOP_HOSTS), dice.choice(LINES)
+        hop.operation, token = dice.choice(HOP_OPERATIONS), dice.choice(TOKENS)
+        if token is not None:
+            hop.token = Token("idp", "", token[1], frozenset(token[0].split()), 2e9, "0" * 16)
     return hop
 
 
@@ -131,14 +152,22 @@ def naive_route(rule: Rule, hop: Hop) -> str | None:
     who = [str(caller) for caller in rule.callers]
     if not (any(naive_caller(text, hop) for text in who) or (denies and not who)):
         return None
-    if hop.protocol == "tcp" and (rule.methods or rule.paths or rule.hosts or rule.headers):
+    when = [str(condition) for condition in rule.when]
+    about_http = any(text.split()[0] in ("path", "claim", "header") for text in when)
+    if hop.protocol == "tcp" and (
+        rule.methods or rule.paths or rule.hosts or rule.headers or rule.scopes or rule.operations or about_http
+    ):
         return None
     if rule.ports and hop.listener not in rule.ports and str(hop.port) not in rule.ports:
         return None
     if rule.networks and not naive_source(rule, hop, denies):
         return None
+    if rule.scopes and not (hop.token and set(rule.scopes) <= hop.token.scopes):
+        return None
+    if rule.operations and hop.operation not in rule.operations:
+        return None
     if hop.protocol == "tcp":
-        return "/**"
+        return "/**" if all(naive_when(text, {}, hop, denies) for text in when) else None
     known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
     if hop.method not in (rule.methods or ([hop.method] if denies else known)):
         return None
@@ -149,8 +178,55 @@ def naive_route(rule: Rule, hop: Hop) -> str | None:
         if not verdicts or not (any(verdicts) if denies else all(verdicts)):
             return None
     if not rule.paths:
-        return "/**"
-    return next((str(path) for path in rule.paths if hop.segments and naive_path(str(path)[1:], hop.segments)), None)
+        return "/**" if all(naive_when(text, {}, hop, denies) for text in when) else None
+    for path in map(str, rule.paths):
+        if hop.segments and naive_path(path[1:], hop.segments):
+            names = dict(zip(path[1:].split("/"), hop.segments, strict=False))
+            if all(naive_when(text, names, hop, denies) for text in when):
+                return path
+    return None
+
+
+def naive_when(text: str, names: dict[str, str], hop: Hop, denies: bool) -> bool:
+    """One condition of WHENS, from the sentences of docs/conditions.md; it is 11:00 UTC."""
+    kind, rest = text.split(" ", 1)
+    if kind == "time":
+        return rest == "between 10:00 and 12:00"
+    claims = hop.token.claims if hop.token else {}
+    if kind == "service":
+        words = str(hop.peer).split("/") if hop.peer else []
+        service = words[-1] if words[3:4] == ["ns"] else None
+        return service in rest.replace("in [", "").replace("is ", "").replace("]", "").split(", ")
+    name, rest = rest.split(" ", 1)
+    if kind == "path":
+        brace = "{" + name + "}"
+        values = [names[brace]] if brace in names else []
+    elif kind == "header":
+        values = [value.decode() for key, value in hop.headers if key == name.encode()]
+    else:
+        found = claims.get(name)
+        if rest == "exists":
+            return bool(found) and not isinstance(found, float)
+        if rest.startswith("has"):
+            return rest[4:] in found if isinstance(found, list) else denies and found == rest[4:]
+        if isinstance(found, list) and not denies:
+            return False
+        values = found if isinstance(found, list) else [found]
+        values = [str(value) if type(value) is int else value for value in values if type(value) in (int, str, bool)]
+    wanted = rest.replace("is not ", "").replace("is ", "").replace("in [", "").replace("]", "").split(", ")
+    if wanted[0].startswith("claim "):
+        order = claims.get(wanted[0][6:])
+        listed = order if isinstance(order, list) else [order]
+        if isinstance(order, list) and len(order) > 1 and not denies:
+            return False
+        wanted = [str(value) if type(value) is int else value for value in listed if type(value) in (int, str)]
+        if not wanted:
+            return False
+    negated = rest.startswith("is not")
+    if not values:
+        return negated and denies
+    fits = [(value in wanted) is not negated for value in values]
+    return any(fits) if denies else all(fits)
 
 
 def naive_caller(text: str, hop: Hop) -> bool:
@@ -207,12 +283,12 @@ def agree(seed: int, hops: int) -> None:
     rules = RuleSet.compile(allow, deny)
     for _ in range(hops):
         hop = a_hop(dice)
-        verdict = rules.check(hop, 0.0)
+        verdict = rules.check(hop, NOW)
         permitted = isinstance(verdict, Permit)
         route = verdict.route if isinstance(verdict, Permit) else ""
         shadow = {(each.rule, each.effect) for each in verdict.shadow}
         assert ("permit" if permitted else "deny", verdict.rule, route, shadow) == naive(allow, deny, hop), (hop, allow)
-        explanation = explain(rules, hop)
+        explanation = explain(rules, hop, NOW)
         assert (explanation.verdict == "permit", explanation.rule) == (permitted, verdict.rule)
 
 
@@ -223,7 +299,7 @@ def large_policies_agree(seed: int, hops: int) -> None:
     rules = RuleSet.compile(allow, deny)
     for _ in range(hops):
         hop = a_hop(dice)
-        verdict = rules.check(hop, 0.0)
+        verdict = rules.check(hop, NOW)
         word, route = ("permit", verdict.route) if isinstance(verdict, Permit) else ("deny", "")
         shadow = {(each.rule, each.effect) for each in verdict.shadow}
         assert (word, verdict.rule, route, shadow) == naive(allow, deny, hop), (hop, allow, deny)
@@ -236,7 +312,7 @@ def proposals_hold(seed: int, hops: int) -> None:
     rules = RuleSet.compile(allow, deny)
     for _ in range(hops):
         hop = a_hop(dice)
-        explanation = explain(rules, hop)
+        explanation = explain(rules, hop, NOW)
         if explanation.verdict == "permit" or explanation.rule:
             assert explanation.changes == ()
             continue
@@ -244,11 +320,11 @@ def proposals_hold(seed: int, hops: int) -> None:
         assert bool(explanation.changes) is nameable
         for change in explanation.changes:
             changed = RuleSet.compile(change.applied_to(allow), deny)
-            assert isinstance(changed.check(hop, 0.0), Permit), change
+            assert isinstance(changed.check(hop, NOW), Permit), change
         for change in explanation.changes[:1]:
             changed = RuleSet.compile(change.applied_to(allow), deny)
             for other in neighbours(hop):
-                if isinstance(changed.check(other, 0.0), Permit) and not isinstance(rules.check(other, 0.0), Permit):
+                if isinstance(changed.check(other, NOW), Permit) and not isinstance(rules.check(other, NOW), Permit):
                     assert (other.peer, other.method) == (hop.peer, hop.method), change
 
 

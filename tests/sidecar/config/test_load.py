@@ -124,6 +124,9 @@ services:
         headers: {x-env: prod, x-a: {prefix: p}, x-b: {present: true}, x-n: 7}
         source: [10.0.0.0/8, "fd00::/8"]
         port: [web, 8443]
+        operation: [getOrder]
+        scopes: ["orders:read"]
+        when: [path id is claim order, claim role in [admin, 7]]
         shadow: true
     deny:
       - from: shop/old
