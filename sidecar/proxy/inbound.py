@@ -241,9 +241,9 @@ class InboundSide:
     # ---- plain requests ---------------------------------------------------------------------------------------------
 
     def lane(self, caller: Caller) -> Lane | None:
-        """Where this caller's plain requests run; a caller without identity has none."""
+        """Where this caller's plain requests run: nowhere without identity, and nowhere under a contract."""
         peer = caller.peer
-        if peer is None or not ENABLED:
+        if peer is None or not ENABLED or self.contract is not None:
             return None
         looks = self._rules.looks_at(peer.id)
         if "more" in looks:
@@ -288,8 +288,6 @@ class InboundSide:
         """Judge a plain request by the rules. The clock has no say in them, so the verdict can be kept, and with it
         what the clock does have a say in: the rate limits that it comes under.
         """
-        if self.contract is not None:
-            return None
         verdict = self._rules.check(hop, 0.0)
         if isinstance(verdict, Deny) or verdict.shadow:
             return None

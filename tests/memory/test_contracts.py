@@ -318,3 +318,15 @@ async def test_a_request_keeps_the_contract_that_it_began_with(stage: Stage) -> 
     assert (await ask(peer, body)).status == 201
     assert isinstance(stage.orders.books.hops[0].error, ContractBroken)
     assert (await ask(peer, post(body))).status == 400
+
+
+@scene()
+async def test_a_contract_that_comes_with_a_reload_holds_those_who_are_there_already(stage: Stage) -> None:
+    stage.app(apps.always(answer(ORDER)))
+    peer = await stage.peer()
+    for _ in range(3):  # by the express
+        assert (await ask(peer, get("/orders/x"))).status == 200
+    stage.reload(**under())
+    assert (await ask(peer, get("/orders/x"))).status == 400
+    stage.reload(http=contract("off"), contract=CONTRACT)
+    assert (await ask(peer, get("/orders/x"))).status == 200
