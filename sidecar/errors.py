@@ -305,7 +305,7 @@ class CrossSite(PolicyDenied):
 
 
 class TokenMissing(HopError):
-    """The request brings no token, and somebody asks for one."""
+    """There is no token in `Authorization`, and the listener asks for one."""
 
     name = "token_missing"
     fault = Fault.DOWNSTREAM
@@ -320,6 +320,25 @@ class ScopeMissing(PolicyDenied):
     def __init__(self, detail: str = "", rule: str | None = None, *, scopes: tuple[str, ...] = ()) -> None:
         super().__init__(detail, rule)
         self.scopes = scopes  # all that the rule asks for
+
+
+class TokenInvalid(HopError):
+    """The token cannot be believed. `reason` is short and stable."""
+
+    name = "token_invalid"
+    fault = Fault.DOWNSTREAM
+    flag = "PD"
+
+    def __init__(self, detail: str = "", *, reason: str = "") -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class TokenUnverifiable(HopError):
+    """The keys of its issuer are not to be had at this moment."""
+
+    name = "token_unverifiable"
+    flag = "UAEX"
 
 
 class RateLimited(HopError):

@@ -269,10 +269,16 @@ def _show_facts(hop: dict[str, Any]) -> None:
         ("outcome", f"{hop.get('status') or 'closed'}, {outcome}"),
         ("route", _safe(hop.get("route")) if not inbound and hop.get("route") != "/**" else ""),
         ("fault", f"held for {hop['delayed']:g} s on purpose (flag DI)" if hop.get("delayed") else ""),
+        ("token", _safe(_token(hop.get("token")))),
         ("limits", _safe("; ".join(_held(hop)))),
         *[("tried", _safe(each)) for each in _tried(hop)],
         ("posture", _safe(hop.get("strict"))),
     ])  # fmt: skip
+
+
+def _token(token: dict[str, Any] | None) -> str:
+    """The bearer token that was verified, by what records call it."""
+    return f"of {token['issuer']}, id {token['id']}, good until {token['expires']}" if token else ""
 
 
 def _held(hop: dict[str, Any]) -> list[str]:

@@ -20,6 +20,7 @@ Examples:
   mesh inject -f app.yaml | kubectl apply -f -
   kubectl get deploy orders -o yaml | mesh inject -f - | kubectl apply -f -
   mesh inject -f deploy/ --write
+  mesh inject -f app.yaml --config mesh.yaml
   mesh inject -f app.yaml --mode explicit --image registry.example.com/mesh:0.1.0
   mesh inject -f app.yaml --uninject
 
@@ -46,6 +47,10 @@ def set_option(command: F) -> F:
 )
 @click.option("--image", help="The sidecar's image, for pods that do not say.")
 @set_option
+@click.option(
+    "--config", type=click.Path(exists=True, dir_okay=False), metavar="FILE",
+    help="The mesh.yaml of these pods: each must fit what it says.  [default: the ConfigMap, where it is among them]",
+)  # fmt: skip
 @click.option("--uninject", is_flag=True, help="Take our sidecars out again.")
 @click.option("--write", is_flag=True, help="Change the files in place instead of printing them.")
 @output_option
@@ -54,6 +59,7 @@ def inject(
     mode: str | None,
     image: str | None,
     settings: tuple[str, ...],
+    config: str | None,
     uninject: bool,
     write: bool,
     output: str,
@@ -65,7 +71,7 @@ def inject(
     options = options_of(settings, mode=mode, image=image)
     if write and STDIN in files:
         raise Failure("standard input cannot be written in place.", "Leave --write out.", Code.USAGE)
-    outlooks = list(_look(files, options, uninject))
+    outlooks = list(_look(files, options, uninject, config))
     mistakes = [each for outlook in outlooks for each in outlook.mistakes]
     if write and not mistakes:
         _write(outlooks)
@@ -99,12 +105,23 @@ def options_of(settings: tuple[str, ...], **given: str | None) -> Mapping[str, s
     return said
 
 
-def _look(files: tuple[str, ...], options: Mapping[str, str], take_out: bool) -> Iterator[Outlook]:
+def _look(
+    files: tuple[str, ...], options: Mapping[str, str], take_out: bool, config: str | None
+) -> Iterator[Outlook]:
+    """What becomes of each manifest. Raises Failure, ConfigErrors."""
+    import time
+
+    from sidecar.config.load import load_config
+    from sidecar.deploy.kube import told
     from sidecar.deploy.kube.files import work
 
-    for name in files:
-        for path in _paths(name):
-            yield work("standard input" if path == STDIN else path, _read(path), options, take_out=take_out)
+    paths = [path for name in files for path in _paths(name)]
+    texts = [("standard input" if path == STDIN else path, _read(path)) for path in paths]
+    around = told.Around() if config is None else told.given(load_config(config, time.time()))
+    if not take_out:
+        told.gather(texts, around)
+    for name, text in texts:
+        yield work(name, text, options, take_out=take_out, around=around)
 
 
 def _paths(name: str) -> list[str]:

@@ -39,7 +39,7 @@ sidecar would be outside the mesh. It gives the same pods as `mesh inject`."""
 )  # fmt: skip
 @click.option(
     "--health-port", type=click.IntRange(0, 65535), default=ports.HEALTH, show_default=True,
-    help="/livez and /readyz, for the kubelet.",
+    help="/livez and /readyz, for the kubelet; /metrics.",
 )  # fmt: skip
 @click.option(
     "--enrolment", type=click.Path(path_type=Path), default=Path(ENROLMENT_PATH), show_default=True,

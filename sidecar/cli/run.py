@@ -150,6 +150,7 @@ def _confine(
     read = [*config.files, *_proofs(service, enrolment or Path(config.ca.enrolment))]
     if service.redis is not None:
         read += [path for path in (service.redis.password_file, service.redis.ca_file) if path]
+    read += [path for issuer in service.issuers for path in (issuer.file, issuer.ca_file) if path]
     hygiene.apply(hygiene.Folders.around(read=read, write=logs, folders=folders), hygiene.Mode(mode))
 
 

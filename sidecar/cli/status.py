@@ -101,6 +101,7 @@ def _notes(answer: dict[str, Any], identity: dict[str, Any]) -> str:
     warning = str(identity.get("clock_warning") or "")
     if warning and not any(warning in note for note in notes):
         notes.append(warning)
+    notes += filter(None, map(_keys_note, answer.get("tokens") or []))
     if note := (answer.get("hygiene") or {}).get("note"):
         notes.append(str(note))
     return "; ".join(notes)
@@ -110,6 +111,16 @@ def _denylist_age(identity: dict[str, Any]) -> float:
     """Seconds since the CA signed the denylist in force; 0 where there is none."""
     signed = moment(identity.get("denylist_at"))
     return time.time() - signed if signed else 0.0
+
+
+def _keys_note(issuer: dict[str, Any]) -> str:
+    """The keys of an issuer that are not to be had, or are old."""
+    if not issuer.get("alarm"):
+        return ""
+    name, problem = issuer.get("issuer"), issuer.get("problem") or "nobody has answered yet"
+    if issuer["alarm"] == "none":
+        return f"no keys of issuer {name}, so its tokens are not believed: {problem}"
+    return f"the keys of issuer {name} are {span(float(issuer.get('age_seconds') or 0))} old: {problem}"
 
 
 def _drain_note(drain: dict[str, Any]) -> str:

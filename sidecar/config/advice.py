@@ -27,6 +27,7 @@ from sidecar.config.schema_inbound import Inbound, Rule
 from sidecar.config.sentences import applies_to
 from sidecar.config.sources import missing_files
 from sidecar.config.spoken import spoken
+from sidecar.config.tokened import tokens_odd
 
 XFCC = b"x-forwarded-client-cert"
 
@@ -56,6 +57,7 @@ def advise(config: MeshConfig, views: Sequence[View], book: Book, now: float | N
         advise_edges(view, book)
         odd(view, book)
         bypassed(view, book)
+    tokens_odd(config, views, book)
     foreign(config.trust_domain, views, book)
     settings(config, views, book)
 

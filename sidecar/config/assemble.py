@@ -24,6 +24,7 @@ from sidecar.config.schema import Health, MeshConfig, Service
 from sidecar.config.schema_amounts import QuotaLimit
 from sidecar.config.schema_inbound import Inbound, RateLimit, Rule
 from sidecar.config.schema_outbound import EndpointEntry, Outbound, OutboundTimeouts
+from sidecar.config.schema_tokens import Issuer
 from sidecar.config.terms import Address, Effect
 
 T = TypeVar("T")
@@ -86,13 +87,14 @@ def assemble(collected: Collected, scope: Scope, book: Book) -> tuple[MeshConfig
     free = _FreePorts(views.values())
     for view in views.values():
         _add_inbound(view, free)
+    issuers = _issuers(main)
     for view in views.values():
         _add_outbound(view, views, main.values.get("defaults"), broken=collected.broken, book=book)
         view.allow = _rules(view, "allow", book) + [Placed(rule, path) for rule, path in granted(view, book)]
         view.deny = _rules(view, "deny", book)
         view.rates = _rates(view, book)
         view.quotas = _quotas(view, book)
-        view.service = _service(view, main.values.get("defaults"), free)
+        view.service = _service(view, main.values.get("defaults"), free, issuers)
     config = MeshConfig(
         trust_domain=scope.trust_domain,
         namespace=scope.namespace,
@@ -101,8 +103,13 @@ def assemble(collected: Collected, scope: Scope, book: Book) -> tuple[MeshConfig
         files=tuple(book.sources),
         defaults=main.values["defaults"].build() if "defaults" in main.values else main.get("defaults"),
         include=main.get("include"),
+        issuers=issuers,
     )
     return config, list(views.values())
+
+
+def _issuers(main: Draft) -> dict[str, Issuer]:
+    return {name: draft.build(name=name) for name, draft in main.values.get("issuers", {}).items()}
 
 
 def _view(name: str, draft: Draft, scope: Scope, book: Book) -> View:
@@ -181,7 +188,9 @@ def _tcp_limits(drafts: Iterable[Draft]) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def _service(view: View, defaults: Draft | None, free: _FreePorts) -> Service:
+def _service(
+    view: View, defaults: Draft | None, free: _FreePorts, issuers: Mapping[str, Issuer]
+) -> Service:
     draft = view.draft
     merged = {}
     for name in MERGED:
@@ -205,9 +214,15 @@ def _service(view: View, defaults: Draft | None, free: _FreePorts) -> Service:
         grants={caller: each.build() for caller, each in draft.values.get("grants", {}).items() if not each.incomplete},
         rates=tuple(each.value for each in view.rates),
         quotas=tuple(each.value for each in view.quotas),
+        issuers=tuple(each for name, each in issuers.items() if name in _asked(view)),
         **merged,
     )
     return service
+
+
+def _asked(view: View) -> set[str]:
+    """The issuers whose tokens its listeners ask for."""
+    return {name for each in view.inbound if each.value.tokens is not None for name in each.value.tokens.issuers}
 
 
 # ---- upstreams ---------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from sidecar.config.codes_limits import LIMITS
 from sidecar.config.codes_redirect import REDIRECT
 from sidecar.config.codes_routes import ROUTES
 from sidecar.config.codes_time import TIMES
+from sidecar.config.codes_tokens import TOKENS
 from sidecar.config.codes_upstreams import UPSTREAMS
 
 _REFUSED: Final = frozenset(("MESH164", "MESH165", "MESH166"))  # contracts; beside those up to MESH019
@@ -68,7 +69,7 @@ def _code(code: str, title: str, why: str, fix: str, wrong: str, right: str) -> 
 
 
 _GROUPS: Final = (
-    INERT, UPSTREAMS, TIMES, DISCOVERY, ROUTES, LIMITS, AMOUNTS, FOREIGN, REDIRECT, BYPASS, EDGES, CONDITIONS,
+    INERT, UPSTREAMS, TIMES, DISCOVERY, ROUTES, LIMITS, AMOUNTS, FOREIGN, REDIRECT, BYPASS, EDGES, TOKENS, CONDITIONS,
     CONTRACT,
 )  # fmt: skip
 CODES: Final[Mapping[str, Code]] = dict((

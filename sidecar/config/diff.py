@@ -68,6 +68,7 @@ def diff(old: MeshConfig, new: MeshConfig, service: str) -> tuple[Change, ...]:
     return (
         *_fields("", top, old, new, fixed=True),
         *_service(service, old.services[service], new.services[service]),
+        *_table("issuers", *({each.name: each for each in it.services[service].issuers} for it in (old, new))),
     )
 
 

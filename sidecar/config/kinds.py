@@ -21,6 +21,7 @@ from sidecar.config.conditions import Condition
 from sidecar.config.destinations import DESTINATION_SCHEMA, read_destination
 from sidecar.config.document import Scalar
 from sidecar.config.grpc_statuses import GRPC_STATUSES, read_grpc_status, show_grpc_status
+from sidecar.config.https_url import AUDIENCE_SCHEMA, HTTPS_SCHEMA, read_audience, read_https
 from sidecar.config.plain import BadValue, Scope, quoted, text_of
 from sidecar.config.posture import MOMENT_SCHEMA, read_moment, show_moment
 from sidecar.config.quantities import (
@@ -192,6 +193,8 @@ KINDS: Final[Mapping[str, Kind]] = {
     "checked_path": Kind("a path", read_checked_path, {"type": "string", "pattern": "^/[!-~]*$"}),
     "grpc_service": _named("the name of a gRPC service", _GRPC, 255, 'write package.Service, or "" for the server'),
     "redis": Kind("a Redis, like redis://HOST:6379", read_redis, REDIS_SCHEMA),
+    "https": Kind("an https:// URL", read_https, HTTPS_SCHEMA),
+    "audience": Kind("a name as it stands in tokens", read_audience, AUDIENCE_SCHEMA),
     "amount": Kind("how many, like 10000/d", read_amount, AMOUNT_SCHEMA),
     "time_zone": Kind("a time zone, like Europe/Berlin", read_time_zone, TIME_ZONE_SCHEMA),
     "bandwidth": Kind("bytes a second, like 10MiB/s", read_bandwidth, BANDWIDTH_SCHEMA, show_bandwidth),

@@ -22,6 +22,7 @@ from sidecar.config.schema import MeshConfig
 from sidecar.config.schema_inbound import Inbound, Rule
 from sidecar.config.sentences import applies_to
 from sidecar.config.terms import Address
+from sidecar.config.tokened import issuers_wrong, listeners_wrong
 
 RESERVED: Final = "mesh-"  # decision D6
 # Decision D9: these never enter a log.
@@ -31,7 +32,9 @@ NEVER_LOGGED: Final = ("authorization", "cookie", "set-cookie", "proxy-authoriza
 def lint(config: MeshConfig, views: Sequence[View], book: Book, now: float | None) -> None:
     """Note every mistake between parts, at this moment (seconds since the epoch). Raises TooMany."""
     _unique(views, lambda view: (view.identity.text, f"{view.path}.identity"), "identity", book)
+    issuers_wrong(config, book)
     for view in views:
+        listeners_wrong(view, config.issuers, book)
         _names(view, book)
         _identity(view, config, book)
         _identity_source(view, book)
@@ -177,7 +180,7 @@ def _rule(view: View, placed: Placed[Rule], book: Book) -> None:
 
 
 def _near_name(name: str, rule: Rule) -> str:
-    known = [each for path in rule.paths for each in path.names]
+    known = [each for path in rule.paths for each in path.names if each != name]
     near = nearest(name, known)
     return f"did you mean {{{near}}}?" if near else "name it in braces in every path of the rule: /customers/{customer}"
 

@@ -18,6 +18,7 @@ from sidecar.config.schema_inbound import Inbound, RateLimit, Rule
 from sidecar.config.schema_outbound import Outbound
 from sidecar.config.schema_redirect import Redirect
 from sidecar.config.schema_redis import Redis
+from sidecar.config.schema_tokens import Issuer
 from sidecar.config.terms import (
     Address,
     Bytes,
@@ -273,6 +274,7 @@ class Service:
     audit: Audit = described("Over the defaults.", factory=Audit)
     tls: Tls = described("Over the defaults.", factory=Tls)
     revocation: Revocation = described("Over the defaults.", factory=Revocation)
+    issuers: tuple[Issuer, ...] = described("Those whose tokens its listeners ask for.", (), hidden=True)
     where: Where = described("Where the service stands.", Where("", 0), hidden=True)
 
 
@@ -287,6 +289,9 @@ class MeshConfig:
     files: tuple[str, ...] = described("Every file that was read.", (), hidden=True)
     defaults: Defaults = described(
         "What holds for every service that does not say otherwise, field by field.", factory=Defaults
+    )
+    issuers: Mapping[Label, Issuer] = described(
+        "Who issues the bearer tokens that listeners ask for (`tokens`), by name.", factory=dict
     )
     include: tuple[FilePath, ...] = described(
         "Files with further `services`, beside the code perhaps; relative to this one, `*` and `**` as in a shell.", ()

@@ -8,10 +8,11 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
 
 from sidecar.config import ports
-from sidecar.config.conditions import OF_HTTP, Condition
+from sidecar.config.conditions import OF_HTTP, OF_TOKENS, Condition
 from sidecar.config.schema_amounts import TcpLimit
 from sidecar.config.schema_contract import Contract
 from sidecar.config.schema_routes import AppBranch, Fault
+from sidecar.config.schema_tokens import Tokens
 from sidecar.config.terms import (
     Address,
     BindAddress,
@@ -96,6 +97,12 @@ class Rule:
         return bool(asks or self.methods or self.hosts or self.paths or self.headers or self.operations or self.scopes)
 
     @property
+    def of_tokens(self) -> bool:
+        """Whether it asks for the user behind the caller."""
+        asked = (subject.kind for condition in self.when for subject in condition.subjects())
+        return bool(self.scopes) or not OF_TOKENS.isdisjoint(asked)
+
+    @property
     def conditional(self) -> bool:
         """Whether it asks for more than who calls what, from where."""
         return bool(self.operations or self.scopes or self.when)
@@ -118,8 +125,8 @@ class RateLimit:
     per: Whose = described(
         "Who shares it: `listener` (everybody who calls it), `caller` (each identity has its own), `endpoint` (each "
         "method of each path template has its own), `header x-api-key` (each value has its own, and all requests "
-        "without that header one together), or `claim sub` (the same of a claim of the bearer token, which nobody has "
-        "verified).",
+        "without that header one together), or `claim sub` (the same of a claim of the bearer token, which has been "
+        "verified only where the listener asks for `tokens`).",
         Per("listener"),
     )
     shared: Literal["none", "redis"] = described(
@@ -259,6 +266,11 @@ class Inbound:
     routes: tuple[Route, ...] = described("Limits for some paths.", ())
     contract: Contract | None = described(
         "What requests and answers must keep to, as OpenAPI says it; absent for nothing.", None
+    )
+    tokens: Tokens | None = described(
+        "Bearer tokens that callers must, or may, bring: the user behind the caller. Absent, `Authorization` passes "
+        "unread.",
+        None,
     )
     tcp_limits: tuple[TcpLimit, ...] = described("How much raw TCP may take; absent means without limit.", ())
     xfcc_forwarders: tuple[IdentityPattern, ...] = described(

@@ -104,13 +104,13 @@ def applies_to(service: Service, rule: Rule) -> list[str]:
 
 
 def needs_http(service: Service, listener: Inbound) -> bool:
-    """Whether anything here is about HTTP (a route, a limit, a rule in force), and by raw TCP by-passed (S9)."""
+    """Whether anything here is about HTTP (a route, a limit, tokens, a rule in force), by raw TCP by-passed (S9)."""
     rules = (*service.allow, *service.deny)
     asked = (rule for rule in rules if not rule.shadow and (not rule.ports or listener.name in rule.ports))
     rates = (rate for rate in service.rates if not rate.ports or listener.name in rate.ports)
     quotas = (quota for quota in service.quotas if not quota.ports or listener.name in quota.ports)
     amounts = any(rate.http_only for rate in rates) or any(quota.http_only for quota in quotas)
-    return bool(listener.routes) or any(rule.http_only for rule in asked) or amounts
+    return bool(listener.routes or listener.tokens) or any(rule.http_only for rule in asked) or amounts
 
 
 def _what(service: Service, rule: Rule) -> str:

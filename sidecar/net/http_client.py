@@ -25,10 +25,11 @@ async def request(
 
 
 class HttpClient:
-    """One connection to a server of ours. `host` goes into the Host header."""
+    """One connection to a server. `host` goes into the Host header, `most` is the bytes of the largest answer."""
 
-    def __init__(self, stream: trio.abc.Stream, host: str = "mesh") -> None:
+    def __init__(self, stream: trio.abc.Stream, host: str = "mesh", most: int | None = None) -> None:
         self.stream = stream
+        self._most = MAX_ANSWER if most is None else most
         self._host = host.encode("ascii")
         self._h11 = h11.Connection(h11.CLIENT)
 
@@ -94,8 +95,8 @@ class HttpClient:
         pieces, size = [], 0
         while (piece := await self._piece()) is not None:
             size += len(piece)
-            if size > MAX_ANSWER:
-                raise AnswerTooLarge(f"the answer is larger than {MAX_ANSWER} bytes")
+            if size > self._most:
+                raise AnswerTooLarge(f"the answer is larger than {self._most} bytes")
             pieces.append(piece)
         return Answer(response.status_code, tuple(response.headers), b"".join(pieces))
 

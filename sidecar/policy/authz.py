@@ -56,7 +56,7 @@ class CompiledRule:
     __slots__ = (
         "_asks_more", "_exact_callers", "_exact_hosts", "_headers", "_methods", "_networks", "_operations", "_paths",
         "_ports", "_scopes", "_unconditional", "_wild_callers", "_wild_hosts", "conditions", "denies", "http_only",
-        "permits", "source", "verdict",
+        "of_tokens", "permits", "source", "verdict",
     )  # fmt: skip
 
     def __init__(self, rule: Rule) -> None:
@@ -79,14 +79,10 @@ class CompiledRule:
         self._asks_more = rule.conditional
         self._unconditional = not (rule.hosts or rule.headers or rule.networks or rule.ports or self._asks_more)
         self.http_only = rule.http_only
+        self.of_tokens = rule.of_tokens
 
     def __repr__(self) -> str:
         return f"<{self.source.effect} rule {self.source.name!r}>"
-
-    @property
-    def of_tokens(self) -> bool:
-        """Whether it asks for the user behind the caller."""
-        return bool(self._scopes) or self.conditions.of_tokens
 
     def match(self, hop: Hop) -> Permit | None:
         """The permit this rule stands for (of a deny rule only its route counts), None where it does not match."""

@@ -38,12 +38,11 @@ _MANY: Final = "claim"  # the one subject whose several values are one value of 
 class Conditions:
     """The conditions of one rule, all of which must hold."""
 
-    __slots__ = ("_conditions", "_denies", "of_tokens", "timed")
+    __slots__ = ("_conditions", "_denies", "timed")
 
     def __init__(self, conditions: Sequence[Condition], *, denies: bool) -> None:
         self._conditions = tuple((condition, _ready(condition)) for condition in conditions)
         self._denies = denies
-        self.of_tokens = any(of_tokens(condition) for condition in conditions)
         self.timed = any(condition.subject.kind in ("time", "day") for condition in conditions)
 
     def hold(self, hop: Hop, path: PathTemplate | None, *, tokens: bool = True) -> bool:

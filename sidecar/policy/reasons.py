@@ -156,6 +156,16 @@ HAPPENED: Final[dict[str, Reason]] = {
         "Let the client ask the issuer for a token with that scope. If it should not need it, change `scopes` of the "
         "rule that is named.",
     ),
+    "token_invalid": Reason(
+        "The bearer token that {caller} brought cannot be believed: {detail}.",
+        "Let the client get a new one for this audience. If the detail speaks of the issuer, audience, type or "
+        "algorithm, compare the token with `issuers` and with `tokens` of {listener}.",
+    ),
+    "token_unverifiable": Reason(
+        "Nobody could tell whether the bearer token of {caller} is good: {detail}.",
+        "Look at `mesh status` and the sidecar's log for why the keys of that issuer cannot be fetched. Tokens that "
+        "are signed by a key known before are taken meanwhile.",
+    ),
     "rate_limited": Reason(
         "{caller} may do this, but not so often: it was {detail}.",
         "Let the client wait as `Retry-After` tells it. If it is right to ask so often, raise `limit` of that limit, "

@@ -7,14 +7,16 @@ What happens to a request, in the order the bytes travel:
 
 1. The handshake proves who calls; `Peer` is fixed for the connection.
 2. One canonical reading of target and host (decision D4). Policy, limits, logs and the application all use that one.
-3. Loops are cut: our own instance id in `mesh-via` is 508.
-4. Authorization: a Permit, or 403. The answer of no policy is that of no match.
-5. The limits of its route: size and content type; then the contract of the service, where it has one. Its body is
+3. The bearer token, where the listener asks for one: whoever is the user behind the caller, verified before any rule.
+   Without a good one 401, or 503 where nobody can tell.
+4. Loops are cut: our own instance id in `mesh-via` is 508.
+5. Authorization: a Permit, or 403. The answer of no policy is that of no match.
+6. The limits of its route: size and content type; then the contract of the service, where it has one. Its body is
    held to that before anybody is asked.
-6. Rate limits and then quotas, last of all that may refuse it: whoever is refused for another reason takes nothing
+7. Rate limits and then quotas, last of all that may refuse it: whoever is refused for another reason takes nothing
    from anybody. A quota may have to be waited for, so it is charged where the exchange begins.
-7. Its route: to which application, and which fault it meets.
-8. Hygiene: hop-by-hop fields go, `mesh-*` and x-forwarded-client-cert go, then ours are set from what the handshake
+8. Its route: to which application, and which fault it meets.
+9. Hygiene: hop-by-hop fields go, `mesh-*` and x-forwarded-client-cert go, then ours are set from what the handshake
    proved.
 """
 
@@ -62,12 +64,14 @@ if TYPE_CHECKING:
     from sidecar.contract.judge import Contract
     from sidecar.contract.reading import Operation
     from sidecar.hop import Direction, Permit
+    from sidecar.http.canonical import Target
     from sidecar.http.plain import PlainRequest
     from sidecar.net.mtls import Gate, Peer
     from sidecar.net.pool import Connection
     from sidecar.net.port import Port, Wire
     from sidecar.policy.authz import RuleSet
     from sidecar.policy.reading import Reading
+    from sidecar.proxy.bearer import Bearer
     from sidecar.proxy.charging import ListenerQuotas
     from sidecar.proxy.contracted import Checked
     from sidecar.proxy.holding import Holding
@@ -117,6 +121,7 @@ class InboundSide:
         tcp_limits: TcpLimits | None = None,
         holding: Holding | None = None,
         contract: Contract | None = None,
+        bearer: Bearer | None = None,
     ) -> None:
         self.name = spec.name
         self.spec = spec
@@ -140,6 +145,7 @@ class InboundSide:
         self._tcp_limits = tcp_limits
         self._holding = holding  # there where rates are
         self.contract = contract
+        self._bearer = bearer  # None where no tokens are asked for
         self.only_http = only_http and spec.protocol == "auto"  # raw TCP would get around a rule (semantics S9)
         self.posture = posture_of(spec)  # None for strict
         self._reader = JudgedReader(limits.head_bytes, limits.head_lines)
@@ -243,7 +249,7 @@ class InboundSide:
     def lane(self, caller: Caller) -> Lane | None:
         """Where this caller's plain requests run: nowhere without identity, and nowhere under a contract."""
         peer = caller.peer
-        if peer is None or not ENABLED or self.contract is not None:
+        if peer is None or not ENABLED or self.contract is not None or self._bearer is not None:
             return None
         looks = self._rules.looks_at(peer.id)
         if "more" in looks:
@@ -320,12 +326,40 @@ class InboundSide:
     # ---- every other ------------------------------------------------------------------------------------------------
 
     def before(self, hop: Hop, caller: Caller, head: RequestHead) -> Callable[[Port], Awaitable[None]] | None:
-        """Nothing yet: whatever its rules ask for has come with the request."""
-        return None
+        """The keys of whoever has issued its bearer token, in the rare case that they are not at hand."""
+        bearer = self._bearer
+        if bearer is None:
+            return None
+        try:
+            fetch = bearer.before(hop, caller.peer.fingerprint if caller.peer is not None else "")
+        except HopError as error:
+            self._read(hop, head)
+            self._observe(hop, error, bearer.wall())
+            return None
+        if fetch is None:
+            return None
+        self._read(hop, head)
+        return partial(self._fetched, hop, fetch)
+
+    async def _fetched(self, hop: Hop, fetch: Callable[[Port], Awaitable[None]], port: Port) -> None:
+        try:
+            await fetch(port)
+        except HopError as error:
+            self._observe(hop, error, port.wall())
+
+    def _observe(self, hop: Hop, error: HopError, wall: float) -> None:
+        """Let a hop pass whose token is refused where the posture is to watch; elsewhere raise the refusal."""
+        if self.posture is None or self.posture.kind != "observe":
+            raise error
+        self._waive(hop, Deny(error), wall)
+
+    def _read(self, hop: Hop, head: RequestHead) -> tuple[Target, Route | None]:
+        """The canonical reading of a request, which the hop knows from now on. Raises HopError."""
+        return self._reading.read(hop, head.target, [value for name, value in head.headers if name == b"host"])
 
     def admit(self, hop: Hop, caller: Caller, head: RequestHead, wall: float) -> Plan:
         """Read the request canonically, judge it, and say where it goes. Raises HopError."""
-        target, route = self._reading.read(hop, head.target, [v for n, v in head.headers if n == b"host"])
+        target, route = self._read(hop, head)
         peer = caller.peer
         via = _via(head.headers) if peer is not None else []  # a hop header, and so a verified peer's alone (D21)
         if self._instance in via:
@@ -337,6 +371,8 @@ class InboundSide:
         if route is not None:
             _check_route(route, head)
         headers = outgoing_headers(head)
+        if hop.token is not None and self._bearer is not None:
+            headers = self._bearer.strip(headers)
         if peer is not None:
             headers.append((XFCC, self._client_cert(peer, head.headers)))
         headers.append((VIA, b",".join((*via, self._instance))))

@@ -44,6 +44,8 @@ TABLE: dict[type[errors.HopError], tuple[int, str]] = {
     errors.PolicyDenied: (403, "http_request_denied"),
     errors.TokenMissing: (401, "http_request_denied"),
     errors.ScopeMissing: (403, "http_request_denied"),
+    errors.TokenInvalid: (401, "http_request_denied"),
+    errors.TokenUnverifiable: (503, "destination_unavailable"),
     errors.RateLimited: (429, "http_request_denied"),
     errors.FaultInjected: (503, "proxy_internal_response"),
     errors.QuotaSpent: (429, "http_request_denied"),
@@ -78,10 +80,14 @@ TABLE: dict[type[errors.HopError], tuple[int, str]] = {
     errors.InternalError: (500, "proxy_internal_error"),
 }
 UNANSWERED = (errors.DownstreamGone, errors.IdentityRevoked)  # there is nobody left to answer
-RETRY_AFTER = (errors.Overflow, errors.Overload, errors.Draining, errors.LimiterAway, errors.QuotaUnknown)
+RETRY_AFTER = (
+    errors.Overflow, errors.Overload, errors.Draining, errors.LimiterAway, errors.QuotaUnknown,
+    errors.TokenUnverifiable,
+)  # fmt: skip
 # RFC 6750 section 3: nothing but the scheme to who has shown no token, and never a reason (decision D7).
 CHALLENGES: dict[type[errors.HopError], bytes] = {
     errors.TokenMissing: b'Bearer realm="mesh"',
+    errors.TokenInvalid: b'Bearer realm="mesh", error="invalid_token"',
 }
 UNSUPPORTED_EXPECTATION = 417
 

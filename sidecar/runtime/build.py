@@ -30,6 +30,7 @@ from sidecar.traffic.show import applies, shown
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
     from sidecar.answer.quota_desk import QuotaDesk
     from sidecar.config.terms import SocketMode
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from sidecar.net.mtls import Gate
     from sidecar.net.port import Task
     from sidecar.policy.authz import RuleSet
+    from sidecar.proxy.bearer import Desk as KeyDesk
     from sidecar.proxy.upstream import Upstream
     from sidecar.runtime.capture import Capture
     from sidecar.telemetry.metrics import Metrics
@@ -93,6 +95,7 @@ class Proxy:
     def __init__(
         self, service: Service, *, reactor: Reactor, gate: Gate, recorder: Recorder, instance: str,
         desk: QuotaDesk | PromptDesk | None = None, asker: Asker = NOBODY_TO_ASK,
+        keys: Callable[[], KeyDesk] | None = None,
     ) -> None:  # fmt: skip
         self.draining = False
         self._reactor = reactor
@@ -102,7 +105,7 @@ class Proxy:
         self.mirror = Mirror()
         self._desk = desk or PromptDesk()
         self._desk.nudge = reactor.nudge
-        self._maker = Maker(reactor, gate, recorder, instance, self._tunnels, asker, self._desk)
+        self._maker = Maker(reactor, gate, recorder, instance, self._tunnels, asker, self._desk, keys)
         self._ears: dict[Spot, _Ear] = {}
         self._tasks: dict[Task, Direction] = {}
         self._retired: list[Door] = []  # of listeners that are gone, while something may be open behind them

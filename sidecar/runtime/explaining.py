@@ -72,11 +72,21 @@ def explained(worker: Worker, query: Mapping[str, Any]) -> dict[str, Any]:
     answer = explanation.to_json() | {"text": explanation.render()}
     if explanation.verdict != "deny":
         answer["limits"] = worker.proxy.limits_of(hop, explanation.route)
+    words = _asks_for_tokens(worker.service, hop.listener)
     passes = explanation.verdict == "deny" and observed(worker.service, hop.listener, worker.clock.wall())
     answer["routes"] = [words for words in (*way.words, led(worker.service, hop)) if words]
-    if notes := [note for note in (passes, unknown_caller(hop, worker.config), way.note) if note]:
+    if notes := [note for note in (words, passes, unknown_caller(hop, worker.config), way.note) if note]:
         answer["note"] = "; ".join(notes)
     return answer
+
+
+def _asks_for_tokens(service: Service, listener: str) -> str:
+    """What a listener wants beside the identity of who calls; empty for nothing."""
+    asked = next((each.tokens for each in service.inbound if each.name == listener), None)
+    if asked is None:
+        return ""
+    must = "must come" if asked.required else "may come"
+    return f"before any rule is asked: it {must} with a good bearer token of {' or '.join(asked.issuers)}"
 
 
 def _reason(decision: Decision, service: Service) -> Reason:

@@ -35,7 +35,7 @@ from sidecar.traffic.shared import Names
 from sidecar.traffic.tcp import TcpStates
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from sidecar.config.schema import Service
     from sidecar.config.schema_inbound import Inbound
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from sidecar.discovery.sources import Source
     from sidecar.net.mtls import Gate
     from sidecar.net.reactor import Reactor
+    from sidecar.proxy.bearer import Bearer
+    from sidecar.proxy.bearer import Desk as KeyDesk
     from sidecar.proxy.holding import Asker
     from sidecar.proxy.side import Door
     from sidecar.proxy.steering import Steering
@@ -100,7 +102,7 @@ class Maker:
 
     def __init__(
         self, reactor: Reactor, gate: Gate, recorder: Recorder, instance: str, tunnels: Tunnels, asker: Asker,
-        desk: Desk,
+        desk: Desk, keys: Callable[[], KeyDesk] | None = None,
     ) -> None:  # fmt: skip
         self._reactor = reactor
         self._gate = gate
@@ -108,6 +110,7 @@ class Maker:
         self._instance = instance
         self._tunnels = tunnels
         self._desk = desk
+        self._keys = keys  # makes the desk of issuers' keys, once somebody asks for tokens
         self._asker = asker
         self._marks = Marks()
         self.ours: set[Address] = set()  # where our application reaches us, in the generation in force
@@ -201,6 +204,7 @@ class Maker:
             quotas=listener_quotas(made.quotas.limits(spec.name), self._desk, self._reactor),
             holding=made.holding,
             contract=self._contract(made, spec),
+            bearer=self._bearer(service, spec),
         )
 
     def _contract(self, made: Generation, spec: Inbound) -> Contract | None:
@@ -211,6 +215,15 @@ class Maker:
         from sidecar.contract.judge import Contract  # most have none, and it is memory
 
         return Contract(said, made.service.grants)
+
+    def _bearer(self, service: Service, spec: Inbound) -> Bearer | None:
+        """What verifies the tokens of a listener; None where it asks for none."""
+        if spec.tokens is None:
+            return None
+        from sidecar.proxy.bearer import bearer_of  # few do, and it is memory
+
+        assert self._keys is not None
+        return bearer_of(service, spec.tokens, self._keys(), self._recorder.metrics, self._reactor.wall)
 
     def _outbound_side(self, made: Generation, name: str, listen: Address, only: Upstream | None) -> OutboundSide:
         edge = only is not None and any(each.edge and each.name == only.name for each in made.service.outbound)

@@ -57,6 +57,7 @@ class Inspector:
             "in_flight": proxy.in_flight if proxy is not None else 0,
             "streams": proxy.streams if proxy is not None else 0,
             "engine": proxy.engine() if proxy is not None else None,
+            "tokens": worker.keys.to_json() if worker.keys is not None else [],
             "version": worker.version,
             "pid": os.getpid(),
             "hygiene": confined.to_json() if (confined := of_this_process()) is not None else None,

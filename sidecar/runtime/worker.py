@@ -53,6 +53,7 @@ from sidecar.traffic.declared import faults_in
 
 if TYPE_CHECKING:
     from sidecar.admin.pod_health import PodHealth
+    from sidecar.answer.keys import KeyDesk
     from sidecar.config.schema import MeshConfig, Service
     from sidecar.config.schema_redis import Redis
     from sidecar.config.terms import Address
@@ -132,8 +133,10 @@ class Worker:
         self.served: ServedCheck | None = None  # once there are listeners
         self.bypass: BypassCheck | None = None
         self.answers: RedisAnswers | None = None  # where limits are counted together
+        self.keys: KeyDesk | None = None  # of issuers, where a listener asks for tokens, or has asked
         self._gate: MtlsGate | None = None
         self._rotator = self._keeper(enrolment, state_dir)
+        self._state_dir = state_dir
         ensure_private_dir(state_dir)
         self.recorder = make_recorder(
             self.service,
@@ -223,6 +226,8 @@ class Worker:
         if self.answers is not None:
             self.answers.use(redis_of(service))
             self.quotas.use(quota_redis_of(service), service.identity.text)
+        if self.keys is not None:
+            self.keys.use(service.issuers)
         if self._gate is not None:
             self._gate.tls12 = service.tls.unsafe_tls12
             self._gate.denials.max_age = service.revocation.max_age
@@ -363,7 +368,7 @@ class Worker:
         nursery.start_soon(answers.run)
         proxy = Proxy(
             self.service, reactor=reactor, gate=gate, recorder=self.recorder, instance=self.instance,
-            desk=self.quotas, asker=answers,
+            desk=self.quotas, asker=answers, keys=partial(self._key_desk, nursery, reactor),
         )
         gate.on_change.append(proxy.renew)
         gate.on_denied.append(proxy.evict)
@@ -387,6 +392,20 @@ class Worker:
         self.bypass = BypassCheck(lambda: self.service, proxy.mirror, self.log, self.recorder.metrics, self.clock)
         await self.bypass.look()
         nursery.start_soon(self.bypass.run)
+
+    def _key_desk(self, nursery: trio.Nursery, reactor: Reactor) -> KeyDesk:
+        """The desk of issuers' keys, made when a listener asks for tokens for the first time."""
+        if self.keys is None:
+            from sidecar.answer.keys import KeyDesk
+
+            self.keys = KeyDesk(
+                self._state_dir, self.bundles, clock=self.clock, log=self.log, metrics=self.recorder.metrics,
+                dice=random.random,
+            )  # fmt: skip
+            self.keys.nudge = reactor.nudge
+            self.keys.use(self.service.issuers)
+            nursery.start_soon(self.keys.run)
+        return self.keys
 
     def _look_for_sockets(self) -> None:
         """Say which Unix sockets are not there yet. The application may come later; until then callers get a 503."""

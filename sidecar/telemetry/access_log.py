@@ -105,6 +105,8 @@ class AccessLog:
             values["waited"] = {"seconds": round(hop.held.delayed, 3), "limit": hop.held.limit}
         if hop.held is not None and hop.held.alone:
             values["limited_alone"] = hop.held.alone
+        if hop.token is not None:
+            values["token"] = {"issuer": hop.token.issuer, "id": hop.token.id}
         if hop.grpc_status:
             values["grpc_status"] = hop.grpc_status
         if hop.waived is not None:

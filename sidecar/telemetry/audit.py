@@ -370,6 +370,7 @@ class Audit:
             "caller": hop.peer.text if hop.peer is not None else "",
             "destination": hop.destination.text if hop.destination is not None else "",
             "source": str(hop.source) if hop.source is not None else "",
+            **({"token": {"issuer": hop.token.issuer, "id": hop.token.id}} if hop.token is not None else {}),
         }
 
 

@@ -29,8 +29,9 @@ from sidecar.errors import (
     RateLimited,
     TcpLimited,
     Throttled,
+    TokenInvalid,
 )
-from sidecar.hop import Direction, Held, Hop, HopProtocol, Waived
+from sidecar.hop import Direction, Held, Hop, HopProtocol, Token, Waived
 from sidecar.telemetry import outcome, redact
 from sidecar.telemetry.clock import rfc3339
 
@@ -79,7 +80,7 @@ class Decision:
     headers: dict[str, str] = field(default_factory=dict)
     status: int = 0
     error: str = ""  # short name of the error, empty where there was none
-    reason: str = ""  # of an identity failure, or the name of a flood
+    reason: str = ""  # of an identity failure or a bad token, or the name of a flood
     detail: str = ""
     flag: str = "-"
     rule: str = ""
@@ -94,6 +95,7 @@ class Decision:
     waited: float = 0.0  # seconds for its turn
     limit: str = ""  # at this rate limit
     alone: str = ""  # why a shared limit was held by this sidecar alone
+    token: dict[str, Any] | None = None  # of a verified bearer token: `issuer`, `id` and `expires`, never a claim
 
     @classmethod
     def of_hop(cls, hop: Hop, now: float, wanted_headers: frozenset[bytes]) -> Decision:
@@ -134,6 +136,7 @@ class Decision:
             waited=round(held.delayed, 3),
             limit=held.limit,
             alone=held.alone,
+            token=token_facts(hop.token) if hop.token is not None else None,
         )
 
     @classmethod
@@ -263,6 +266,11 @@ class Decisions:
         return len(self._hops) + len(self._handshakes) + len(self._limited) + len(self._permits)
 
 
+def token_facts(token: Token) -> dict[str, Any]:
+    """What records say of a bearer token: by its `id`, a hash, it can be compared and not turned back."""
+    return {"issuer": token.issuer, "id": token.id, "expires": rfc3339(token.expires)}
+
+
 def is_decision_id(value: str) -> bool:
     """Whether this text has the form of a decision id."""
     return _ID.match(value) is not None
@@ -279,8 +287,8 @@ def base36(number: int) -> str:
 
 
 def reason_of(error: HopError | None) -> str:
-    """The short reason that the error of a failed handshake, or of a flood, carries; empty for any other."""
-    told = AbusivePeer | IdentityRefused | PeerIdentityMismatch | HandshakeFailed
+    """The short reason that the error of a failed handshake, a flood or a bad token carries; empty for any other."""
+    told = AbusivePeer | IdentityRefused | PeerIdentityMismatch | HandshakeFailed | TokenInvalid
     return error.reason if isinstance(error, told) else ""
 
 

@@ -40,7 +40,12 @@ LABELS: dict[str, tuple[Literal["closed", "open"], str]] = {
         "open", "inbound listener, or the upstream for outbound; `redirect.passthrough` for captured connections that "
         "leave in plaintext, `redirect` for those that mean nobody",
     ),
-    "result": ("closed", "`ok` or `failed`; of a reload also `unchanged`"),
+    "result": (
+        "closed",
+        "`ok` or `failed`; of a reload also `unchanged`; of a bearer token `ok`, `missing`, `unverifiable` for want of "
+        "keys, or why it is not believed: `size`, `malformed`, `header`, `algorithm`, `unknown_key`, `ambiguous_key`, "
+        "`signature`, `type`, `issuer`, `subject`, `expiry`, `expired`, `not_yet_valid`, `audience`, `bound`",
+    ),
     "phase": ("closed", "of a drain: `lame_duck`, `inbound`, `outbound`"),
     "version": ("open", "TLS version agreed on; `-` where the handshake failed. Of `mesh_build_info`: ours"),
     "group": ("open", "key exchange group agreed on; `-` where the handshake failed"),
@@ -76,6 +81,7 @@ LABELS: dict[str, tuple[Literal["closed", "open"], str]] = {
         "wait for it)",
     ),
     "store": ("closed", "where quotas are counted: `file` in the state folder, or `redis`"),
+    "issuer": ("open", "name of an issuer of tokens, from configuration; `-` for a token of nobody, or none"),
     "state": ("closed", "`available`, `unhealthy`, `ejected`, `open` or `half-open`"),
 }
 CLOSED = {label: kind == "closed" for label, (kind, _) in LABELS.items()}
@@ -123,6 +129,16 @@ DEFINITIONS: tuple[Definition, ...] = (
         ("limit",),
         SECONDS,
         cap=1000,
+    ),
+    Definition(
+        "mesh_tokens_total", "counter", "Bearer tokens that were judged, and requests without one that had to have it.",
+        ("issuer", "result"), cap=1000,
+    ),
+    Definition("mesh_token_keys", "gauge", "Keys of an issuer by which its tokens are verified.", ("issuer",)),
+    Definition(
+        "mesh_token_keys_age_seconds", "gauge",
+        "Since its key set was had last: old is an alarm, since a key that it has withdrawn is still good here.",
+        ("issuer",),
     ),
     Definition("mesh_ratelimit_redis_up", "gauge", "1 while limits are counted together, in Redis."),
     Definition("mesh_ratelimit_redis_seconds", "histogram", "Round trips to it, each for all who waited.", (), SECONDS),

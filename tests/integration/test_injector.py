@@ -17,6 +17,7 @@ from ca.entries import NewEntry
 from certs.spiffe import SpiffeId, TrustDomain
 from sidecar.deploy.kube.patch import apply
 from sidecar.deploy.kube.pod import inject
+from sidecar.deploy.kube.webhook_metrics import RESULTS
 from tests.kit.fake_webhooks import DNS_NAME, NAME, FakeWebhooks, ToWebhook
 from tests.kit.fleet import MESH
 from tests.kit.free_ports import free_port
@@ -64,10 +65,10 @@ class Scene:
         self.running.append(process)
         return process
 
-    def readiness(self) -> tuple[int, str]:
+    def readiness(self, path: str = "/readyz") -> tuple[int, str]:
         connection = http.client.HTTPConnection("127.0.0.1", self.health, timeout=10)
         try:
-            connection.request("GET", "/readyz")
+            connection.request("GET", path)
             answer = connection.getresponse()
             return answer.status, answer.read().decode()
         except OSError:
@@ -96,6 +97,7 @@ def test_pods_get_their_sidecar_from_a_webhook_that_is_believed_and_its_certific
     injector = scene.start_injector("--set", "memory-limit=512Mi")
     injector.until("alive without its CA", lambda: scene.readiness()[0] == 503)
     assert "no certificate yet" in scene.readiness()[1]
+    assert "mesh_injector_certificate_expires_at_seconds 0.0\n" in scene.readiness("/metrics")[1]
     with pytest.raises((ssl.SSLError, OSError)):  # there is nothing that it could show
         ToWebhook(scene.port, scene.api.authority.cert_pem.bytes().decode()).ask(b"{}")
     scene.start_ca()
@@ -112,7 +114,19 @@ def test_pods_get_their_sidecar_from_a_webhook_that_is_believed_and_its_certific
     assert document["response"]["uid"] == "705ab4f5"
     status, document = connection.ask(json.dumps(a_review(a_pod(hostNetwork=True))).encode())
     assert (status, document["response"]["allowed"]) == (200, False)
-    first = connection.sock.getpeercert()["serialNumber"]
+    certificate = connection.sock.getpeercert()
+    first = certificate["serialNumber"]
+    assert connection.ask(b"{}")[0] == 400
+    assert scene.readiness("/healthz") == (200, "ready\n")
+    told = dict(line.rsplit(" ", 1) for line in scene.readiness("/metrics")[1].splitlines() if line[0] != "#")
+    counts = {name: told[f'mesh_injector_reviews_total{{result="{name}"}}'] for name in RESULTS}
+    assert counts == {
+        "injected": "1.0", "left_alone": "0.0", "refused": "1.0", "not_understood": "1.0", "unavailable": "0.0"
+    }  # fmt: skip
+    assert told["mesh_injector_review_seconds_count"] == "3.0"
+    assert told["mesh_injector_ready"] == told["mesh_injector_ca_bundle_current"] == "1.0"
+    ends = ssl.cert_time_to_seconds(certificate["notAfter"])
+    assert 0 <= float(told["mesh_injector_certificate_expires_at_seconds"]) - ends < TTL, "or the next one's"
 
     def another() -> bool:
         fresh = scene.webhook()

@@ -10,14 +10,15 @@ may end alone; a CA beside them; and the load, from inside the caller's pod.
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from sidecar.admin import client
 from sidecar.deploy import names
 from tests.kit import echo_app
 from tests.kit.containers import Docker
@@ -28,7 +29,7 @@ from tests.kit.nonce import NonceLoad
 from tests.kit.processes import eventually
 
 NETWORK, SUBNET = "life", "10.78.0.0/24"
-CA, COPIES, CALLER = "10.78.0.2", ("10.78.0.11", "10.78.0.12", "10.78.0.13"), "10.78.0.21"
+CA, COPY, CALLER = "10.78.0.2", "10.78.0.1{}", "10.78.0.21"
 DOOR, APP = 9001, 8080
 LEAST = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
 ETC = Path(names.CONFIG_PATH).parent
@@ -39,13 +40,13 @@ services:
   orders:
     inbound: [{{name: http, port: 17443, bind: 0.0.0.0, app: "127.0.0.1:{APP}"}}]
     allow: [{{name: web-may, from: web}}]
-    timeouts: {{drain: 3s}}
+    timeouts: {{drain: 3s, pool_idle_app: 1s}}
     health: {{listen: off}}
   web:
     outbound:
       - to: orders
         listen: "127.0.0.1:{DOOR}"
-        endpoints: [{", ".join(f'"{copy}:17443"' for copy in COPIES)}]
+        endpoints: %s
     health: {{listen: off}}
 """
 
@@ -55,11 +56,11 @@ class Pod:
 
     def __init__(self, pods: Pods, name: str, service: str, address: str, *, app: bool) -> None:
         self._docker, self._pods, self.name, self._service = pods.docker, pods, name, service
-        self._address, self._with_app = address, app
+        self.address, self._with_app = address, app
 
     def start(self) -> None:
         """All of it for the first time."""
-        holder = ("--network", NETWORK, "--ip", self._address, *LEAST)
+        holder = ("--network", NETWORK, "--ip", self.address, *LEAST)
         self._docker("run", "-d", "--name", self.name, *holder, self._pods.base, "sleep", "infinity")
         inside = ("--network", f"container:{self.name}", *LEAST)
         run = ("run", "--service", self._service, "--enrolment", f"{ETC}/{self._service}.json")
@@ -82,11 +83,15 @@ class Pod:
 
     def until_ready(self) -> None:
         """Wait until the sidecar says so."""
-        ready = (*self._docker.program, "exec", self.sidecar, "mesh", "status", "--ready")
-        command = self._docker.cell.command(ready)
-        eventually(
-            f"{self.sidecar} is ready", lambda: subprocess.run(command, capture_output=True).returncode == 0, 30
-        )
+        eventually(f"{self.sidecar} is ready", lambda: (self.told("/status") or {}).get("state") == "ready", 30)
+
+    def told(self, path: str) -> dict[str, Any] | None:
+        """What the sidecar's admin socket says, if it runs: asked from here, for a container's exec takes a second."""
+        inside = self._docker.cell.proc / str(self._docker.state(self.sidecar)["Pid"]) / "root"
+        try:
+            return client.call(inside / names.RUN_PATH.lstrip("/") / f"{self._service}.sock", "GET", path)[1]
+        except client.NoSidecar:
+            return None
 
     def leave(self) -> None:
         """SIGTERM to the application; once that has ended, to the sidecar (the order of native sidecars)."""
@@ -118,24 +123,24 @@ class LoadFromInside(NonceLoad):
 
 
 class Pods:
-    """A CA, copies of `orders`, and `web` which calls them."""
+    """A CA, copies of `orders` (nine at most), and `web` which calls them."""
 
-    def __init__(self, docker: Docker, folder: Path) -> None:
+    def __init__(self, docker: Docker, folder: Path, copies: int = 3) -> None:
         self.docker = docker
         self.image, self.base = docker.mesh_image(), docker.base_image()
         self._folder = folder / "etc"
         self._ca = folder / "ca"
+        self.orders = [
+            Pod(self, f"orders-{number}", "orders", COPY.format(number + 1), app=True) for number in range(copies)
+        ]
         self._make_ca()
         tmpfs = [f"--tmpfs={place}:rw,{OWNED}" for place in (names.STATE_PATH, names.RUN_PATH)]
         self.mounts = [*tmpfs, f"--volume={self._folder}:{ETC}:ro"]
-        self.orders = [
-            Pod(self, f"orders-{number}", "orders", address, app=True) for number, address in enumerate(COPIES)
-        ]
         self.web = Pod(self, "web", "web", CALLER, app=False)
 
     def _make_ca(self) -> None:
         self._folder.mkdir()
-        (self._folder / "mesh.yaml").write_text(MESH_YAML)
+        (self._folder / "mesh.yaml").write_text(MESH_YAML % [self.endpoint(copy) for copy in self.orders])
         (self._folder / "pass").write_text("a passphrase of tests\n")
         secret = ("--dir", str(self._ca))
         self._mesh(
@@ -173,18 +178,26 @@ class Pods:
         self.docker("rm", "-f", "-v", *names_of_all, "ca", check=False)
         self.docker("network", "rm", NETWORK, check=False)
 
+    @staticmethod
+    def endpoint(copy: Pod) -> str:
+        """What web's sidecar calls a copy by."""
+        return f"{copy.address}:17443"
+
     def all_available(self) -> None:
-        """Wait until web's sidecar takes every copy for well, as a rolling update waits before it goes on: who came
+        """Wait until web's sidecar takes every copy for well."""
+        for copy in self.orders:
+            self.until_available(copy)
+
+    def until_available(self, copy: Pod) -> None:
+        """Wait until web's sidecar takes this copy for well, as a rolling update waits before it goes on: who came
         back is asked again after a back-off. Somebody has to ask meanwhile.
         """
-        command = (*self.docker.program, "exec", self.web.sidecar, "mesh", "endpoints", "-o", "json")
 
         def well() -> bool:
-            done = subprocess.run(self.docker.cell.command(command), capture_output=True, text=True)
-            rows = json.loads(done.stdout)["endpoints"] if done.returncode == 0 else []
-            return [row["state"] for row in rows] == ["available"] * len(COPIES)
+            rows = (self.web.told("/endpoints") or {"endpoints": []})["endpoints"]
+            return [row["state"] for row in rows if row["endpoint"] == self.endpoint(copy)] == ["available"]
 
-        eventually("every copy is asked again", well, 60)
+        eventually(f"{copy.name} is asked again", well, 60)
 
     @contextmanager
     def load(self, rate: float = 60.0, seed: int = 1) -> Iterator[LoadFromInside]:

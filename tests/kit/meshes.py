@@ -25,12 +25,15 @@ def pair_yaml(
     routes: str = "",
     app: str = "",
     upstream: str = "",
+    issuers: str = "",
+    tokens: str = "",
 ) -> str:
     """The mesh.yaml of such a pair: names of ports are ca, door, proxy, app_in, app, web_health, app_health."""
     return f"""\
 trust_domain: {TRUST_DOMAIN}
 ca: {{address: "127.0.0.1:{ports.ca}"}}
 {"defaults: " + defaults if defaults else ""}
+{"issuers: " + issuers if issuers else ""}
 services:
   web:
     forward_proxy: 127.0.0.1:{ports.proxy}
@@ -46,6 +49,7 @@ services:
         app: {app or f"127.0.0.1:{ports.app}"}
         protocol: {protocol}
         {"routes: " + routes if routes else ""}
+        {"tokens: " + tokens if tokens else ""}
     allow: {allow}
     access_log: {{mode: all, path: {folder}/app.access}}
     health: {{listen: "127.0.0.1:{ports.app_health}"}}
@@ -66,12 +70,14 @@ class Pair(Fleet):
         routes: str = "",
         app: str = "",
         upstream: str = "",
+        issuers: str = "",
+        tokens: str = "",
         ttl: float | Mapping[str, float] = DEFAULT_TTL,
     ) -> None:
         self.ports = ports or Ports()
         text = pair_yaml(
             self.ports, folder, protocol=protocol, allow=allow, defaults=defaults, routes=routes, app=app,
-            upstream=upstream,
+            upstream=upstream, issuers=issuers, tokens=tokens,
         )  # fmt: skip
         super().__init__(folder, text, ttl=ttl)
         self.url = f"http://127.0.0.1:{self.ports.door}"

@@ -37,12 +37,14 @@ from sidecar.runtime.worker import SWEEP_SECONDS
 from sidecar.telemetry.record import Handshake, Recorder, Tally
 from tests.kit.h1_line import Answer, HungUp, Line, Request
 from tests.kit.hops import MALLORY, ORDERS, WEB
+from tests.kit.tokens import Shelf
 
 Serve = Callable[["Line"], Coroutine[Any, Any, object]]
 
 APP = "127.0.0.1:8080"
 MESH = """
 trust_domain: demo.mesh
+%(issuers)s
 services:
   orders:
     address: 10.0.0.2
@@ -116,15 +118,18 @@ class Books(Recorder):
 class MemoryProxy(Proxy):
     """A sidecar on the memory driver."""
 
-    def __init__(self, port: MemoryPort, config: MeshConfig, name: str, gate: MemoryGate) -> None:
+    def __init__(
+        self, port: MemoryPort, config: MeshConfig, name: str, gate: MemoryGate, keys: Shelf | None = None
+    ) -> None:
         self.port = port
         self.books = Books(name.encode().hex()[:8].zfill(8), port.clock)
         self.tasks: list[Task] = []  # of downstream connections, in the order they came
         self.left: list[Upstream] = []  # that a reload has taken the place of
         service = config.services[name]
         super().__init__(
-            service, reactor=cast(Reactor, port), gate=gate, recorder=self.books, instance=self.books.instance
-        )
+            service, reactor=cast(Reactor, port), gate=gate, recorder=self.books, instance=self.books.instance,
+            keys=(lambda: keys) if keys is not None else None,
+        )  # fmt: skip
 
     def listen(self) -> None:
         """Listen in memory."""
@@ -211,19 +216,21 @@ class Stage:
     def __init__(
         self, *, orders: str = "", web: str = "", http: str = "", raw: str = "", orders_limits: str = "",
         web_limits: str = "", app: str = APP, protocol: str = "http", local: str = "127.0.0.1:9001",
-        upstream: str = "", may: str = "[web]", contract: str = "",
+        upstream: str = "", may: str = "[web]", issuers: str = "", contract: str = "",
     ) -> None:  # fmt: skip
         random.seed(0)  # whom a balancer picks, and how long a retry waits
         self.port = MemoryPort()
         wall = self.port.wall()
         more = {"orders": orders, "web": web, "http": http, "raw": raw}
         more |= {"app": app, "protocol": protocol, "local": local, "upstream": upstream, "may": may}
-        more |= {"orders_limits": orders_limits, "web_limits": web_limits, "contract": contract}
+        more |= {"orders_limits": orders_limits, "web_limits": web_limits, "issuers": issuers}
+        more |= {"contract": contract}
         self._words = more
         self.config = load_text(MESH % more, others=_files(more), now=wall)
         self.gates = {who: MemoryGate(who, not_after=wall + DAY) for who in (WEB, ORDERS, MALLORY)}
+        self.keys = Shelf()
         self.web = MemoryProxy(self.port, self.config, "web", self.gates[WEB])
-        self.orders = MemoryProxy(self.port, self.config, "orders", self.gates[ORDERS])
+        self.orders = MemoryProxy(self.port, self.config, "orders", self.gates[ORDERS], self.keys)
         self.web.listen()
         self.orders.listen()
         self.apps: list[Line] = []  # connections to the application, in the order they came

@@ -71,6 +71,20 @@ def config(orders_address: str, ca_address: str, port: int = ports.INBOUND) -> s
     )
 
 
+def captured_config(orders_address: str, ca_address: str) -> str:
+    """The same for pods with rules of redirection: applications call orders by its own address, and know of no mesh."""
+    return (
+        f"trust_domain: demo.mesh\nca: {{address: '{ca_address}'}}\n"
+        "defaults: {access_log: {mode: all}}\n"
+        "services:\n"
+        "  web:\n    address: web\n    redirect: {}\n"
+        f"    outbound: [{{to: orders, endpoints: ['{orders_address}:{APP_PORT}']}}]\n"
+        "  orders:\n    address: orders\n    redirect: {}\n"
+        f"    inbound: [{{name: http, port: {APP_PORT}, app: 127.0.0.1:{APP_PORT}}}]\n"
+        "    allow: [{name: reads, from: web, method: GET}]\n"
+    )
+
+
 def pod(service: str, command: list[str], image: str, **more: Any) -> dict[str, Any]:
     """A bare pod as its owner writes it: knows of no mesh."""
     container = {"name": "app", "image": image, "command": command}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import yaml
@@ -13,6 +13,7 @@ from sidecar.deploy.kube.annotations import ANNOTATIONS, BY_KEY, Settings
 from sidecar.deploy.kube.documents import BadYaml, Document, split
 from sidecar.deploy.kube.pod import Outcome, Result, inject, uninject
 from sidecar.deploy.kube.problems import Findings, Pod, Problem, dotted
+from sidecar.deploy.kube.told import Around
 from sidecar.deploy.kube.workloads import Held, at, pods_in
 
 
@@ -70,10 +71,20 @@ class Outlook:
     warnings: list[Found] = field(default_factory=list)
 
 
-def work(file: str, text: str, options: Mapping[str, str] | None = None, *, take_out: bool = False) -> Outlook:
-    """Inject every pod in this text, or with `take_out` take our sidecars out. Nothing is changed by halves."""
+def work(
+    file: str,
+    text: str,
+    options: Mapping[str, str] | None = None,
+    *,
+    take_out: bool = False,
+    around: Around | None = None,
+) -> Outlook:
+    """Inject every pod in this text, or with `take_out` take our sidecars out. Nothing is changed by halves. `around`
+    is what the pods are compared with.
+    """
     outlook = Outlook(file, text)
-    worker = _Worker(outlook, options or {}, take_out)
+    worker = _Worker(outlook, options or {}, take_out, around or Around())
+    worker.unreadable()
     documents = split(text)
     kept = [document for document in documents if worker.document(document)]
     if outlook.mistakes:
@@ -89,8 +100,16 @@ class _Worker:
     outlook: Outlook
     options: Mapping[str, str]
     take_out: bool
+    around: Around
     changes: list[tuple[Document, list[patch.Operation]]] = field(default_factory=list)
     policies: list[dict[str, Any]] = field(default_factory=list)
+
+    def unreadable(self) -> None:
+        """Say which mesh.yaml in this file pods cannot be compared with."""
+        for told in self.around.broken_in(self.outlook.file):
+            what = f"this mesh.yaml has mistakes, so no pod is compared with it: {told.broken}"
+            found = Found(told.file, told.line, f"ConfigMap/{told.name}", "data", what, "`mesh check` shows them all")
+            self.outlook.warnings.append(found)
 
     def document(self, document: Document) -> bool:
         """Look at one document; false where it is an earlier policy of ours, which is written anew at the end."""
@@ -119,6 +138,8 @@ class _Worker:
         whole = {key: pod[key] for key in ("metadata", "spec") if key in pod}
         result = uninject(whole) if self.take_out else inject(whole, self.options)
         if result.settings is not None and result.outcome in ("injected", "unchanged"):
+            result = self._compared(document, held, whole, result, result.settings)
+        if result.settings is not None and result.outcome in ("injected", "unchanged"):
             result = self._guarded(document, held, whole, result, result.settings)
             self._misplaced(document, held)
         for problem in result.mistakes:
@@ -129,6 +150,15 @@ class _Worker:
         line = document.place(held.place)
         self.outlook.done.append(Done(self.outlook.file, line, held.whose, result.outcome, service, mode, result.was))
         return patch.diff(whole, result.pod, held.place)
+
+    def _compared(self, document: Document, held: Held, pod: Pod, result: Result, settings: Settings) -> Result:
+        """Refuse a pod that does not fit its mesh.yaml."""
+        findings = Findings(list(result.mistakes), list(result.warnings))
+        namespace = at(document.plain, (*held.workload, "metadata", "namespace"))
+        self.around.compare(settings, namespace if isinstance(namespace, str) else "", findings)
+        if findings.mistakes:
+            return Result(pod, "refused", tuple(findings.mistakes), tuple(findings.warnings))
+        return replace(result, warnings=tuple(findings.warnings))
 
     def _guarded(self, document: Document, held: Held, pod: Pod, result: Result, settings: Settings) -> Result:
         """With mode `explicit`, note the policy that goes with the pod."""

@@ -3,7 +3,7 @@
 The kubelet probes from outside the mesh, in plaintext, so under default deny it is refused. Its probe is led to
 `/app-health/<container>/{livez,readyz,startupz}` on the sidecar's health port, and the sidecar asks the application on
 loopback as the kubelet would have: same path and query, headers, scheme, service. What it has to ask goes to it in one
-environment variable (`sidecar.admin.app_probes` reads it). Probes by `exec` run in the container and stay. So does one
+environment variable (`sidecar.admin.pod_health` reads it). Probes by `exec` run in the container and stay. So does one
 with a `host` of its own: it asks somebody else.
 """
 

@@ -26,6 +26,7 @@ from certs.source import Source
 from certs.svid import X509Svid
 from sidecar.deploy.kube.ca_bundle import CaBundle, Cluster
 from sidecar.deploy.kube.review import answer
+from sidecar.deploy.kube.webhook_metrics import CONTENT_TYPE, Result, WebhookMetrics, result_of
 from sidecar.identity.rotator import IdentityConfig, Rotator
 from sidecar.identity.status import IdentityStatus
 from sidecar.net.clock import Clock
@@ -68,6 +69,7 @@ class Webhook:
     svids: Source[X509Svid] = field(default_factory=lambda: Source("SVID"))
     bundles: Source[BundleSet] = field(default_factory=lambda: Source("trust bundle"))
     status: Source[IdentityStatus] = field(default_factory=lambda: Source("identity status"))
+    metrics: WebhookMetrics = field(default_factory=WebhookMetrics)
     ended: bool = False
     _bundle: CaBundle | None = None
     _context: tuple[tuple[int, int], SSL.Context] | None = None
@@ -167,32 +169,47 @@ class Webhook:
         await _in_a_place(self._probe_places, stream, partial(serve_http, stream, self.probe, limits=_PROBES))
 
     async def probe(self, request: Request) -> Response:
-        """Answer the kubelet."""
+        """Answer the kubelet, and Prometheus."""
         if request.method not in ("GET", "HEAD"):
             return Response.error(405, "method_not_allowed", "read-only", ((b"allow", b"GET, HEAD"),))
         match request.path:
             case "/livez":
                 return Response(200, _TEXT, b"ok\n")
-            case "/readyz":
+            case "/readyz" | "/healthz":
                 reasons = self.not_ready()
                 text = "".join(f"not ready: {reason}\n" for reason in reasons) or "ready\n"
                 return Response(503 if reasons else 200, _TEXT, text.encode())
-        return Response.error(404, "not_found", "/livez or /readyz")
+            case "/metrics":
+                return Response(200, ((b"content-type", CONTENT_TYPE),), self._scrape())
+        return Response.error(404, "not_found", "/livez, /readyz, /healthz or /metrics")
+
+    def _scrape(self) -> bytes:
+        bundle = self._bundle is None or not self._bundle.problem
+        not_after = self.svids.current.not_after if self.svids.number else 0.0
+        return self.metrics.render(ready=not self.not_ready(), not_after=not_after, bundle=bundle)
 
     async def handle(self, request: Request) -> Response:
         """Answer the API server."""
+        began = self.clock.monotonic()
+        result, response = self._answer(request)
+        self.metrics.count(result, self.clock.monotonic() - began)
+        return response
+
+    def _answer(self, request: Request) -> tuple[Result, Response]:
         if request.path != PATH:
-            return Response.error(404, "not_found", f"POST {PATH}")
+            return "not_understood", Response.error(404, "not_found", f"POST {PATH}")
         if request.method != "POST":
-            return Response.error(405, "method_not_allowed", f"POST {PATH}", ((b"allow", b"POST"),))
+            headers = ((b"allow", b"POST"),)
+            return "not_understood", Response.error(405, "method_not_allowed", f"POST {PATH}", headers)
         kind = (request.header(b"content-type") or b"").partition(b";")[0].strip().lower()
         if kind != b"application/json":
-            return Response.error(415, "unsupported_media_type", "an AdmissionReview comes as application/json")
+            what = "an AdmissionReview comes as application/json"
+            return "not_understood", Response.error(415, "unsupported_media_type", what)
         if unusable := self._unusable():
-            return Response.error(503, "not_ready", unusable)
+            return "unavailable", Response.error(503, "not_ready", unusable)
         status, document = answer(request.body, self.config.options)
         self._log_answer(document)
-        return Response.of_json(status, document)
+        return result_of(document), Response.of_json(status, document)
 
     def _log_answer(self, document: Mapping[str, object]) -> None:
         response = document.get("response")

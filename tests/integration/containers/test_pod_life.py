@@ -34,7 +34,10 @@ GOODBYE = (
     f"def end(*_):\n    exec({GET!r})\n    sys.exit(0)\n"
     "signal.signal(signal.SIGTERM, end)\nprint('up', flush=True)\nwhile True: signal.pause()\n"
 )
-SERVE = f"import runpy, sys\nsys.argv = ['', '{APP_PORT}']\nrunpy.run_path({str(ECHO)!r}, run_name='__main__')\n"
+SERVE = (
+    f"import runpy, sys\nsys.path.insert(0, {str(ECHO.parent)!r})\nsys.argv = ['', '{APP_PORT}']\n"
+    f"runpy.run_path({str(ECHO.with_name('leaving_app.py'))!r}, run_name='__main__')\n"
+)
 
 
 class Town:
@@ -58,9 +61,8 @@ class Town:
         written = pod(service, [sys.executable, "-c", program], PYTHON, **more)
         ready = injected(written)
         place = self.folder / f"{service}-{number}"
-        folders = volume_folders(
-            place / "volumes", ready, config(calls, f"{CA}:{ports.CA}"), self.authority.enrolment(service), owner=None
-        )
+        text = config(calls, f"{CA}:{ports.CA}") + "    timeouts: {pool_idle_app: 1s}\n"  # or each leave takes longer
+        folders = volume_folders(place / "volumes", ready, text, self.authority.enrolment(service), owner=None)
         for name in ("mesh-state", "mesh-run"):
             folders[name].chmod(0o755)  # our user is root here, so nobody else need write
         made = Kubelet(
@@ -156,7 +158,7 @@ def test_a_sidecar_that_dies_comes_back_alone(town: Town) -> None:
 def scale_down(town: Town, dice: random.Random, runs: int) -> Tally:
     """One of two copies is deleted at a random moment, under load, and comes back; the load is one, and open-loop."""
     web, copies = a_caller_and_two_copies(town)
-    load = NonceLoad(CALL_PORT, rate=60.0, host="orders", large_share=0.0)
+    load = NonceLoad(CALL_PORT, rate=60.0, host="orders")
     web.host.within(load.__enter__)
     try:
         for number in range(runs):
@@ -199,7 +201,7 @@ def again(town: Town, gone: Kubelet, number: int) -> Kubelet:
 
 def test_scaling_down_loses_no_request(town: Town) -> None:
     web, copies = a_caller_and_two_copies(town)
-    load = NonceLoad(CALL_PORT, rate=60.0, host="orders", large_share=0.0)
+    load = NonceLoad(CALL_PORT, rate=60.0, host="orders")
     web.host.within(load.__enter__)
     try:
         time.sleep(random.Random(37).uniform(0.3, 1.5))
@@ -213,20 +215,16 @@ def test_scaling_down_loses_no_request(town: Town) -> None:
 @pytest.mark.deep
 def test_two_hundred_times(town: Town) -> None:
     """Down and up again. Endpoints stand in the config here, so nobody waits for a pod's readiness: a request that
-    comes between its sidecar and its application is refused by that sidecar. Nothing else may fail.
+    comes between its sidecar and its application goes to the other copy, a POST too.
     """
-    tally = scale_down(town, random.Random(38), 200)
-    assert not tally.crossed, tally.summary()
-    assert not tally.torn, tally.summary()
-    assert [each for each in tally.failed if "refused by the peer" not in each] == []
-    assert len(tally.failed) <= 200 // 10, tally.failed
+    scale_down(town, random.Random(38), 200).assert_flawless()
 
 
 def test_a_sidecar_alone_may_restart(town: Town) -> None:
     """It drains, its application knows nothing of it, and callers go to the other copy meanwhile."""
     web, copies = a_caller_and_two_copies(town)
     application = copies[0].processes["app"].pid
-    load = NonceLoad(CALL_PORT, rate=60.0, host="orders", large_share=0.0)
+    load = NonceLoad(CALL_PORT, rate=60.0, host="orders")
     web.host.within(load.__enter__)
     try:
         time.sleep(1)
@@ -242,7 +240,7 @@ def test_a_sidecar_alone_may_restart(town: Town) -> None:
 def test_a_host_that_dies_takes_only_what_it_was_doing(town: Town) -> None:
     """Sidecar and application are killed at once: what was under way there may fail; all else is well."""
     web, copies = a_caller_and_two_copies(town)
-    load = NonceLoad(CALL_PORT, rate=60.0, host="orders", large_share=0.0)
+    load = NonceLoad(CALL_PORT, rate=60.0, host="orders")
     web.host.within(load.__enter__)
     try:
         time.sleep(1)
@@ -262,7 +260,7 @@ def test_the_ca_alone_may_restart(town: Town) -> None:
     town.start_ca()
     orders, web = town.pod("orders", 1, SERVE).start(), town.pod("web", 1, GOODBYE).start()
     up(orders, web)
-    load = NonceLoad(CALL_PORT, rate=60.0, host="orders", large_share=0.0)
+    load = NonceLoad(CALL_PORT, rate=60.0, host="orders")
     web.host.within(load.__enter__)
     try:
         time.sleep(0.5)

@@ -34,6 +34,7 @@ class FakeInspect:
         self.certificates: dict[str, Any] = {}
         self.asked: list[dict[str, Any]] = []
         self.posture: dict[str, Any] = {}
+        self.tokens: list[dict[str, Any]] = []
         self.plain: dict[str, Any] = {
             "service": service, "now": "", "listeners": [], "connections": [], "forgotten": 0, "upstreams": [],
             "passthrough": [],
@@ -48,7 +49,7 @@ class FakeInspect:
                 {"name": "http", "address": "127.0.0.1:17443", "protocol": "http", "direction": "inbound",
                  **self.posture}
             ],
-            "version": "0", "pid": 1,
+            "tokens": self.tokens, "version": "0", "pid": 1,
         }  # fmt: skip
 
     def hops(self, since: int | None) -> dict[str, Any]:

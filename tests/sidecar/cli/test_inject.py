@@ -135,3 +135,19 @@ def test_what_is_no_text_is_told(folder):
 def test_the_reference_of_annotations_is_current():
     printed = (ROOT / "docs" / "annotations.md").read_text()
     assert printed == markdown(), "run: python -m sidecar.deploy.kube.annotations > docs/annotations.md"
+
+
+def test_with_its_mesh_yaml_a_pod_is_held_to_what_that_says(folder):
+    (folder / "app.yaml").write_text(HEAD + POD)
+    text = (
+        "trust_domain: demo.mesh\nservices:\n  web:\n"
+        "    outbound: [{to: db, identity: db, endpoints: '10.0.0.9:17443'}]\n"
+    )
+    (folder / "mesh.yaml").write_text(text)
+    result = run("-f", "app.yaml", "--config", "mesh.yaml")
+    assert result.return_value == Code.NEGATIVE
+    assert "mesh.yaml:3 says no `redirect` of web" in result.stderr
+    assert result.stdout == ""
+    (folder / "mesh.yaml").write_text(text + "    redirect: {}\n")
+    assert run("-f", "app.yaml", "--config", "mesh.yaml").return_value == 0
+    assert run("-f", "app.yaml", "--config", "mesh.yaml", "--uninject").return_value == 0

@@ -108,6 +108,24 @@ def test_who_has_no_certificate_yet_is_not_said_to_have_lost_the_ca(mesh: Mesh, 
     assert "out of reach" not in mesh.out
 
 
+ALARMS = [
+    ({"alarm": "", "age_seconds": 5.0, "problem": ""}, ""),
+    ({"alarm": "old", "age_seconds": 7200.0, "problem": "it is away"}, "of issuer login are 2 h 0 m old: it is away"),
+    ({"alarm": "failing", "age_seconds": 90.0, "problem": "it is away"}, "issuer login are 1 m 30 s old: it is away"),
+    ({"alarm": "none", "age_seconds": None, "problem": ""}, "no keys of issuer login, so its tokens are not believed"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("keys", "note"), ALARMS)
+def test_status_tells_of_keys_that_are_not_to_be_had(
+    mesh: Mesh, start: Start, keys: dict[str, Any], note: str
+) -> None:
+    start("orders").tokens = [{"issuer": "login", **keys}]
+    assert mesh("status") == 0
+    said = " ".join(mesh.out.split())
+    assert note in said if note else "issuer login" not in said
+
+
 POSTURES = [
     ("permissive", 1, "listener http is PERMISSIVE until 2026-01-10T00:00:00Z: strict would have refused 1 hop"),
     ("observe", 12, "listener http is OBSERVE until 2026-01-10T00:00:00Z: strict would have refused 12 hops"),

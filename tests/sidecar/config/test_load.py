@@ -28,6 +28,11 @@ trust_domain: demo.mesh
 namespace: shop
 ca: {address: "ca.example.org:443", enrolment: enrol.json}
 include: ["team/*.yaml"]
+issuers:
+  login: {issuer: "https://login.example.org", url: "https://keys.example.org/jwks", ca_file: /run/ca.pem,
+          audience: orders, algorithms: [ES256, EdDSA], type: at+jwt, leeway: 5s, refresh: 1h, within: 2s}
+  filed: {issuer: "urn:filed", file: keys.json}
+  mesh: {trust_domain: demo.mesh}
 defaults:
   timeouts: {connect: 1500ms, handshake: 1m30s}
   limits: {pool: 7, requests: 9}
@@ -54,6 +59,7 @@ services:
         xfcc_forwarders: edge
         posture: observe
         until: 2026-01-10
+        tokens: {from: [login, mesh], audience: [orders, bills], required: false, bound: true, forward: true}
         routes:
           - path: /files/**
             method: PUT
@@ -126,7 +132,7 @@ services:
         port: [web, 8443]
         operation: [getOrder]
         scopes: ["orders:read"]
-        when: [path id is claim order, claim role in [admin, 7]]
+        when: [service is claim order, "claim role in [admin, 7]"]
         shadow: true
     deny:
       - from: shop/old
@@ -210,6 +216,8 @@ def test_no_field_of_the_schema_is_forgotten_by_the_reader() -> None:
         "Rule.effect",
         "Outbound.name",
         "Service.name",
+        "Service.issuers",
+        "Issuer.name",
         "MeshConfig.files",
     }
 

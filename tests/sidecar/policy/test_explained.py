@@ -21,10 +21,12 @@ from click.testing import CliRunner
 
 from sidecar import errors
 from sidecar.cli import explain as verb
-from sidecar.errors import HopError
+from sidecar.errors import HopError, PolicyDenied
+from sidecar.hop import Token
 from sidecar.policy.identities import IDENTITY, PROFILE, SAME
 from sidecar.runtime.inspect import Inspector
 from sidecar.telemetry.decisions import Decision
+from tests.kit.hops import MALLORY, a_hop
 from tests.kit.identities import a_bundle_set, a_root
 from tests.kit.refusals import TABLES, Scene
 
@@ -197,3 +199,12 @@ def test_the_words_of_the_tables_are_those_of_the_source() -> None:
             found = kept(scene, make(scene))
             said = found.detail.endswith(OF_OTHERS) or any(says(phrase, found.detail) for phrase in known)
             assert said, f"{name}: nothing in the source says {found.detail!r}"
+
+
+def test_of_a_refused_hop_with_a_token_only_what_names_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene()
+    token = Token("login", "anna", {"sub": "anna"}, frozenset({"orders:read"}), 1_800_000_000.0, "ab" * 8)
+    refused = scene.keep("orders", a_hop(peer=MALLORY, token=token, error=PolicyDenied()))
+    _, text = told(scene, refused, monkeypatch)
+    assert "token     of login, id abababababababab, good until 2027-01-15T08:00:00.000000Z\n" in text
+    assert "anna" not in text + told(scene, refused, monkeypatch, "-o", "json")[1]

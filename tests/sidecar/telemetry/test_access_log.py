@@ -10,7 +10,7 @@ import pytest
 
 from sidecar.config.schema import AccessLog as Config
 from sidecar.errors import ConnectFailed, PolicyDenied
-from sidecar.hop import ShadowVerdict
+from sidecar.hop import ShadowVerdict, Token
 from sidecar.telemetry.access_log import AccessLog
 from tests.kit.hops import ORDERS, WEB, a_hop, a_tcp_hop
 
@@ -144,3 +144,10 @@ def test_a_stuck_writer_drops_and_counts_exactly(tmp_path):
         log.write(a_hop(), NOW)
     assert log.dropped == 25
     assert log.close(0.3) == 10
+
+
+def test_a_token_is_named_by_its_issuer_and_a_hash_and_by_nothing_else(tmp_path):
+    token = Token("login", "anna", {"sub": "anna", "email": "anna@example.org"}, frozenset({"read"}), NOW, "ab" * 8)
+    line = an_access_log(tmp_path).line(a_hop(token=token), NOW)
+    assert line["token"] == {"issuer": "login", "id": "ab" * 8}
+    assert "anna" not in json.dumps(line)

@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from sidecar.errors import IdentityRefused, PolicyDenied, RateLimited
-from sidecar.hop import ShadowVerdict
+from sidecar.errors import IdentityRefused, PolicyDenied, RateLimited, TokenInvalid
+from sidecar.hop import ShadowVerdict, Token
 from sidecar.telemetry.decisions import HANDSHAKE_RING, LIMITED_RING, Decision, Decisions, base36, is_decision_id
 from tests.kit.hops import WEB, a_hop
 
@@ -142,3 +142,16 @@ def test_who_asks_too_often_pushes_out_nobody_elses_refusal():
     assert decisions.find(denied.decision_id) is not None
     assert decisions.find(last.decision_id) is not None
     assert len(decisions) == LIMITED_RING + 1
+
+
+def test_a_token_is_kept_by_its_issuer_a_hash_and_its_end():
+    token = Token("login", "anna", {"sub": "anna"}, frozenset({"orders:read"}), NOW + 60, "ab" * 8)
+    kept = decided(token=token).to_json()
+    assert kept["token"] == {"issuer": "login", "id": "ab" * 8, "expires": "2023-11-14T22:14:20.000000Z"}
+    assert "anna" not in json.dumps(kept)
+    assert decided().token is None
+
+
+def test_a_bad_token_has_a_reason():
+    kept = decided(error=TokenInvalid("the token expired 5 s ago [expired]", reason="expired"), status=401)
+    assert (kept.verdict, kept.error, kept.reason, kept.flag) == ("deny", "token_invalid", "expired", "PD")

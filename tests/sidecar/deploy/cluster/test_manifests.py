@@ -221,6 +221,9 @@ def test_names_and_ports_are_those_of_the_code() -> None:
     monitor = one("PodMonitor", "mesh-sidecars", "production")["spec"]["podMetricsEndpoints"][0]
     assert monitor["portNumber"] == ports.HEALTH
     assert monitor["relabelings"][0]["regex"] == names.CONTAINER
+    named = {each["name"]: each["containerPort"] for each in containers(injector)[0]["ports"]}
+    monitor = one("PodMonitor", "mesh-injector", "production")["spec"]["podMetricsEndpoints"][0]
+    assert named[monitor["port"]] == ports.HEALTH
     assert one("ConfigMap", "mesh-settings")["data"]["trust-domain"] == TRUST_DOMAIN
 
 
@@ -297,7 +300,7 @@ def admitted(where: str) -> set[int]:
 
 
 def test_network_policies_admit_the_ports_that_are_served() -> None:
-    assert admitted("base") == {ports.CA, ports.INJECTOR}
+    assert admitted("base") == {ports.CA, ports.INJECTOR, ports.HEALTH}
     assert admitted("shop") == {8080, ports.HEALTH}  # redirected: callers dial the application's own
     assert admitted("shop-restricted") == {ports.INBOUND, ports.HEALTH}  # the application's own is not reached
 
