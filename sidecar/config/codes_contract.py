@@ -45,8 +45,7 @@ CONTRACT: Final[tuple[tuple[str, str, str, str, str, str], ...]] = (
     ),
     (
         "MESH166", "a contract for what is no HTTP of requests and answers",
-        "A contract speaks of whole requests and whole answers. Raw TCP has none, and gRPC streams cannot be held "
-        "until they have ended.",
+        "A contract speaks of whole requests and whole answers, and raw TCP has none.",
         "Give what is HTTP a listener of its own, with `protocol: http`.",
         _orders("orders.yaml", kind=", protocol: auto"), _orders("orders.yaml"),
     ),

@@ -104,8 +104,6 @@ def contracted(view: View, book: Book) -> None:
         if listener.value.protocol != "http":
             message = f"listener {listener.value.name} is {listener.value.protocol}; a contract is about HTTP"
             book.at(path, message, "declare it protocol: http", "MESH166")
-        if listener.value.app_http == "http2" and contract.mode == "enforce":
-            book.at(path, "an application of gRPC streams, and no stream can be checked", "", "MESH166")
 
 
 def odd(view: View, book: Book) -> None:
