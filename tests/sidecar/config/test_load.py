@@ -179,7 +179,8 @@ services:
 @pytest.fixture(scope="module")
 def everything() -> MeshConfig:
     """A config that says everything that can be said."""
-    return load_text(EVERYTHING, "mesh.yaml", {"team/bills.yaml": TEAM, "orders.yaml": DOCUMENTS["orders.yaml"].decode()}, now=1_768_000_000.0 - 5 * 86400)
+    beside = {"team/bills.yaml": TEAM, "orders.yaml": DOCUMENTS["orders.yaml"].decode()}
+    return load_text(EVERYTHING, "mesh.yaml", beside, now=1_768_000_000.0 - 5 * 86400)
 
 
 def instances(value: object) -> Iterator[Any]:
