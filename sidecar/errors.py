@@ -109,6 +109,28 @@ class BodyTooLarge(HopError):
     flag = "SV"
 
 
+class ContractBroken(HopError):
+    """The request is not what the contract of the service says."""
+
+    name = "contract_broken"
+    fault = Fault.DOWNSTREAM
+    flag = "SV"
+
+
+class OperationUnknown(ContractBroken):
+    """The contract of the service has no such operation."""
+
+    name = "operation_unknown"
+
+
+class OperationGone(HopError):
+    """The operation is past the day until which the contract promises it."""
+
+    name = "operation_gone"
+    fault = Fault.DOWNSTREAM
+    flag = "SV"
+
+
 class UnsupportedContentType(HopError):
     """The request body has a content type that the route does not accept."""
 
@@ -506,6 +528,13 @@ class UpstreamProtocolViolation(HopError):
     name = "upstream_protocol"
     fault = Fault.UPSTREAM
     flag = "UPE"
+
+
+class AnswerBroken(HopError):
+    """The application's answer is not what its contract says. It counts against no endpoint: another says the same."""
+
+    name = "answer_broken"
+    flag = "SV"
 
 
 class NoHealthyUpstream(HopError):

@@ -8,7 +8,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 FLOORS = (
     ("certs",),
-    ("sidecar.hop", "sidecar.errors", "sidecar.patterns", "sidecar.http", "sidecar.config"),
+    ("sidecar.hop", "sidecar.errors", "sidecar.patterns", "sidecar.http", "sidecar.config",
+     "sidecar.contract"),
     ("sidecar.policy", "sidecar.traffic"),
     ("sidecar.net", "sidecar.identity", "sidecar.telemetry", "sidecar.answer", "sidecar.discovery"),
     ("sidecar.proxy",),
@@ -17,7 +18,7 @@ FLOORS = (
 )
 PURE = (
     "sidecar.hop", "sidecar.errors", "sidecar.patterns", "sidecar.http", "sidecar.config", "sidecar.policy",
-    "sidecar.traffic",
+    "sidecar.traffic", "sidecar.contract",
 )  # fmt: skip
 IMPURE = {"trio", "time", "random", "asyncio", "socket", "ssl", "threading", "secrets", "sqlite3"}
 

@@ -75,6 +75,10 @@ class Inspect(Protocol):
         """How the rate limits stand: service, limits, redis."""
         ...
 
+    def contracts(self) -> dict[str, Any]:
+        """What was seen of each contract since it came into force: service, contracts."""
+        ...
+
     def decision(self, decision_id: str) -> dict[str, Any] | None:
         """The decision and its explanation; None where it is not, or no longer, known."""
         ...
@@ -114,7 +118,7 @@ class AdminApi:
                 return Response.error(405, "method_not_allowed", f"use {method}", ((b"allow", method.encode()),))
             return await handle(self._inspect, request, *match.groups())
         known = (
-            "GET /status /hops /endpoints /limits /quotas /detections /inventory /plaintext"
+            "GET /status /hops /endpoints /limits /contracts /quotas /detections /inventory /plaintext"
             " /decisions/<id> /certs, "
             "POST /explain /drain /certs/rotate /quotas/reset /detections/unblock"
         )
@@ -217,6 +221,10 @@ async def _limits(inspect: Inspect, request: Request) -> Response:
     return Response.of_json(200, inspect.limits())
 
 
+async def _contracts(inspect: Inspect, request: Request) -> Response:
+    return Response.of_json(200, inspect.contracts())
+
+
 async def _decision(inspect: Inspect, request: Request, decision_id: str) -> Response:
     if not is_decision_id(decision_id):
         return Response.error(400, "bad_decision_id", "an id looks like 1f0c9a3b-2s")
@@ -260,6 +268,7 @@ _ROUTES: tuple[tuple[str, re.Pattern[str], _Handle], ...] = (
     ("GET", re.compile(r"/inventory"), _inventory),
     ("GET", re.compile(r"/detections"), _detections),
     ("POST", re.compile(r"/detections/unblock"), _unblock),
+    ("GET", re.compile(r"/contracts"), _contracts),
     ("GET", re.compile(r"/decisions/([^/]+)"), _decision),
     ("POST", re.compile(r"/explain"), _explain),
     ("POST", re.compile(r"/drain"), _drain),

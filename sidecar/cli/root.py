@@ -49,6 +49,10 @@ VERBS: dict[str, Verb] = {
     "detections": Verb(
         "Look", "sidecar.cli.detections:detections", "Conspicuous callers: what they did, and who is held for it."
     ),
+    "contract": Verb(
+        "Look", "sidecar.cli.contract:contract", "What is called outside of the contracts, never, or not much longer."
+    ),
+    "grants": Verb("Write config", "sidecar.cli.grants:grants", "What callers want of a contract, and are granted."),
     "endpoints": Verb(
         "Look", "sidecar.cli.endpoints:endpoints", "Where requests go: endpoints, their latency, who is left alone."
     ),

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from sidecar.config.allotted import allotted
 from sidecar.config.assemble import Placed, View
 from sidecar.config.bypassed import bypassed
+from sidecar.config.contracts import odd
 from sidecar.config.cover import KNOWN_METHODS
 from sidecar.config.edges import advise_edges
 from sidecar.config.egress import advise_egress
@@ -56,6 +57,7 @@ def advise(config: MeshConfig, views: Sequence[View], book: Book, now: float | N
         missing_files(view, book)
         advise_redirected(view, book)
         advise_edges(view, book)
+        odd(view, book)
         bypassed(view, book)
         watched(view, book)
         advise_egress(view, book)

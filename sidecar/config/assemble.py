@@ -14,6 +14,7 @@ from typing import Any, Final, Generic, TypeVar
 from certs.errors import InvalidSpiffeId
 from certs.spiffe import SpiffeId, workload_id
 from sidecar.config import ports, sources
+from sidecar.config.contracts import granted
 from sidecar.config.files import Collected
 from sidecar.config.mistakes import Book, meant, nearest
 from sidecar.config.plain import Scope
@@ -89,7 +90,7 @@ def assemble(collected: Collected, scope: Scope, book: Book) -> tuple[MeshConfig
     issuers = _issuers(main)
     for view in views.values():
         _add_outbound(view, views, main.values.get("defaults"), broken=collected.broken, book=book)
-        view.allow = _rules(view, "allow", book)
+        view.allow = _rules(view, "allow", book) + [Placed(rule, path) for rule, path in granted(view, book)]
         view.deny = _rules(view, "deny", book)
         view.rates = _rates(view, book)
         view.quotas = _quotas(view, book)
@@ -210,6 +211,7 @@ def _service(
         outbound=tuple(each.value for each in view.outbound),
         allow=tuple(each.value for each in view.allow),
         deny=tuple(each.value for each in view.deny),
+        grants={caller: each.build() for caller, each in draft.values.get("grants", {}).items() if not each.incomplete},
         rates=tuple(each.value for each in view.rates),
         quotas=tuple(each.value for each in view.quotas),
         issuers=tuple(each for name, each in issuers.items() if name in _asked(view)),

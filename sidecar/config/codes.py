@@ -1,7 +1,8 @@
 """What stands behind each code of `mesh check`: why it matters and how to mend it. docs/lint.md is printed from here.
 
 A code never changes its meaning and is never used again for another. Each has a config that shows it, and that config
-mended; a test reads both. Up to MESH019 a config is refused, from MESH020 on it loads with a warning.
+mended; a test reads both. Up to MESH019 a config is refused, from MESH020 on it loads with a warning,
+but for a few (`_REFUSED`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, Final
 from sidecar.config.codes_amounts import AMOUNTS
 from sidecar.config.codes_bypass import BYPASS
 from sidecar.config.codes_conditions import CONDITIONS
+from sidecar.config.codes_contract import CONTRACT
 from sidecar.config.codes_detectors import DETECTORS
 from sidecar.config.codes_discovery import DISCOVERY
 from sidecar.config.codes_edges import EDGES
@@ -28,6 +30,7 @@ from sidecar.config.codes_time import TIMES
 from sidecar.config.codes_tokens import TOKENS
 from sidecar.config.codes_upstreams import UPSTREAMS
 
+_REFUSED: Final = frozenset(("MESH164", "MESH165", "MESH166"))  # contracts; beside those up to MESH019
 HEAD: Final = "trust_domain: demo.mesh\n"
 EXAMPLES_AT: Final = 1_767_614_400.0  # 2026-01-05T12:00:00Z: when the examples with a date are read
 
@@ -46,7 +49,7 @@ class Code:
     @property
     def refuses(self) -> bool:
         """Whether a config with this is not loaded."""
-        return self.code < "MESH020"
+        return self.code < "MESH020" or self.code in _REFUSED
 
     def to_json(self) -> dict[str, Any]:
         """The code as data."""
@@ -69,7 +72,7 @@ def _code(code: str, title: str, why: str, fix: str, wrong: str, right: str) -> 
 
 _GROUPS: Final = (
     INERT, UPSTREAMS, TIMES, DISCOVERY, ROUTES, LIMITS, AMOUNTS, FOREIGN, REDIRECT, BYPASS, EDGES, TOKENS, CONDITIONS,
-    DETECTORS, EGRESS,
+    DETECTORS, EGRESS, CONTRACT,
 )  # fmt: skip
 CODES: Final[Mapping[str, Code]] = dict((
     _code(

@@ -89,9 +89,9 @@ def parse(text: str, file: str, book: Book) -> Entries | None:
     return node
 
 
-def read_node(text: str, file: str, book: Book, begins: str) -> Node | None:
-    """What the file holds, or None where that cannot be read; `begins` is the hint for one that is empty. Never raises
-    but TooMany.
+def read_node(text: str, file: str, book: Book, begins: str, deepest: int = MAX_DEPTH) -> Node | None:
+    """What the file holds, or None where that cannot be read; `begins` is the hint for one that is empty, `deepest` how
+    many levels it may have. Never raises but TooMany.
     """
     unprintable = _UNPRINTABLE.search(text)
     if unprintable:
@@ -99,7 +99,7 @@ def read_node(text: str, file: str, book: Book, begins: str) -> Node | None:
         book.add(where, "", f"character U+{ord(unprintable[0]):04X} may not stand in YAML")
         return None
     _refuse_tabs(text, file, book)
-    return _Composer(text, file, book, begins).document()
+    return _Composer(text, file, book, begins, deepest).document()
 
 
 class _Positions:
@@ -144,8 +144,9 @@ def _refuse_tabs(text: str, file: str, book: Book) -> None:
 class _Composer:
     """Builds nodes from events, noting on the way what may not be there."""
 
-    def __init__(self, text: str, file: str, book: Book, begins: str) -> None:
+    def __init__(self, text: str, file: str, book: Book, begins: str, deepest: int) -> None:
         self.begins = begins
+        self.deepest = deepest
         self.loader = yaml.SafeLoader(text)
         self.text = text
         self.file = file
@@ -158,7 +159,7 @@ class _Composer:
         except yaml.MarkedYAMLError as error:
             self._syntax(error)
         except _TooDeep as error:
-            self.book.add(error.where, "", f"nested more than {MAX_DEPTH} levels deep")
+            self.book.add(error.where, "", f"nested more than {self.deepest} levels deep")
         except yaml.YAMLError as error:
             self.book.add(self._here(), "", f"not YAML: {' '.join(str(error).split())}")
         except (ValueError, OverflowError):  # PyYAML turns an escape such as "\UFFFFFFFF" into a character unchecked
@@ -186,7 +187,7 @@ class _Composer:
 
     def _node(self, event: yaml.Event, depth: int) -> Node:
         where = self._where(event)
-        if depth > MAX_DEPTH:
+        if depth > self.deepest:
             raise _TooDeep(where)
         if isinstance(event, yaml.AliasEvent):
             hint = f'write the value out; if text is meant, quote it: "*{event.anchor}"'

@@ -16,6 +16,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final, Protocol
 
+from sidecar.config.contracts import attach
 from sidecar.config.document import Entries, decode, parse
 from sidecar.config.mistakes import Book
 from sidecar.config.plain import Scope
@@ -116,6 +117,7 @@ def collect(path: str, shelf: Shelf, scope: Scope, book: Book) -> Collected:
     main = collector.file(path, (), Where(path, 0), scope)
     collected.broken = collected.broken or main is None
     collected.main = main or collected.main
+    attach(collected.services.values(), collector.bytes_of, book)
     collected.digest = collector.hash.hexdigest()
     return collected
 
@@ -153,13 +155,22 @@ class _Collector:
             hint = NO_FILE if isinstance(error, FileNotFoundError) and not key else ""
             self.book.add(asked, key, f"cannot read {path}: {reason}" if key else f"cannot read: {reason}", hint)
             return None
-        name = path.encode("utf-8", "surrogatepass")
-        self.hash.update(b"%d %d\0%s%s" % (len(name), len(data), name, data))
+        self._digest(path, data)
         text = decode(data, path, self.book)
         if text is None:
             return None
         self.book.sources[path] = text
         return parse(text, path, self.book)
+
+    def bytes_of(self, path: str) -> bytes:
+        """A file beside the config that is read with it, and changes what it is. Raises OSError."""
+        data = self.shelf.read(path)
+        self._digest(path, data)
+        return data
+
+    def _digest(self, path: str, data: bytes) -> None:
+        name = path.encode("utf-8", "surrogatepass")
+        self.hash.update(b"%d %d\0%s%s" % (len(name), len(data), name, data))
 
     def _include(self, pattern: str, index: int, chain: tuple[str, ...], where: Where, scope: Scope) -> None:
         folder = os.path.dirname(chain[-1])

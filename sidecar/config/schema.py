@@ -13,6 +13,7 @@ from typing import Literal
 from certs.spiffe import SpiffeId, TrustDomain
 from sidecar.config import ports
 from sidecar.config.schema_amounts import QuotaLimit
+from sidecar.config.schema_contract import Grant
 from sidecar.config.schema_detectors import Detectors
 from sidecar.config.schema_inbound import Inbound, RateLimit, Rule
 from sidecar.config.schema_opa import Opa
@@ -42,6 +43,7 @@ from sidecar.config.terms import (
     Where,
     described,
 )
+from sidecar.patterns import IdentityPattern
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +252,9 @@ class Service:
     deny: tuple[Rule, ...] = described("Who may not, whatever `allow` says.", ())
     opa: Opa | None = described(
         "Whom else to ask about requests that the rules permit: an Open Policy Agent. Absent for nobody.", None
+    )
+    grants: Mapping[IdentityPattern, Grant] = described(
+        "What callers may do by the contract, and see of its answers, by caller, in the words of rules.", factory=dict
     )
     rates: tuple[RateLimit, ...] = described("How often it may be called; absent means without limit.", ())
     quotas: tuple[QuotaLimit, ...] = described("How much it may be called in an hour, a day or a month.", ())

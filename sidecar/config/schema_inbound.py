@@ -10,6 +10,7 @@ from typing import Literal
 from sidecar.config import ports
 from sidecar.config.conditions import OF_HTTP, OF_TOKENS, Condition
 from sidecar.config.schema_amounts import TcpLimit
+from sidecar.config.schema_contract import Contract
 from sidecar.config.schema_routes import AppBranch, Fault
 from sidecar.config.schema_tokens import Tokens
 from sidecar.config.terms import (
@@ -263,6 +264,9 @@ class Inbound:
         "none",
     )
     routes: tuple[Route, ...] = described("Limits for some paths.", ())
+    contract: Contract | None = described(
+        "What requests and answers must keep to, as OpenAPI says it; absent for nothing.", None
+    )
     tokens: Tokens | None = described(
         "Bearer tokens that callers must, or may, bring: the user behind the caller. Absent, `Authorization` passes "
         "unread.",

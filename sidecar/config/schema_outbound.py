@@ -8,6 +8,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
 
 from certs.spiffe import SpiffeId
+from sidecar.config.schema_contract import Grant
 from sidecar.config.schema_egress import ClientToken, EgressRule, OutboundTls
 from sidecar.config.schema_routes import OutboundRoute
 from sidecar.config.schema_sources import EndpointsFrom
@@ -206,6 +207,9 @@ class Outbound:
         "like are refused where a name leads there (docs/egress.md).",
         None,
         filled="none with a host `*.`, `tls` or `token`; elsewhere any but link-local and multicast ones",
+    )
+    consumes: Grant | None = described(
+        "What we use of its contract: only for `mesh grants diff`. What we get is for its own `grants` to say.", None
     )
     where: Where = described("Where the upstream stands.", Where("", 0), hidden=True)
     name: str = described(

@@ -51,7 +51,7 @@ def hop_of(question: Mapping[str, Any], service: Service) -> Hop:
             raise BadQuestion(f"{question['source']!r} is not an IP address") from None
     if listener.protocol != "tcp":
         _read_http(hop, question, service, listener)
-        hop.operation = str(question.get("operation") or "")
+        hop.operation = str(question.get("operation") or hop.operation)
         hop.token = _token(question.get("claims"), question.get("scopes"))
     return hop
 
@@ -104,6 +104,9 @@ def _read_http(hop: Hop, question: Mapping[str, Any], service: Service, listener
     hop.headers, hop.version = head.headers, head.version.decode("ascii")
     hosts = [value for name, value in head.headers if name == b"host"]
     Reading.of(service, listener).read(hop, head.target, hosts)
+    if listener.contract is not None:
+        operation = listener.contract.api.find(hop.method, hop.segments)
+        hop.operation = operation.id if operation is not None else ""
 
 
 def _headers(given: object) -> Iterator[tuple[str, object]]:

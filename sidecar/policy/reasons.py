@@ -64,6 +64,22 @@ HAPPENED: Final[dict[str, Reason]] = {
         "The route does not accept a body of this content type: {detail}.",
         "Send one of these, or add this one to `content_types` of that route of {listener}.",
     ),
+    "contract_broken": Reason(
+        "The request is not what the contract says: {detail}.",
+        "Correct the client, or the document that `inbound[].contract` of {listener} names.",
+    ),
+    "operation_unknown": Reason(
+        "The contract has no such operation: {detail}.",
+        "Add it to the document that `inbound[].contract` of {listener} names, or set `undocumented: pass` there.",
+    ),
+    "operation_gone": Reason(
+        "The operation is no longer offered: {detail}.",
+        "Let the client use its successor; `after_sunset` of the contract of {listener} lists who may take longer.",
+    ),
+    "answer_broken": Reason(
+        "The application's answer is not what its contract says, so nothing of it was sent on: {detail}.",
+        "Correct the application or the document; `mode: shadow` lets answers pass meanwhile, and counts them.",
+    ),
     "unsupported": Reason(
         "The request asks for something that this hop does not do: {detail}.",
         "Ask for it in another way, or use a listener with `protocol: tcp`, which passes bytes as they are.",

@@ -17,6 +17,7 @@ after the handshake: flag ID, and nothing is sent again (decision D18).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sidecar.errors import (
@@ -79,6 +80,8 @@ class Exchange(Waiting):
     async def _carry(self, handover: Handover | None) -> bool:
         """The exchange itself; see `run`."""
         plan = self._plan
+        if plan.checked is not None and handover is None:
+            await plan.checked.take_body(self)
         if plan.ask is not None:
             await self._attended(plan.ask(self._port))
         if plan.hold is not None:
@@ -104,7 +107,8 @@ class Exchange(Waiting):
                 await self._switch(connection, response)
                 pool.discard(connection)
                 return False
-            await self._relay(connection, response)
+            relay = self.relay if self._plan.checked is None else partial(self._plan.checked.relay, self)
+            await relay(connection, response)
         except BaseException as error:
             self._give_up(connection)
             self._attempts.failed(error)
@@ -131,7 +135,7 @@ class Exchange(Waiting):
         attempts = self._attempts
         resendable = attempts.resendable if self._head.body or not self._h2 else False
         attempts.max_idle = self._choose_age(resendable=resendable)
-        if self._head.body and (self._h2 or resendable or self._plan.upstream.guarded):
+        if self._head.body and self._replay is None and (self._h2 or resendable or self._plan.upstream.guarded):
             self._replay = []
         while True:
             connection = None
@@ -368,7 +372,13 @@ class Exchange(Waiting):
 
     # ---- the answer ------------------------------------------------------------------------------------------------
 
-    async def _relay(self, connection: Connection, response: ResponseHead) -> None:
+    async def read_more(self, connection: Connection, response: ResponseHead) -> None:
+        """Wait for more of an answer that has begun. Raises HopError."""
+        lease = self._rests_on(endless=first(response.headers, b"content-length") is None)
+        connection.codec.receive(bytes(await self._read_body(connection.wire, lease)))
+
+    async def relay(self, connection: Connection, response: ResponseHead) -> None:
+        """Send the answer on, from its head to its end. Raises HopError."""
         port, side, hop, codec = self._port, self._side, self._hop, connection.codec
         if self._head.protocol and response.status < 300:  # by HTTP/2 any 2xx would say that the tunnel stands
             raise UpstreamProtocolViolation(f"the upstream answers {response.status} to a WebSocket, and no 101")
@@ -407,8 +417,7 @@ class Exchange(Waiting):
                 await self._send(pieces)
                 pieces, size = [], 0
             if event is NEED_DATA:
-                lease = self._rests_on(endless=first(response.headers, b"content-length") is None)
-                codec.receive(bytes(await self._read_body(connection.wire, lease)))
+                await self.read_more(connection, response)
 
     def _pass_on(self, data: bytes) -> None:
         """A piece of the answer's body is about to be sent on."""

@@ -10,8 +10,9 @@ What happens to a request, in the order the bytes travel:
 3. The bearer token, where the listener asks for one: whoever is the user behind the caller, verified before any rule.
    Without a good one 401, or 503 where nobody can tell.
 4. Loops are cut: our own instance id in `mesh-via` is 508.
-5. Authorization: a Permit, or 403. The answer of no policy is that of no match. Then OPA, where it is to be asked.
-6. The limits of its route: size and content type.
+5. Authorization: a Permit, or 403. The answer of no policy is that of no match.
+6. The limits of its route: size and content type; then the contract of the service, where it has one. Its body is
+   held to that before anybody is asked. Then OPA, where it is to be asked.
 7. Rate limits and then quotas, last of all that may refuse it: whoever is refused for another reason takes nothing
    from anybody. A quota may have to be waited for, so it is charged where the exchange begins.
 8. Its route: to which application, and which fault it meets.
@@ -60,6 +61,8 @@ if TYPE_CHECKING:
     from certs.spiffe import SpiffeId
     from sidecar.config.schema import Limits, Timeouts
     from sidecar.config.schema_inbound import Inbound, Route
+    from sidecar.contract.judge import Contract
+    from sidecar.contract.reading import Operation
     from sidecar.hop import Direction, Permit
     from sidecar.http.canonical import Target
     from sidecar.http.plain import PlainRequest
@@ -71,6 +74,7 @@ if TYPE_CHECKING:
     from sidecar.proxy.asking import Asking
     from sidecar.proxy.bearer import Bearer
     from sidecar.proxy.charging import ListenerQuotas
+    from sidecar.proxy.contracted import Checked
     from sidecar.proxy.holding import Holding
     from sidecar.proxy.steering import AppRoutes
     from sidecar.proxy.upstream import Upstream
@@ -118,6 +122,7 @@ class InboundSide:
         tcp_limits: TcpLimits | None = None,
         holding: Holding | None = None,
         asking: Asking | None = None,
+        contract: Contract | None = None,
         bearer: Bearer | None = None,
     ) -> None:
         self.name = spec.name
@@ -142,6 +147,7 @@ class InboundSide:
         self._tcp_limits = tcp_limits
         self._holding = holding  # there where rates are
         self._asking = asking  # OPA, where there is one
+        self.contract = contract
         self._bearer = bearer  # None where no tokens are asked for
         self.only_http = only_http and spec.protocol == "auto"  # raw TCP would get around a rule (semantics S9)
         self.posture = posture_of(spec)  # None for strict
@@ -244,9 +250,9 @@ class InboundSide:
     # ---- plain requests ---------------------------------------------------------------------------------------------
 
     def lane(self, caller: Caller) -> Lane | None:
-        """Where this caller's plain requests run; a caller without identity has none."""
+        """Where this caller's plain requests run: nowhere without identity, and nowhere under a contract."""
         peer = caller.peer
-        if peer is None or not ENABLED or self._bearer is not None:
+        if peer is None or not ENABLED or self.contract is not None or self._bearer is not None:
             return None
         looks = self._rules.looks_at(peer.id)
         if "more" in looks:
@@ -368,6 +374,7 @@ class InboundSide:
         via = _via(head.headers) if peer is not None else []  # a hop header, and so a verified peer's alone (D21)
         if self._instance in via:
             raise LoopDetected(f"the request has been through this sidecar before: {b' '.join(via).decode('latin-1')}")
+        operation = self.contract.find(hop) if self.contract is not None else None
         self._authorize(hop, wall)
         if target.form == "authority":
             raise UnsupportedFeature("CONNECT is for the forward proxy, not for peers")
@@ -380,17 +387,32 @@ class InboundSide:
             headers.append((XFCC, self._client_cert(peer, head.headers)))
         headers.append((VIA, b",".join((*via, self._instance))))
         plan = Plan(self.app, target.origin_form, headers, route.max_body if route is not None else None)
+        if self.contract is not None and self.contract.judges:
+            plan.checked = self._checked(self.contract, operation, hop, head, plan, wall)
         if not hop.attempts:  # what the express has sent already has been through all limits
             questions = self._questions(hop, head, plan)
-            if questions:
+            if questions or plan.checked is not None:
                 plan.ask = partial(self._ask, plan, hop, questions)
             else:
                 self._limit(plan, hop, wall)
         if self.steering is not None and route is not None:
             self.steering.follow(route, hop, plan)
-        if first(headers, b"host") is None:  # only in HTTP/1.0; what we send on is 1.1 and must have one
-            headers.insert(0, (b"host", plan.upstream.authority))
+        if first(plan.headers, b"host") is None:  # only in HTTP/1.0; what we send on is 1.1 and must have one
+            plan.headers.insert(0, (b"host", plan.upstream.authority))
         return plan
+
+    def _checked(
+        self, contract: Contract, operation: Operation | None, hop: Hop, head: RequestHead, plan: Plan, wall: float
+    ) -> Checked:  # fmt: skip
+        """Hold a request to the contract, as far as its head goes. Raises HopError."""
+        from sidecar.proxy.contracted import Checked  # most have no contract, and it is memory
+
+        checked = Checked(contract, operation, self.recorder, hop, head)
+        wrong = contract.wrong_head(operation, hop, head, wall)
+        if wrong is not None:
+            checked.refuse(wrong)
+        plan.headers = contract.asked(operation, hop, plan.headers)
+        return checked
 
     def _questions(self, hop: Hop, head: RequestHead, plan: Plan) -> tuple[Question, ...]:
         """Whom else to ask about a request that the rules permit, in this order; each may raise HopError."""

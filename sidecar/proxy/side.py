@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sidecar.net.mtls import Peer
     from sidecar.net.pool import Connection
     from sidecar.net.port import Port, Wire
+    from sidecar.proxy.contracted import Checked
     from sidecar.proxy.lane import Lane
     from sidecar.proxy.tcp import Tunnels
     from sidecar.proxy.upstream import Upstream
@@ -76,6 +77,7 @@ class Plan:
     injected: Injected | None = None  # the fault that it meets first
     course: str = ""  # what the route of that fault is called
     connect: Callable[[Port, Wire, Caller, Hop, bytes], Awaitable[None]] | None = None  # takes the connection over
+    checked: Checked | None = None  # the contract that it is under, first of all
     ask: Callable[[Port], Awaitable[None]] | None = None  # may say no first of all, before limits are taken
     hold: Callable[[Port, Wire, float], Awaitable[None]] | None = None  # waited for next, up to its deadline
     renew: Callable[[Port], Awaitable[None]] | None = None  # after a 401: may put another token into the headers, once

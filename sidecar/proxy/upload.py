@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.errors import BodyTooLarge, DownstreamGone, DownstreamIdle, UpstreamIdle
 from sidecar.http.headers import without_reserved
-from sidecar.http.message import Data, End
+from sidecar.http.message import Data, End, ResponseHead
 from sidecar.net.port import NEVER, Expired, Task, WireBroken
 from sidecar.proxy.flow import Flow
 from sidecar.proxy.streams import StreamEnd
@@ -140,6 +140,27 @@ class Upload(Flow):
             self._upload_failed = True
         except Expired:
             raise UpstreamIdle("the upstream does not read the request body (timeouts.idle)") from None
+
+    async def hold_body(self, most: int) -> list[bytes] | None:
+        """Read the whole request body before anybody is asked; what was read is replayed, without trailers. None where
+        it is over that many bytes, with what has come still to be replayed. Raises HopError.
+        """
+        held = self._replay = []
+        if self._codec.wants_continue:  # who is asked is asked only then (RFC 9110 section 10.1.1)
+            await self._put(self._codec.send_head(ResponseHead(100, [])))
+        while not self._request_ended:
+            event = self._codec.next_event()
+            if isinstance(event, Data):
+                self._count(event.data)
+                held.append(event.data)
+                if self._hop.received_bytes > most:
+                    return None
+            elif isinstance(event, End):
+                self._check_whole()
+                self._request_ended = True
+            else:
+                await self._receive()
+        return held
 
     def _count(self, data: bytes) -> None:
         """A piece of the request body has come."""

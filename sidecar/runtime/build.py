@@ -438,6 +438,11 @@ class Proxy:
         """How the rate limits stand, for `mesh limits`."""
         return [shown(limit, self._reactor.now) for limit in self._generation.rates]
 
+    def contracts(self) -> list[dict[str, Any]]:
+        """What was seen of each contract, for `mesh contract status`."""
+        sides = ((spec, side.contract) for spec, side in self._inbound)
+        return [{"listener": spec.name, **contract.to_json()} for spec, contract in sides if contract is not None]
+
     def limits_of(self, hop: Hop, route: str) -> list[dict[str, Any]]:
         """The limits that a hop would come under, for `mesh explain`."""
         side = next((side for spec, side in self._inbound if spec.name == hop.listener), None)

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from sidecar.config.schema_inbound import Inbound
     from sidecar.config.schema_outbound import HealthCheck, Outbound
     from sidecar.config.terms import Affinity, HttpVersion
+    from sidecar.contract.judge import Contract
     from sidecar.discovery.sources import Source
     from sidecar.net.mtls import Gate
     from sidecar.net.reactor import Reactor
@@ -239,8 +240,18 @@ class Maker:
             quotas=listener_quotas(made.quotas.limits(spec.name), self._desk, self._reactor),
             holding=made.holding,
             asking=self._asking(service),
+            contract=self._contract(made, spec),
             bearer=self._bearer(service, spec),
         )
+
+    def _contract(self, made: Generation, spec: Inbound) -> Contract | None:
+        """The contract that the requests of a listener are held to."""
+        said = spec.contract
+        if said is None or (said.mode == "off" and not made.service.grants):
+            return None
+        from sidecar.contract.judge import Contract  # most have none, and it is memory
+
+        return Contract(said, made.service.grants)
 
     def _bearer(self, service: Service, spec: Inbound) -> Bearer | None:
         """What verifies the tokens of a listener; None where it asks for none."""

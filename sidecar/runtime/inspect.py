@@ -132,6 +132,12 @@ class Inspector:
             "redis": worker.answers.to_json() if worker.answers is not None else None,
         }
 
+    def contracts(self) -> dict[str, Any]:
+        """What was seen of each contract since it came into force."""
+        worker = self._worker
+        rows = worker.proxy.contracts() if worker.proxy is not None else []
+        return {"service": worker.service.name, "contracts": rows}
+
     def decision(self, decision_id: str) -> dict[str, Any] | None:
         """One decision, with what happened, what to do, and, where policy decided, why."""
         from sidecar.runtime.explaining import decided  # words for everything: memory, which few are asked for

@@ -31,7 +31,11 @@ LABELS: dict[str, tuple[Literal["closed", "open"], str]] = {
     ),
     "rule": ("open", "name of the rule that decided, from configuration; `-` where none did"),
     "error": ("closed", "short name of the error"),
-    "effect": ("closed", "`permit` or `deny`: what the shadow rule would have done"),
+    "effect": (
+        "closed", "`permit` or `deny`: what the shadow rule would have done; of a contract, what was done",
+    ),
+    "operation": ("open", "`operationId` of the contract, from configuration; `-` for one that it does not have"),
+    "part": ("closed", "what was outside of the contract: `request` or `answer`"),
     "listener": (
         "open", "inbound listener, or the upstream for outbound; `redirect.passthrough` for captured connections that "
         "leave in plaintext, `redirect` for those that mean nobody",
@@ -178,6 +182,14 @@ DEFINITIONS: tuple[Definition, ...] = (
         "counter",
         "gRPC calls that ended, by what the caller was told.",
         ("direction", "source", "destination", "route", "grpc_status"),
+        cap=1000,
+        expires=True,
+    ),
+    Definition(
+        "mesh_contract_broken_total",
+        "counter",
+        "Requests and answers that were not what the contract of the service says.",
+        ("listener", "operation", "part", "effect"),
         cap=1000,
         expires=True,
     ),

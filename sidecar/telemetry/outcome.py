@@ -21,6 +21,8 @@ REFUSALS: tuple[type[errors.HopError], ...] = (
     errors.HeadTooLarge,
     errors.BodyTooLarge,
     errors.UnsupportedContentType,
+    errors.ContractBroken,
+    errors.OperationGone,
     errors.UnsupportedFeature,
     errors.LoopDetected,
     errors.IdentityRefused,

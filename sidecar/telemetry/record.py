@@ -293,6 +293,12 @@ class Recorder:
             tell(what, upstream=it.upstream, endpoint=it.endpoint, result=it.result, reason=it.why or None)
         except Exception as fault:  # noqa: BLE001 - as in observe
             self._fault("a health check could not be recorded", fault)
+
+    def outside_contract(self, listener: str, operation: str, part: str, *, refused: bool) -> None:
+        """Count a request or an answer that is not what the contract says."""
+        effect = "deny" if refused else "permit"
+        self.metrics.counter("mesh_contract_broken_total").add((listener, operation or "-", part, effect))
+
     def split(self, listener: str, route: str, to: str) -> None:
         """Count a request that a split has sent one way."""
         self.metrics.counter("mesh_split_requests_total").add((listener, route, to))

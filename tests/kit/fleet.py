@@ -162,7 +162,8 @@ class Fleet:
         self, folder: Path, text: str, *, ttl: float | Mapping[str, float] = DEFAULT_TTL
     ) -> None:
         self.folder = folder
-        self.config: MeshConfig = load_text(text, str(folder / "mesh.yaml"), now=time.time())
+        beside = {str(path): path.read_text() for path in folder.glob("*.yaml")}  # contracts that it names
+        self.config: MeshConfig = load_text(text, str(folder / "mesh.yaml"), beside, now=time.time())
         self.file = folder / "mesh.yaml"
         self.file.write_text(text)
         for name in ("logs", "state"):

@@ -219,7 +219,7 @@ class Stage:
     def __init__(
         self, *, orders: str = "", web: str = "", http: str = "", raw: str = "", orders_limits: str = "",
         web_limits: str = "", app: str = APP, protocol: str = "http", local: str = "127.0.0.1:9001",
-        upstream: str = "", may: str = "[web]", issuers: str = "",
+        upstream: str = "", may: str = "[web]", issuers: str = "", contract: str = "",
     ) -> None:  # fmt: skip
         random.seed(0)  # whom a balancer picks, and how long a retry waits
         self.port = MemoryPort()
@@ -227,8 +227,9 @@ class Stage:
         more = {"orders": orders, "web": web, "http": http, "raw": raw}
         more |= {"app": app, "protocol": protocol, "local": local, "upstream": upstream, "may": may}
         more |= {"orders_limits": orders_limits, "web_limits": web_limits, "issuers": issuers}
+        more |= {"contract": contract}
         self._words = more
-        self.config = load_text(MESH % more, now=wall)
+        self.config = load_text(MESH % more, others=_files(more), now=wall)
         self.gates = {who: MemoryGate(who, not_after=wall + DAY) for who in (WEB, ORDERS, MALLORY)}
         self.keys = Shelf()
         self.web = MemoryProxy(self.port, self.config, "web", self.gates[WEB])
@@ -240,7 +241,8 @@ class Stage:
 
     def reload(self, **changes: str) -> None:
         """Put a configuration in force, in both sidecars, that differs from the first one in these additions."""
-        self.config = load_text(MESH % (self._words | changes), now=self.port.wall())
+        words = self._words | changes
+        self.config = load_text(MESH % words, others=_files(words), now=self.port.wall())
         for proxy, name in ((self.web, "web"), (self.orders, "orders")):
             proxy.reload(self.config.services[name])
 
@@ -348,6 +350,12 @@ class Stage:
         """What a worker does twice a second: close pooled connections that have been idle for too long."""
         for proxy in (self.web, self.orders):
             proxy.sweep()
+
+
+
+def _files(words: dict[str, str]) -> dict[str, str]:
+    """The files beside the mesh.yaml of a scene."""
+    return {"contract.yaml": words["contract"]} if words["contract"] else {}
 
 
 def scene(**config: str) -> Callable[[Callable[..., Coroutine[Any, Any, None]]], Callable[..., None]]:

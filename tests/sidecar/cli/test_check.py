@@ -133,7 +133,7 @@ def test_lines_of_included_files_are_quoted_from_them(folder: Path) -> None:
     (folder / "a.yaml").write_text("services:\n  a: {colour: 1}\n")
     assert run().output.splitlines()[:2] == [
         "a.yaml:2:7: services.a.colour: unknown key; valid here: identity, address, zone, run, env, inbound, "
-        "outbound, forward_proxy, redirect, allow, deny, opa, rates, quotas, redis, detectors, owner, health, "
+        "outbound, forward_proxy, redirect, allow, deny, opa, grants, rates, quotas, redis, detectors, owner, health, "
         "unsafe_allow_bypass, workload_api, identity_source, timeouts, limits, access_log, audit, tls, revocation "
         "[MESH001]",
         "    2 |   a: {colour: 1}",

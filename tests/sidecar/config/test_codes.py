@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.config.codes import CODES, EXAMPLES_AT, HEAD, Code, lint_markdown
+from sidecar.config.codes_contract import DOCUMENTS
 from sidecar.config.load import load_bytes
 from sidecar.config.mistakes import ConfigErrors
 
@@ -18,7 +19,7 @@ ROOT = Path(__file__).parents[3]
 def found(text: str) -> tuple[list[str], list[str]]:
     """The codes of the mistakes and of the warnings in a config."""
     try:
-        loaded = load_bytes((HEAD + text).encode(), now=EXAMPLES_AT)
+        loaded = load_bytes((HEAD + text).encode(), others=DOCUMENTS, now=EXAMPLES_AT)
     except ConfigErrors as errors:
         return [mistake.code for mistake in errors.mistakes], []
     return [], [warning.code for warning in loaded.warnings]

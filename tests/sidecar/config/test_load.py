@@ -13,6 +13,7 @@ import pytest
 
 from certs.spiffe import SpiffeId
 from sidecar.config import files
+from sidecar.config.codes_contract import DOCUMENTS
 from sidecar.config.fields import fields_of, records
 from sidecar.config.files import NO_FILE
 from sidecar.config.load import load, load_bytes, load_config, load_text
@@ -57,6 +58,8 @@ services:
         protocol: http
         app_http: http2
         xfcc_forwarders: edge
+        contract: {openapi: orders.yaml, mode: enforce, undocumented: pass, unknown_query: pass,
+          unknown_fields: refuse, after_sunset: web}
         posture: observe
         until: 2026-01-10
         tokens: {from: [login, mesh], audience: [orders, bills], required: false, bound: true, forward: true}
@@ -80,6 +83,7 @@ services:
                        bandwidth: 10MiB/s}]}
     outbound:
       - to: bills
+        consumes: {operations: getBill, fields: id}
         port: 9443
         listen: "127.0.0.1:9001"
         addresses: bills.shop.svc:80
@@ -132,6 +136,7 @@ services:
                        ca_file: /run/ca.crt}
     forward_proxy: 127.0.0.1:17080
     redirect: {capture_in: 7006, capture_out: 7001, passthrough: [10.0.0.0/8, "[fd00::7]:443"]}
+    grants: {web: {operations: getOrder, fields: [id, customer.name]}}
     allow:
       - name: all-of-it
         from: [web, shop/web, "*", "**", spiffe://demo.mesh/ns/*/sa/**]
@@ -193,7 +198,8 @@ services:
 @pytest.fixture(scope="module")
 def everything() -> MeshConfig:
     """A config that says everything that can be said."""
-    return load_text(EVERYTHING, "mesh.yaml", {"team/bills.yaml": TEAM}, now=1_768_000_000.0 - 5 * 86400)
+    beside = {"team/bills.yaml": TEAM, "orders.yaml": DOCUMENTS["orders.yaml"].decode()}
+    return load_text(EVERYTHING, "mesh.yaml", beside, now=1_768_000_000.0 - 5 * 86400)
 
 
 def instances(value: object) -> Iterator[Any]:
@@ -231,10 +237,12 @@ def test_no_field_of_the_schema_is_forgotten_by_the_reader() -> None:
     assert hidden == {
         *{f"{name}.where" for name in (
             "Service", "Inbound", "Outbound", "Rule", "RateLimit", "OutboundRoute", "QuotaLimit", "TcpLimit",
+            "Contract", "Grant",
         )},
         "Rule.effect",
         "Outbound.name",
         "Service.name",
+        "Contract.api",
         "Service.issuers",
         "Issuer.name",
         "MeshConfig.files",
@@ -311,7 +319,7 @@ def test_places_are_kept_for_explain(everything: MeshConfig) -> None:
     assert str(everything.services["bills"].inbound[1].where) == "team/bills.yaml:7"
     where = everything.services["orders"].where
     assert where == Where("mesh.yaml", EVERYTHING.split("\n").index("  orders:") + 1, 3)
-    assert everything.files == ("mesh.yaml", "team/bills.yaml")
+    assert everything.files == ("mesh.yaml", "team/bills.yaml", "orders.yaml")
 
 
 def test_default_ports_count_up_on_one_host_and_step_over_those_that_are_named() -> None:

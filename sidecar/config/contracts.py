@@ -1,0 +1,123 @@
+"""Contracts that listeners name, read with the config in the same generation; and the rules that follow from grants."""
+# ruff: noqa: PTH118, PTH120 - paths stay text, as the operator wrote them
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final
+
+from sidecar.config.document import decode
+from sidecar.config.mistakes import Book, meant
+from sidecar.config.schema_inbound import Rule
+
+if TYPE_CHECKING:
+    from sidecar.config.assemble import View
+    from sidecar.config.reader import Draft
+    from sidecar.contract.reading import Operation
+
+UNREADABLE: Final = "MESH164"
+UNKNOWN: Final = "MESH165"
+
+
+def attach(services: Iterable[Draft], read: Callable[[str], bytes], book: Book) -> None:
+    """Read the document of every contract. `read` gives the bytes of a file (OSError), and counts them in the digest.
+    Raises TooMany.
+    """
+    for service in services:
+        for listener in service.values.get("inbound", ()):
+            contract = listener.values.get("contract")
+            if contract is not None and not contract.incomplete:
+                _attach(contract, read, book)
+
+
+def _attach(contract: Draft, read: Callable[[str], bytes], book: Book) -> None:
+    from sidecar.contract.reading import read_api  # most have none, and it is memory
+
+    file = os.path.normpath(os.path.join(os.path.dirname(contract.where.file), contract.values["openapi"]))
+    try:
+        data = read(file)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        book.at(f"{contract.path}.openapi", f"cannot read {file}: {reason}", "", UNREADABLE)
+        return
+    text = decode(data, file, book)
+    if text is not None:
+        book.sources[file] = text
+        strict = contract.get("unknown_fields") == "refuse"
+        contract.values["api"] = read_api(text, file, book, strict_fields=strict)
+
+
+def granted(view: View, book: Book) -> list[tuple[Rule, str]]:
+    """The rules that follow from a service's grants, each with its path; concrete paths before those with placeholders.
+    Raises TooMany.
+    """
+    known: dict[str, Operation] = {}
+    for listener in view.inbound:
+        contract = listener.value.contract
+        if contract is not None and contract.api is not None:
+            known.update(contract.api.operations)
+    rules = []
+    for caller, draft in view.draft.values.get("grants", {}).items():
+        if draft.incomplete:
+            view.incomplete = True
+            continue
+        path = f"{view.path}.grants.{caller.text}"
+        _check_fields(draft, path, book)
+        for name in draft.values["operations"]:
+            found = known.get(name)
+            if found is None:
+                _unknown(view, name, [*known], path, book)
+                continue
+            methods = (found.method, "HEAD") if found.method == "GET" else (found.method,)
+            rule = Rule(
+                name=f"grant:{caller.text}:{name}", effect="allow", callers=(caller,), methods=methods,
+                paths=(found.path,), operations=(name,), where=draft.where,
+            )  # fmt: skip
+            rules.append((rule, path))
+    return sorted(rules, key=lambda each: None in each[0].paths[0].segments)
+
+
+def _check_fields(draft: Draft, path: str, book: Book) -> None:
+    from sidecar.contract.fields import BadField, read_fields
+
+    try:
+        read_fields(draft.values.get("fields", ()))
+    except BadField as error:
+        book.at(f"{path}.fields", str(error), "", UNKNOWN)
+
+
+def _unknown(view: View, name: str, known: list[str], path: str, book: Book) -> None:
+    contracts = [each.value.contract for each in view.inbound if each.value.contract is not None]
+    if contracts and any(each.api is None for each in contracts):
+        return  # said already
+    hint = meant(name, known, what="the contract has") if known else "grants need inbound[].contract"
+    book.at(f"{path}.operations", f'no operation "{name}" in a contract of {view.name}', hint, UNKNOWN)
+
+
+def contracted(view: View, book: Book) -> None:
+    """What cannot be with a contract. Raises TooMany."""
+    for listener in view.inbound:
+        contract, path = listener.value.contract, f"{listener.path}.contract"
+        if contract is None:
+            continue
+        if listener.value.protocol != "http":
+            message = f"listener {listener.value.name} is {listener.value.protocol}; a contract is about HTTP"
+            book.at(path, message, "declare it protocol: http", "MESH166")
+
+
+def odd(view: View, book: Book) -> None:
+    """What is allowed with a contract, but odd."""
+    for listener in view.inbound:
+        contract, path = listener.value.contract, f"{listener.path}.contract"
+        if contract is None or contract.api is None:
+            continue
+        for what in contract.api.unchecked[:20]:
+            book.warn("MESH167", path, f"{what} is listed, and passes unchecked")
+        for name in contract.api.undated[:20]:
+            hint = "add x-deprecated-since: DATE to the operation"
+            book.warn("MESH168", path, f"{name} is deprecated, and no Deprecation header can say since when", hint)
+        if view.built.grants and contract.mode != "enforce":
+            hint = "set mode: enforce"
+            book.warn("MESH169", f"{path}.mode", f"grants of fields do nothing: the mode is {contract.mode}", hint)
+

@@ -1,0 +1,121 @@
+"""What of an answer a caller may see: the fields that its grant names, and nothing else.
+
+`customer.name` is one field of an object, `items[].id` a field of each item, `tags[]` each item itself. A name that
+ends a path means a single value (text, a number, true, false, null): an object or a list in its place does not pass, so
+that what a provider adds below a granted name stays hidden too. `customer.**` means all below it; `**` everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+ALL: Final = True
+LEAF: Final = False
+Tree = bool | dict[str, Any]  # ALL, LEAF, or names (`[]` for the items of a list) with their trees
+_GONE: Final = object()
+
+
+class BadField(ValueError):
+    """A path of fields that cannot be read."""
+
+
+def read_fields(paths: Iterable[str]) -> Tree:
+    """The tree of these paths. Raises BadField."""
+    root: dict[str, Any] = {}
+    for path in paths:
+        parts = _parts(path)
+        if parts == ["**"]:
+            return ALL
+        here = root
+        for part in parts[:-1]:
+            inner = here.get(part)
+            if inner is ALL:
+                break
+            if not isinstance(inner, dict):
+                inner = here[part] = {"": LEAF} if inner is LEAF else {}
+            here = inner
+        else:
+            last = parts[-1]
+            if last == "**":
+                here["**"] = ALL
+            elif last not in here:
+                here[last] = LEAF
+            elif isinstance(here[last], dict):
+                here[last][""] = LEAF
+    return _settled(root)
+
+
+def _settled(tree: dict[str, Any]) -> Tree:
+    if "**" in tree:
+        return ALL
+    return {name: _settled(inner) if isinstance(inner, dict) else inner for name, inner in tree.items()}
+
+
+def _parts(path: str) -> list[str]:
+    parts: list[str] = []
+    for name in path.split("."):
+        bare = name
+        lists = 0
+        while bare.endswith("[]"):
+            bare, lists = bare[:-2], lists + 1
+        if not bare and not (lists and not parts):
+            raise BadField(f"{path!r}: write names with dots between, like customer.name or items[].id")
+        if "[" in bare or "]" in bare or ("*" in bare and (bare != "**" or lists)):
+            raise BadField(f"{path!r}: only [] after a name, and ** as the last one, mean something")
+        parts += [bare] if bare else []
+        parts += ["[]"] * lists
+    if "**" in parts[:-1]:
+        raise BadField(f"{path!r}: ** stands last")
+    return parts
+
+
+def merged(trees: Iterable[Tree]) -> Tree:
+    """What any of these lets pass."""
+    found: Tree = {}
+    for tree in trees:
+        found = _either(found, tree)
+    return found
+
+
+def _either(one: Tree, other: Tree) -> Tree:
+    if one is ALL or other is ALL:
+        return ALL
+    if one is LEAF or other is LEAF:
+        rest = other if one is LEAF else one
+        return LEAF if rest is LEAF else {**rest, "": LEAF}
+    assert isinstance(one, dict)
+    assert isinstance(other, dict)
+    shared = {name: _either(one[name], other[name]) for name in one.keys() & other.keys()}
+    return {**one, **other, **shared}
+
+
+def filtered(value: Any, tree: Tree) -> Any:
+    """The value with nothing in it that the tree does not name; None where nothing is left of it."""
+    left = _filter(value, tree)
+    if left is not _GONE:
+        return left
+    return {} if type(value) is dict else [] if type(value) is list else None
+
+
+def _filter(value: Any, tree: Tree) -> Any:
+    if tree is ALL:
+        return value
+    kind = type(value)
+    if tree is LEAF:
+        return _GONE if kind is dict or kind is list else value
+    assert isinstance(tree, dict)
+    if kind is dict:
+        found = {}
+        for name, inner in tree.items():
+            if name in value and name not in ("", "[]"):
+                left = value[name] if inner is ALL else _filter(value[name], inner)
+                if left is not _GONE:
+                    found[name] = left
+        return found
+    if kind is list:
+        items = tree.get("[]", _GONE)
+        if items is _GONE:
+            return _GONE
+        return [left for each in value if (left := _filter(each, items)) is not _GONE]
+    return value if "" in tree else _GONE
