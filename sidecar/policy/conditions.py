@@ -70,6 +70,8 @@ def seen(subject: Subject, hop: Hop, path: PathTemplate | None) -> str:
     values = _values(subject, hop, path)
     if subject.kind in OF_TOKENS and hop.token is None:
         return "no verified token"
+    if not values and subject.kind in OF_TOKENS and hop.token is not None and hop.token.forgotten:
+        return "nothing: the token is not kept"
     if not values:
         return f"no {subject}"
     if subject.kind == _MANY:
