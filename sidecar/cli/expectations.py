@@ -61,8 +61,10 @@ class Tried:
     @property
     def line(self) -> str:
         """What failed, in a line."""
+        from sidecar.policy.differences import safe
+
         test = self.test
-        return f"{test.where}: {test.name}: expected {self.expected}, said {self.instead}: {self.said.why}"
+        return safe(f"{test.where}: {test.name}: expected {self.expected}, said {self.instead}: {self.said.why}")
 
     def to_json(self) -> dict[str, Any]:
         """The same for programs."""
@@ -137,7 +139,7 @@ def _tried(files: Sequence[str], default: str) -> list[Tried]:
     if wrong or configs.mistakes:
         raise ConfigErrors((*configs.mistakes, *wrong))
     told = [(each, said_of(each, config, now)) for each, config in asked]
-    return [Tried(each, said, status_of(said.error) if said.error is not None else 0) for each, said in told]
+    return [Tried(each, said, status_of(said.error) if said.error and said.answered else 0) for each, said in told]
 
 
 class _Configs:
@@ -182,13 +184,17 @@ def _read(
                 tests.append((test, config))
     except TooMany:
         pass
-    return tests, book.mistakes
+    return tests, sorted(book.mistakes, key=lambda each: (each.where.line, each.where.column))
 
 
 def _show(rows: Sequence[Tried]) -> None:
+    from sidecar.policy.differences import safe
+
     cells = [
-        ("holds" if row.holds else "FAILS", row.test.name, f"{row.test.caller or 'nobody'} → {row.test.called}",
-         f"{row.test.request.method} {row.test.request.path}", row.expected, row.instead)
+        ("holds" if row.holds else "FAILS", *map(safe, (
+            row.test.name, f"{row.test.caller or 'nobody'} → {row.test.called}",
+            f"{row.test.request.method} {row.test.request.path}", row.expected, row.instead,
+        )))
         for row in rows
     ]  # fmt: skip
     print_table(

@@ -215,7 +215,8 @@ def _judged_again(document: dict[str, Any]) -> dict[str, Any]:
         if isinstance(waived, dict):
             then = ("deny", str(waived.get("rule") or ""))
         else:
-            then = ("deny" if document.get("error") == "policy_denied" else "permit", str(document.get("rule") or ""))
+            refused = document.get("error") in ("policy_denied", "scope_missing")
+            then = ("deny" if refused else "permit", str(document.get("rule") or ""))
         if then != (now.get("verdict"), now.get("rule")):
             document["note"] = (
                 "the rules in force now say what stands above; when this was decided they said "

@@ -27,6 +27,7 @@ class Said:
     error: HopError | None  # None is permit
     rule: str = ""  # the one that decided, empty where none did
     explanation: Explanation | None = None  # None where it was refused before any rule was asked
+    answered: bool = True  # a refusal has a status; a raw connection is only closed
 
     @property
     def verdict(self) -> str:
@@ -75,15 +76,16 @@ def said_of(test: Expectation, config: MeshConfig, now: float) -> Said:
     service = config.services[test.called]
     try:
         hop = _hop(test, config, service)
-    except HopError as error:
-        return Said(error)
+    except HopError as refused:
+        return Said(refused)
     tokens = _listener(hop, service).tokens
     if tokens is not None and tokens.required and hop.token is None:
         return Said(TokenMissing(f"listener {hop.listener} asks each request for a token"))
     moment = moment_of(test.question, now)
     rules = RuleSet.compile(service.allow, service.deny)
     verdict = rules.check(hop, moment)
-    return Said(verdict.error if isinstance(verdict, Deny) else None, verdict.rule, explain(rules, hop, moment))
+    error = verdict.error if isinstance(verdict, Deny) else None
+    return Said(error, verdict.rule, explain(rules, hop, moment), hop.protocol == "http")
 
 
 def _hop(test: Expectation, config: MeshConfig, service: Service) -> Hop:

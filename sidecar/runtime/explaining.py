@@ -25,9 +25,8 @@ if TYPE_CHECKING:
 
 
 NOT_KEPT: Final = (
-    "the bearer token of this request is not kept, so conditions and scopes that look at it cannot be judged again; "
-    "with them, what stands above may be wrong: `rule` and `outcome` say what was decided. To try one, ask with "
-    "--from, --to and --claim"
+    "the bearer token of this request is not kept, so what rules say of its claims and scopes cannot be judged again; "
+    "ask ahead with --from, --to, --claim and --scope"
 )
 
 
@@ -52,18 +51,29 @@ def decided(worker: Worker, decision_id: str) -> dict[str, Any] | None:
         if not found.error:
             answer["explained"] = reason_of_waived(found.waived, **_facts(found, worker.service)).to_json()
     asked = found.error in ("", "policy_denied") or found.waived is not None
+    asked = asked or (found.error == "scope_missing" and found.token is not None)
     if found.kind == "hop" and found.direction == "inbound" and asked and worker.proxy is not None:
         rules = worker.proxy.rules
         if not found.caller:  # only a posture lets such a hop come so far
             rules = _rules_for_strangers(rules, found, worker.service)
-        hop = found.to_hop()
-        hop.operation = _operation(hop, worker.service)
-        explanation = explain(rules, hop, found.at)
-        answer["policy"] = explanation.to_json()
-        answer["text"] = explanation.render()
-        if found.token is not None and any(rule.of_tokens and rule.caller_matches(hop.peer) for rule in rules.rules):
-            answer["note"] = NOT_KEPT
+        answer |= _judged_again(rules, found, worker.service)
     return answer
+
+
+def _judged_again(rules: RuleSet, found: Decision, service: Service) -> dict[str, Any]:
+    """What the rules in force say of this request at its own moment; of one whose token is not kept and might have
+    changed that, no verdict.
+    """
+    hop = found.to_hop()
+    hop.operation = _operation(hop, service)
+    explanation = explain(rules, hop, found.at)
+    answer = {"policy": explanation.to_json(), "text": explanation.render()}
+    if found.token is None or not any(rule.of_tokens and rule.caller_matches(hop.peer) for rule in rules.rules):
+        return answer
+    refused = "deny" if found.error or found.waived is not None else "permit"
+    rule = found.waived.rule if found.waived is not None else found.rule
+    same = (refused, rule) == (explanation.verdict, explanation.rule)
+    return (answer if same else {}) | {"note": NOT_KEPT}
 
 
 def _operation(hop: Hop, service: Service) -> str:
