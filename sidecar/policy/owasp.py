@@ -158,6 +158,19 @@ def _own_objects(rule: Rule) -> bool:
     return not names or any(subject.kind == "path" for each in rule.when for subject in each.subjects())
 
 
+def _contracted(service: Service) -> State:
+    """As the weakest of its listeners is held to a contract."""
+    modes = {each.contract.mode if each.contract is not None else "off" for each in service.inbound
+             if each.protocol != "tcp"}  # fmt: skip
+    return "off" if "off" in modes else "shadow" if "shadow" in modes else "on"
+
+
+def _no_private(service: Service) -> State:
+    """Whether names outside lead to no private address, but for networks that are listed."""
+    third = (each for each in service.outbound if each.unmeshed == "passthrough")
+    return _if(all(each.tls is not None or each.token is not None or each.private is not None for each in third))
+
+
 def _own_share(service: Service) -> State:
     each = any(rate.per.kind == "caller" for rate in service.rates)
     return _if(each or any(quota.per.kind == "caller" for quota in service.quotas))
@@ -233,6 +246,16 @@ MEASURES: Final[tuple[Measure, ...]] = (
         helps=True,
     ),
     Measure(
+        "API3", "requests by contract", "Fields that the contract does not have never reach the application.",
+        _contracted, "inbound: [{contract: {openapi: openapi.yaml, mode: enforce, unknown_fields: refuse}}]",
+        _serves_http,
+    ),
+    Measure(
+        "API3", "fields by grant", "A caller sees the fields that are granted to it, whatever the application answers.",
+        lambda s: "off" if not s.grants else _contracted(s),
+        "grants: {web: {operations: [getOrder], fields: [id, total]}}", _serves_http,
+    ),
+    Measure(
         "API4", "a share of its own", "No caller takes more than its rate or quota; the others notice nothing.",
         _own_share, "rates: [{name: each-caller, per: caller, limit: 100/s}]", _serves,
     ),
@@ -256,6 +279,11 @@ MEASURES: Final[tuple[Measure, ...]] = (
         _serves_http,
     ),
     Measure(
+        "API5", "a second opinion", "An Open Policy Agent is asked about what the rules permit.",
+        lambda s: "off" if s.opa is None else "shadow" if s.opa.mode == "shadow" else "on",
+        needed=lambda s: s.opa is not None, helps=True,
+    ),
+    Measure(
         "API6", "a pace for flows", "A rate or a quota on a path holds who buys, books or signs up by machine.", _flows,
         "quotas: [{name: sign-ups, path: /sign-up, method: POST, limit: 20/d}]", _serves_http,
     ),
@@ -267,6 +295,12 @@ MEASURES: Final[tuple[Measure, ...]] = (
     Measure(
         "API7", "declared upstreams", "The application reaches what `outbound` names, and nothing else.",
         _no_passthrough, "redirect: {passthrough: []}", _calls,
+    ),
+    Measure(
+        "API7", "public addresses alone", "A name outside leads to no private address, whoever answers for it; the one "
+        "that was judged is dialled.", _no_private,
+        "outbound: [{to: partner, unmeshed: passthrough, private: []}]",
+        lambda s: any(each.unmeshed == "passthrough" for each in s.outbound),
     ),
     Measure(
         "API8", "no posture", "No listener waives what the rules say.", _strict, "inbound: [{posture: strict}]",
@@ -288,11 +322,27 @@ MEASURES: Final[tuple[Measure, ...]] = (
         _always,
     ),
     Measure(
+        "API9", "nothing undocumented", "What the contract does not have is refused, and what nobody calls is told.",
+        _contracted, "inbound: [{contract: {openapi: openapi.yaml, mode: enforce}}]", _serves_http,
+    ),
+    Measure(
         "API9", "an owner", "Somebody answers for the service.", lambda s: _if(bool(s.owner)), "owner: team-orders",
     ),
     Measure(
         "API10", "upstreams prove who they are", "Each upstream shows the identity that is declared for it.", _proved,
         "outbound: [{to: orders, identity: orders}]", lambda s: bool(s.outbound),
+    ),
+    Measure(
+        "API10", "TLS outside", "Hosts outside the mesh prove their name by a certificate.",
+        lambda s: _if(all(each.tls is not None for each in s.outbound if each.unmeshed == "passthrough")),
+        "outbound: [{to: partner, unmeshed: passthrough, tls: {}}]",
+        lambda s: any(each.unmeshed == "passthrough" for each in s.outbound),
+    ),
+    Measure(
+        "API10", "only what is declared", "Of a host outside only the listed methods and paths are asked.",
+        lambda s: _if(all(each.allow for each in s.outbound if each.unmeshed == "passthrough")),
+        "outbound: [{to: partner, unmeshed: passthrough, allow: [{method: GET, path: /v1/**}]}]",
+        lambda s: any(each.unmeshed == "passthrough" for each in s.outbound),
     ),
     Measure(
         "API10", "answers in time", "No upstream holds a request for longer than is declared.", _in_time,

@@ -72,7 +72,7 @@ def inject(original: bytes, file: str, options: Options, env_files: dict[str, st
     splice = Splice(text)
     _change_services(splice, document["services"], project)
     _add_services(splice, document, added)
-    _add_volumes(splice, document, identities)
+    _add_volumes(splice, document, added)
     wishes = Wishes(options.trust_domain or f"{options.project}.mesh", options.metrics_to)
     compose = seal(splice.text(), original, options.to_json())
     return Injected(compose, mesh_yaml(project, file, wishes), project, tuple(identities))
@@ -175,9 +175,9 @@ def _networks(member: Member, *, first: bool) -> dict[str, Any]:
     return found
 
 
-def _add_volumes(splice: Splice, document: CommentedMap, identities: list[str]) -> None:
+def _add_volumes(splice: Splice, document: CommentedMap, added: dict[str, Any]) -> None:
     """Below the user's volumes, or at the end of the file."""
-    ours = made(parts.volumes(identities))
+    ours = made(parts.volumes(added.values()))
     theirs = document.get("volumes")
     if "volumes" not in document:
         last = max(splice.reach(*document.lc.key(key)) for key in document)

@@ -19,6 +19,7 @@ from sidecar.deploy.compose.places import (
     CONFIG_AT,
     CONFIG_FILE,
     DOOR,
+    HOLDER,
     KEY_AT,
     KEY_FILE,
     KEY_VOLUME,
@@ -29,6 +30,7 @@ from sidecar.deploy.compose.places import (
     PASSPHRASE_AT,
     PASSPHRASE_FILE,
     PASSPHRASE_VOLUME,
+    STATE_VOLUME,
 )
 from sidecar.deploy.compose.ports import Published
 
@@ -69,7 +71,8 @@ def holder(choices: Choices, name: str, of: str, networks: Any, carried: dict[st
 def sidecar(choices: Choices, of: str, holder_name: str) -> dict[str, Any]:
     """The sidecar of one service, or of one of its replicas, in its holder's namespace."""
     return {
-        **_proxy(choices, "sidecar", of), "network_mode": f"service:{holder_name}",
+        **_proxy(choices, "sidecar", of, of, holder_name.removesuffix(HOLDER)),
+        "network_mode": f"service:{holder_name}",
         "depends_on": {CA: {"condition": "service_healthy"}, holder_name: {"condition": "service_started"}},
     }
 
@@ -77,7 +80,7 @@ def sidecar(choices: Choices, of: str, holder_name: str) -> dict[str, Any]:
 def door(choices: Choices, of: str, networks: list[str], published: Iterable[Published]) -> dict[str, Any]:
     """What answers on the host's published ports: a sidecar of its own, with an identity of its own."""
     return {
-        **_proxy(choices, "door", of, of + DOOR), "networks": networks,
+        **_proxy(choices, "door", of, of + DOOR, of + DOOR), "networks": networks,
         "ports": [_mapping(choices, each) for each in published],
         # it opens once the service has let go of the port that it published itself before
         "depends_on": {CA: {"condition": "service_healthy"}, of: {"condition": "service_started"}},
@@ -111,10 +114,11 @@ def keys(choices: Choices, identities: Iterable[str]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def volumes(identities: Iterable[str]) -> dict[str, Any]:
-    """The volumes of all that, marked as ours so that `mesh down` finds them, and nobody else's."""
-    listed = (CA_VOLUME, PASSPHRASE_VOLUME, *(KEY_VOLUME + identity for identity in identities))
-    return {name: {"labels": {PART: "volume"}} for name in listed}
+def volumes(added: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """The volumes of all these parts, marked as ours so that `mesh down` finds them, and nobody else's."""
+    ours = (CA_VOLUME, PASSPHRASE_VOLUME, KEY_VOLUME, STATE_VOLUME)
+    mounted = (volume.partition(":")[0] for part in added for volume in part.get("volumes", ()))
+    return {name: {"labels": {PART: "volume"}} for name in mounted if name.startswith(ours)}
 
 
 def _base(choices: Choices, part: str, of: str) -> dict[str, Any]:
@@ -124,16 +128,17 @@ def _base(choices: Choices, part: str, of: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _proxy(choices: Choices, part: str, of: str, identity: str = "") -> dict[str, Any]:
-    service = identity or of
+def _proxy(choices: Choices, part: str, of: str, service: str, home: str) -> dict[str, Any]:
+    """A sidecar of this service. Its state has a volume of its own, which outlives the container: what it knows of the
+    roots, and the audit. A root may leave while it runs, and its enrolment file learns of that at the next `up` only.
+    """
     mine = f"uid={names.PROXY_UID},gid={names.PROXY_GID}"
     return {
         **_base(choices, part, of), "user": OWNER,
         "command": ["run", "-f", CONFIG_FILE, "--service", service, "--enrolment", f"{KEY_AT}/{KEY_FILE}",
                     "--state", names.STATE_PATH, "--run-dir", names.RUN_PATH],
-        "volumes": [_config(choices), f"{KEY_VOLUME}{service}:{KEY_AT}:ro"],
-        "tmpfs": [f"{names.STATE_PATH}:mode=0700,{mine},size=32m", f"{names.RUN_PATH}:mode=0700,{mine},size=1m",
-                  "/tmp:mode=1777,size=8m"],  # noqa: S108 - the container's own
+        "volumes": [_config(choices), f"{KEY_VOLUME}{service}:{KEY_AT}:ro", f"{STATE_VOLUME}{home}:{names.STATE_PATH}"],
+        "tmpfs": [f"{names.RUN_PATH}:mode=0700,{mine},size=1m", "/tmp:mode=1777,size=8m"],  # noqa: S108 - the container's own
         "healthcheck": {"test": ["CMD", "mesh", "status", "--service", service, "--ready",
                                  "--run-dir", names.RUN_PATH], **choices.look},
         "restart": "unless-stopped", "stop_grace_period": STOP,

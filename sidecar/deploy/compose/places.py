@@ -20,7 +20,7 @@ CA_DIR: Final = f"{names.STATE_PATH}/ca"
 
 CA, KEYS = "mesh-ca", "mesh-keys"  # services of ours, and what we add to the names of the user's
 HOLDER, SIDECAR, DOOR = "-holder", "-sidecar", "-edge"
-CA_VOLUME, PASSPHRASE_VOLUME, KEY_VOLUME = "mesh-ca", "mesh-passphrase", "mesh-key-"
+CA_VOLUME, PASSPHRASE_VOLUME, KEY_VOLUME, STATE_VOLUME = "mesh-ca", "mesh-passphrase", "mesh-key-", "mesh-state-"
 
 PART: Final = f"{names.PREFIX}/part"  # our own mark on what we add: holder, sidecar, door, ca, keys, volume
 OF: Final = f"{names.PREFIX}/of"

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 
 import pytest
 
+from sidecar.config.codes import EXAMPLES_AT
 from sidecar.config.load import load_text
+from sidecar.config.schema import MeshConfig
 from sidecar.policy.owasp import MEASURES, RISKS, Line, lines, overall
 
+OPENAPI = json.dumps({
+    "openapi": "3.1.0", "info": {"title": "orders", "version": "1"},
+    "paths": {"/orders/{id}": {"get": {
+        "operationId": "getOrder", "responses": {"200": {"description": "one order"}},
+        "parameters": [{"name": "id", "in": "path", "required": True, "schema": {"type": "integer"}}],
+    }}},
+})  # fmt: skip
 BARE = """\
 trust_domain: demo.mesh
 services:
@@ -27,7 +37,7 @@ services:
   orders:
     owner: team-orders
     inbound: [{name: http, app: "127.0.0.1:8080", routes: [{path: /**, max_body: 1MiB}],
-               tokens: {from: [login]}}]
+               tokens: {from: [login]}, contract: {openapi: openapi.json, mode: enforce}}]
     allow: [{from: web, method: GET, path: "/orders/{id}", when: ["path id is claim order_id"]}]
     rates: [{name: each, per: caller, limit: 100/s}]
     quotas: [{name: sign-ups, path: "/orders/{id}", limit: 20/d}]
@@ -35,8 +45,12 @@ services:
 """
 
 
+def loaded(text: str) -> MeshConfig:
+    return load_text(text, others={"openapi.json": OPENAPI}, now=EXAMPLES_AT)
+
+
 def states(text: str, service: str = "orders") -> dict[str, str]:
-    return {f"{each.risk} {each.measure}": each.state for each in lines(load_text(text), service)}
+    return {f"{each.risk} {each.measure}": each.state for each in lines(loaded(text), service)}
 
 
 def risk(found: list[Line], name: str) -> str:
@@ -50,24 +64,32 @@ def test_each_risk_has_a_measure_and_no_other_is_named() -> None:
 
 def test_what_is_said_is_on_and_what_is_not_is_off() -> None:
     full, bare = states(FULL), states(BARE)
-    assert set(full.values()) == {"on"}
+    assert {name for name, state in full.items() if state != "on"} == {"API3 fields by grant"}
     assert {name for name, state in bare.items() if state == "off"} == {
         "API1 objects by rule", "API1 enumeration detector",
-        "API2 bearer tokens", "API2 stuffing detector", "API3 methods by rule", "API4 a share of its own",
+        "API2 bearer tokens", "API2 stuffing detector", "API3 methods by rule", "API3 requests by contract",
+        "API3 fields by grant", "API4 a share of its own",
         "API4 bounded bodies", "API5 functions by rule", "API6 a pace for flows", "API6 spikes detector",
-        "API9 an owner",
+        "API9 nothing undocumented", "API9 an owner",
     }  # fmt: skip
-    assert all(each.yaml for each in lines(load_text(BARE), "orders") if each.state == "off")
-    assert not any(each.yaml for each in lines(load_text(FULL), "orders"))
+    assert all(each.yaml for each in lines(loaded(BARE), "orders") if each.state == "off")
+    assert [each.measure for each in lines(loaded(FULL), "orders") if each.yaml] == ["fields by grant"]
+
+
+def test_a_grant_is_as_good_as_the_contract_behind_it() -> None:
+    granted = FULL + "    grants: {web: {operations: [getOrder], fields: [id]}}\n"
+    assert states(granted)["API3 fields by grant"] == "on"
+    assert states(granted.replace("mode: enforce", "mode: shadow"))["API3 fields by grant"] == "shadow"
+    assert states(granted.replace("mode: enforce", "mode: off"))["API9 nothing undocumented"] == "off"
 
 
 def test_what_only_helps_never_covers_a_risk() -> None:
-    found = lines(load_text(FULL), "orders")
+    found = lines(loaded(FULL), "orders")
     assert risk(found, "API1") == "on"
     assert risk([each for each in found if each.helps], "API1") == "partly"
     assert risk(found, "API3") == "partly"
     assert risk(found, "API5") == "on"
-    assert risk(lines(load_text(BARE), "orders"), "API1") == "off"
+    assert risk(lines(loaded(BARE), "orders"), "API1") == "off"
 
 
 @pytest.mark.parametrize(
@@ -92,13 +114,9 @@ def test_what_only_looks_is_in_shadow(before: str, after: str, name: str) -> Non
     ],
 )  # fmt: skip
 def test_what_weakens_is_seen(before: str, after: str, names: list[str]) -> None:
-    from sidecar.config.codes import EXAMPLES_AT
-    from sidecar.config.load import load_bytes
-
     text = FULL.replace(before, after)
     assert text != FULL
-    config = load_bytes(text.encode(), now=EXAMPLES_AT).config
-    found = {f"{each.risk} {each.measure}": each.state for each in lines(config, "orders")}
+    found = states(text)
     assert [found[name] for name in names] == ["off"] * len(names)
 
 

@@ -81,15 +81,17 @@ def test_containers_of_ours_have_no_more_rights_than_they_need() -> None:
     assert all(rights == ["NET_ADMIN", "SETUID", "SETGID"] for rights in grown.values())
 
 
-def test_the_key_of_a_sidecar_is_mounted_by_nobody_else_but_who_makes_it() -> None:
+def test_key_and_state_of_a_sidecar_are_mounted_by_nobody_else_but_who_makes_the_key() -> None:
     made = injected(SHOP)
     holders: dict[str, list[str]] = {}
     for name, spec in services(made).items():
         for volume in spec.get("volumes", []):
-            if volume.startswith("mesh-key-"):
+            if volume.startswith(("mesh-key-", "mesh-state-")):
                 holders.setdefault(volume.partition(":")[0], []).append(name)
     assert holders["mesh-key-orders"] == ["mesh-keys", "orders-sidecar", "orders-2-sidecar"]
     assert holders["mesh-key-db"] == ["mesh-keys", "db-sidecar"]
+    assert holders["mesh-state-orders"] == ["orders-sidecar"]
+    assert holders["mesh-state-orders-2"] == ["orders-2-sidecar"]
     ours = {name for name, volume in document(made)["volumes"].items() if volume}
     assert ours == {"mesh-ca", "mesh-passphrase", *holders}
 
