@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from http.client import responses
+from http import HTTPStatus
 
 from sidecar import errors
 from sidecar.hop import Headers, Hop
@@ -96,6 +96,7 @@ CHALLENGES: dict[type[errors.HopError], bytes] = {
     errors.TokenInvalid: b'Bearer realm="mesh", error="invalid_token"',
 }
 UNSUPPORTED_EXPECTATION = 417
+TITLES = {status.value: status.phrase for status in HTTPStatus}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,7 @@ def refusal(hop: Hop, error: errors.HopError, *, show_id: bool, show_why: bool) 
     `show_id`: the caller is a verified peer or our own application. `show_why`: it is our own application, on loopback.
     """
     status = status_of(error)
-    title = responses.get(status, "Fault")  # an operator may give a fault any number
+    title = TITLES.get(status, "Fault")  # an operator may give a fault any number
     problem: dict[str, object] = {"title": title, "status": status}
     headers: Headers = [(b"content-type", b"application/problem+json")]
     if show_id:

@@ -114,7 +114,9 @@ def share(found: list[tuple[float, int]], status: int, since: float = 0.0) -> fl
     return late.count(status) / len(late)
 
 
-@pytest.mark.parametrize(("least", "most"), [(0, 0), (50, 200)], ids=["quick", "slow"])
+@pytest.mark.parametrize(
+    ("least", "most"), [(0, 0), pytest.param(50, 200, marks=pytest.mark.deep)], ids=["quick", "slow"]
+)
 def test_only_the_hop_nearest_to_a_failure_tries_again(tmp_path: Path, least: int, most: int) -> None:
     """Joined by time alone, and without any breaker that would spare the leaf."""
 

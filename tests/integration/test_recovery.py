@@ -41,7 +41,9 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
         pair.assert_well()
 
 
-@pytest.mark.parametrize("days", [2, 40], ids=["every leaf has ended", "the issuing CA has ended"])
+@pytest.mark.parametrize(
+    "days", [pytest.param(2, marks=pytest.mark.deep), 40], ids=["every leaf has ended", "the issuing CA has ended"]
+)
 def test_a_machine_that_slept(pair: Pair, days: int) -> None:
     """The wall clock is days ahead when it wakes, the monotonic clock stood still: CA and sidecars alike."""
     clock = WrongClock(pair.folder / "ca")  # which all three may read

@@ -75,7 +75,7 @@ def test_client_credentials_open_the_door_and_nothing_else_does(mesh: Guarded, p
     reached = json.loads(answer.rpartition("\r\n\r\n")[2])
     assert "authorization" not in dict(reached["headers"])
     refusals = {
-        "no bearer token": "",
+        "no token": "",
         "signature": token[:-4] + ("AAAA" if token[-4:] != "AAAA" else "BBBB"),
         "audience": provider.token("https://bills.example"),
         "malformed": "not-a-token",

@@ -34,6 +34,7 @@ NEVER_RUN = (
     "usr/lib/*/libLLVM*", "usr/lib/*/libz3*", "usr/share/javascript/*", "usr/share/i18n/*", "usr/bin/promtool",
     "usr/lib/postgresql/*/lib/bitcode",
 )  # fmt: skip
+PROGRAMS = ("nginx-light", "nodejs", "postgresql", "prometheus", "redis-server")  # of the ready project
 RECIPE = "6"  # part of the names; a new number makes all of it anew
 
 
@@ -178,3 +179,8 @@ def context(folder: Path) -> Path:
     for wheel in sorted(wheels().glob("*.whl")):
         shutil.copyfile(wheel, folder / "deploy" / "image" / "wheels" / wheel.name)
     return folder
+
+
+if __name__ == "__main__":  # what `.ci/run` begins early, beside tests that leave the network and the disk alone
+    wheels()
+    base_tar(PROGRAMS)

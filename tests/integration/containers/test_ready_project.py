@@ -19,11 +19,10 @@ import pytest
 from tests.kit import visits
 from tests.kit.compose_projects import Project
 from tests.kit.containers import Docker
-from tests.kit.images import ROOT
+from tests.kit.images import PROGRAMS, ROOT
 from tests.kit.processes import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.alone]
-PROGRAMS = ("nginx-light", "nodejs", "postgresql", "prometheus", "redis-server")
 KIT = ROOT / "tests" / "kit" / "compose_base"
 RATE = 10.0  # visits a second
 CA = ("--dir", "/var/lib/mesh/ca", "--passphrase-file", "/var/lib/mesh-passphrase/passphrase")
