@@ -30,7 +30,7 @@ test: ## all that must hold before a change lands: linters, types, all tests but
 	$(BIN)/mypy
 	$(BIN)/python -m tests.bench.count
 	$(PYTEST) -m "not deep and not integration" -n 2 $(ARGS)
-	@scripts/stage.sh -m "not deep and integration and not alone" -n 2 $(ARGS)
+	@scripts/stage.sh -m "not deep and integration and not alone" -n 3 $(ARGS)
 	MESH_HTTP1_READER=h11 $(PYTEST) -m "not deep and not alone" -n 2 $(BOTH_WAYS) $(ARGS)
 	@scripts/stage.sh -m "not deep and alone" $(ARGS)
 
