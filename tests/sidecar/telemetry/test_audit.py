@@ -51,7 +51,8 @@ class Stage:
 
 def body(line: dict) -> dict:
     return {
-        name: value for name, value in line.items() if name not in ("v", "service", "instance", "seq", "kind", "time")
+        name: value for name, value in line.items()
+        if name not in ("v", "service", "instance", "seq", "kind", "time", "chain", "n", "prev")
     }
 
 
