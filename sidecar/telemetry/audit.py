@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from sidecar.config.schema import Audit as AuditConfig
+from sidecar.config.schema_audit import Audit as AuditConfig
 from sidecar.hop import Hop, ShadowVerdict, Waived
 from sidecar.telemetry import redact
 from sidecar.telemetry.chain import Chain

@@ -107,7 +107,7 @@ class Verifier:
 
     def read(self, name: str, lines: Iterable[bytes], progress: Callable[[int], None] = lambda _: None) -> None:
         """Read one file; `lines` have their newlines, `progress` is told bytes read now and then."""
-        row = size = unread = 0  # `unread`: lines without a place, but for those that are older than the chain
+        row = size = unread = 0
         half: tuple[int, bytes] | None = None
         older = 0
         for line in lines:
@@ -121,11 +121,11 @@ class Verifier:
                 self._judge_half(name, half, text, link is not None)
                 half = None
             if link is None:
+                unread += 1
                 if not self.report.chains and _is_json(text):
                     older += 1
                 else:
                     half = (row, text)
-                    unread += 1
                 continue
             where = f"{name}:{row}"
             if not line.endswith(b"\n"):
@@ -200,7 +200,7 @@ class Verifier:
         if number == 1 and previous != NONE:
             self.report.find(f"{where}: the first line of chain {chain} says that another went before it")
         if number > 1 and unread:
-            self.report.find(f"{where}: line {number} is the first of chain {chain} that can be read: another was changed")
+            self.report.find(f"{where}: line {number} is the first of its chain that can be read; another was changed")
         elif number > 1:
             self.report.note(f"{where}: lines 1 to {number - 1} of chain {chain} are not in these files")
         return known

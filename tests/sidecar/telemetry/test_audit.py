@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.config.schema import Audit as Config
+from sidecar.config.schema_audit import Audit as Config
 from sidecar.errors import IdentityRefused, PolicyDenied, RateLimited
 from sidecar.hop import ShadowVerdict
 from sidecar.telemetry import audit as module

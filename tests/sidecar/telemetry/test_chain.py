@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.config.schema import Audit as Config
+from sidecar.config.schema_audit import Audit as Config
 from sidecar.telemetry.audit import Audit
 from sidecar.telemetry.audit_verify import Report, Verifier, Witness, in_order
 from sidecar.telemetry.chain import Chain, hash_of, head_file, link_of
@@ -88,7 +88,7 @@ def test_a_crash_in_mid_line_is_a_note_and_no_finding(tmp_path):
     write(path, 2)
     report = verified(path.read_bytes())
     assert report.ok
-    assert any("half a line" in note for note in report.notes)
+    assert any(" is half " in note for note in report.notes)
 
 
 def test_a_tail_cut_before_a_restart_shows_as_a_gap(tmp_path):
