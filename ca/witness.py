@@ -33,7 +33,7 @@ from sidecar.net.clock import Clock
 
 LINE = "audit_head"
 PER_SECOND, BURST = 1 / 30, 60.0
-MAX_AT_ONCE = 60  # heads in one request
+MAX_AT_ONCE = 20  # heads in one request; they are 40 KiB
 MAX_AHEAD = 300.0  # seconds that a sidecar's clock may be before ours
 _MAX_SERVICES = 100_000  # buckets and signers that are remembered
 _PAGE = 2000

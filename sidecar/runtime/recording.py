@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 WITNESS_SECONDS: Final = 60.0
 MAX_WAITING: Final = 60  # heads; later ones vouch for all before them, so of an hour's heads the oldest may go
+MAX_AT_ONCE: Final = 20  # in one request; `ca.witness` takes no more
 UNWITNESSED_ALARM: Final = 900.0  # seconds
 
 
@@ -70,7 +72,7 @@ class Recording:
             return
         try:
             while self._waiting:
-                taken = await worker.witness(tuple(self._waiting))
+                taken = await worker.witness(tuple(islice(self._waiting, MAX_AT_ONCE)))
                 for _ in range(taken):
                     self._waiting.popleft()
                 if not taken:

@@ -75,7 +75,7 @@ async def test_a_head_without_certificate_of_somebody_else_or_changed_is_refused
     assert (await post(desk, head.sign(other), svid=other))[0] == 400, "signed by another than it names"
     assert (await post(desk, replace(good, payload=good.payload.replace(b'"n":6', b'"n":7')), svid=svid))[0] == 400
     assert (await post(desk, replace(head, at=head.at + 900).sign(svid), svid=svid))[0] == 400, "not of the future"
-    for bad in ({}, {"heads": []}, {"heads": [good.to_json()] * 61}, {"heads": [7]}, b"[", {"heads": {"n": 1}}):
+    for bad in ({}, {"heads": []}, {"heads": [good.to_json()] * 21}, {"heads": [7]}, b"[", {"heads": {"n": 1}}):
         assert (await desk.post("/v1/audit/heads", bad, svid)).status == 400
     assert list(witnessed(desk.server.store.store)) == []
 
@@ -84,7 +84,7 @@ async def test_a_head_without_certificate_of_somebody_else_or_changed_is_refused
 async def test_a_service_has_so_many_heads_witnessed_and_no_more(desk):
     svid, other = await desk.svid(desk.entry()), await desk.svid(desk.entry("web"))
     head = record(desk).sign(svid)
-    assert (await post(desk, *[head] * 60, svid=svid))[1]["witnessed"] == BURST
+    assert sum([(await post(desk, *[head] * 20, svid=svid))[1]["witnessed"] for _ in range(3)]) == BURST
     status, answer = await post(desk, head, svid=svid)
     assert (status, answer["error"]) == (429, "too_many_issuances")
     theirs = replace(record(desk, "other"), service=other.spiffe_id).sign(other)

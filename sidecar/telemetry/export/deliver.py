@@ -228,6 +228,7 @@ async def _end_in_order(stream: trio.SSLStream[trio.SocketStream] | trio.SocketS
         while await stream.receive_some(_READ):
             pass
         return
+    transport = stream.transport_stream
     try:
         await stream.unwrap()
     except trio.BrokenResourceError as error:
@@ -235,6 +236,8 @@ async def _end_in_order(stream: trio.SSLStream[trio.SocketStream] | trio.SocketS
         # is another matter: what they had not read is gone.
         if not isinstance(error.__cause__, ssl.SSLError):
             raise NotTaken("it broke off at the end of the connection") from None
+    finally:
+        await trio.aclose_forcefully(transport)  # after `unwrap` the stream has it no more
 
 
 class _Otlp:

@@ -69,7 +69,6 @@ class Feed:
         self.dropped = 0  # lines that were skipped or had gone, since the start
         self.waiting = 0  # bytes behind what is written, as of the last `read`
         self.at = self._load()  # up to here it was taken for certain
-        self._new = self.at == Position()
 
     @property
     def full(self) -> float:
@@ -81,6 +80,10 @@ class Feed:
         files = [one for one in (*reversed(rotated(self._path)), self._path) if one.is_file()]
         if not files:
             return Batch((), after)
+        if after == Position() and self._path in files:
+            found = self._path.stat()  # it begins here, wherever this file is moved before anything was taken
+            after = Position(found.st_dev, found.st_ino)
+            self.taken(after)
         index, offset = self._place(files, after)
         sizes = [one.stat().st_size for one in files]
         self.waiting = max(0, sum(sizes[index:]) - offset)
@@ -104,8 +107,6 @@ class Feed:
             found = file.stat()
             if (found.st_dev, found.st_ino) == (after.device, after.inode) and _ends_there(file, after):
                 return index, after.offset
-        if not after.chain:
-            return len(files) - 1, 0  # it never read anything: from the beginning of the file that is written now
         return 0, 0
 
     def _read_file(self, file: Path, offset: int, after: Position, skip: int) -> Batch:

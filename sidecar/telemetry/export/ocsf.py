@@ -68,7 +68,7 @@ def _authentication(values: dict[str, Any]) -> dict[str, Any]:
         "status_id": SUCCESS if good else FAILURE, "status_detail": str(values.get("reason", "")),
         "auth_protocol_id": _OTHER, "auth_protocol": "mTLS", "is_remote": True, "is_mfa": False,
         "user": _who(values.get("peer")), "service": {"name": str(values.get("service", ""))},
-        "src_endpoint": _endpoint(values), "certificate": _certificate(values),
+        "src_endpoint": _endpoint(values), **({"certificate": _certificate(values)} if values.get("serial") else {}),
     }  # fmt: skip
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,16 @@ def authority(tmp_path: Path) -> trustme.CA:
     leaf = authority.issue_cert("127.0.0.1")
     leaf.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "receiver.pem"))
     return authority
+
+
+def on_trio(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """Run this test on trio."""
+
+    @functools.wraps(test)
+    def run(*arguments: Any, **named: Any) -> None:
+        trio.run(functools.partial(test, *arguments, **named))
+
+    return run
 
 
 class Room(Stage):
@@ -97,6 +108,7 @@ def by_syslog(port: int, folder: Path) -> AuditExport:
     return AuditExport("syslog", address=Address("127.0.0.1", port), roots=str(folder / "roots.pem"))
 
 
+@on_trio
 async def test_each_event_arrives_and_is_taken_once_the_connection_has_ended_in_order(tmp_path, authority):
     port = free_port()
     room = Room(tmp_path, by_syslog(port, tmp_path))
@@ -108,6 +120,7 @@ async def test_each_event_arrives_and_is_taken_once_the_connection_has_ended_in_
     assert (exporter.sent, exporter.resent, exporter.problem) == (700, 0, "")
 
 
+@on_trio
 async def test_no_event_is_missing_where_receivers_are_restarted_and_killed_in_mid_line(tmp_path, authority):
     port = free_port()
     room = Room(tmp_path, by_syslog(port, tmp_path))
@@ -132,6 +145,7 @@ async def test_no_event_is_missing_where_receivers_are_restarted_and_killed_in_m
     assert exporter.feed.dropped == 0
 
 
+@on_trio
 async def test_a_sidecar_that_is_restarted_sends_what_was_not_taken(tmp_path, authority):
     port = free_port()
     room = Room(tmp_path, by_syslog(port, tmp_path))
@@ -146,6 +160,7 @@ async def test_a_sidecar_that_is_restarted_sends_what_was_not_taken(tmp_path, au
     assert received(tmp_path) == list(range(1, 101))
 
 
+@on_trio
 async def test_a_receiver_of_another_authority_gets_nothing(tmp_path, authority):
     port = free_port()
     trustme.CA().cert_pem.write_to_path(str(tmp_path / "roots.pem"))
@@ -173,6 +188,7 @@ class Collector:
         return Response.of_json(status, {})
 
 
+@on_trio
 async def test_a_collector_that_says_no_gets_the_same_again(tmp_path):
     collector = Collector(503, 429, 200, 400)
     async with trio.open_nursery() as nursery:
@@ -193,6 +209,7 @@ async def test_a_collector_that_says_no_gets_the_same_again(tmp_path):
     assert exporter.to_json()["resent"] == 8
 
 
+@on_trio
 async def test_a_file_of_ocsf_events_goes_on_after_half_a_line(tmp_path):
     room = Room(tmp_path, AuditExport("ocsf", path=str(tmp_path / "ocsf.jsonl")))
     (tmp_path / "ocsf.jsonl").write_bytes(b'{"half')
