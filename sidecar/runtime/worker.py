@@ -296,6 +296,7 @@ class Worker:
                     await orders.drain.wait()
                     await self._do_drain()
                     await self.quotas.give_back()
+                    await self.recording.finish()
                 nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True):
