@@ -34,6 +34,7 @@ class Token:
     scopes: frozenset[str]
     expires: float  # seconds since the epoch
     id: str  # the first 16 hex digits of its SHA-256: what records call it by
+    forgotten: bool = False  # claims and scopes are not here, though it had them: of a decision that is judged again
 
 
 @dataclass(frozen=True, slots=True)

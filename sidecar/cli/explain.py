@@ -22,7 +22,8 @@ Examples:
   mesh explain --from web --to payments --method GET --path /charges/1
   mesh explain -f mesh.yaml --from web --to orders --method POST --path /orders
   mesh explain --from web --to orders --path /orders/7 --why-not
-  mesh explain --from web --to orders --path /customers/c7 --claim customer_id=c7 --scope orders:read"""
+  mesh explain --from web --to orders --path /customers/c7 --claim customer_id=c7 --scope orders:read
+  mesh explain -f mesh.yaml --from web --to orders --path /orders --time 2026-01-05T12:00:00Z"""
 
 
 @click.command(epilog=EXAMPLES)
@@ -36,6 +37,7 @@ Examples:
 @click.option("--claim", "claims", multiple=True, metavar="NAME=VALUE", help="Of a verified token; JSON or text.")
 @click.option("--scope", "scopes", multiple=True, help="Of a verified bearer token. May be given more than once.")
 @click.option("--operation", help="What the listener's contract calls it.")
+@click.option("--time", "moment", help="When, like 2026-01-05T12:00:00Z.  [default: now]")
 @click.option("--source", help="The caller's address, where rules name networks.")
 @click.option("--port", help="The inbound listener, by name or number.  [default: the first]")
 @click.option("-f", "--file", type=click.Path(path_type=Path), help="Ask this config instead of the running sidecar.")
@@ -53,6 +55,7 @@ def explain(
     claims: tuple[str, ...],
     scopes: tuple[str, ...],
     operation: str | None,
+    moment: str | None,
     source: str | None,
     port: str | None,
     file: Path | None,
@@ -73,7 +76,7 @@ def explain(
         question = {
             "from": caller, "method": method.upper(), "path": path, "host": host, "source": source, "port": port,
             "headers": _headers(headers), "claims": _claims(claims) if claims or scopes else None,
-            "scopes": list(scopes), "operation": operation,
+            "scopes": list(scopes), "operation": operation, "time": moment,
         }  # fmt: skip
         asked = {name: value for name, value in question.items() if value or (name == "claims" and value is not None)}
         document = _from_file(file, called, asked) if file is not None else _from_sidecar(run_dir, called, asked)
@@ -146,19 +149,19 @@ def _judge(config: MeshConfig, service: Service, question: dict[str, Any]) -> di
     from sidecar.policy.asked import asked_of
     from sidecar.policy.authz import RuleSet
     from sidecar.policy.explain import explain as explain_hop
-    from sidecar.policy.question import BadQuestion, hop_of, unknown_caller
+    from sidecar.policy.question import BadQuestion, hop_of, moment_of, unknown_caller
     from sidecar.policy.reasons import reason_of
     from sidecar.policy.steered import led
     from sidecar.policy.waived import observed
     from sidecar.traffic.show import applies_by
 
     try:
+        now = moment_of(question, time.time())
         hop = hop_of(question, service)
     except BadQuestion as error:
         raise Failure(str(error), "", Code.USAGE) from None
     except HopError as error:
         return {"verdict": "deny", "error": error.name, "detail": error.detail, "explained": reason_of(error).to_json()}
-    now = time.time()
     explanation = explain_hop(RuleSet.compile(service.allow, service.deny), hop, now)
     refused = explanation.verdict == "deny"
     notes = (observed(service, hop.listener, now) if refused else "", unknown_caller(hop, config))
@@ -212,7 +215,8 @@ def _judged_again(document: dict[str, Any]) -> dict[str, Any]:
         if isinstance(waived, dict):
             then = ("deny", str(waived.get("rule") or ""))
         else:
-            then = ("deny" if document.get("error") == "policy_denied" else "permit", str(document.get("rule") or ""))
+            refused = document.get("error") in ("policy_denied", "scope_missing")
+            then = ("deny" if refused else "permit", str(document.get("rule") or ""))
         if then != (now.get("verdict"), now.get("rule")):
             document["note"] = (
                 "the rules in force now say what stands above; when this was decided they said "

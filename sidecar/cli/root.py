@@ -72,6 +72,7 @@ VERBS: dict[str, Verb] = {
         "Kubernetes", "sidecar.cli.uninjected:uninjected", "Pods that should have a sidecar and have none, and why."
     ),
     "check": Verb("Write config", "sidecar.cli.check:check", "Every mistake in a mesh.yaml, with its place."),
+    "test": Verb("Write config", "sidecar.cli.expectations:test", "Whether the rules say what is expected, in CI."),
     "owasp": Verb(
         "Write config", "sidecar.cli.owasp:owasp", "The OWASP API Security Top 10: what is on, in shadow, off."
     ),

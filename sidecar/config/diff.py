@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from sidecar.config.fields import (
     OFF,
+    Anything,
     Choice,
     CommandLine,
     FieldSpec,
@@ -171,5 +172,5 @@ def _show(shape: Shape, value: Any) -> str:
             return shlex.join(value) or "none"
         case One(kind):
             return "none" if value is None or value == "" else kind.show(value)
-        case Choice() | Table():
+        case Choice() | Table() | Anything():
             return str(value)

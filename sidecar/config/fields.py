@@ -82,7 +82,12 @@ class HeaderTable:
     query: bool = False
 
 
-Shape = One | Choice | Maybe | Many | Table | Record | CommandLine | HeaderTable
+@dataclass(frozen=True, slots=True)
+class Anything:
+    """Whatever JSON has, but for fractions."""
+
+
+Shape = One | Choice | Maybe | Many | Table | Record | CommandLine | HeaderTable | Anything
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +174,8 @@ def _shape(hint: Any, some: bool) -> Shape:
         return One(KINDS[_BY_TYPE[hint]])
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
+        if arguments[1] == "json":
+            return Anything()
         return CommandLine() if arguments[1] == "command" else One(KINDS[arguments[1]])
     if origin is Literal:
         return Choice(arguments)

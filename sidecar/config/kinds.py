@@ -22,6 +22,7 @@ from sidecar.config.destinations import DESTINATION_SCHEMA, read_destination
 from sidecar.config.document import Scalar
 from sidecar.config.grpc_statuses import GRPC_STATUSES, read_grpc_status, show_grpc_status
 from sidecar.config.https_url import AUDIENCE_SCHEMA, HTTPS_SCHEMA, read_audience, read_https
+from sidecar.config.mistakes import meant
 from sidecar.config.plain import BadValue, Scope, quoted, text_of
 from sidecar.config.posture import MOMENT_SCHEMA, read_moment, show_moment
 from sidecar.config.quantities import (
@@ -129,6 +130,15 @@ def _upstream_host(scalar: Scalar, scope: Scope) -> str:
     raise BadValue(f"{quoted(text)} would stand for everything below one label", "write *. and two labels at least")
 
 
+def _expected(scalar: Scalar, _: Scope) -> str:
+    text = scalar.text
+    if text in ("permit", "deny") or _REFUSAL.match(text):
+        return text
+    if text.isdigit():
+        raise BadValue(f"{quoted(text)} is no status that a sidecar refuses with", "400 to 599; or permit, or deny")
+    raise BadValue(f"{quoted(text)} is no verdict", meant(text, ("permit", "deny"), what="permit, deny or a status"))
+
+
 def _pause(scalar: Scalar, scope: Scope) -> float:
     seconds = duration("")(scalar, scope)
     if seconds > LONGEST_PAUSE:
@@ -157,6 +167,7 @@ _OPERATION: Final = r"[!-~]+"
 _METHOD: Final = r"[A-Z][A-Z0-9!#$%&'*+.^_`|~-]*"
 _MEDIA: Final = r"[a-z0-9!#$&^_.+-]+/(?:\*|[a-z0-9!#$&^_.+-]+)"
 _GRPC: Final = r"(?:[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*)?"
+_REFUSAL: Final = re.compile(r"[45][0-9]{2}\Z", re.ASCII)
 _ENVIRONMENT: Final = r"[A-Za-z_][A-Za-z0-9_]*"
 
 
@@ -180,6 +191,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "status": Kind(
         "an HTTP status from 400", between(400, 599, "a status"), {"type": "integer", "minimum": 400, "maximum": 599}
     ),
+    "expected": Kind("permit, deny, or the status of a refusal", _expected),
     "grpc_status": Kind(
         "a status of gRPC, by name", read_grpc_status, {"enum": [*GRPC_STATUSES]}, show_grpc_status
     ),

@@ -12,18 +12,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from certs.spiffe import TrustDomain
 from sidecar.config.advice import advise
 from sidecar.config.assemble import assemble
 from sidecar.config.files import Disk, Memory, Shelf, collect
 from sidecar.config.lint import lint
 from sidecar.config.mistakes import Book, ConfigErrors, Mistake, TooMany
-from sidecar.config.plain import Scope
+from sidecar.config.plain import NOWHERE
 from sidecar.config.schema import MeshConfig
 from sidecar.config.terms import Where
 
 _ATTEMPTS = 3  # a second change within the milliseconds of reading is rare, a third is somebody writing without end
-_NOWHERE = Scope(TrustDomain("trust-domain.invalid"), "default")  # until the file says; RFC 6761 section 6.4
 
 
 @dataclass(frozen=True)
@@ -75,9 +73,9 @@ def load_text(
 def _load(path: str, shelf: Shelf, now: float | None) -> Loaded:
     book = Book()
     try:
-        collected = collect(path, shelf, _NOWHERE, book)
+        collected = collect(path, shelf, NOWHERE, book)
         book.stage = "MESH002"
-        config, views = assemble(collected, _NOWHERE, book)
+        config, views = assemble(collected, NOWHERE, book)
         lint(config, views, book, now)
     except TooMany:
         raise ConfigErrors(_in_order(book.mistakes, book), book.sources) from None

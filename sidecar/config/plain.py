@@ -32,6 +32,7 @@ class Scope:
     namespace: str
 
 
+NOWHERE = Scope(TrustDomain("trust-domain.invalid"), "default")  # until a file says; RFC 6761 section 6.4
 _BOOLEAN = re.compile(r"(?:y|n|yes|no|true|false|on|off)\Z", re.IGNORECASE)  # YAML 1.1, tag bool
 _NULL = re.compile(r"(?:~|null|)\Z", re.IGNORECASE)
 _SEXAGESIMAL = re.compile(r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?\Z")

@@ -16,6 +16,7 @@ from certs.spiffe import SpiffeId
 from sidecar.config.document import Entries, Items, Node, Scalar
 from sidecar.config.fields import (
     OFF,
+    Anything,
     Choice,
     CommandLine,
     FieldSpec,
@@ -31,7 +32,7 @@ from sidecar.config.fields import (
 )
 from sidecar.config.kinds import KINDS, Kind
 from sidecar.config.mistakes import Book, meant, nearest
-from sidecar.config.plain import BadValue, Scope
+from sidecar.config.plain import INTEGER, BadValue, Scope
 from sidecar.config.schema import MeshConfig, Service
 from sidecar.config.terms import Where
 from sidecar.patterns import HeaderPattern, PatternError, QueryPattern
@@ -170,6 +171,23 @@ class _Reader:
                 return self._command(node, path, scope)
             case HeaderTable(some, query):
                 return self._headers(some, node, path, scope, query=query)
+            case Anything():
+                return self._anything(node, path, scope)
+
+    def _anything(self, node: Node, path: str, scope: Scope) -> Any:
+        match node:
+            case Items(_, items):
+                values = [self._anything(item, f"{path}[{index}]", scope) for index, item in enumerate(items)]
+                return _NOTHING if any(value is _NOTHING for value in values) else values
+            case Entries(_, entries):
+                table = {key.text: self._anything(each, f"{path}.{key.text[:64]}", scope) for key, each in entries}
+                return _NOTHING if any(value is _NOTHING for value in table.values()) else table
+            case Scalar(_, text, plain):
+                if plain and text in ("true", "false"):
+                    return text == "true"
+                if plain and INTEGER.match(text):
+                    return int(text)
+                return None if _is_null(node) and text else self._one(KINDS["text"], node, path, scope)
 
     def _one(self, kind: Kind, node: Node, path: str, scope: Scope) -> Any:
         if not isinstance(node, Scalar):

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from sidecar.config.fields import (
     OFF,
+    Anything,
     Choice,
     CommandLine,
     FieldSpec,
@@ -103,6 +104,8 @@ def _json(shape: Shape) -> dict[str, Any]:
                 "additionalProperties": {"anyOf": [dict(_TEXT), _HEADER]},
                 **({"minProperties": 1} if some else {}),
             }
+        case Anything():
+            return {}
 
 
 _HEADER: Final[dict[str, Any]] = {
@@ -193,6 +196,8 @@ def _words(shape: Shape) -> str:
             return "a line, or a list of words"
         case HeaderTable(_, query):
             return f"mapping of {'parameter' if query else 'header'} names to what they must say"
+        case Anything():
+            return "any value"
 
 
 def _absent(spec: FieldSpec) -> str:

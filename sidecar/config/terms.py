@@ -53,6 +53,8 @@ EnvironmentName = Annotated[str, "environment"]
 FilePath = Annotated[str, "path"]
 UserId = Annotated[int, "uid"]
 Command = Annotated[tuple[str, ...], "command"]
+Json = Annotated[object, "json"]  # any value that JSON has, but for fractions
+Expected = Annotated[str, "expected"]  # permit, deny, or the status of a refusal
 
 
 def described(

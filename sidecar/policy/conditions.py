@@ -70,6 +70,8 @@ def seen(subject: Subject, hop: Hop, path: PathTemplate | None) -> str:
     values = _values(subject, hop, path)
     if subject.kind in OF_TOKENS and hop.token is None:
         return "no verified token"
+    if not values and subject.kind in OF_TOKENS and hop.token is not None and hop.token.forgotten:
+        return "nothing: the token is not kept"
     if not values:
         return f"no {subject}"
     if subject.kind == _MANY:
@@ -105,11 +107,11 @@ def _ready(condition: Condition) -> Callable[[Hop, PathTemplate | None, bool], b
         against: Values = wanted
         if other is not None:
             against = _values(other, hop, path)
-            if not against or (len(against) > 1 and not denies):
+            if not against or ((len(against) > 1 or _listed(other, hop)) and not denies):
                 return negated and denies
         if not values:
             return negated and denies
-        several = subject.kind == _MANY and isinstance(_claim(hop, subject.name), list | tuple)
+        several = _listed(subject, hop)
         if listed:
             return (several or denies) and any(satisfies(value, each) for value in values for each in against)
         if several and not denies:
@@ -127,6 +129,10 @@ def _within(begin: int, end: int, zone: ZoneInfo) -> Callable[[Hop, PathTemplate
         return begin <= minute < end if begin < end else minute >= begin or minute < end
 
     return judge
+
+
+def _listed(subject: Subject, hop: Hop) -> bool:
+    return subject.kind == _MANY and isinstance(_claim(hop, subject.name), list | tuple)
 
 
 def _equals(value: object, wanted: object) -> bool:

@@ -16,6 +16,7 @@ from sidecar.policy.conditions import holds, seen
 from sidecar.policy.propose import caller_text
 
 if TYPE_CHECKING:
+    from sidecar.hop import Token
     from sidecar.patterns import HeaderPattern
 
 NO_IDENTITY: Final = "no identity"
@@ -89,8 +90,7 @@ def _more(rule: CompiledRule, hop: Hop) -> Iterator[tuple[bool, Difference]]:
     source = rule.source
     yield rule.operation_matches(hop), Difference("operation", one_of(source.operations), hop.operation or "none known")
     if source.scopes:
-        has = " ".join(sorted(hop.token.scopes)) or "none" if hop.token is not None else "no verified token"
-        yield rule.scopes_match(hop), Difference("scopes", " and ".join(source.scopes), has)
+        yield rule.scopes_match(hop), Difference("scopes", " and ".join(source.scopes), _scopes(hop.token))
     path = next((path for path in source.paths if path.matches(hop.segments)), None)
     for condition in source.when:
         there = ", ".join(dict.fromkeys(seen(subject, hop, path) for subject in condition.subjects()))
@@ -132,6 +132,12 @@ def path_of(hop: Hop) -> str:
 def one_of(values: Iterable[object]) -> str:
     """What a field of a rule wants: any of these."""
     return " or ".join(map(str, values))
+
+
+def _scopes(token: Token | None) -> str:
+    if token is None:
+        return "no verified token"
+    return "nothing: the token is not kept" if token.forgotten else " ".join(sorted(token.scopes)) or "none"
 
 
 def _wanted(pattern: HeaderPattern) -> str:

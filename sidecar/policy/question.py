@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from certs.errors import InvalidSpiffeId, MeshError
 from certs.spiffe import SpiffeId, TrustDomain, workload_id
+from sidecar.config.document import Scalar
 from sidecar.config.mistakes import nearest
+from sidecar.config.plain import NOWHERE, BadValue
+from sidecar.config.posture import read_moment
+from sidecar.config.terms import Where
 from sidecar.errors import IdentityRefused
 from sidecar.hop import Hop, Token
 from sidecar.http.h1 import H1Server
@@ -36,7 +40,8 @@ def hop_of(question: Mapping[str, Any], service: Service) -> Hop:
     Keys: `from` (a service, `namespace/service` or a SPIFFE ID; absent for a caller without identity), `method`,
     `path`, `host`, `headers` (a mapping of names to a value or to a list of them), `source` (an IP address), `port` (a
     listener's name or port), `claims` (a mapping) and `scopes` (a list) of a bearer token that is taken for
-    verified, `operation` (an operationId). Raises BadQuestion, and ProtocolViolation and its kind where the wire would
+    verified, `operation` (an operationId); `time` is `moment_of`'s.
+    Raises BadQuestion, and ProtocolViolation and its kind where the wire would
     refuse before any rule is asked.
     """
     listener = _listener(question, service)
@@ -54,6 +59,19 @@ def hop_of(question: Mapping[str, Any], service: Service) -> Hop:
         hop.operation = str(question.get("operation") or hop.operation)
         hop.token = _token(question.get("claims"), question.get("scopes"))
     return hop
+
+
+def moment_of(question: Mapping[str, Any], now: float) -> float:
+    """Seconds since the epoch: the `time` that the question is about (a date or a moment, ISO 8601), or else now.
+
+    Raises BadQuestion.
+    """
+    if not question.get("time"):
+        return now
+    try:
+        return read_moment(Scalar(Where("", 0), str(question["time"]), plain=False), NOWHERE)
+    except BadValue as bad:
+        raise BadQuestion("; ".join(filter(None, (bad.message, bad.hint)))) from None
 
 
 def _token(claims: object, scopes: object) -> Token | None:

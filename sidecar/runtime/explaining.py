@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from certs.errors import MeshError
 from sidecar.errors import HopError
 from sidecar.policy.asked import asked_of
 from sidecar.policy.explain import explain
-from sidecar.policy.question import check_vouched, hop_of, unknown_caller
+from sidecar.policy.question import check_vouched, hop_of, moment_of, unknown_caller
 from sidecar.policy.reasons import reason_for, reason_of
 from sidecar.policy.steered import led, steered
 from sidecar.policy.strangers import for_strangers
@@ -18,9 +18,16 @@ from sidecar.policy.words import Reason, limits_of
 
 if TYPE_CHECKING:
     from sidecar.config.schema import Service
+    from sidecar.hop import Hop
     from sidecar.policy.authz import RuleSet
     from sidecar.runtime.worker import Worker
     from sidecar.telemetry.decisions import Decision
+
+
+NOT_KEPT: Final = (
+    "the bearer token of this request is not kept, so what rules say of its claims and scopes cannot be judged again; "
+    "ask ahead with --from, --to, --claim and --scope"
+)
 
 
 def decided(worker: Worker, decision_id: str) -> dict[str, Any] | None:
@@ -44,14 +51,36 @@ def decided(worker: Worker, decision_id: str) -> dict[str, Any] | None:
         if not found.error:
             answer["explained"] = reason_of_waived(found.waived, **_facts(found, worker.service)).to_json()
     asked = found.error in ("", "policy_denied") or found.waived is not None
+    asked = asked or (found.error == "scope_missing" and found.token is not None)
     if found.kind == "hop" and found.direction == "inbound" and asked and worker.proxy is not None:
         rules = worker.proxy.rules
         if not found.caller:  # only a posture lets such a hop come so far
             rules = _rules_for_strangers(rules, found, worker.service)
-        explanation = explain(rules, found.to_hop(), worker.clock.wall())
-        answer["policy"] = explanation.to_json()
-        answer["text"] = explanation.render()
+        answer |= _judged_again(rules, found, worker.service)
     return answer
+
+
+def _judged_again(rules: RuleSet, found: Decision, service: Service) -> dict[str, Any]:
+    """What the rules in force say of this request at its own moment; of one whose token is not kept and might have
+    changed that, no verdict.
+    """
+    hop = found.to_hop()
+    hop.operation = _operation(hop, service)
+    explanation = explain(rules, hop, found.at)
+    answer = {"policy": explanation.to_json(), "text": explanation.render()}
+    if found.token is None or not any(rule.of_tokens and rule.caller_matches(hop.peer) for rule in rules.rules):
+        return answer
+    refused = "deny" if found.error or found.waived is not None else "permit"
+    rule = found.waived.rule if found.waived is not None else found.rule
+    same = (refused, rule) == (explanation.verdict, explanation.rule)
+    return (answer if same else {}) | {"note": NOT_KEPT}
+
+
+def _operation(hop: Hop, service: Service) -> str:
+    """What the contract of the listener calls this request; empty where it has none, or knows no such request."""
+    contract = next((each.contract for each in service.inbound if each.name == hop.listener), None)
+    found = contract.api.find(hop.method, hop.segments) if contract is not None else None
+    return found.id if found is not None else ""
 
 
 def explained(worker: Worker, query: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,6 +88,7 @@ def explained(worker: Worker, query: Mapping[str, Any]) -> dict[str, Any]:
     if worker.proxy is None:
         raise MeshError("this sidecar has no policy yet; it is still waiting for its identity")
     way = steered(worker.config, worker.service.name, query)
+    now = moment_of(query, worker.clock.wall())
     try:
         hop = hop_of(way.question, worker.service)
         check_vouched(hop, [bundle.trust_domain for bundle in worker.bundles.current])
@@ -69,13 +99,13 @@ def explained(worker: Worker, query: Mapping[str, Any]) -> dict[str, Any]:
             "detail": error.detail,
             "explained": reason_of(error).to_json(),
         }
-    explanation = explain(worker.proxy.rules, hop, worker.clock.wall())
+    explanation = explain(worker.proxy.rules, hop, now)
     answer = explanation.to_json() | {"text": explanation.render()}
     if explanation.verdict != "deny":
         answer["limits"] = worker.proxy.limits_of(hop, explanation.route)
         answer |= asked_of(worker.service, hop, explanation)
     words = _asks_for_tokens(worker.service, hop.listener)
-    passes = explanation.verdict == "deny" and observed(worker.service, hop.listener, worker.clock.wall())
+    passes = explanation.verdict == "deny" and observed(worker.service, hop.listener, now)
     answer["routes"] = [words for words in (*way.words, led(worker.service, hop)) if words]
     if notes := [note for note in (words, passes, unknown_caller(hop, worker.config), way.note) if note]:
         answer["note"] = "; ".join(notes)

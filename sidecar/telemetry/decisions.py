@@ -200,7 +200,14 @@ class Decision:
             route=self.route,
             decision_id=self.id,
             trace_id=self.trace_id,
+            token=self._token(),
         )
+
+    def _token(self) -> Token | None:
+        """The token without what was never kept of it."""
+        if self.token is None:
+            return None
+        return Token(self.token["issuer"], "", {}, frozenset(), 0.0, self.token["id"], forgotten=True)
 
 
 class Decisions:

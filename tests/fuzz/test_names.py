@@ -138,7 +138,6 @@ def test_more_allow_never_refuses_and_more_deny_never_admits(seed: int) -> None:
         assert not isinstance(nobody.check(hop, 0.0), Permit)
         bare = RuleSet.compile([r for r in allow if not r.shadow], [r for r in deny if not r.shadow])
         assert isinstance(bare.check(hop, 0.0), Permit) == permitted
-        assert permitted == isinstance(before.check(hop, 1e12), Permit), "no rule of these knows time"
 
 
 XFCC_PARTS = [

@@ -217,7 +217,7 @@ def naive_when(text: str, names: dict[str, str], hop: Hop, denies: bool) -> bool
     if wanted[0].startswith("claim "):
         order = claims.get(wanted[0][6:])
         listed = order if isinstance(order, list) else [order]
-        if isinstance(order, list) and len(order) > 1 and not denies:
+        if isinstance(order, list) and not denies:
             return False
         wanted = [str(value) if type(value) is int else value for value in listed if type(value) in (int, str)]
         if not wanted:

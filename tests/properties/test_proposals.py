@@ -26,6 +26,7 @@ from sidecar.hop import Hop, Permit
 from sidecar.policy.authz import CompiledRule, RuleSet
 from sidecar.policy.explain import explain
 from sidecar.policy.propose import Change, rule_yaml
+from tests.kit.admission import WALL
 from tests.properties.test_one_decision import a_config, asked, question_of
 from tests.properties.test_policy import OURS, PEERS, a_hop
 
@@ -93,14 +94,15 @@ def proposals_work(seed: int, hops: int) -> int:
             hop = replace(hop, segments=segments, host=hop.host or "orders")
             hop = replace(hop, target="/" + "/".join(hop.segments), method=hop.method.upper())
         assert hop.destination == OURS
-        explanation = explain(rules, hop)
+        hop = replace(hop, token=None, operation="")  # of which a question like this says nothing
+        explanation = explain(rules, hop, WALL)
         question = question_of(hop, hop.listener, hop.host)
         for change in explanation.changes:
             assert asked(service, rules, question)[0] == "deny"
             again = load_text(applied(text, service, change)).services["orders"]
             verdict = asked(again, RuleSet.compile(again.allow, again.deny), question)
             assert verdict == ("permit", change.rule.name), (text, change.yaml, hop)
-            assert isinstance(RuleSet.compile(change.applied_to(service.allow), service.deny).check(hop, 0.0), Permit)
+            assert isinstance(RuleSet.compile(change.applied_to(service.allow), service.deny).check(hop, WALL), Permit)
             is_small(change, service, hop)
             made += 1
     return made

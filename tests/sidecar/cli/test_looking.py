@@ -335,3 +335,14 @@ def test_what_is_no_certificate_is_a_usage_error(mesh: Mesh, tmp_path: Path) -> 
     assert "no certificate in PEM" in mesh.err
     assert mesh("certs", "show", str(tmp_path / "missing.crt")) == 2
     assert "there is no file" in mesh.err
+
+
+def test_of_a_question_ahead_the_moment_can_be_named(mesh: Mesh, tmp_path: Path) -> None:
+    file = tmp_path / "mesh.yaml"
+    file.write_text(CONFIG.replace('path: "/orders/{id}"}', 'path: "/orders/{id}", when: ["day in [sat]"]}'))
+    asked = ("explain", "-f", str(file), "--from", "web", "--to", "orders", "--path", "/orders/7", "--time")
+    assert mesh(*asked, "2026-01-03T12:00:00Z") == 0
+    assert mesh(*asked, "2026-01-05T12:00:00Z") == 1
+    assert "day in [sat], seen Mon 12:00 UTC" in mesh.out
+    assert mesh(*asked, "monday") == 2
+    assert "neither a date nor a moment" in mesh.err

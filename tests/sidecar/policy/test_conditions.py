@@ -38,6 +38,7 @@ def hop(path: str = "/customers/c7/orders/12", at: float = 0.0, **claims: Any) -
 
 CLAIMS: dict[str, Any] = {
     "customer": "c7", "order": 12, "roles": ["clerk", "admin"], "admin": True, "ratio": 12.0, "sub": "ann", "empty": [],
+    "only": ["c7"],
     "address": {"country": "de"}, "https://x/role": "boss", "half": 0.5, "none": None,
 }  # fmt: skip
 
@@ -49,6 +50,7 @@ CLAIMS: dict[str, Any] = {
         ("{customer} is claim customer", True, True),
         ("path customer is c7", True, True),
         ("path customer is c8", False, False),
+        ("path customer is claim only", False, True),
         ("path order is claim order", True, True),
         ("path order is 12", True, True),
         ("path order is claim ratio", False, False),
@@ -294,3 +296,11 @@ def test_a_mistake_in_a_condition_has_its_line() -> None:
         load_text(RULES.replace("claim roles has clerk", "clam roles has clerk"))
     assert "did you mean 'claim'?" in str(raised.value)
     assert ":10:" in str(raised.value)
+
+
+def test_a_decision_whose_token_is_not_kept_says_so_in_the_place_of_its_claims() -> None:
+    asked = hop(customer="c7")
+    asked.token = Token("idp", "", {}, frozenset(), 0.0, "0" * 16, forgotten=True)
+    near = explain(rules(), asked).nearest
+    assert near is not None
+    assert [each.seen for each in near.differences] == ["'c7', nothing: the token is not kept"]

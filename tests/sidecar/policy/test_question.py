@@ -12,7 +12,7 @@ from sidecar.config.schema import Service
 from sidecar.errors import AmbiguousPath, HeadTooLarge, HostMismatch, ProtocolViolation
 from sidecar.hop import Permit
 from sidecar.policy.authz import RuleSet
-from sidecar.policy.question import BadQuestion, hop_of
+from sidecar.policy.question import BadQuestion, hop_of, moment_of
 
 CONFIG = """\
     trust_domain: demo.mesh
@@ -162,3 +162,12 @@ def test_a_question_that_makes_no_sense_is_refused_with_words(question: dict[str
 def test_a_service_without_listeners_cannot_be_asked() -> None:
     with pytest.raises(BadQuestion, match=r"web has no inbound listener; it has: none"):
         hop_of({"from": "orders"}, service("web"))
+
+
+def test_a_question_is_about_now_or_about_its_own_moment() -> None:
+    assert moment_of({}, 7.0) == 7.0
+    assert moment_of({"time": "1970-01-02"}, 7.0) == 86400.0
+    assert moment_of({"time": "1970-01-01T01:00:00+01:00"}, 7.0) == 0.0
+    for bad in ("yesterday", "2026-01-05T12:00:00", "2026-02-30"):
+        with pytest.raises(BadQuestion):
+            moment_of({"time": bad}, 7.0)
