@@ -5,7 +5,8 @@
     GET  /v1/health     ready or not, and why        POST /v1/renew       the next one, over mTLS with the current one
     GET  /v1/metrics    for Prometheus               POST /v1/watch       bundle and time, as they change (`ca.watch`)
     GET  /v1/crl        revoked serials, RFC 5280    GET  /v1/log/head    the signed end of the log (`ca.checkpoints`)
-    POST /v1/jwt        a JWT-SVID, over mTLS
+    POST /v1/jwt        a JWT-SVID, over mTLS        POST /v1/audit/heads   ends of a sidecar's audit, to be witnessed,
+                                                     over mTLS (`ca.witness`)
 
 Bodies are JSON objects. An error is `{"error": short name, "detail": what to do}`; refusals hold nothing secret, and
 what is a fault of ours is told to the log, not to the caller.
@@ -51,6 +52,7 @@ from ca.revocation import SignedDenylist
 from ca.rotating import RenewOrder
 from ca.store.threads import StoreThreads
 from ca.watch import BEAT_SECONDS, Watch, Watcher
+from ca.witness import Witness
 from certs.bundle import BundleSet, TrustBundle
 from certs.enrolment import InvalidEnrolment, check_entry_name
 from certs.errors import InvalidCsr, MeshError
@@ -130,6 +132,7 @@ class Api:
         self._federation = federation
         self._beat = beat
         self._metrics = metrics or CaMetrics()
+        self._witness = Witness(store, bundles, clock)
         self._routes: dict[tuple[str, str], Callable[[Request], Awaitable[Response]]] = {
             ("GET", "/v1/time"): self._time,
             ("GET", "/v1/bundle"): self._bundle,
@@ -141,6 +144,7 @@ class Api:
             ("POST", "/v1/enrol"): self._enrol,
             ("POST", "/v1/renew"): self._renew,
             ("POST", "/v1/jwt"): self._jwt,
+            ("POST", "/v1/audit/heads"): self._audit_heads,
         }
 
     async def handle(self, request: Request) -> Response:
@@ -204,6 +208,16 @@ class Api:
         token = await self._authority.issue_jwt(request.json().get("audience"), _caller(request).chain)
         self._metrics.tokens.inc()
         return Response.of_json(200, {"token": token, "now": self._clock.wall()}, ((b"cache-control", b"no-store"),))
+
+    async def _audit_heads(self, request: Request) -> Response:
+        caller = _caller(request)
+        if caller.spiffe_id is None or caller.chain[0].not_valid_after_utc.timestamp() <= self._clock.wall():
+            raise ClientCertificateNeeded("heads of an audit are taken only over mTLS with a valid certificate")
+        serial, *issuers = (f"{one.serial_number:x}" for one in caller.chain)
+        if (revoked := self._authority.why_revoked(caller.spiffe_id, serial, issuers)) is not None:
+            raise revoked
+        taken = await self._witness.take(request.json(), caller.spiffe_id)
+        return Response.of_json(200, {"witnessed": taken, "now": self._clock.wall()})
 
     async def _watch(self, request: Request, channel: Channel) -> None:
         caller = _caller(request)

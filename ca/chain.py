@@ -8,7 +8,7 @@ and `sha256sum` is all that an outsider needs to follow the chain.
 Kinds: `issued` · `slot` (a signing key changed its state) · `revoked`, `unrevoked` · `entry_added`, `entry_removed` ·
 `key_added`, `key_revoked` · `token_made`, `token_used` · `jwt_key` (as `slot`), `jwt_issued` · `cluster_added`,
 `cluster_removed` · `rotation` (`ca.rotation`) · `federation_added`, `federation_removed`, `federated_bundle` ·
-`migrated`, `restored`.
+`audit_head` (`ca.witness`) · `migrated`, `restored`.
 """
 
 from __future__ import annotations

@@ -219,6 +219,41 @@ def head(out: Path | None, directory: Path, output: str) -> None:
         print_result(output, {"head": statement.to_json(), "out": str(out)}, [f"wrote {out}"])
 
 
+@log.command(cls=CaCommand)
+@click.option("--of", "service", metavar="SPIFFE_ID", help="Only those of this service.")
+@click.option("--out", type=A_FILE, help="File to write.  [default: print it]")
+@passphrase_option
+@dir_option
+@output_option
+def audits(
+    service: str | None, out: Path | None, passphrase_file: Path | None, directory: Path, output: str
+) -> None:
+    """Write the ends of audits that this CA has witnessed (JSON, signed), for `mesh audit verify --witness FILE`.
+
+    \b
+    Example:
+      mesh ca log audits --of spiffe://demo.mesh/orders --out orders.heads --passphrase-file pass.txt
+    """
+    from ca.roots import load_slot
+    from ca.witness import export
+
+    passphrase = read_passphrase(passphrase_file, new=False)
+    with opened(directory) as (settings, store):
+        slots = store.slots()
+        active = next((slot for slot in slots if slot.kind == "issuer" and slot.state == "active"), None)
+        if active is None:
+            raise BadRequest("there is no active issuing CA to sign the file; see `mesh ca status`")
+        issuer = load_slot(directory, slots, active, passphrase)
+        statement = export(store, settings.trust_domain, issuer, service, time.time())
+    document = statement.to_json()
+    if out is None:
+        click.echo(json.dumps(document))
+    else:
+        write_private(out, json.dumps(document).encode())
+        count = len(json.loads(statement.payload)["heads"])
+        print_result(output, {"heads": count, "out": str(out)}, [f"wrote {out}: {count} heads"])
+
+
 def _read_json(path: Path) -> object:
     try:
         return json.loads(path.read_bytes())

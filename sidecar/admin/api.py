@@ -28,6 +28,10 @@ _LIMITS = HttpLimits(idle_seconds=30.0)
 _SERVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
 
 
+Acted = Callable[[str, int, int, int], None]
+"""Told of whoever asked for a change: path, status of the answer, user and process; status 403 for one who may not."""
+
+
 class Inspect(Protocol):
     """What a running sidecar can tell of itself and be asked to do. Every value is ready for JSON."""
 
@@ -103,8 +107,9 @@ class Inspect(Protocol):
 class AdminApi:
     """Answers requests out of an Inspect."""
 
-    def __init__(self, inspect: Inspect) -> None:
+    def __init__(self, inspect: Inspect, acted: Acted | None = None) -> None:
         self._inspect = inspect
+        self._acted = acted
 
     async def __call__(self, request: Request) -> Response:
         """Answer one request."""
@@ -116,7 +121,11 @@ class AdminApi:
                 continue
             if request.method != method:
                 return Response.error(405, "method_not_allowed", f"use {method}", ((b"allow", method.encode()),))
-            return await handle(self._inspect, request, *match.groups())
+            response = await handle(self._inspect, request, *match.groups())
+            if method != "GET" and handle is not _explain and self._acted is not None:
+                uid, pid = (request.peer.uid, request.peer.pid) if request.peer is not None else (-1, -1)
+                self._acted(request.path, response.status, uid, pid)
+            return response
         known = (
             "GET /status /hops /endpoints /limits /contracts /quotas /detections /inventory /plaintext"
             " /decisions/<id> /certs, "
@@ -131,18 +140,21 @@ async def serve_admin(
     service: str,
     log: Log,
     *,
+    acted: Acted | None = None,
     task_status: trio.TaskStatus[Path] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until cancelled; starts with the socket's path. Raises SocketTaken, UnsafeRunFolder before it starts."""
     path = socket_path(run_dir, service)
     listener = await listen_unix(path)
     inode = path.lstat().st_ino
-    api, places = AdminApi(inspect), trio.CapacityLimiter(MAX_CONNECTIONS)
+    api, places = AdminApi(inspect, acted), trio.CapacityLimiter(MAX_CONNECTIONS)
 
     async def connection(stream: trio.SocketStream) -> None:
         peer = peer_credentials(stream.socket)
         if not may_use(peer):
             log.warning("the admin socket refused a user", uid=peer.uid, pid=peer.pid)
+            if acted is not None:
+                acted("connect", 403, peer.uid, peer.pid)
             await trio.aclose_forcefully(stream)
             return
         async with places:

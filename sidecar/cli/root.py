@@ -43,6 +43,7 @@ VERBS: dict[str, Verb] = {
     "inventory": Verb(
         "Look", "sidecar.cli.inventory:inventory", "Every edge that is allowed or used, and what nobody uses."
     ),
+    "audit": Verb("Look", "sidecar.cli.audit:audit", "Verify the audit: is it what was written; and look into it."),
     "limits": Verb(
         "Look", "sidecar.cli.limits:limits", "Rate limits: who is nearest to each, who is refused, and Redis."
     ),

@@ -139,11 +139,13 @@ def _confine(
     from sidecar.admin.client import make_run_folder
     from sidecar.admin.workload_socket import make_folder
     from sidecar.config.egress import outside_files, secret_programs
+    from sidecar.config.exported import audit_files
     from sidecar.runtime import hygiene
 
     ensure_private_dir(state)
     make_run_folder(run_dir)
-    logs = [path for path in (service.access_log.path, service.audit.path) if path not in ("", "-")]
+    written = (service.access_log.path, service.audit.path, *(each.path for each in service.audit.export))
+    logs = [path for path in written if path not in ("", "-")]
     listens = [each.listen for each in service.outbound if each.listen is not None]
     folders = [state, run_dir, *(Path(listen.path).parent for listen in listens if listen.unix)]
     if service.workload_api is not None:
@@ -152,7 +154,7 @@ def _confine(
     if service.redis is not None:
         read += [path for path in (service.redis.password_file, service.redis.ca_file) if path]
     read += [path for issuer in service.issuers for path in (issuer.file, issuer.ca_file) if path]
-    read += outside_files(service)
+    read += outside_files(service) + audit_files(service.audit.export)
     around = hygiene.Folders.around(read=read, write=logs, folders=folders, run=secret_programs(service))
     hygiene.apply(around, hygiene.Mode(mode))
 

@@ -86,6 +86,7 @@ def _notes(answer: dict[str, Any], identity: dict[str, Any]) -> str:
     if held and not identity.get("ca_connected", True):
         notes.append("CA out of reach")
     notes += [f"{error}" for error in (identity.get("denylist_error"), identity.get("bundle_error")) if error]
+    notes += (answer.get("audit") or {}).get("alarms", ())
     served = answer.get("served") or {}
     if served.get("problem") and not any(str(served["problem"]) in note for note in notes):
         notes.append(f"on the wire: {served['problem']}")

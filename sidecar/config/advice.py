@@ -15,6 +15,7 @@ from sidecar.config.contracts import odd
 from sidecar.config.cover import KNOWN_METHODS
 from sidecar.config.edges import advise_edges
 from sidecar.config.egress import advise_egress
+from sidecar.config.exported import exports_odd
 from sidecar.config.foreign import foreign
 from sidecar.config.inert import settings
 from sidecar.config.limited import limited
@@ -61,6 +62,7 @@ def advise(config: MeshConfig, views: Sequence[View], book: Book, now: float | N
         bypassed(view, book)
         watched(view, book)
         advise_egress(view, book)
+        exports_odd(view, book)
     tokens_odd(config, views, book)
     foreign(config.trust_domain, views, book)
     settings(config, views, book)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sidecar.config.codes_amounts import AMOUNTS
+from sidecar.config.codes_audit import AUDIT
 from sidecar.config.codes_bypass import BYPASS
 from sidecar.config.codes_conditions import CONDITIONS
 from sidecar.config.codes_contract import CONTRACT
@@ -30,7 +31,9 @@ from sidecar.config.codes_time import TIMES
 from sidecar.config.codes_tokens import TOKENS
 from sidecar.config.codes_upstreams import UPSTREAMS
 
-_REFUSED: Final = frozenset(("MESH164", "MESH165", "MESH166"))  # contracts; beside those up to MESH019
+_REFUSED: Final = frozenset((
+    "MESH164", "MESH165", "MESH166", "MESH182", "MESH183", "MESH184", "MESH185",
+))  # contracts and exports of the audit; beside those up to MESH019
 HEAD: Final = "trust_domain: demo.mesh\n"
 EXAMPLES_AT: Final = 1_767_614_400.0  # 2026-01-05T12:00:00Z: when the examples with a date are read
 
@@ -72,7 +75,7 @@ def _code(code: str, title: str, why: str, fix: str, wrong: str, right: str) -> 
 
 _GROUPS: Final = (
     INERT, UPSTREAMS, TIMES, DISCOVERY, ROUTES, LIMITS, AMOUNTS, FOREIGN, REDIRECT, BYPASS, EDGES, TOKENS, CONDITIONS,
-    DETECTORS, EGRESS, CONTRACT,
+    DETECTORS, EGRESS, CONTRACT, AUDIT,
 )  # fmt: skip
 CODES: Final[Mapping[str, Code]] = dict((
     _code(

@@ -14,6 +14,7 @@ from sidecar.config import balanced, egress, limited_how
 from sidecar.config.allotted import amounts
 from sidecar.config.assemble import Placed, View, is_loopback
 from sidecar.config.contracts import contracted
+from sidecar.config.exported import exports_wrong
 from sidecar.config.mistakes import Book, nearest
 from sidecar.config.posture import LONGEST, posture_of, show_moment
 from sidecar.config.redirected import capture_ports, contradictions
@@ -53,6 +54,7 @@ def lint(config: MeshConfig, views: Sequence[View], book: Book, now: float | Non
         contradictions(view, book)
         egress.contradictions(view, book)
         contracted(view, book)
+        exports_wrong(view, book)
     _access_log(config.defaults.access_log.headers, "defaults.access_log.headers", book)
     _ports(views, book)
 

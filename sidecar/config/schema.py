@@ -13,6 +13,7 @@ from typing import Literal
 from certs.spiffe import SpiffeId, TrustDomain
 from sidecar.config import ports
 from sidecar.config.schema_amounts import QuotaLimit
+from sidecar.config.schema_audit import Audit
 from sidecar.config.schema_contract import Grant
 from sidecar.config.schema_detectors import Detectors
 from sidecar.config.schema_inbound import Inbound, RateLimit, Rule
@@ -122,19 +123,6 @@ class AccessLog:
     sample: Share = described("With mode `errors`: the share of the other hops that is logged too, 0 to 1.", 0.0)
     path: FilePath = described("A file, or `-` for standard output.", "-")
     headers: tuple[HeaderName, ...] = described("Request headers that may be logged; credentials never are.", ())
-
-
-@dataclass(frozen=True, slots=True)
-class Audit:
-    """Who was let in, and who was not; see docs/telemetry.md."""
-
-    path: FilePath = described("A file, `-` for standard output, or empty for `audit.jsonl` in the state folder.", "")
-    permits: Literal["aggregated", "each"] = described(
-        "One line per kind of permitted hop a minute, or one for each.", "aggregated"
-    )
-    on_full: Literal["continue", "refuse"] = described(
-        "What to do when the disk is full and 8 MiB are waiting.", "continue"
-    )
 
 
 @dataclass(frozen=True, slots=True)

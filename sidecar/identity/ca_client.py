@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +26,7 @@ from certs.denylist import Denylist
 from certs.errors import IdentityError, MeshError, UntrustedSvid
 from certs.jwt_svid import JwtSvid
 from certs.keys import PrivateKey
+from certs.signed import Statement
 from certs.spiffe import SpiffeId, TrustDomain, ca_id
 from certs.svid import X509Svid
 from certs.verify import verify_chain, verify_pinned
@@ -134,6 +135,14 @@ class CaSession:
     async def jwt_svid(self, audience: tuple[str, ...], expected: SpiffeId) -> JwtSvid:
         """Ask for a token for this audience, of the identity that this connection shows."""
         return parse_jwt_svid(await self._call("POST", "/v1/jwt", {"audience": list(audience)}), audience, expected)
+
+    async def witness(self, heads: Sequence[Statement]) -> int:
+        """Have heads of our audit written into the CA's log, oldest first; how many of them it took."""
+        answer = await self._call("POST", "/v1/audit/heads", {"heads": [head.to_json() for head in heads]})
+        taken = answer.get("witnessed")
+        if not isinstance(taken, int) or not 0 <= taken <= len(heads):
+            raise BadAnswer("the CA does not say how many heads it has witnessed")
+        return taken
 
     async def watch(self) -> Duplex:
         """Open the watch."""

@@ -22,6 +22,7 @@ clock is measured at each obtaining and by the watch; it is never used to correc
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import trio
@@ -30,6 +31,7 @@ from certs.bundle import BundleSet
 from certs.denylist import Denylist
 from certs.errors import MeshError
 from certs.rotation import RECHECK_SECONDS, Renewal, retry_wait
+from certs.signed import Statement
 from certs.source import Source
 from certs.svid import X509Svid
 from sidecar.identity.answers import Issued
@@ -91,6 +93,14 @@ class Rotator:
             nursery.start_soon(keep_watching, self._held, self._dice, self.renew_soon)
             nursery.start_soon(keep_an_eye_on_age, self._held)
         raise AssertionError("the loops never end")
+
+    async def witness(self, heads: Sequence[Statement]) -> int:
+        """Have these heads of our audit written into the CA's log; how many of them. Raises CaError's kinds."""
+        svid = self._held.valid_svid()
+        if svid is None:
+            raise CaUnreachable("there is no valid certificate to show the CA")
+        async with await self._held.connect_with(svid) as session:
+            return await session.witness(heads)
 
     def renew_soon(self) -> None:
         """Obtain a new certificate now, or after the 10 s that lie between any two, rather than when it is due."""

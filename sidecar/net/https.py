@@ -58,7 +58,7 @@ async def connect(
 
     Raises OSError, ssl.SSLError, trio.BrokenResourceError.
     """
-    context = _context(ca_pem, own)
+    context = tls_context(ca_pem, own)
     transport = await trio.open_tcp_stream(url.host, url.port)
     stream = trio.SSLStream(transport, context, server_hostname=url.host, https_compatible=True)
     try:
@@ -69,7 +69,8 @@ async def connect(
     return stream
 
 
-def _context(ca_pem: str, own: ssl.SSLContext | None) -> ssl.SSLContext:
+def tls_context(ca_pem: str = "", own: ssl.SSLContext | None = None) -> ssl.SSLContext:
+    """What verifies chain and name of a server, by these roots or the system's. Raises OSError, ssl.SSLError."""
     context = own or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies chain and name
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if ca_pem:

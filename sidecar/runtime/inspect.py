@@ -59,6 +59,7 @@ class Inspector:
             "held": self._held(),
             "streams": proxy.streams if proxy is not None else 0,
             "engine": proxy.engine() if proxy is not None else None,
+            "audit": worker.recording.to_json(),
             "tokens": worker.keys.to_json() if worker.keys is not None else [],
             "version": worker.version,
             "pid": os.getpid(),

@@ -46,6 +46,7 @@ from sidecar.runtime.hygiene import of_this_process
 from sidecar.runtime.inspect import Inspector
 from sidecar.runtime.orders import Orders
 from sidecar.runtime.outside import Outside
+from sidecar.runtime.recording import Recording
 from sidecar.runtime.reload import CannotReload, Reloader
 from sidecar.runtime.routing import addresses_of
 from sidecar.runtime.served import ServedCheck
@@ -140,7 +141,7 @@ class Worker:
         self.keys: KeyDesk | None = None  # of issuers, where a listener asks for tokens, or has asked
         self._gate: MtlsGate | None = None
         self._rotator = self._keeper(enrolment, state_dir)
-        self._state_dir = state_dir
+        self.state_dir = self._state_dir = state_dir
         ensure_private_dir(state_dir)
         self.recorder = make_recorder(
             self.service,
@@ -154,6 +155,8 @@ class Worker:
         self.quotas = QuotaDesk(
             state_dir / QUOTA_FILE, clock=self.clock, log=self.log, metrics=self.recorder.metrics
         )
+        self.witness = self._rotator.witness if isinstance(self._rotator, Rotator) else None
+        self.recording = Recording(self)
         self.renew_soon = self._rotator.renew_soon
         self.fetch_jwt: FetchJwt = self._rotator.fetch_jwt
         self._follower = Follower(look_up_as_we_do(), self.log, self.recorder.metrics)
@@ -206,6 +209,8 @@ class Worker:
         """Ask for the drain; `run` does it."""
         if self.state == "ready":
             self.state = "draining"
+        if not self.orders.drain.is_set() and self.recorder.audit is not None:
+            self.recorder.audit.event("drain", {"why": why})
         self.orders.begin_drain(why)
 
     def apply(self, config: MeshConfig) -> tuple[Change, ...]:
@@ -237,6 +242,9 @@ class Worker:
             self._gate.tls12 = service.tls.unsafe_tls12
             self._gate.denials.max_age = service.revocation.max_age
         self._show_policy()
+        if changes and self.recorder.audit is not None:
+            number = self.policy_generation + (self.reloader is not None)  # the reloader counts it after this
+            self.recorder.audit.event("config", {"generation": number, "changes": [str(one) for one in changes[:32]]})
         return changes
 
     def not_ready(self) -> list[str]:
@@ -272,6 +280,7 @@ class Worker:
                 await self._open_windows(nursery, run_dir)
                 nursery.start_soon(self.recorder.run)
                 nursery.start_soon(keeping.keep, self)
+                nursery.start_soon(self.recording.run)
                 nursery.start_soon(self._rotator.run)
                 if self.reloader is not None:
                     nursery.start_soon(self.reloader.run, orders)
@@ -287,6 +296,7 @@ class Worker:
                     await orders.drain.wait()
                     await self._do_drain()
                     await self.quotas.give_back()
+                    await self.recording.finish()
                 nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True):
@@ -302,7 +312,9 @@ class Worker:
         return {"expires": self.svids.current.not_after, "listeners": len(self.proxy.listeners()) if self.proxy else 0}
 
     async def _open_windows(self, nursery: trio.Nursery, run_dir: Path) -> None:
-        await nursery.start(partial(serve_admin, Inspector(self), run_dir, self.service.name, self.log))
+        await nursery.start(
+            partial(serve_admin, Inspector(self), run_dir, self.service.name, self.log, acted=self._acted)
+        )
         if (api := self.service.workload_api) is not None:
             from sidecar.admin.workload_socket import serve_workload_api
 
@@ -319,6 +331,10 @@ class Worker:
         if (confined := of_this_process()) is not None:
             tell = self.log.warning if confined.note() else self.log.info
             tell("process hygiene", **confined.in_force, **confined.lacking())
+
+    def _acted(self, action: str, status: int, uid: int, pid: int) -> None:
+        if self.recorder.audit is not None:
+            self.recorder.audit.event("admin", {"action": action, "status": status, "uid": uid, "pid": pid})
 
     def _show_identity(self, status: IdentityStatus) -> None:
         self.recorder.metrics.identity(status)

@@ -23,9 +23,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from sidecar.config.schema import Audit as AuditConfig
+from sidecar.config.schema_audit import Audit as AuditConfig
 from sidecar.hop import Hop, ShadowVerdict, Waived
 from sidecar.telemetry import redact
+from sidecar.telemetry.chain import Chain
 from sidecar.telemetry.clock import rfc3339
 from sidecar.telemetry.decisions import reason_of
 from sidecar.telemetry.lines import encode, json_line
@@ -100,8 +101,9 @@ class Audit:
         self._welcomes: dict[tuple[object, ...], str] = {}
         self._alarm = alarm or _silent
         self._wall = wall
+        self.chain = Chain(path)
         self._writer = LineWriter(
-            path, capacity=capacity, name="audit", on_problem=self._alarm, retry_seconds=retry_seconds
+            path, capacity=capacity, name="audit", on_problem=self._alarm, retry_seconds=retry_seconds, seal=self.chain
         )
         self._seq = 0
         self._losing = 0  # lines lost since the last `lost` line
@@ -172,6 +174,7 @@ class Audit:
                 "host": redact.text(hop.host, 256),
                 "path": redact.target(hop.target),
                 "path_shape": path_shape(hop.segments) if hop.segments else "",
+                **({"operation": redact.text(hop.operation, 128)} if hop.operation else {}),
                 "rule": hop.rule,
                 "flag": hop.flag,
                 "error": error.name if error is not None else "",
@@ -197,6 +200,10 @@ class Audit:
             found = self._limited.setdefault(key, Limited(destination, now))
         found.count += 1
         found.last = now
+
+    def event(self, kind: str, values: dict[str, Any]) -> None:
+        """Take note of what was done to this sidecar, or became of its certificate (`kind`: see docs/audit.md)."""
+        self._put(kind, self._wall(), values)
 
     def quota_reset(self, quota: str, key: str, uid: int, pid: int) -> None:
         """Take note that somebody on this machine gave a key its quota anew."""

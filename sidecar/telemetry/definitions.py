@@ -87,6 +87,7 @@ LABELS: dict[str, tuple[Literal["closed", "open"], str]] = {
         "what OPA said: `permit`, `deny`, or `silent`, neither of them; `cached_permit` and `cached_deny` where it had "
         "said so before",
     ),
+    "export": ("open", "a receiver of the audit, by its kind and place"),
     "store": ("closed", "where quotas are counted: `file` in the state folder, or `redis`"),
     "issuer": ("open", "name of an issuer of tokens, from configuration; `-` for a token of nobody, or none"),
     "state": ("closed", "`available`, `unhealthy`, `ejected`, `open` or `half-open`"),
@@ -357,6 +358,28 @@ DEFINITIONS: tuple[Definition, ...] = (
     Definition("mesh_quota_store_failures_total", "counter", "Batches that a store did not take.", ("store",)),
     Definition("mesh_audit_lost_total", "counter", "Audit lines lost: the disk was full and 8 MiB waited."),
     Definition("mesh_audit_waiting_bytes", "gauge", "Audit lines in memory that wait for the disk."),
+    Definition(
+        "mesh_audit_unwitnessed_seconds", "gauge", "How long the CA has not witnessed the audit, though there was more."
+    ),
+    Definition(
+        "mesh_audit_export_sent_total", "counter", "Events sent to a receiver of the audit, each time.", ("export",)
+    ),
+    Definition(
+        "mesh_audit_export_resent_total", "counter", "Those of them that were sent before, and may have been lost.",
+        ("export",),
+    ),
+    Definition(
+        "mesh_audit_export_dropped_total", "counter",
+        "Lines not sent: over `backlog`, or in a rotated file that was gone. The audit itself has them.", ("export",),
+    ),
+    Definition(
+        "mesh_audit_export_rejected_total", "counter", "Events that a collector has thrown away for good.", ("export",)
+    ),
+    Definition("mesh_audit_export_waiting_bytes", "gauge", "Bytes of the audit that wait for a receiver.", ("export",)),
+    Definition(
+        "mesh_audit_export_full", "gauge", "The same as a share of `backlog`; an alarm from 0.8 on.", ("export",)
+    ),
+    Definition("mesh_audit_export_failing", "gauge", "1 while a receiver takes nothing.", ("export",)),
     Definition("mesh_log_suppressed_total", "counter", "Operational log messages held back as repetitions."),
     Definition("mesh_telemetry_faults_total", "counter", "Faults inside telemetry itself; see the log."),
     Definition(

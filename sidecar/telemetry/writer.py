@@ -7,8 +7,8 @@ dropped and counted exactly.
 
 The thread takes what is there, waits a moment for more, and writes it in one go. When a write fails (disk full, folder
 gone, pipe closed) it keeps the bytes, remembers how far a partial write came, and tries again each second on a freshly
-opened file. A file that was moved away (logrotate) is noticed by its inode and opened anew. A half line left by a
-crashed predecessor is ended first.
+opened file; where that is another one, from the beginning of the line. A file that was moved away
+(logrotate) is noticed by its inode and opened anew. A half line left by a crashed predecessor is ended first.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from typing import Protocol
 
 STDOUT = "-"
 BATCH_SECONDS = 0.05  # how long a line may wait for company
@@ -29,6 +30,19 @@ _BATCH_BYTES = 256 * 1024
 _STOP = b""
 
 Problem = Callable[[str], None]
+
+
+class Seal(Protocol):
+    """Changes lines on their way to the disk, on the writer's thread (`sidecar.telemetry.chain`)."""
+
+    def seal(self, lines: list[bytes], /) -> list[bytes]:
+        """As many lines, each with its newline."""
+
+    def done(self, fd: int, /) -> None:
+        """What was sealed last has been written to this file."""
+
+    def keep(self, fd: int, /) -> None:
+        """Writing ends here."""
 
 
 class LineWriter:
@@ -44,8 +58,10 @@ class LineWriter:
         on_problem: Problem | None = None,
         batch_seconds: float = BATCH_SECONDS,
         retry_seconds: float = RETRY_SECONDS,
+        seal: Seal | None = None,
     ) -> None:
         self.path = path
+        self._seal = seal
         self.name = name
         self.capacity = capacity
         self._given_fd = 1 if path == STDOUT else fd  # written to where there is one, in place of the path
@@ -60,6 +76,7 @@ class LineWriter:
         self._done_bytes = 0  # written by the thread only
         self._done_lines = 0
         self._fd = -1
+        self._left: tuple[int, int, int] | None = None  # the file whose writing failed last, and where it ended
         self._closing = threading.Event()
         self._give_up_at = 0.0  # monotonic seconds, set by close
         self._thread: threading.Thread | None = None
@@ -117,6 +134,8 @@ class LineWriter:
                 if stop:
                     break
         finally:
+            if self._seal is not None:
+                self._seal.keep(self._fd)
             self._close_file()
 
     def _take(self) -> tuple[list[bytes], bool]:
@@ -139,27 +158,31 @@ class LineWriter:
 
     def _write(self, lines: list[bytes]) -> bool:
         """Write this batch, however long it takes. False where closing came first."""
-        rest = memoryview(b"".join(lines))
+        texts = lines if self._seal is None else self._seal.seal(lines)
+        whole = b"".join(texts)
+        rest = memoryview(whole)
         total = len(rest)
         while rest:
             try:
-                if self._fd < 0 or self._moved():
-                    self._open()
+                if (self._fd < 0 or self._moved()) and not self._open():
+                    rest = memoryview(whole)[whole.rfind(b"\n", 0, total - len(rest)) + 1 :]  # no line in two files
                 rest = rest[os.write(self._fd, rest) :]
             except BlockingIOError:
                 if self._wait_writable():
                     continue
-                self._account(lines, total - len(rest))
+                self._account(lines, texts, total - len(rest))
                 return False
             except OSError as error:
                 self._failed(error)
                 if self._closing.is_set():
-                    self._account(lines, total - len(rest))
+                    self._account(lines, texts, total - len(rest))
                     return False
                 self._closing.wait(self._retry_seconds)
         self.problem = ""
         self._done_lines += len(lines)
-        self._done_bytes += total
+        self._done_bytes += total if self._seal is None else sum(map(len, lines))
+        if self._seal is not None:
+            self._seal.done(self._fd)
         return True
 
     def _wait_writable(self) -> bool:
@@ -169,29 +192,43 @@ class LineWriter:
         poll.poll(100)
         return not self._closing.is_set() or time.monotonic() < self._give_up_at
 
-    def _account(self, lines: list[bytes], written: int) -> None:
-        for line in lines:
-            if written < len(line):
+    def _account(self, lines: list[bytes], texts: list[bytes], written: int) -> None:
+        for line, text in zip(lines, texts, strict=True):
+            if written < len(text):
                 return
-            written -= len(line)
+            written -= len(text)
             self._done_lines += 1
             self._done_bytes += len(line)
 
     def _failed(self, error: OSError) -> None:
         message = error.strerror or type(error).__name__
+        self._left = self._end()
         self._close_file()
         if message != self.problem:
             self.problem = message
             if self._on_problem is not None:
                 self._on_problem(message)
 
-    def _open(self) -> None:
+    def _open(self) -> bool:
+        """Open the file; whether it ends where we stopped."""
         self._close_file()
         if self._given_fd is not None:
             self._fd = os.dup(self._given_fd)
-            return
+            return True
         self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if self._left is not None and self._end() == self._left:
+            return True
         self._end_half_line()
+        return False
+
+    def _end(self) -> tuple[int, int, int] | None:
+        """Which file is open, and where it ends."""
+        if self._fd < 0:
+            return self._left
+        with suppress(OSError):
+            found = os.fstat(self._fd)
+            return found.st_dev, found.st_ino, found.st_size
+        return None
 
     def _end_half_line(self) -> None:
         """Where a crashed writer left a line without its end, end it, so that ours stands alone."""

@@ -176,7 +176,14 @@ services:
              handshakes_open: 8, handshakes_per_second: 9, streams: 0.25, body_rate: off,
              retries: 11}
     access_log: {mode: off, sample: 0.25, path: /var/log/mesh.jsonl, headers: [x-request-id, user-agent]}
-    audit: {path: "-", on_full: refuse}
+    audit:
+      path: /var/log/mesh/audit.jsonl
+      on_full: refuse
+      export:
+        - {kind: syslog, address: "logs.internal:6514", body: ocsf, roots: /etc/mesh/roots.pem, backlog: 1GiB}
+        - {kind: syslog, address: "logs.internal:514", unsafe_plaintext: true}
+        - {kind: otlp, url: "https://otel.internal:4318/v1/logs"}
+        - {kind: ocsf, path: /var/log/mesh/ocsf.jsonl}
     tls: {unsafe_tls12: false}
     opa: {url: "https://opa.example.org", path: /v1/data/mesh/decision, timeout: 1s, silent: unsafe_permit,
           cache: {ttl: 2s, size: 10}, mode: shadow, for: [{method: POST, path: /orders/**}], headers: [x-team],

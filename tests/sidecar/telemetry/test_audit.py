@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.config.schema import Audit as Config
+from sidecar.config.schema_audit import Audit as Config
 from sidecar.errors import IdentityRefused, PolicyDenied, RateLimited
 from sidecar.hop import ShadowVerdict
 from sidecar.telemetry import audit as module
@@ -51,7 +51,8 @@ class Stage:
 
 def body(line: dict) -> dict:
     return {
-        name: value for name, value in line.items() if name not in ("v", "service", "instance", "seq", "kind", "time")
+        name: value for name, value in line.items()
+        if name not in ("v", "service", "instance", "seq", "kind", "time", "chain", "n", "prev")
     }
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from sidecar.config.schema import AccessLog as AccessLogConfig
-from sidecar.config.schema import Audit as AuditConfig
+from sidecar.config.schema_audit import Audit as AuditConfig
 from sidecar.errors import PolicyDenied
 from sidecar.hop import ShadowVerdict, Waived
 from sidecar.telemetry import definitions

@@ -14,7 +14,7 @@ import trio.testing
 
 from sidecar.config.load import load_text
 from sidecar.config.schema import AccessLog as AccessLogConfig
-from sidecar.config.schema import Audit as AuditConfig
+from sidecar.config.schema_audit import Audit as AuditConfig
 from sidecar.errors import (
     ConnectFailed,
     DownstreamGone,

@@ -90,7 +90,6 @@ def test_a_partial_write_goes_on_where_it_stopped(tmp_path, monkeypatch):
         return real(fd, bytes(data[:7]))
 
     monkeypatch.setattr(w.os, "write", meagre)
-    monkeypatch.setattr(LineWriter, "_end_half_line", lambda self: None)
     writer = a_writer(tmp_path / "log")
     for number in range(20):
         writer.put(line(number))

@@ -1,0 +1,140 @@
+"""What a worker's audit does beside writing: heads that wait for the CA, and what became of the certificate."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import trio
+
+from certs.audit_heads import open_head
+from certs.denylist import Denylist
+from certs.signed import Statement
+from certs.source import Source
+from certs.svid import X509Svid
+from sidecar.config.schema_audit import Audit as Config
+from sidecar.identity.errors import CaUnreachable
+from sidecar.runtime.recording import MAX_AT_ONCE, MAX_WAITING, Recording
+from sidecar.telemetry.audit import Audit
+from sidecar.telemetry.log import Log
+from sidecar.telemetry.metrics import Metrics
+from tests.kit.identities import a_bundle_set, a_root, an_issuer, an_svid
+from tests.sidecar.telemetry.test_writer import eventually
+
+
+class Stage:
+    """A worker as far as its recording sees it, with a CA that can be away."""
+
+    def __init__(self, folder: Path) -> None:
+        self.now, self.away, self.heads = 0.0, False, []
+        root = a_root()
+        self.svid, self.bundles = an_svid(an_issuer(root)), a_bundle_set(root)
+        self.now = self.svid.not_before + 10
+        self.svids: Source[X509Svid] = Source("SVID")
+        self.denylists: Source[Denylist] = Source("denylist")
+        self.clock = SimpleNamespace(wall=lambda: self.now)
+        self.path = folder / "audit.jsonl"
+        audit = Audit(Config(), str(self.path), instance="0a1b2c3d", service=str(self.svid.spiffe_id), wall=lambda: 0.0)
+        self.recorder = SimpleNamespace(audit=audit, metrics=Metrics())
+        self.log = Log()
+        self.recording = Recording(self)  # type: ignore[arg-type]
+        self.svids.publish(self.svid)
+
+    async def witness(self, heads: Sequence[Statement]) -> int:
+        if self.away:
+            raise CaUnreachable("the CA is away")
+        assert len(heads) <= MAX_AT_ONCE
+        self.heads += [open_head(head, self.bundles) for head in heads]
+        return len(heads)
+
+    def write(self, lines: int) -> None:
+        audit = self.recorder.audit
+        for number in range(lines):
+            audit.event("admin", {"number": number})
+        eventually(lambda: audit.waiting_bytes == 0)
+
+    def look(self, minutes: int = 1) -> None:
+        for _ in range(minutes):
+            self.now += 60
+            trio.run(self.recording.witness)
+
+    def told(self) -> dict[str, Any]:
+        return self.recording.to_json()
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Any:
+    stage = Stage(tmp_path)
+    yield stage
+    stage.recorder.audit.close(0.0)
+
+
+def test_the_end_is_witnessed_where_there_was_something_new(stage):
+    stage.write(3)
+    stage.look(3)
+    (head,) = stage.heads
+    assert (head.service, head.number) == (stage.svid.spiffe_id, 5), "start, certificate and three more"
+    stage.write(1)
+    stage.look()
+    assert [each.number for each in stage.heads] == [5, 6]
+    assert stage.told() | {"chain": ""} == {
+        "chain": "", "lines": 6, "witnessed_to": 6, "witnessed_age_seconds": 0.0, "problem": "", "heads_waiting": 0,
+        "lost": 0, "exports": [], "alarms": [],
+    }  # fmt: skip
+
+
+def test_ends_wait_while_the_ca_is_away_and_catch_up(stage):
+    stage.away = True
+    for _ in range(20):
+        stage.write(1)
+        stage.look()
+    told = stage.told()
+    assert (told["heads_waiting"], told["witnessed_to"], told["problem"]) == (20, 0, "the CA is away")
+    assert "not witnessed for 1200 s" in told["alarms"][0]
+    stage.away = False
+    stage.look()
+    assert [each.number for each in stage.heads] == list(range(3, 23)), "each with the time at which it was signed"
+    assert stage.heads[-1].at - stage.heads[0].at == 19 * 60
+    assert stage.told()["alarms"] == []
+
+
+def test_of_too_many_ends_the_oldest_go(stage):
+    stage.away = True
+    for _ in range(MAX_WAITING + 5):
+        stage.write(1)
+        stage.look()
+    stage.away = False
+    stage.look()
+    assert len(stage.heads) == MAX_WAITING
+    assert stage.heads[-1].number == MAX_WAITING + 7, "the last vouches for all before it"
+
+
+def test_a_certificate_that_has_ended_signs_nothing_and_is_told_once(stage):
+    stage.write(1)
+    stage.now = stage.svid.not_after
+    stage.look(2)
+    stage.recording._look_at_certificate()
+    stage.recording._look_at_certificate()
+    stage.write(0)
+    assert stage.heads == []
+    found = [json.loads(line) for line in stage.path.read_text().splitlines()]
+    assert [line["what"] for line in found if line["kind"] == "certificate"] == ["issued", "expired"]
+
+
+def test_renewals_and_denials_are_told(stage):
+    domain = stage.svid.spiffe_id.trust_domain
+    stage.svids.publish(stage.svid)
+    stage.denylists.publish(Denylist(domain, 1, 0.0))
+    stage.denylists.publish(Denylist(domain, 1, 600.0))
+    stage.denylists.publish(Denylist(domain, 2, 700.0, spiffe_ids=frozenset((stage.svid.spiffe_id,))))
+    stage.write(0)
+    found = [json.loads(line) for line in stage.path.read_text().splitlines()]
+    told = [(line["kind"], line.get("what"), line.get("denied")) for line in found[1:]]
+    assert told == [
+        ("certificate", "issued", None), ("certificate", "renewed", None), ("denylist", None, 0), ("denylist", None, 1),
+        ("certificate", "revoked", None),
+    ]  # fmt: skip
