@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 LOOK_EVERY = 0.5  # seconds between two looks of --wait
 
 
-
 @click.command("rotate-root", cls=CaCommand)
 @click.option("--plan", "what", flag_value="plan", help="Say what would happen, and who would be waited for (default).")
 @click.option("--rehearse", "what", flag_value="rehearse", help="Prove every pair by real handshakes; nothing changes.")

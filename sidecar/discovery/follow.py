@@ -230,6 +230,7 @@ class Follower:
                 labels = (upstream.name, followed.listing.source.kind)
                 metrics.counter("mesh_discovery_age_seconds").set(followed.listing.age(), labels)
 
+
 def _fields(listing: Listing) -> dict[str, object]:
     entries = listing.entries or ()
     shown = " ".join(_show(each) for each in entries[:SHOWN]) or "none"

@@ -42,7 +42,7 @@ _KNOWN = (
     Known(b"idempotency-key", VALUE, Take.NOTHING),
     Known(b"keep-alive", VALUE, Take.LINE),
     Known(b"mesh-deadline", rb"[0-9]{1,8}[HMSmun]", Take.LINE),
-    Known(b"mesh-via", rb"[0-9a-z]++(?:,[0-9a-z]++){0,30}", Take.LINE),  # fewer than sidecar.proxy.inbound.MAX_VIA
+    Known(b"mesh-via", rb"[0-9a-z]++(?:,[0-9a-z]++){0,30}", Take.LINE),  # fewer than sidecar.proxy.forwarding.MAX_VIA
     Known(b"proxy-connection", VALUE, Take.LINE),
 )
 _EXCLUDED = (

@@ -328,6 +328,7 @@ HAPPENED: Final[dict[str, Reason]] = {
     ),
 }
 
+
 def reason_for(name: str, reason: str = "", **facts: Any) -> Reason:
     """Words for an error's short name; for identity failures its reason says more.
 

@@ -14,14 +14,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from sidecar.config.terms import Address
-from sidecar.errors import Draining, HopError, InternalError, UndeclaredUpstream, UnsupportedFeature
+from sidecar.errors import HopError, UndeclaredUpstream, UnsupportedFeature
 from sidecar.hop import Hop
 from sidecar.net.original import place
-from sidecar.net.port import Cancelled
 from sidecar.proxy.dialing import Dialer
 from sidecar.proxy.outbound import OutboundSide
 from sidecar.proxy.owners import Owners
-from sidecar.proxy.tcp import finish_tcp, lease_of, tunnel
+from sidecar.proxy.tcp import carrying, lease_of, tunnel
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from sidecar.config.schema import Limits, Timeouts
     from sidecar.http.canonical import Target
     from sidecar.net.original import Place
-    from sidecar.net.pool import Connection
     from sidecar.net.port import Port, Wire
     from sidecar.proxy.side import Caller
     from sidecar.proxy.tcp import Tunnels
@@ -92,27 +90,15 @@ class Passthrough:
     async def serve(self, port: Port, wire: Wire, caller: Caller, asked: Place) -> None:
         """Move the bytes of a connection that was made to this address. The decision has been made, and is again."""
         hop = self._hop(caller, asked, port.now)
-        connection: Connection | None = None
-        try:
+        with carrying(hop, port, wire, self._recorder) as far:
             self._owners.check_passthrough(asked)
             hop.attempts = 1
-            connection = await self._dialer(port).connect(_address(asked), raw=True)
+            far.connection = connection = await self._dialer(port).connect(_address(asked), raw=True)
             with (
                 self._recorder.plaintext.stay("outbound", PASSTHROUGH, str(asked), port.wall),
                 self._tunnels.open(port.current, lambda: self._judge_again(asked)),
             ):
                 await tunnel(port, wire, connection.wire, hop, idle=self._timeouts.tcp_idle, lease=lease_of(hop, port))
-        except HopError as error:
-            hop.error = error
-        except Cancelled:
-            hop.error = Draining("the sidecar has ended")
-            raise
-        except Exception as error:  # noqa: BLE001 - a fault of ours ends this connection, not the sidecar
-            hop.error = InternalError(f"{type(error).__name__}: {error}")
-        finally:
-            finish_tcp(
-                hop, wire, connection.wire if connection is not None else None, port.read_clock(), self._recorder
-            )
 
     def _judge_again(self, asked: Place) -> None:
         """Raise UndeclaredUpstream or AmbiguousUpstream where plaintext may not go there any more."""

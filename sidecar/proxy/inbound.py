@@ -22,7 +22,6 @@ What happens to a request, in the order the bytes travel:
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -33,27 +32,24 @@ from sidecar.errors import (
     Draining,
     HopError,
     IdentityRefused,
-    InternalError,
     LoopDetected,
     Undetected,
     UnsupportedContentType,
     UnsupportedFeature,
 )
 from sidecar.hop import Deny, Headers, Hop, Waived
-from sidecar.http.headers import XFCC, end_to_end, first, tokens, without_reserved
+from sidecar.http.headers import XFCC, end_to_end, first, without_reserved
 from sidecar.http.message import RequestHead, ResponseHead
 from sidecar.http.plain import JudgedReader
 from sidecar.http.plain_stencil import StencilReader
 from sidecar.http.trace import trace_of
-from sidecar.http.versions import KEY_BYTES, h1_request
 from sidecar.http.xfcc import appended, element
-from sidecar.net.port import NEVER, Cancelled
 from sidecar.policy.strangers import for_strangers
 from sidecar.proxy.attempts import RETRIED
-from sidecar.proxy.charging import charge_after
+from sidecar.proxy.forwarding import MAX_VIA, VIA, outgoing_headers, via_of
 from sidecar.proxy.lane import ENABLED, MAX_LANES, Lane
 from sidecar.proxy.side import Caller, Door, Plan, with_head
-from sidecar.proxy.tcp import Tunnels, finish_tcp, introduce, lease_of, tunnel
+from sidecar.proxy.tcp import Far, Tunnels, carrying, introduce, lease_of, tunnel
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -73,25 +69,20 @@ if TYPE_CHECKING:
     from sidecar.policy.reading import Reading
     from sidecar.proxy.asking import Asking
     from sidecar.proxy.bearer import Bearer
-    from sidecar.proxy.charging import ListenerQuotas
     from sidecar.proxy.contracted import Checked
-    from sidecar.proxy.holding import Holding
+    from sidecar.proxy.intake import Intake
     from sidecar.proxy.steering import AppRoutes
     from sidecar.proxy.upstream import Upstream
     from sidecar.telemetry.record import Recorder
     from sidecar.traffic.limits import Dues, RateLimits
     from sidecar.traffic.marks import Marks
-    from sidecar.traffic.tcp import Stay, TcpLimits
+    from sidecar.traffic.tcp import Bucket
 
     Question = Callable[[Port], Awaitable[None]]
 
-VIA = b"mesh-via"  # instance ids of the sidecars that a request has passed, oldest first (decision D21)
-MAX_VIA = 32
 INFORMATIONAL = 200  # below it
 FAILED, UNAVAILABLE = 500, (b"grpc-status", b"14")  # answers after which somebody may want to try again
 PLAINTEXT = "the caller speaks no TLS, so it has proved no identity"
-# Upgrades that are never passed: inside them more requests would travel, which nobody could judge.
-UNJUDGED = (b"h2c", b"http", b"tls")
 
 
 class InboundSide:
@@ -116,11 +107,8 @@ class InboundSide:
         audit_accepts: Callable[[], bool],
         reading: Reading,
         only_http: bool = False,
-        rates: RateLimits | None = None,
+        intake: Intake | None = None,
         steering: AppRoutes | None = None,
-        quotas: ListenerQuotas | None = None,
-        tcp_limits: TcpLimits | None = None,
-        holding: Holding | None = None,
         asking: Asking | None = None,
         contract: Contract | None = None,
         bearer: Bearer | None = None,
@@ -140,12 +128,8 @@ class InboundSide:
         self.app = app
         self._audit_accepts = audit_accepts
         self._reading = reading
-        self._rates = rates
         self.steering = steering
-        self._quotas = quotas
-        self._limited = rates is not None or quotas is not None
-        self._tcp_limits = tcp_limits
-        self._holding = holding  # there where rates are
+        self._intake = intake  # None where nothing is limited
         self._asking = asking  # OPA, where there is one
         self.contract = contract
         self._bearer = bearer  # None where no tokens are asked for
@@ -160,7 +144,7 @@ class InboundSide:
     @property
     def rates(self) -> RateLimits | None:
         """The rate limits of this listener."""
-        return self._rates
+        return self._intake.rates if self._intake is not None else None
 
     @property
     def draining(self) -> bool:
@@ -262,8 +246,7 @@ class InboundSide:
         if lane is None:
             if len(self._lanes) >= MAX_LANES:
                 self._lanes.clear()
-            rated = self._rates is not None and bool(self._rates.headers)
-            rated = rated or (self._quotas is not None and self._quotas.looks_at_headers)
+            rated = self._intake is not None and self._intake.looks_at_headers
             steering, judge, heads, throws = self.steering, self.judge_plain, "headers" in looks, False
             if self._asking is not None:
                 judge = self._judge_unasked
@@ -302,11 +285,9 @@ class InboundSide:
         verdict = self._rules.check(hop, 0.0)
         if isinstance(verdict, Deny) or verdict.shadow:
             return None
-        if not self._limited:
+        if self._intake is None:
             return self.app, verdict, None
-        dues = self._rates.dues(hop, verdict.route) if self._rates is not None else None
-        if self._quotas is not None:
-            dues = self._quotas.beside(dues, hop, verdict.route)
+        dues = self._intake.plain_dues(hop, verdict.route)
         return (self.app, verdict, dues) if dues is None or dues.plain else None
 
     def _judge_unasked(self, hop: Hop, request: PlainRequest) -> tuple[Upstream, Permit, Dues | None] | None:
@@ -316,8 +297,8 @@ class InboundSide:
 
     async def let_in(self, port: Port, wire: Wire, dues: Dues, keys: Sequence[str]) -> bool:
         """Whether all sidecars together let a plain request in."""
-        assert self._holding is not None
-        return await self._holding.let_in(port, wire, dues, keys)
+        assert self._intake is not None
+        return await self._intake.let_in(port, wire, dues, keys)
 
     def plain_lines(self, upstream: Upstream) -> bytes:
         """None: what the application is told stands at the end."""
@@ -371,7 +352,7 @@ class InboundSide:
         """Read the request canonically, judge it, and say where it goes. Raises HopError."""
         target, route = self._read(hop, head)
         peer = caller.peer
-        via = _via(head.headers) if peer is not None else []  # a hop header, and so a verified peer's alone (D21)
+        via = via_of(head.headers) if peer is not None else []  # a hop header, and so a verified peer's alone (D21)
         if self._instance in via:
             raise LoopDetected(f"the request has been through this sidecar before: {b' '.join(via).decode('latin-1')}")
         operation = self.contract.find(hop) if self.contract is not None else None
@@ -432,17 +413,9 @@ class InboundSide:
         self._limit(plan, hop, port.wall())
 
     def _limit(self, plan: Plan, hop: Hop, wall: float) -> None:
-        """Take from its limits, or let the exchange do so where it may take a while. Raises RateLimited, QuotaSpent."""
-        if self._quotas is not None:
-            plan.charge = self._quotas.begin(hop, wall)
-        dues = self._rates.dues(hop, hop.route) if self._rates is not None else None
-        if dues is not None and dues.held:
-            assert self._holding is not None
-            plan.hold = partial(self._holding.hold, hop=hop, dues=dues)
-        elif dues is not None:
-            dues.take(self.app.now, hop.headers)
-        if dues is not None and plan.charge is not None:
-            plan.charge = partial(charge_after, charge=plan.charge, dues=dues, keys=list(dues.keys_of(hop.headers)))
+        """Take from its limits. Raises RateLimited, QuotaSpent."""
+        if self._intake is not None:
+            self._intake.take(plan, hop, self.app.now, wall)
 
     def _authorize(self, hop: Hop, wall: float) -> None:
         if not self._audit_accepts():
@@ -469,8 +442,8 @@ class InboundSide:
         failed and we have spent retries on what it asked for meanwhile, so that nobody farther away does too.
         """
         headers = without_reserved(end_to_end(head.headers))
-        if self._quotas is not None:
-            headers += self._quotas.told(hop, head.status)
+        if self._intake is not None:
+            headers += self._intake.told(hop, head.status)
         failed = head.status >= FAILED or UNAVAILABLE in headers
         if failed and hop.peer is not None and self._marks.marks(trace_of(hop.headers), hop.started):
             headers.append(RETRIED)
@@ -496,67 +469,29 @@ class InboundSide:
     async def serve_tcp(self, port: Port, wire: Wire, caller: Caller, early: bytes = b"") -> None:
         """Judge a raw connection, then move its bytes to the application; `early` has been read already."""
         hop = self._hop(caller, "tcp", port.now)
-        connection: Connection | None = None
-        stay: Stay | None = None
-        try:
+        with carrying(hop, port, wire, self.recorder) as far:
             self._check_detected(hop)
             self._authorize(hop, port.wall())
-            if self._tcp_limits is not None:
-                self._tcp_limits.check(hop, port.now)
-            charge = self._quotas.begin(hop, port.wall()) if self._quotas is not None else None
-            dues = self._rates.dues(hop, hop.route) if self._rates is not None else None
-            if dues is not None:
-                assert self._holding is not None
-                await self._holding.hold(port, wire, NEVER, hop, dues)
-                if charge is not None:
-                    charge = partial(charge_after, charge=charge, dues=dues, keys=list(dues.keys_of(hop.headers)))
-            if self._tcp_limits is not None:
-                stay = self._tcp_limits.enter(hop, port.now)
-            if charge is not None:
-                await charge(port)
-            hop.attempts = 1
-            connection = await self.app.connect_raw()
-            hop.endpoint = connection.endpoint
-            if self.spec.app_proxy_protocol != "none":
-                await introduce(port, connection.wire, caller, self.spec.app_proxy_protocol, self.timeouts.connect)
-            with self.tunnels.open(port.current, self._judge(port, hop, caller, wire, connection)):
-                idle, lease = self.timeouts.tcp_idle, lease_of(hop, port)
-                buckets = stay.buckets if stay is not None else ()
-                await tunnel(port, wire, connection.wire, hop, idle=idle, lease=lease, early=early, buckets=buckets)
-        except HopError as error:
-            hop.error = error
-        except Cancelled:
-            hop.error = Draining("the sidecar has ended")
-            raise
-        except Exception as error:  # noqa: BLE001 - a fault of ours ends this connection, not the sidecar
-            hop.error = InternalError(f"{type(error).__name__}: {error}")
-        finally:
-            if stay is not None:
-                stay.leave()
-            finish_tcp(hop, wire, connection.wire if connection is not None else None, port.read_clock(), self.recorder)
+            if self._intake is None:
+                await self._carry(port, wire, caller, hop, far, early)
+                return
+            async with self._intake.connection(port, wire, hop) as buckets:
+                await self._carry(port, wire, caller, hop, far, early, buckets)
+
+    async def _carry(
+        self, port: Port, wire: Wire, caller: Caller, hop: Hop, far: Far, early: bytes, buckets: Sequence[Bucket] = ()
+    ) -> None:
+        hop.attempts = 1
+        far.connection = connection = await self.app.connect_raw()
+        hop.endpoint = connection.endpoint
+        if self.spec.app_proxy_protocol != "none":
+            await introduce(port, connection.wire, caller, self.spec.app_proxy_protocol, self.timeouts.connect)
+        with self.tunnels.open(port.current, self._judge(port, hop, caller, wire, connection)):
+            idle, lease = self.timeouts.tcp_idle, lease_of(hop, port)
+            await tunnel(port, wire, connection.wire, hop, idle=idle, lease=lease, early=early, buckets=buckets)
 
     def _judge(self, port: Port, hop: Hop, caller: Caller, wire: Wire, connection: Connection) -> Callable[[], None]:
         return lambda: self.door.side.judge_again(port, hop, caller, wire, self.app, connection)
-
-
-def outgoing_headers(head: RequestHead) -> Headers:
-    """What travels on of a request's header: hygiene first, then our own framing and, where asked for, the upgrade."""
-    if head.version == b"2":
-        return without_reserved(h1_request(head, os.urandom(KEY_BYTES) if head.protocol else b"").headers)
-    headers = without_reserved(end_to_end(head.headers))
-    if head.body and head.length is None:
-        headers.append((b"transfer-encoding", b"chunked"))
-    upgrades = [token for token in tokens(head.headers, b"upgrade") if not token.startswith(UNJUDGED)]
-    if upgrades and b"upgrade" in tokens(head.headers, b"connection") and head.version != b"1.0":
-        headers += [(b"connection", b"upgrade"), (b"upgrade", b", ".join(upgrades))]
-    return headers
-
-
-def _via(headers: Headers) -> list[bytes]:
-    via = tokens(headers, VIA)
-    if len(via) >= MAX_VIA:
-        raise LoopDetected(f"the request has been through {len(via)} sidecars")
-    return via
 
 
 def _check_route(route: Route, head: RequestHead) -> None:

@@ -21,7 +21,6 @@ from sidecar.errors import (
     CrossSite,
     Draining,
     HopError,
-    InternalError,
     LoopDetected,
     Overflow,
     ProtocolViolation,
@@ -34,15 +33,14 @@ from sidecar.http.headers import end_to_end, first, without_reserved
 from sidecar.http.message import RequestHead, ResponseHead
 from sidecar.http.plain import OpaqueReader
 from sidecar.http.plain_stencil import StencilReader
-from sidecar.net.port import Cancelled
 from sidecar.policy.declare import declaration
 from sidecar.proxy.detection import spoken_on
+from sidecar.proxy.forwarding import MAX_VIA, VIA, outgoing_headers, via_of
 from sidecar.proxy.http import HttpConnection
-from sidecar.proxy.inbound import MAX_VIA, VIA, _via, outgoing_headers
 from sidecar.proxy.lane import ENABLED, Lane
 from sidecar.proxy.respond import peer_refused
 from sidecar.proxy.side import Caller, Door, Plan, with_head
-from sidecar.proxy.tcp import Tunnels, finish_tcp, lease_of, tunnel
+from sidecar.proxy.tcp import Tunnels, carrying, lease_of, tunnel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -253,7 +251,7 @@ class OutboundSide:
             return Plan(upstream, b"", [], connect=self._tunnel_to(upstream))
         if upstream.protocol == "tcp":
             raise UnsupportedFeature(f"{upstream.name} is raw TCP; reach it by CONNECT or by its own listener")
-        via = _via(head.headers)
+        via = via_of(head.headers)
         if self._instance in via:
             raise LoopDetected(f"the request has been through this sidecar before: {b' '.join(via).decode('latin-1')}")
         steering, plan = self._routes.get(upstream.name), Plan(upstream, target.origin_form, [])
@@ -354,26 +352,15 @@ class OutboundSide:
         """Move the bytes of a raw connection to the upstream."""
         assert self.only is not None
         hop = self._hop(caller, "tcp", port.now)
-        connection = None
-        try:
+        with carrying(hop, port, wire, self.recorder) as far:
             hop.attempts = 1
-            connection = await self.only.connect_raw()
+            far.connection = connection = await self.only.connect_raw()
             hop.endpoint = connection.endpoint
             if connection.peer is not None:
                 hop.tls = connection.peer.tls
             with self.tunnels.open(port.current, self._judge(port, hop, caller, wire, self.only, connection)):
                 lease = lease_of(hop, port)
                 await tunnel(port, wire, connection.wire, hop, idle=self.timeouts.tcp_idle, lease=lease, early=early)
-        except HopError as error:
-            hop.error = error
-        except Cancelled:
-            hop.error = Draining("the sidecar has ended")
-            raise
-        except Exception as error:  # noqa: BLE001 - a fault of ours ends this connection, not the sidecar
-            hop.error = InternalError(f"{type(error).__name__}: {error}")
-        finally:
-            finish_tcp(hop, wire, connection.wire if connection is not None else None, port.read_clock(), self.recorder)
-
 
     def _judge(
         self, port: Port, hop: Hop, caller: Caller, wire: Wire, upstream: Upstream, connection: Connection

@@ -15,15 +15,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sidecar.errors import CertificateEnded, DownstreamGone, DownstreamIdle, HopError, TooManyStreams, UpstreamReset
+from sidecar.errors import (
+    CertificateEnded,
+    DownstreamGone,
+    DownstreamIdle,
+    Draining,
+    HopError,
+    InternalError,
+    TooManyStreams,
+    UpstreamReset,
+)
 from sidecar.http.proxy_header import write
-from sidecar.net.port import BULK, NEVER, PIECE, Expired, WireBroken
+from sidecar.net.port import BULK, NEVER, PIECE, Cancelled, Expired, WireBroken
 from sidecar.net.splice import Splice
 from sidecar.proxy.pacing import pacer
 
 if TYPE_CHECKING:
     from sidecar.hop import Hop
     from sidecar.http.proxy_header import Version
+    from sidecar.net.pool import Connection
     from sidecar.net.port import Port, Task, Wire
     from sidecar.proxy.pacing import Pacer
     from sidecar.proxy.side import Caller
@@ -289,16 +299,38 @@ async def introduce(port: Port, app: Wire, caller: Caller, version: Version, wit
         raise UpstreamReset(f"the application did not take the PROXY header: {error}") from None
 
 
-def finish_tcp(hop: Hop, wire: Wire, upstream: Wire | None, now: float, recorder: Recorder) -> None:
-    """Close both ends, with a reset where the hop failed under way, and record the hop."""
-    broke = hop.error is not None and upstream is not None
-    for end in (wire, upstream):
-        if end is not None:
-            if broke:
-                end.abort()
-            else:
-                end.close()
-    hop.ended = now
-    if hop.error is not None:
-        hop.decision_id = hop.decision_id or recorder.decision_id()
-    recorder.observe(hop)
+@dataclass(slots=True)
+class Far:
+    """The other end of a raw connection, as soon as there is one."""
+
+    connection: Connection | None = None
+
+
+@contextmanager
+def carrying(hop: Hop, port: Port, wire: Wire, recorder: Recorder) -> Iterator[Far]:
+    """The life of a raw connection: whatever ends it closes both ends, with a reset where it failed under way, and is
+    recorded with the hop.
+    """
+    far = Far()
+    try:
+        yield far
+    except HopError as error:
+        hop.error = error
+    except Cancelled:
+        hop.error = Draining("the sidecar has ended")
+        raise
+    except Exception as error:  # noqa: BLE001 - a fault of ours ends this connection, not the sidecar
+        hop.error = InternalError(f"{type(error).__name__}: {error}")
+    finally:
+        upstream = far.connection.wire if far.connection is not None else None
+        broke = hop.error is not None and upstream is not None
+        for end in (wire, upstream):
+            if end is not None:
+                if broke:
+                    end.abort()
+                else:
+                    end.close()
+        hop.ended = port.read_clock()
+        if hop.error is not None:
+            hop.decision_id = hop.decision_id or recorder.decision_id()
+        recorder.observe(hop)

@@ -447,6 +447,7 @@ class Proxy:
         """The limits that a hop would come under, for `mesh explain`."""
         side = next((side for spec, side in self._inbound if spec.name == hop.listener), None)
         return applies(side.rates, hop, route, self._reactor.now) if side is not None else []
+
     def totals(self) -> list[dict[str, Any]]:
         """The same upstream by upstream, for `mesh top`."""
         return [upstream.totals() for upstream in self.upstreams if upstream.guarded]

@@ -19,6 +19,7 @@ from sidecar.policy.reading import Reading
 from sidecar.proxy.charging import Desk, listener_quotas
 from sidecar.proxy.holding import Holding
 from sidecar.proxy.inbound import InboundSide
+from sidecar.proxy.intake import intake
 from sidecar.proxy.outbound import OutboundSide
 from sidecar.proxy.upstream import Upstream
 from sidecar.runtime.learned import sources_of
@@ -234,11 +235,11 @@ class Maker:
             audit_accepts=self._recorder.audit_accepts,
             reading=reading,
             only_http=needs_http(service, spec),
-            rates=made.rates.limits(spec.name),
+            intake=intake(
+                made.rates.limits(spec.name), listener_quotas(made.quotas.limits(spec.name), self._desk, self._reactor),
+                made.tcp.limits(spec.name), made.holding,
+            ),
             steering=app_routes(spec, reading, apps, self._recorder.split),
-            tcp_limits=made.tcp.limits(spec.name),
-            quotas=listener_quotas(made.quotas.limits(spec.name), self._desk, self._reactor),
-            holding=made.holding,
             asking=self._asking(service),
             contract=self._contract(made, spec),
             bearer=self._bearer(service, spec),

@@ -13,7 +13,7 @@ from sidecar.errors import HopError
 from sidecar.http.canonical import canonical_target
 from sidecar.http.h1 import H1Client, H1Server
 from sidecar.http.message import CLOSED, NEED_DATA, SWITCHED, Data, End, RequestHead, ResponseHead
-from sidecar.proxy.inbound import outgoing_headers
+from sidecar.proxy.forwarding import outgoing_headers
 from tests.fuzz.depth import fuzz
 from tests.fuzz.readers import Careless, Message, Pedantic, Unreadable
 

@@ -76,7 +76,6 @@ class Chain:
         await asyncio.wait(tasks)
         return sorted(found)
 
-
     def play(self, story: Callable[[Chain], Coroutine[Any, Any, None]]) -> None:
         """Run it, and close what it has opened."""
 

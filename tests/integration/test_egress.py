@@ -64,7 +64,6 @@ class Office(Fleet):
         return int(curl(*code, *arguments, url).text)
 
 
-
 @contextmanager
 def office(folder: Path, partner: WebServer, more: str) -> Iterator[Office]:
     with Office(folder, partner, more) as mesh:

@@ -102,5 +102,4 @@ def test_a_pod_shows_its_token_which_is_read_anew(tmp_path: Path, place: Path, m
             ca(mesh, "cluster", "remove", "prod")
             assert "no clusters" in ca(mesh, "cluster", "list")
 
-
     trio.run(story)

@@ -9,7 +9,7 @@ from sidecar.http.headers import end_to_end, first, tokens, without_reserved
 from sidecar.http.message import NEED_DATA, End, RequestHead, ResponseHead
 from sidecar.http.plain import CHUNKED, MORE, OTHER, JudgedReader, OpaqueReader, PlainRequest, headers_of
 from sidecar.http.plain_answers import AnswerReader, PlainResponse
-from sidecar.proxy.inbound import VIA, outgoing_headers
+from sidecar.proxy.forwarding import VIA, outgoing_headers
 
 BYTES, LINES = 2000, 24
 READERS = {reader: reader(BYTES, LINES) for reader in (JudgedReader, OpaqueReader)}

@@ -352,7 +352,6 @@ class Stage:
             proxy.sweep()
 
 
-
 def _files(words: dict[str, str]) -> dict[str, str]:
     """The files beside the mesh.yaml of a scene."""
     return {"contract.yaml": words["contract"]} if words["contract"] else {}

@@ -102,7 +102,6 @@ class Scene:
         recorder.observe(hop)
         return hop.decision_id
 
-
     def passed(self, hop: Hop) -> str:
         """Record a hop to orders that only a posture let pass, well ended, and say its decision id."""
         assert hop.waived is not None, f"{hop} is not let pass by a posture"

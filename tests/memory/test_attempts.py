@@ -303,7 +303,6 @@ async def test_each_source_of_endpoints_has_its_own_list(stage: Stage) -> None:
 # ---- only the hop nearest the failure --------------------------------------------------------------------------------
 
 
-
 DEAD_LEAF = """
     outbound:
       - {to: leaf, unmeshed: passthrough, listen: "127.0.0.1:9005", protocol: http, endpoints: ["10.0.0.9:80"]}

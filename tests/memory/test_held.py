@@ -185,8 +185,9 @@ class Oracle:
 def asks(stage: Stage, answer: Callable[[Question], Answered | Away], takes: float = 0.0) -> Oracle:
     oracle = Oracle(answer, takes)
     for _, side in stage.orders._inbound:
-        assert side._holding is not None
-        side._holding._asker = oracle
+        assert side._intake is not None
+        assert side._intake._holding is not None
+        side._intake._holding._asker = oracle
     return oracle
 
 

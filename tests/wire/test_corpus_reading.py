@@ -13,7 +13,7 @@ from sidecar.http.canonical import canonical_target, request_host
 from sidecar.http.h1 import H1Server
 from sidecar.http.headers import end_to_end
 from sidecar.http.message import CLOSED, NEED_DATA, SWITCHED, End, RequestHead, ResponseHead
-from sidecar.proxy.inbound import outgoing_headers
+from sidecar.proxy.forwarding import outgoing_headers
 
 SMALL = [case for case in CASES if len(case.raw) <= 4096]
 

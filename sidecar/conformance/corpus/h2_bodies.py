@@ -9,7 +9,6 @@ _CHUNKED = b"0\r\n\r\n" + SMUGGLED
 _HELLO_CHUNK = b"5\r\nhello\r\n0\r\n\r\n"
 
 
-
 _LENGTHS: tuple[tuple[str, bytes, tuple[bytes, ...], str], ...] = (
     ("zero", b"0", (SMUGGLED,), "A length of 0, and a body that is a request (H2.CL)."),
     ("short", b"5", (b"hello" + SMUGGLED,), "The length ends before the request in the body (H2.CL)."),

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from sidecar.http.h2.stream import H2Stream
 
 
-
 class H2Connection(Control):
     """One connection, of either role."""
 
