@@ -6,7 +6,7 @@ where they are followed; what is odd between parts that each stand for themselve
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any, Final, Generic, TypeVar
@@ -356,46 +356,35 @@ def _outside(draft: Draft, services: Sequence[str], path: str, broken: bool, boo
 
 
 def _rules(view: View, effect: Effect, book: Book) -> list[Placed[Rule]]:
-    rules = []
-    for index, draft in enumerate(view.draft.values.get(effect, [])):
-        path = f"{view.path}.{effect}[{index}]"
-        if draft.incomplete:
-            view.incomplete = True
-            continue
-        name = draft.values.get("name", f"{effect}-{index + 1}")
-        names = _listener_names(draft.values.get("ports", ()), view, path, book)
-        rules.append(Placed(draft.build(name=name, effect=effect, ports=names), path))
-    return rules
+    return [
+        Placed(draft.build(name=name, effect=effect, ports=ports), path)
+        for path, draft, name, ports in _entries(view, effect, effect, book)
+    ]
 
 
 def _rates(view: View, book: Book) -> list[Placed[RateLimit]]:
-    rates = []
-    for index, draft in enumerate(view.draft.values.get("rates", [])):
-        path = f"{view.path}.rates[{index}]"
-        if draft.incomplete:
-            view.incomplete = True
-            continue
-        names = _listener_names(draft.values.get("ports", ()), view, path, book)
-        filled = {
-            "name": draft.values.get("name", f"rate-{index + 1}"),
-            "burst": draft.values.get("burst", draft.values["limit"].count),
-            "ports": names,
-        }
-        rates.append(Placed(draft.build(**filled), path))
-    return rates
+    return [
+        Placed(draft.build(name=name, burst=draft.values.get("burst", draft.values["limit"].count), ports=ports), path)
+        for path, draft, name, ports in _entries(view, "rates", "rate", book)
+    ]
 
 
 def _quotas(view: View, book: Book) -> list[Placed[QuotaLimit]]:
-    quotas = []
-    for index, draft in enumerate(view.draft.values.get("quotas", [])):
-        path = f"{view.path}.quotas[{index}]"
+    return [
+        Placed(draft.build(name=name, ports=ports), path)
+        for path, draft, name, ports in _entries(view, "quotas", "quota", book)
+    ]
+
+
+def _entries(view: View, key: str, noun: str, book: Book) -> Iterator[tuple[str, Draft, str, tuple[str, ...]]]:
+    """The entries of a list of a service that are whole: path, draft, name, and the listeners that it is for."""
+    for index, draft in enumerate(view.draft.values.get(key, [])):
+        path = f"{view.path}.{key}[{index}]"
         if draft.incomplete:
             view.incomplete = True
             continue
-        name = draft.values.get("name", f"quota-{index + 1}")
-        names = _listener_names(draft.values.get("ports", ()), view, path, book)
-        quotas.append(Placed(draft.build(name=name, ports=names), path))
-    return quotas
+        ports = _listener_names(draft.values.get("ports", ()), view, path, book)
+        yield path, draft, draft.values.get("name", f"{noun}-{index + 1}"), ports
 
 
 def _listener_names(wanted: Sequence[str], view: View, path: str, book: Book) -> tuple[str, ...]:

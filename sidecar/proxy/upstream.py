@@ -203,31 +203,13 @@ class Upstream:
         pool = Pool(
             self._port, partial(connect, endpoint.address), idle=idle, limit=limits.pool, pending=limits.pending
         )
-        trunks = Trunks(
-            self._port,
-            partial(connect, endpoint.address, h2=True),
-            name=self.name,
-            limits=h2_limits(limits, timeouts),
-            scheme=self.scheme,
-            idle=idle,
-            stall=timeouts.idle,
-            most=limits.pool,
-            pending=limits.pending,
-            on_end=self._on_trunk_end,
-        )
-        sockets = SocketRoad(
-            pool,
-            self._port,
-            partial(connect, endpoint.address, h2=True),
-            name=self.name,
-            limits=h2_limits(limits, timeouts),
-            scheme=self.scheme,
-            idle=idle,
-            stall=timeouts.idle,
-            most=limits.pool,
-            pending=limits.pending,
-            on_end=self._on_trunk_end,
-        )
+        dial_h2 = partial(connect, endpoint.address, h2=True)
+        alike: dict[str, Any] = {
+            "name": self.name, "limits": h2_limits(limits, timeouts), "scheme": self.scheme, "idle": idle,
+            "stall": timeouts.idle, "most": limits.pool, "pending": limits.pending, "on_end": self._on_trunk_end,
+        }  # fmt: skip
+        trunks = Trunks(self._port, dial_h2, **alike)
+        sockets = SocketRoad(pool, self._port, dial_h2, **alike)
         return Place(endpoint, pool, trunks, sockets)
 
     # ---- where to --------------------------------------------------------------------------------------------------

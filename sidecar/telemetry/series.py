@@ -17,7 +17,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 Kind = Literal["counter", "gauge", "histogram"]
 LabelValues = tuple[str, ...]
@@ -126,33 +126,29 @@ class Cap:
         return tuple(value if closed else OTHER for value, closed in zip(labels, self._closed, strict=True))
 
 
-class Family:
-    """A counter or gauge with its label sets."""
+C = TypeVar("C", Cell, HistogramCell)
+
+
+class _Cells(Generic[C]):
+    """A metric with its label sets."""
 
     def __init__(self, definition: Definition, closed: Mapping[str, bool], dropped: Callable[[str], None]) -> None:
         self.definition = definition
         self._cap = Cap(definition, closed, dropped)
-        self._cells: dict[LabelValues, Cell] = {}
+        self._cells: dict[LabelValues, C] = {}
 
-    def cell(self, labels: LabelValues = ()) -> Cell:
+    def _new(self, text: str) -> C:
+        raise NotImplementedError
+
+    def cell(self, labels: LabelValues = ()) -> C:
         """The cell of this label set, made where it is new; one of `other` past the cap."""
         cell = self._cells.get(labels)
         if cell is None:
             labels = self._cap.admit(labels, len(self._cells))
             cell = self._cells.get(labels)
             if cell is None:
-                cell = self._cells[labels] = Cell(label_text(self.definition.labels, labels))
+                cell = self._cells[labels] = self._new(label_text(self.definition.labels, labels))
         return cell
-
-    def add(self, labels: LabelValues = (), amount: float = 1, now: float = 0.0) -> None:
-        """Add to the cell of this label set."""
-        cell = self.cell(labels)
-        cell.value += amount
-        cell.used = now
-
-    def set(self, value: float, labels: LabelValues = ()) -> None:
-        """Set the cell of this label set."""
-        self.cell(labels).value = value
 
     def sweep(self, now: float) -> int:
         """Forget label sets idle for IDLE_SECONDS at monotonic `now`; returns how many went."""
@@ -168,40 +164,35 @@ class Family:
         return len(self._cells)
 
 
-class HistogramFamily:
+class Family(_Cells[Cell]):
+    """A counter or gauge with its label sets."""
+
+    def _new(self, text: str) -> Cell:
+        return Cell(text)
+
+    def add(self, labels: LabelValues = (), amount: float = 1, now: float = 0.0) -> None:
+        """Add to the cell of this label set."""
+        cell = self.cell(labels)
+        cell.value += amount
+        cell.used = now
+
+    def set(self, value: float, labels: LabelValues = ()) -> None:
+        """Set the cell of this label set."""
+        self.cell(labels).value = value
+
+
+class HistogramFamily(_Cells[HistogramCell]):
     """A histogram with its label sets."""
 
-    def __init__(self, definition: Definition, closed: Mapping[str, bool], dropped: Callable[[str], None]) -> None:
-        self.definition = definition
-        self._cap = Cap(definition, closed, dropped)
-        self._cells: dict[LabelValues, HistogramCell] = {}
+    def _new(self, text: str) -> HistogramCell:
+        return HistogramCell(text, self.definition.buckets)
 
     def observe(self, value: float, labels: LabelValues, now: float) -> None:
         """Count a value under this label set."""
-        cell = self._cells.get(labels)
-        if cell is None:
-            labels = self._cap.admit(labels, len(self._cells))
-            cell = self._cells.get(labels)
-            if cell is None:
-                text = label_text(self.definition.labels, labels)
-                cell = self._cells[labels] = HistogramCell(text, self.definition.buckets)
-        cell.observe(value, now)
-
-    def sweep(self, now: float) -> int:
-        """Forget idle label sets; returns how many went."""
-        return forget_idle(self._cells, now) if self.definition.expires else 0
-
-    def lines(self) -> Iterable[str]:
-        """This metric as text."""
-        yield header(self.definition)
-        for cell in list(self._cells.values()):
-            yield from cell.lines(self.definition.name)
-
-    def __len__(self) -> int:
-        return len(self._cells)
+        self.cell(labels).observe(value, now)
 
 
-def forget_idle(cells: dict[LabelValues, Cell] | dict[LabelValues, HistogramCell], now: float) -> int:
+def forget_idle(cells: dict[LabelValues, C], now: float) -> int:
     """Drop every cell not used for IDLE_SECONDS at monotonic `now`; returns how many went."""
     idle = [labels for labels, cell in cells.items() if now - cell.used > IDLE_SECONDS]
     for labels in idle:
