@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sidecar.config.schema import Service
 from sidecar.config.schema_inbound import Inbound
@@ -26,7 +26,7 @@ from sidecar.runtime.listening import CannotListen, bind_all
 from sidecar.runtime.mirror import Mirror
 from sidecar.runtime.postures import PostureWatch
 from sidecar.runtime.reception import Handler, Reception
-from sidecar.traffic.show import applies, shown
+from sidecar.runtime.show import Show
 
 if TYPE_CHECKING:
     import socket
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from sidecar.answer.quota_desk import QuotaDesk
     from sidecar.config.terms import SocketMode
     from sidecar.discovery.follow import Named
-    from sidecar.hop import Direction, Hop
+    from sidecar.hop import Direction
     from sidecar.net.mtls import Gate
     from sidecar.net.port import Task
     from sidecar.policy.authz import RuleSet
@@ -122,6 +122,7 @@ class Proxy:
         self._postures = PostureWatch(recorder)
         self._minute = 0  # of the last sweep, since the epoch
         self._postures.declare(service.inbound)
+        self.show = Show(lambda: self._generation, reactor, self._postures)
         self._memory_limit = memory_limit()
         self._heap = Heap()
         self.admission = Admission(
@@ -411,46 +412,6 @@ class Proxy:
             "tls_contexts": contexts_alive(),
             "memory_bytes": memory_used(),
         }
-
-    def listeners(self) -> list[dict[str, Any]]:
-        """Where we listen, for `mesh status`."""
-        rows: list[dict[str, Any]] = [
-            {"name": spec.name, "address": str(Address(spec.bind, spec.port)), "protocol": spec.protocol,
-             "direction": "inbound", **self._postures.to_json(spec)}
-            for spec, _ in self._inbound
-        ]  # fmt: skip
-        rows += [
-            {"name": name, "address": str(address), "protocol": protocol, "direction": "outbound"}
-            for name, protocol, address, _ in self._outbound
-        ]
-        captured = self._generation.captured
-        return rows if captured is None else captured.shown(rows)
-
-    def tcp_limits(self) -> list[dict[str, Any]]:
-        """What is open under TCP limits."""
-        return self._generation.tcp.to_json()
-
-    def endpoints(self) -> list[dict[str, Any]]:
-        """What the balancers see, for `mesh endpoints`."""
-        return [row for upstream in self.upstreams for row in upstream.to_json()]
-
-    def limits(self) -> list[dict[str, Any]]:
-        """How the rate limits stand, for `mesh limits`."""
-        return [shown(limit, self._reactor.now) for limit in self._generation.rates]
-
-    def contracts(self) -> list[dict[str, Any]]:
-        """What was seen of each contract, for `mesh contract status`."""
-        sides = ((spec, side.contract) for spec, side in self._inbound)
-        return [{"listener": spec.name, **contract.to_json()} for spec, contract in sides if contract is not None]
-
-    def limits_of(self, hop: Hop, route: str) -> list[dict[str, Any]]:
-        """The limits that a hop would come under, for `mesh explain`."""
-        side = next((side for spec, side in self._inbound if spec.name == hop.listener), None)
-        return applies(side.rates, hop, route, self._reactor.now) if side is not None else []
-
-    def totals(self) -> list[dict[str, Any]]:
-        """The same upstream by upstream, for `mesh top`."""
-        return [upstream.totals() for upstream in self.upstreams if upstream.guarded]
 
     def sweep(self) -> None:
         """Close what has been idle or left over for too long; look whether there is memory for newcomers."""

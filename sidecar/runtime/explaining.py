@@ -102,7 +102,7 @@ def explained(worker: Worker, query: Mapping[str, Any]) -> dict[str, Any]:
     explanation = explain(worker.proxy.rules, hop, now)
     answer = explanation.to_json() | {"text": explanation.render()}
     if explanation.verdict != "deny":
-        answer["limits"] = worker.proxy.limits_of(hop, explanation.route)
+        answer["limits"] = worker.proxy.show.limits_of(hop, explanation.route)
         answer |= asked_of(worker.service, hop, explanation)
     words = _asks_for_tokens(worker.service, hop.listener)
     passes = explanation.verdict == "deny" and observed(worker.service, hop.listener, now)

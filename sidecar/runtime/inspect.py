@@ -53,7 +53,7 @@ class Inspector:
             },
             "config": worker.reloader.to_json() if worker.reloader is not None else None,
             "drain": worker.drain.to_json() if worker.drain is not None else None,
-            "listeners": proxy.listeners() if proxy is not None else [],
+            "listeners": proxy.show.listeners() if proxy is not None else [],
             "connections": proxy.connections if proxy is not None else 0,
             "in_flight": proxy.in_flight if proxy is not None else 0,
             "held": self._held(),
@@ -80,8 +80,8 @@ class Inspector:
         proxy = self._worker.proxy
         return {
             "service": self._worker.service.name,
-            "endpoints": proxy.endpoints() if proxy is not None else [],
-            "upstreams": proxy.totals() if proxy is not None else [],
+            "endpoints": proxy.show.endpoints() if proxy is not None else [],
+            "upstreams": proxy.show.totals() if proxy is not None else [],
             "sources": self._worker.lists(),
         }
 
@@ -94,7 +94,7 @@ class Inspector:
     async def quotas(self) -> dict[str, Any]:
         """What has been used of each quota."""
         worker = self._worker
-        tcp = worker.proxy.tcp_limits() if worker.proxy is not None else []
+        tcp = worker.proxy.show.tcp_limits() if worker.proxy is not None else []
         return {"service": worker.service.name, **await show(worker.quotas, worker.clock.wall()), "tcp_limits": tcp}
 
     async def reset_quota(self, query: dict[str, Any], uid: int, pid: int) -> dict[str, Any]:
@@ -129,14 +129,14 @@ class Inspector:
         worker = self._worker
         return {
             "service": worker.service.name,
-            "limits": worker.proxy.limits() if worker.proxy is not None else [],
+            "limits": worker.proxy.show.limits() if worker.proxy is not None else [],
             "redis": worker.answers.to_json() if worker.answers is not None else None,
         }
 
     def contracts(self) -> dict[str, Any]:
         """What was seen of each contract since it came into force."""
         worker = self._worker
-        rows = worker.proxy.contracts() if worker.proxy is not None else []
+        rows = worker.proxy.show.contracts() if worker.proxy is not None else []
         return {"service": worker.service.name, "contracts": rows}
 
     def decision(self, decision_id: str) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def plaintext(worker: Worker) -> dict[str, Any]:
     """All of it, since the sidecar started."""
     proxy, recorder, service = worker.proxy, worker.recorder, worker.service
-    rows = proxy.listeners() if proxy is not None else []
+    rows = proxy.show.listeners() if proxy is not None else []
     upstreams = proxy.upstreams if proxy is not None else []
     redirect = service.redirect
     return {

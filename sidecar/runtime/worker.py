@@ -309,7 +309,8 @@ class Worker:
         self.log.close()
 
     def _tls_line(self) -> dict[str, object]:
-        return {"expires": self.svids.current.not_after, "listeners": len(self.proxy.listeners()) if self.proxy else 0}
+        listeners = self.proxy.show.listeners() if self.proxy is not None else []
+        return {"expires": self.svids.current.not_after, "listeners": len(listeners)}
 
     async def _open_windows(self, nursery: trio.Nursery, run_dir: Path) -> None:
         await nursery.start(

@@ -98,7 +98,7 @@ async def test_our_zone_is_preferred_and_spills_over_by_degrees(stage: Stage) ->
     assert set(found) == {b"12", b"13", b"14", b"15"}
     upstream.destination.endpoints.all[1].mark(stage.now, healthy=False)
     assert set(await ask(stage, number=60)) == {b"13", b"14", b"15"}
-    assert {row["our_zone"] for row in stage.orders.endpoints()} == {"a"}
+    assert {row["our_zone"] for row in stage.orders.show.endpoints()} == {"a"}
 
 
 # ---- by what it sticks by --------------------------------------------------------------------------------------------
@@ -218,7 +218,7 @@ async def test_a_name_that_leads_back_to_us_is_left_out(stage: Stage) -> None:
     """Or a request would go round until something breaks: outside the mesh there is no mesh-via that would end it."""
     upstream = next(each for each in stage.orders.upstreams if each.name == "leaf")
     upstream.found(Address("leaf.test", 9005), ("127.0.0.1", "10.0.0.11"))
-    assert [each["endpoint"] for each in stage.orders.endpoints()] == ["10.0.0.11:9005"]
+    assert [each["endpoint"] for each in stage.orders.show.endpoints()] == ["10.0.0.11:9005"]
     upstream.found(Address("leaf.test", 9005), ("127.0.0.1",))
     assert (await stage.ask(GET, port=9005)).status == 503
     error = str(stage.orders.books.hops[-1].error)

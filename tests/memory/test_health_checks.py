@@ -61,7 +61,7 @@ def told(stage: Stage, who: str = "web") -> list[Checked]:
 
 
 def row(stage: Stage, who: str = "web", number: int = 0) -> dict[str, Any]:
-    rows: list[dict[str, Any]] = getattr(stage, who).endpoints()
+    rows: list[dict[str, Any]] = getattr(stage, who).show.endpoints()
     return rows[number]
 
 
@@ -324,7 +324,7 @@ async def test_who_leaves_the_list_while_it_is_asked_is_forgotten(stage: Stage) 
     upstream._endpoints = upstream._endpoints[1:]
     upstream.listed("others", [])
     await stage.sleep(8.0)
-    assert [each["endpoint"] for each in stage.orders.endpoints()] == ["10.0.0.12:80"]
+    assert [each["endpoint"] for each in stage.orders.show.endpoints()] == ["10.0.0.12:80"]
 
 
 # ---- over a reload ---------------------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ async def test_who_is_over_its_limit_waits_for_its_turn_and_nobody_else_does(sta
     assert (hop.held.limit, hop.flag) == ("turns", "TH")
     assert 0.49 <= hop.held.delayed <= 0.65
     assert stage.orders.books.decisions.find(hop.decision_id) is None  # that it went well is no decision
-    (row,) = stage.orders.limits()
+    (row,) = stage.orders.show.limits()
     assert (row["limit"], row["delayed"], row["refused"], row["waiting"]) == ("turns", 3, 0, 0)
 
 
@@ -88,7 +88,7 @@ async def test_a_caller_that_leaves_gives_its_place_back(stage: Stage) -> None:
     await stage.sleep(0.2)
     assert len(seen) == 2
     assert isinstance(stage.orders.books.hops[-1].error, DownstreamGone)
-    assert stage.orders.limits()[0]["waiting"] == 0
+    assert stage.orders.show.limits()[0]["waiting"] == 0
     status, took = await timed(peer)
     assert status == 200
     assert took < 0.4  # the turn that was given back
@@ -127,7 +127,7 @@ async def test_a_limit_that_refuses_goes_first_and_nobody_waits_for_nothing(stag
     found = [await timed(peer) for _ in range(4)]
     assert [status for status, _ in found] == [200, 200, 200, 429]
     assert found[3][1] < 0.1
-    assert stage.orders.limits()[0]["refused"] == 0
+    assert stage.orders.show.limits()[0]["refused"] == 0
 
 
 # ---- what is said on every answer ------------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ async def test_each_claim_has_its_own_and_all_broken_tokens_share_one(stage: Sta
     broken = (b"", b"Authorization: Bearer x.y.z\r\n", b"Authorization: Basic eA==\r\n")
     assert await asked(peer, *[get(more=prefix + each) for each in broken]) == [200, 200, 429]
     assert "ann" not in str([hop.error for hop in stage.orders.books.hops])
-    assert "ann" not in str(stage.orders.limits())
+    assert "ann" not in str(stage.orders.show.limits())
 
 
 # ---- together with others --------------------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ async def test_so_many_may_be_open_at_once_for_each_caller(stage: Stage) -> None
     assert isinstance(error, TcpLimited)
     assert (error.limit, error.per, error.flag) == ("few", "caller", "RL")
     assert "2 connections are open already (connections)" in error.detail
-    assert [(row["key"], row["open"]) for row in stage.orders.tcp_limits()] == [(MALLORY.text, 1), (WEB.text, 2)]
+    assert [(row["key"], row["open"]) for row in stage.orders.show.tcp_limits()] == [(MALLORY.text, 1), (WEB.text, 2)]
     await lines[0].finish()
     assert await lines[0].hear_all() == b""
     await stage.quiet()

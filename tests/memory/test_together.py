@@ -128,7 +128,7 @@ def test_whoever_a_quota_refuses_has_taken_nothing_from_its_rate(over: str) -> N
         stuck(stage, now=True)
         assert await asked(peer, GET, GET, GET) == [503, 503, 503]
         assert {type(hop.error) for hop in stage.orders.books.hops} == {QuotaUnknown}
-        assert stage.orders.limits()[0]["limit"] == "few"
+        assert stage.orders.show.limits()[0]["limit"] == "few"
 
     stage.run(script())
     assert all(tat <= stage.now for limit in stage.orders._generation.rates for tat in limit.rate._young.values())

@@ -49,7 +49,7 @@ async def test_one_port_takes_both_while_it_is_permissive_and_neither_is_taken_f
     await raw.echo(b"ping")
     seen = [(hop.peer and hop.peer.segments[-1], hop.rule) for hop in mesh.books["orders"].hops]
     assert seen == [(None, "posture:permissive"), ("web", "all"), (None, "posture:permissive")]
-    assert mesh.proxies["orders"].listeners()[1]["would_refuse"] == 2
+    assert mesh.proxies["orders"].show.listeners()[1]["would_refuse"] == 2
 
 
 @story

@@ -261,13 +261,13 @@ async def test_a_listener_that_goes_keeps_its_routes_while_it_drains(mesh: Mesh)
 async def test_a_port_that_is_taken_changes_nothing_at_all(mesh: Mesh) -> None:
     line = await mesh.call()
     with socket.create_server(("127.0.0.1", mesh.ports.door_2)):
-        before = mesh.proxies["web"].listeners()
+        before = mesh.proxies["web"].show.listeners()
         text = mesh.text(door="door_2", web='limits: {connections: 1}\n    deny: [{from: "**"}]').replace(
             f"127.0.0.1:{mesh.ports.proxy}", f"127.0.0.1:{mesh.ports.proxy_2}"
         )
         with pytest.raises(CannotListen, match=f"127.0.0.1:{mesh.ports.door_2}: Address already in use"):
             mesh.reload("web", text)
-    assert mesh.proxies["web"].listeners() == before
+    assert mesh.proxies["web"].show.listeners() == before
     assert mesh.proxies["web"].service.deny == ()
     with socket.create_server(("127.0.0.1", mesh.ports.proxy_2)):  # what could be opened was closed again
         pass
