@@ -13,6 +13,10 @@ DOCUMENTS: Final[Mapping[str, bytes]] = {  # the files beside the examples
     "broken.yaml": _HEAD + b"      operationId: getOrder\n" + _ANSWER % (b"application/json", b"objekt"),
     "pictures.yaml": _HEAD + b"      operationId: getOrder\n" + _ANSWER % (b"image/png", b"string"),
     "old.yaml": _SOUND + b"      deprecated: true\n",
+    "whole.yaml": _HEAD + b"      operationId: getOrder\n" + _ANSWER % (
+        b"application/json",
+        b"object, properties: {items: {type: array, items: {type: object, properties: {id: {type: string}}}}}",
+    ),
     "dated.yaml": _SOUND + b"      deprecated: true\n      x-deprecated-since: 2025-06-01\n",
 }
 
@@ -66,5 +70,13 @@ CONTRACT: Final[tuple[tuple[str, str, str, str, str, str], ...]] = (
         "Answers are cut to the granted fields only in `mode: enforce`; in any other, callers see all of them.",
         "Set `mode: enforce` once `mesh contract status` shows nothing outside of the contract.",
         _orders("orders.yaml", "shadow", _GRANT % "getOrder"), _orders("orders.yaml", more=_GRANT % "getOrder"),
+    ),
+    (
+        "MESH194", "a granted field that never comes",
+        "No answer of the granted operations has it, by the contract: a slip of the pen, most of the time. Or one of "
+        "the operations has none of the fields, so its callers see nothing.",
+        "Correct the name; begin with `[]` where the answer is a list; write `customer.**` for a whole object.",
+        _orders("whole.yaml", more=_GRANT.replace("[id]", "[item]") % "getOrder"),
+        _orders("whole.yaml", more=_GRANT.replace("[id]", "['items[].id']") % "getOrder"),
     ),
 )  # fmt: skip

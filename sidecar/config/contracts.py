@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 from sidecar.config.document import decode
-from sidecar.config.mistakes import Book, meant
+from sidecar.config.mistakes import Book, meant, nearest
 from sidecar.config.schema_inbound import Rule
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 UNREADABLE: Final = "MESH164"
 UNKNOWN: Final = "MESH165"
+NEVER: Final = "MESH194"
 
 
 def attach(services: Iterable[Draft], read: Callable[[str], bytes], book: Book) -> None:
@@ -120,4 +121,43 @@ def odd(view: View, book: Book) -> None:
         if view.built.grants and contract.mode != "enforce":
             hint = "set mode: enforce"
             book.warn("MESH169", f"{path}.mode", f"grants of fields do nothing: the mode is {contract.mode}", hint)
+    _fields_odd(view, book)
+
+
+def _fields_odd(view: View, book: Book) -> None:
+    """Granted fields that no answer has, and operations of whose answers nothing is left."""
+    apis = [each.value.contract.api for each in view.inbound if each.value.contract is not None]
+    known = {name: found for api in apis if api is not None for name, found in api.operations.items()}
+    if not view.built.grants or not known:
+        return
+    from sidecar.contract.fields import parts_of
+    from sidecar.contract.shape import missing
+
+    for caller, grant in view.built.grants.items():
+        path = f"{view.path}.grants.{caller.text}.fields"
+        shapes = {name: known[name].shape for name in grant.operations if name in known}
+        shows, told = dict.fromkeys(shapes, 0), 0
+        for index, field in enumerate(grant.fields):
+            parts = parts_of(field)
+            wrong = {name: missing(parts, shape) for name, shape in shapes.items()}
+            for name, each in wrong.items():
+                shows[name] += each is None
+            if shapes and None not in wrong.values():
+                told += 1
+                here = f"{path}[{index}]" if f"{path}[{index}]" in book.places else path
+                book.warn(NEVER, here, *_never(field, [each for each in wrong.values() if each is not None]))
+        for name, count in shows.items():
+            if not count and told < len(grant.fields) and shapes[name] not in ({}, False):
+                hint = "the answer is a list: begin with []" if "[]" in shapes[name] else ""
+                book.warn(NEVER, path, f"{name} answers with none of these fields, so {caller.text} sees nothing", hint)
+
+
+def _never(field: str, wrong: list[tuple[str, list[str]]]) -> tuple[str, str]:
+    """The sentence and the hint for a field that cannot come: where it goes farthest, and what stands there."""
+    part, names = max(wrong, key=lambda each: (not each[0], bool(each[1])))
+    if not part:
+        return f"{field} is an object or a list, which no path that ends there lets pass", f"write {field}.**"
+    near = nearest(part, names)
+    hint = f'did you mean "{near}"?' if near else f"there are: {', '.join(names[:20])}" if names else ""
+    return f"no answer of these operations has {field}", hint
 

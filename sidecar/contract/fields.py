@@ -24,7 +24,7 @@ def read_fields(paths: Iterable[str]) -> Tree:
     """The tree of these paths. Raises BadField."""
     root: dict[str, Any] = {}
     for path in paths:
-        parts = _parts(path)
+        parts = parts_of(path)
         if parts == ["**"]:
             return ALL
         here = root
@@ -52,7 +52,8 @@ def _settled(tree: dict[str, Any]) -> Tree:
     return {name: _settled(inner) if isinstance(inner, dict) else inner for name, inner in tree.items()}
 
 
-def _parts(path: str) -> list[str]:
+def parts_of(path: str) -> list[str]:
+    """The names of a path, `[]` for the items of a list. Raises BadField."""
     parts: list[str] = []
     for name in path.split("."):
         bare = name

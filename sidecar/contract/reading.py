@@ -17,13 +17,16 @@ from urllib.parse import urlsplit
 
 from certs.errors import MeshError
 from sidecar.contract.document import read_document
+from sidecar.contract.fields import merged
 from sidecar.contract.parameters import Parameter
 from sidecar.contract.schemas import Check, Compiler
+from sidecar.contract.shape import shape_of
 from sidecar.patterns import PathTemplate
 
 if TYPE_CHECKING:
     from sidecar.config.mistakes import Book
     from sidecar.contract.document import Document
+    from sidecar.contract.fields import Tree
 
 MISTAKE: Final = "MESH164"
 METHODS: Final = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
@@ -53,6 +56,7 @@ class Operation:
     answers: Mapping[str, Answers]  # by "200", "2XX" or "default"
     deprecated: float | None  # seconds since the epoch: since when; 0 where nobody says
     sunset: float | None  # seconds since the epoch
+    shape: Tree  # of what it answers below 400
 
     def answer(self, status: int) -> Answers | None:
         """What is said of this status; the exact one before its class before the default."""
@@ -199,7 +203,7 @@ class _Reader:
         if "requestBody" in said:
             body, place = self._resolved(said["requestBody"], (*where, "requestBody"))
             bodies, required = self._bodies(body, place, f"the request of {name}"), body.get("required") is True
-        answers = {}
+        answers, shapes = {}, []
         responses = said.get("responses", {})
         if not isinstance(responses, Mapping) or not responses:
             self.note((*where, "responses"), f"{name} has no responses, so no answer of it could pass")
@@ -209,11 +213,16 @@ class _Reader:
             answers[str(status).upper().replace("DEFAULT", "default")] = Answers(
                 self._bodies(answer, place, f"the answer {status} of {name}")
             )
+            if str(status)[:1] not in "45":
+                shapes += self._shapes(answer)
         deprecated = self._day(said, "x-deprecated-since", where)
         if deprecated is None and said.get("deprecated") is True:
             deprecated = 0.0
         sunset = self._day(said, "x-sunset", where)
-        return Operation(name, method, path, tuple(parameters.values()), bodies, required, answers, deprecated, sunset)
+        return Operation(
+            name, method, path, tuple(parameters.values()), bodies, required, answers, deprecated, sunset,
+            merged(shapes),
+        )  # fmt: skip
 
     def _day(self, said: Mapping[str, Any], key: str, where: tuple[str, ...]) -> float | None:
         if key not in said:
@@ -256,6 +265,11 @@ class _Reader:
                 found[kind] = None
                 self.unchecked.append(f"{kind} in {what}")
         return found
+
+    def _shapes(self, said: Mapping[str, Any]) -> list[Tree]:
+        content = said.get("content", {})
+        medias = content.values() if isinstance(content, Mapping) else ()
+        return [shape_of(each.get("schema", True), self.compiler.look) for each in medias if isinstance(each, Mapping)]
 
     # ---- parameters ------------------------------------------------------------------------------------------------
 

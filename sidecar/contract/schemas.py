@@ -122,7 +122,7 @@ class Compiler:
         if not isinstance(ref, str) or not ref.startswith("#"):
             self._note((*path, "$ref"), f"{ref!r} leads out of this document; only #/… is followed")
             return None
-        parts = tuple(part.replace("~1", "/").replace("~0", "~") for part in ref[1:].split("/")[1:])
+        parts = _pointer(ref)
         found: Any = self._root
         for part in parts:
             if isinstance(found, list) and part.isdigit() and int(part) < len(found):
@@ -133,6 +133,10 @@ class Compiler:
                 self._note((*path, "$ref"), f"{ref!r} leads nowhere in this document")
                 return None
         return found, parts
+
+    def look(self, ref: str) -> Any:
+        """What a `$ref` inside the document means; None where it means nothing."""
+        return _at(self._root, _pointer(ref))
 
     def _reference(self, ref: Any, path: Path) -> Check:
         if self._endless(path):
@@ -154,7 +158,7 @@ class Compiler:
                     continue
                 inner = schema[key]
                 if key == "$ref":
-                    targets = [tuple(p.replace("~1", "/").replace("~0", "~") for p in str(inner).split("/")[1:])]
+                    targets = [_pointer(str(inner))]
                 elif isinstance(inner, list):
                     targets = [(*here, key, str(index)) for index in range(len(inner))]
                 else:
@@ -359,6 +363,11 @@ class Compiler:
                 found = _never
             self._patterns[str(pattern)] = found
         return found
+
+
+def _pointer(ref: str) -> Path:
+    """The place that a reference into the same document names (RFC 6901 section 6)."""
+    return tuple(part.replace("~1", "/").replace("~0", "~") for part in ref.split("/")[1:])
 
 
 def _at(root: Any, path: Path) -> Any:
