@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
     from sidecar.config.schema import MeshConfig, Service
-    from sidecar.config.schema_detectors import Enumeration, Spikes, Stuffing
+    from sidecar.config.schema_detectors import Detector
     from sidecar.config.schema_inbound import Inbound, Rule
-
-    Detector = Enumeration | Spikes | Stuffing
 
 State = Literal["on", "shadow", "off"]
 Overall = Literal["on", "partly", "shadow", "off"]
