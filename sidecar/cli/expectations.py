@@ -106,7 +106,8 @@ def _write(file: Path, data: bytes) -> None:
     try:
         file.write_bytes(data)
     except OSError as error:
-        raise Failure(f"{file} cannot be written: {error.strerror}.", "Its folder has to be there.", Code.USAGE) from None
+        why = f"{file} cannot be written: {error.strerror}."
+        raise Failure(why, "Its folder has to be there.", Code.USAGE) from None
 
 
 def _files(places: Sequence[str]) -> list[str]:
@@ -117,7 +118,8 @@ def _files(places: Sequence[str]) -> list[str]:
         files = [file for each in here for file in (sorted(_below(each)) if Path(each).is_dir() else [each])]
         if not files:
             wanted = f"In folders, {' and '.join(NAMES)} are read; see `mesh test --help`."
-            raise Failure(f"there are no expectations in {'this folder' if place == '.' else place}.", wanted, Code.USAGE)
+            where = "this folder" if place == "." else place
+            raise Failure(f"there are no expectations in {where}.", wanted, Code.USAGE)
         found.update(dict.fromkeys(map(os.path.normpath, files)))
     return list(found)
 
