@@ -11,6 +11,7 @@ Keys are what others hold (`Keys`). Where they are missing, `judge` says so by `
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Final, Protocol
 
 from sidecar.hop import Token
@@ -131,7 +132,7 @@ class ListenerTokens:
             bound = check_bound(unverified.claims, fingerprint, required=self.spec.bound)
             token = Token(
                 issuer.name, unverified.claims.get("sub", ""), unverified.claims, scopes_of(unverified.claims),
-                expires, token_id(raw),
+                expires, token_id(raw), inf if self.spec.streams == "stay" else expires + wanted.leeway,
             )  # fmt: skip
         except UnknownKey:
             raise KeysWanted(issuer, known=True) from None
