@@ -36,10 +36,11 @@ if TYPE_CHECKING:
     from sidecar.config.schema_detectors import Detectors as Spec
     from sidecar.hop import Hop
 
-MOST_TRACKS: Final = 8192  # about 700 bytes each, and 2.4 KiB for each place of ids
+MOST_TRACKS: Final = 8192  # 0.9 KB each, as much as a caller
 MOST_CALLERS: Final = 4096
 MOST_EDGES: Final = 16_384
 MOST_PLACES: Final = 16  # of ids on one track
+ALL_PLACES: Final = 4096  # of ids on all tracks, 2.9 KB each
 MOST_FOUND: Final = 200
 MORE_IDS: Final = 1.5  # times the usual
 ALLOWED: Final = 0.1  # of `refusals`: so many in each minute never add up
@@ -80,6 +81,7 @@ class Detectors:
         self._began = began
         self._stuffing, self._enumeration, self._spikes = spec.stuffing, spec.enumeration, spec.spikes
         self._tracks: dict[tuple[str, str, str], Track] = {}  # SPIFFE ID, user, route
+        self._places = 0  # of ids that were begun, on all tracks
         self._volumes: dict[Who, Volume] = {}
         self._edges: set[tuple[str, str]] = set()  # SPIFFE ID, route
         self._quiet: dict[tuple[str, Who, str], float] = {}  # detector, caller, route → when it may be told again
@@ -142,6 +144,9 @@ class Detectors:
             if len(track.places) >= MOST_PLACES:
                 del track.places[next(iter(track.places))]
             place = track.places[where] = Place(number)
+            self._places += 1
+            if self._places > ALL_PLACES:
+                self._forget_places(number)
         if number > place.number:
             place.move(number, spec.ids, spec.sequential, young=track.volume.young(hop.ended))
         if not place.distinct.add(ids, hop.status in MISSING and not track.fails(hop.ended)):
@@ -160,6 +165,16 @@ class Detectors:
                 return
         what = f"{many:.0f} {how} within ten minutes where {usual:.0f} are usual"
         self._detect("enumeration", spec, hop, route, what)
+
+    def _forget_places(self, number: int) -> None:
+        """Keep the places of this window; none where these are too many already."""
+        for track in self._tracks.values():
+            track.places = {where: place for where, place in track.places.items() if place.number >= number}
+        self._places = sum(len(track.places) for track in self._tracks.values())
+        if self._places > ALL_PLACES // 2:
+            for track in self._tracks.values():
+                track.places.clear()
+            self._places = 0
 
     def _judge_volume(self, spec: Spikes, volume: Volume, hop: Hop, minute: int) -> None:
         asked = volume.asked

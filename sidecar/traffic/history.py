@@ -15,6 +15,7 @@ that grows is known after some hours, and a flood of ten minutes is as conspicuo
 
 from __future__ import annotations
 
+from array import array
 from math import sqrt
 from typing import Final
 
@@ -34,14 +35,14 @@ NOTHING: Final[Known] = (0.0, 0.0, 0.0, 0.0)
 class History:
     """The past of one count."""
 
-    __slots__ = ("_every", "_highest", "_hour", "_latest", "_mean", "_most", "_next", "_peaks", "_turn",
+    __slots__ = ("_at", "_every", "_highest", "_hour", "_latest", "_mean", "_most", "_next", "_peaks", "_turn",
                  "_variance", "deviation", "mean", "recent", "usual")  # fmt: skip
 
     def __init__(self, window: float = 60.0, *, highest: bool = False) -> None:
         self._mean = 0.0
         self._variance = 0.0
-        self._peaks: dict[int, float] = {}  # hour → the highest window of it
-        self._hour = -1
+        self._peaks = array("f", bytes(4 * HOURS))  # the highest window of each hour, at its number modulo 26
+        self._at = self._hour = -1
         self._most = 0.0  # that a window of this hour may count for
         self._every, self._turn = int(LAG // window), 0  # windows; when the next is judged by
         self._latest = self._next = NOTHING
@@ -60,15 +61,20 @@ class History:
             for _ in range(silent):
                 self._add(0.0)
         peaks = self._peaks
-        if count > peaks.get(hour, 0.0):
-            peaks[hour] = count
-            for old in [each for each in peaks if each <= hour - HOURS]:
-                del peaks[old]
+        self._turn_to(hour)
+        peaks[hour % HOURS] = max(count, peaks[hour % HOURS])
+        self._turn_to(now)
         deviation = sqrt(self._variance)
         recent = self._mean + DEVIATIONS * deviation
-        like = peaks.values() if self._highest else [peaks.get(now - ago, 0.0) for ago in LIKE]
+        like = peaks if self._highest else [peaks[(now - ago) % HOURS] for ago in LIKE]
         self._latest = (self._mean, deviation, recent, max((recent, *like)))
         self._judge_by(1 + silent)
+
+    def _turn_to(self, hour: int) -> None:
+        """Forget the hours whose places are those of hours up to this one."""
+        for each in range(max(self._at, hour - HOURS) + 1, hour + 1):
+            self._peaks[each % HOURS] = 0.0
+        self._at = max(self._at, hour)
 
     def _judge_by(self, windows: int) -> None:
         """So many windows later: from now on judge by what was known a while ago."""

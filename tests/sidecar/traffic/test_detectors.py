@@ -170,6 +170,17 @@ def test_places_of_ids_are_bounded() -> None:
     assert len(track.places) == module.MOST_PLACES
 
 
+def test_places_of_all_callers_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ALL_PLACES", 40)
+    scene = Scene(Enumeration())
+    for number in range(200):
+        scene.see(float(number), 1, "/a/17", route="/**", token=a_user(str(number)))
+        assert sum(len(track.places) for track in scene.detectors._tracks.values()) <= 40
+    for number in range(30):
+        scene.see(10_000.0, 1, f"/b{number}x/17", route=f"/{number}/**")
+    assert sum(len(track.places) for track in scene.detectors._tracks.values()) >= 20
+
+
 @pytest.mark.parametrize(
     ("route", "path", "found"),
     [
