@@ -208,6 +208,8 @@ class Detectors:
             return
         if len(self._quiet) >= MOST_CALLERS:
             self._quiet = {each: until for each, until in self._quiet.items() if until > now}
+            if len(self._quiet) >= MOST_CALLERS:
+                del self._quiet[next(iter(self._quiet))]
         self._quiet[key] = until = now + spec.seconds
         if spec.action != "record":
             rate = spec.rate if spec.action == "throttle" else None
