@@ -7,7 +7,6 @@ good; with discovery that host is the issuer, and it names the place of the keys
 
 from __future__ import annotations
 
-import json
 import os
 import ssl
 import stat
@@ -16,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from certs.errors import MeshError
-from certs.strict_json import no_constant, unique
+from certs.strict_json import read
 from sidecar.net.http_client import BadHttp, HttpClient
 from sidecar.net.https import HttpsUrl, cause, connect
-from sidecar.policy.jwk import MAX_SET_BYTES, BadKeySet, KeySet
+from sidecar.policy.jwk import MAX_MARKS, MAX_SET_BYTES, BadKeySet, KeySet
 
 if TYPE_CHECKING:
     from sidecar.config.schema_tokens import Issuer
@@ -73,9 +72,9 @@ async def _discovered(issuer: Issuer, roots: str) -> HttpsUrl:
     """Where its keys are. Raises CannotFetch, ValueError, and what `_get` raises."""
     data = await _get(HttpsUrl.parse(issuer.issuer) / _DISCOVERY, roots)
     try:
-        document: Any = json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_constant=no_constant)
-    except (ValueError, RecursionError):
-        raise CannotFetch("its OpenID configuration is not JSON") from None
+        document: Any = read(data, most_marks=MAX_MARKS)
+    except ValueError:
+        raise CannotFetch("its OpenID configuration is not JSON, or has far too many members") from None
     if not isinstance(document, dict) or document.get("issuer") != issuer.issuer:
         raise CannotFetch("its OpenID configuration is that of another issuer")
     where = document.get("jwks_uri")

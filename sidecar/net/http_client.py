@@ -15,6 +15,9 @@ __all__ = ["Answer", "BadHttp", "Duplex", "HttpClient", "request"]
 
 READ_BYTES = 64 * 1024
 MAX_ANSWER = 4 * 1024 * 1024  # bytes; the largest answer of ours, a bundle with many roots, is far smaller
+MAX_PIECES = 16_384  # of an answer: whoever sends it byte by byte would have us work for seconds
+MAX_INTERIM = 16  # answers of 1xx before the one that counts
+AT_ONCE = 64  # pieces until others have their turn; a read may have ten thousand
 
 
 async def request(
@@ -31,7 +34,7 @@ class HttpClient:
         self.stream = stream
         self._most = MAX_ANSWER if most is None else most
         self._host = host.encode("ascii")
-        self._most = MAX_ANSWER if most is None else most
+        self._events = 0
         self._h11 = h11.Connection(h11.CLIENT)
 
     @property
@@ -85,12 +88,13 @@ class HttpClient:
             await self.stream.send_all(data)
 
     async def _response(self) -> h11.Response:
-        while True:
+        for _ in range(MAX_INTERIM + 1):
             event = await self._event()
             if isinstance(event, h11.Response):
                 return event
             if not isinstance(event, h11.InformationalResponse):
                 raise BadHttp("this connection has ended")
+        raise BadHttp(f"the server sends more than {MAX_INTERIM} interim answers")
 
     async def _whole(self, response: h11.Response) -> Answer:
         pieces, size = [], 0
@@ -99,6 +103,8 @@ class HttpClient:
             if size > self._most:
                 raise AnswerTooLarge(f"the answer is larger than {self._most} bytes")
             pieces.append(piece)
+            if len(pieces) > MAX_PIECES:
+                raise AnswerTooLarge(f"the answer comes in more than {MAX_PIECES} pieces")
         return Answer(response.status_code, tuple(response.headers), b"".join(pieces))
 
     async def _piece(self) -> bytes | None:
@@ -110,6 +116,9 @@ class HttpClient:
         raise BadHttp("the server broke off in the middle of its answer")
 
     async def _event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        self._events += 1
+        if not self._events % AT_ONCE:
+            await trio.lowlevel.checkpoint()
         try:
             while (event := self._h11.next_event()) is h11.NEED_DATA:
                 data = bytes(await self.stream.receive_some(READ_BYTES))

@@ -58,7 +58,7 @@ async def connect(
 
     Raises OSError, ssl.SSLError, trio.BrokenResourceError.
     """
-    context = tls_context(ca_pem, own)
+    context = await trio.to_thread.run_sync(tls_context, ca_pem, own)  # the system's roots take some 50 ms to read
     transport = await trio.open_tcp_stream(url.host, url.port)
     stream = trio.SSLStream(transport, context, server_hostname=url.host, https_compatible=True)
     try:
