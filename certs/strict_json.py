@@ -14,7 +14,7 @@ MAX_LENGTH: Final = 400  # of any number as text: none that a double has needs m
 
 
 def read(data: bytes, *, most_marks: int | None = None, exact: bool = False) -> Any:
-    """The value of a document. Whole numbers of more than 20 digits are floats; with `exact` those beyond 2**53 are none.
+    """The value of a document. Whole numbers of more than 20 digits are floats; `exact` refuses those beyond 2**53.
 
     Raises ValueError: no UTF-8, no JSON, nested too deep, a member named twice, NaN; or more than `most_marks` commas
     and brackets. Those are counted first: reading holds up every thread for as long as a document has values.
