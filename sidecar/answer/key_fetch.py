@@ -58,7 +58,7 @@ async def _from_network(issuer: Issuer) -> bytes:
         roots = ""
         if issuer.ca_file:
             roots = (await trio.to_thread.run_sync(_read, issuer.ca_file, _MAX_ROOTS)).decode("ascii")
-        url = HttpsUrl.parse(issuer.url) if issuer.url else await _discovered(issuer, roots)
+        url = HttpsUrl.parse(issuer.url, query=True) if issuer.url else await _discovered(issuer, roots)
         return await _get(url, roots)
     except BadHttp as error:
         raise CannotFetch(f"its answer cannot be used: {error}") from None
@@ -80,7 +80,7 @@ async def _discovered(issuer: Issuer, roots: str) -> HttpsUrl:
     where = document.get("jwks_uri")
     if not isinstance(where, str):
         raise CannotFetch("its OpenID configuration does not say where its keys are (`jwks_uri`)")
-    return HttpsUrl.parse(where)
+    return HttpsUrl.parse(where, query=True)
 
 
 async def _get(url: HttpsUrl, roots: str) -> bytes:
@@ -89,7 +89,7 @@ async def _get(url: HttpsUrl, roots: str) -> bytes:
     try:
         client = HttpClient(stream, url.authority, MAX_SET_BYTES)
         accepted = ((b"accept", b"application/json"), (b"connection", b"close"))
-        answer = await client.request("GET", url.path or "/", headers=accepted)
+        answer = await client.request("GET", url.target, headers=accepted)
     finally:
         await trio.aclose_forcefully(stream)
     if answer.status != _OK:
