@@ -45,13 +45,15 @@ class HttpClient:
     async def request(self, method: str, path: str, body: bytes = b"", headers: Headers = ()) -> Answer:
         """Send a request and read its whole answer. Raises BadHttp, trio's stream errors."""
         length = ((b"content-length", b"%d" % len(body)),) if body or method in ("POST", "PUT", "PATCH") else ()
-        await self._send(self._head(method, path, (*headers, *length)))
+        events: list[h11.Event] = [self._head(method, path, (*headers, *length))]
+        if body:
+            events.append(h11.Data(data=body))
         try:
-            if body:
-                await self._send(h11.Data(data=body))
-            await self._send(h11.EndOfMessage())
+            await self._send(*events, h11.EndOfMessage())
         except trio.BrokenResourceError:
-            pass  # a server may refuse early and stop reading; what it answered may still be there
+            if not body:
+                raise
+            # a server may refuse early and stop reading; what it answered may still be there
         answer = await self._whole(await self._response())
         if self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE:
             self._h11.start_next_cycle()
@@ -79,9 +81,10 @@ class HttpClient:
     def _head(self, method: str, path: str, headers: Headers) -> h11.Request:
         return h11.Request(method=method, target=path, headers=[(b"host", self._host), *headers])
 
-    async def _send(self, event: h11.Event) -> None:
+    async def _send(self, *events: h11.Event) -> None:
+        """Send these, in one piece: what is small enough leaves in one packet."""
         try:
-            data = self._h11.send(event)
+            data = b"".join(self._h11.send(event) or b"" for event in events)
         except h11.LocalProtocolError as error:
             raise BadHttp(f"this connection can carry no further request: {error}") from error
         if data:
