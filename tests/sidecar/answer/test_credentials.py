@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from sidecar.answer import credentials
+from sidecar.answer.bridge import Around
 from sidecar.answer.credentials import LONGEST_PAUSE, Credentials, NoSecret, _read
 from sidecar.config.schema_egress import ClientToken, Secret
 from sidecar.config.terms import Address
@@ -62,7 +63,9 @@ class Endpoint:
 
         monkeypatch.setattr(credentials, "WebClient", Client)
         monkeypatch.setattr(credentials, "_read", read)
-        self.credentials = Credentials("partner", SPEC, self, TestClock(1.8e9), Metrics(), None, lambda: 0.5)
+        self.credentials = Credentials(
+            "partner", SPEC, Around(self, TestClock(1.8e9), Metrics(), None, lambda: 0.5)
+        )
 
     def awaits(self, more: int) -> None:
         self.waiting += more
