@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from sidecar.contract.checks import Exhausted, Work
 from sidecar.contract.fields import ALL, Tree, filtered, merged, read_fields
 from sidecar.contract.parameters import BadQuery, query_of
 from sidecar.contract.reading import is_json
-from sidecar.contract.schemas import Exhausted, Work
 from sidecar.contract.strict_json import MAX_BYTES, NotJson, parse
 from sidecar.errors import BodyTooLarge, ContractBroken, OperationGone, OperationUnknown, UnsupportedContentType
 from sidecar.http.headers import first

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
-from sidecar.contract.schemas import Check, Work
+from sidecar.contract.checks import Check, Work
 
 _INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,18})\Z", re.ASCII)  # within 64 bits, or nearly: more is too large
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,18})(?:\.[0-9]{1,32})?(?:[eE][-+]?[0-9]{1,2})?\Z", re.ASCII)

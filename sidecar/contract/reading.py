@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from certs.errors import MeshError
+from sidecar.contract.checks import Check
 from sidecar.contract.document import read_document
 from sidecar.contract.fields import merged
 from sidecar.contract.parameters import Parameter
-from sidecar.contract.schemas import Check, Compiler
+from sidecar.contract.schemas import Compiler
 from sidecar.contract.shape import shape_of
 from sidecar.patterns import PathTemplate
 

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from time import process_time
 from typing import Any
 
+from sidecar.contract.checks import Exhausted, Work
 from sidecar.contract.fields import filtered, read_fields
-from sidecar.contract.schemas import Compiler, Exhausted, Work
+from sidecar.contract.schemas import Compiler
 from sidecar.contract.strict_json import NotJson, parse
 
 LINE = {
