@@ -8,6 +8,7 @@ nothing is left the body is refused (`Exhausted`), so that neither many branches
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import fmod
 from typing import Any, Final
 
 from sidecar.contract.formats import whole
@@ -158,7 +159,9 @@ def step_check(step: float) -> Check:
             quotient = value / step
         except OverflowError:
             return _NO_MULTIPLE
-        return None if quotient - quotient == 0 and abs(quotient - round(quotient)) < 1e-9 else _NO_MULTIPLE
+        if quotient - quotient != 0:  # over what a float can say
+            return None if fmod(value, step) == 0 else _NO_MULTIPLE
+        return None if abs(quotient - round(quotient)) < 1e-9 else _NO_MULTIPLE
 
     return check
 
