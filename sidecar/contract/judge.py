@@ -6,17 +6,16 @@ values, so that no log learns what a body said.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from sidecar.contract.checks import Exhausted, Work
-from sidecar.contract.fields import ALL, Tree, filtered, merged, read_fields
+from sidecar.contract.fields import ALL, Tree, cutter, merged, read_fields
+from sidecar.contract.json_body import MAX_BYTES, NotJson, parse, write
 from sidecar.contract.parameters import BadQuery, query_of
 from sidecar.contract.reading import UNLISTED, is_stream
-from sidecar.contract.strict_json import MAX_BYTES, NotJson, parse
 from sidecar.errors import BodyTooLarge, ContractBroken, OperationGone, OperationUnknown, UnsupportedContentType
 from sidecar.http.headers import first
 
@@ -71,7 +70,8 @@ class Contract:
         self.uses = Uses()
         self.held = 0  # bytes of bodies
         self._grants = tuple((caller, frozenset(g.operations), read_fields(g.fields)) for caller, g in grants.items())
-        self._trees: dict[tuple[str, str], Tree] = {}
+        self._cuts: dict[tuple[str, str], tuple[Tree, Callable[[Any], Any]]] = {}  # by operation and caller
+        self._shared: dict[tuple[int, ...], tuple[Tree, Callable[[Any], Any]]] = {}  # by the grants that apply
 
     def find(self, hop: Hop) -> Operation | None:
         """The operation of a request whose target has been read; the hop learns its name."""
@@ -201,16 +201,24 @@ class Contract:
         """What a caller may see of this operation's answers: all of it where the service has no grants at all."""
         if not self._grants:
             return ALL
+        return self._cut_for(operation, peer)[0]
+
+    def _cut_for(self, operation: Operation, peer: SpiffeId | None) -> tuple[Tree, Callable[[Any], Any]]:
+        """What the grants of a caller leave of an answer, and what cuts it so."""
         key = (operation.id, peer.text if peer is not None else "")
-        found = self._trees.get(key)
+        found = self._cuts.get(key)
         if found is None:
-            found = merged(
-                tree for caller, ids, tree in self._grants
+            grants = tuple(
+                number for number, (caller, ids, _) in enumerate(self._grants)
                 if operation.id in ids and peer is not None and caller.matches(peer)
             )  # fmt: skip
-            if len(self._trees) >= _MOST_CALLERS:
-                self._trees.clear()
-            self._trees[key] = found
+            found = self._shared.get(grants)
+            if found is None:
+                tree = merged(self._grants[number][2] for number in grants)
+                found = self._shared[grants] = (tree, cutter(tree))
+            if len(self._cuts) >= _MOST_CALLERS:
+                self._cuts.clear()
+            self._cuts[key] = found
         return found
 
     def goes_bare(self, operation: Operation, status: int) -> bool:
@@ -271,7 +279,7 @@ class Contract:
             return f"the answer{wrong}"
         if tree is ALL:
             return headers, body
-        cut = _WRITE(filtered(value, tree)).encode()
+        cut = write(self._cut_for(operation, hop.peer)[1](value))
         return [*without(headers, False), (b"content-length", b"%d" % len(cut))], cut
 
     def told(self, operation: Operation | None, headers: Headers) -> Headers:
@@ -302,11 +310,6 @@ class Contract:
         name = operation.id if operation is not None else ""
         count, _ = self.uses.broken.get(name, (0, ""))
         self.uses.broken[name] = (count + 1, why)
-
-
-_WRITE: Final = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
-).encode  # fmt: skip
 
 
 def kind_of(given: bytes) -> str:

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import json
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from certs.strict_json import no_constant, unique
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,7 +102,7 @@ def read_answer(status: int, content_type: bytes | None, body: bytes) -> Said:
     if (content_type or b"").partition(b";")[0].strip().lower() != b"application/json":
         raise Unsaid("its answer is not application/json")
     try:
-        document = json.loads(body.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_number)
+        document = json.loads(body.decode("utf-8"), object_pairs_hook=unique, parse_constant=no_constant)
     except (ValueError, RecursionError) as error:
         raise Unsaid(f"its answer is no JSON: {str(error)[:80] or type(error).__name__}") from None
     if not isinstance(document, dict):
@@ -118,17 +120,6 @@ def read_answer(status: int, content_type: bytes | None, body: bytes) -> Said:
 def _reason(result: Mapping[str, Any]) -> str:
     found = next((result[name] for name in _REASONS if isinstance(result.get(name), str)), "")
     return "".join(each if each.isprintable() else "?" for each in found[:REASON_CHARACTERS])
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name stands twice in an object")
-    return found
-
-
-def _no_number(word: str) -> NoReturn:
-    raise ValueError(f"{word} is no number")
 
 
 class AnswerBook:

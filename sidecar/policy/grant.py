@@ -6,8 +6,10 @@ import base64
 import json
 import math
 import re
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import quote_plus, urlencode
+
+from certs.strict_json import no_constant, unique
 
 if TYPE_CHECKING:
     from sidecar.config.schema_egress import ClientToken
@@ -81,7 +83,7 @@ def _document(content_type: bytes | None, body: bytes) -> Any:
     if (content_type or b"").partition(b";")[0].strip().lower() != b"application/json":
         return None
     try:
-        return json.loads(body.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_number)
+        return json.loads(body.decode("utf-8"), object_pairs_hook=unique, parse_constant=no_constant)
     except (ValueError, RecursionError):
         return None
 
@@ -90,14 +92,3 @@ def _seconds(given: object) -> float:
     if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given < math.inf:
         raise NoGrant("its expires_in is no number of seconds")
     return float(min(given, LONGEST))
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name stands twice in an object")
-    return found
-
-
-def _no_number(word: str) -> NoReturn:
-    raise ValueError(f"{word} is no number")

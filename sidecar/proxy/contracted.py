@@ -23,9 +23,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sidecar.contract.json_body import MAX_BYTES
 from sidecar.contract.judge import MAX_HELD, Contract, bare, is_encoded, kind_of
 from sidecar.contract.reading import is_json
-from sidecar.contract.strict_json import MAX_BYTES
 from sidecar.errors import AnswerBroken, BodyTooLarge, Overload
 from sidecar.hop import ShadowVerdict
 from sidecar.http.headers import first
