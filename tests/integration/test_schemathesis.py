@@ -92,7 +92,9 @@ services:
     allow: [{{from: web}}]
     health: {{listen: "127.0.0.1:{p.pets_health}"}}
 """
-MADE = settings(max_examples=30, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+MADE = settings(
+    max_examples=30, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
 
 
 class Shop(Fleet):
