@@ -13,8 +13,8 @@ held only where it is JSON.
     ETag (RFC 9110, 8.8.3)                 as it came              taken away: it names other bytes
     Content-Digest, Repr-Digest (9530)     as it came              taken away, and signatures over them (RFC 9421)
     Accept-Ranges (RFC 9110, 14.3)         as it came              `none`: Range is never asked for
-    206, Content-Range (RFC 9110, 14)      502: not asked for      502
-    Content-Encoding (RFC 9110, 8.4)       502: not asked for      502
+    206, Content-Range (RFC 9110, 14)      502: not asked for      502: at the head, before any body is read
+    Content-Encoding (RFC 9110, 8.4)       502: not asked for      502: the same, and so are streams of events
     trailers (RFC 9110, 6.5)               pass                    taken away
 """
 
