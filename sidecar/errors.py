@@ -261,6 +261,12 @@ class TokenInvalid(HopError, name="token_invalid", fault=Fault.DOWNSTREAM, flag=
         self.reason = reason
 
 
+class TokenEnded(HopError, name="token_ended", fault=Fault.DOWNSTREAM, flag="PD"):
+    """The bearer token that a stream was let in by has ended, and the stream with it."""
+
+    midway = "token_end"
+
+
 class TokenUnverifiable(HopError, name="token_unverifiable", flag="UAEX"):
     """The keys of its issuer are not to be had at this moment."""
 

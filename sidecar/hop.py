@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
+from math import inf
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Token:
     scopes: frozenset[str]
     expires: float  # seconds since the epoch
     id: str  # the first 16 hex digits of its SHA-256: what records call it by
+    until: float = inf  # seconds since the epoch: when what lasts and rests on it ends; its end with the leeway
     forgotten: bool = False  # claims and scopes are not here, though it had them: of a decision that is judged again
 
 

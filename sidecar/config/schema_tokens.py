@@ -84,3 +84,8 @@ class Tokens:
         "or logs cannot use it again.",
         False,
     )
+    streams: Literal["end", "stay"] = described(
+        "What becomes of a WebSocket, a gRPC call or another answer without a length when the token that it was let in "
+        "by ends: it ends too, or stays.",
+        "end",
+    )

@@ -136,6 +136,11 @@ HAPPENED: Final[dict[str, Reason]] = {
         "Nothing; connect again, with the new certificate. Where that is too often, give the entry a longer lifetime: "
         "`mesh ca entry add --ttl 7d`.",
     ),
+    "token_ended": Reason(
+        "The stream was ended because the bearer token that it was let in by has: {detail}.",
+        "Nothing; begin another with a new token. Where that is too often, let the issuer give longer ones, or set "
+        "`tokens: {{streams: stay}}` on {listener}.",
+    ),
     "no_identity": Reason(
         "This sidecar has no valid certificate of its own at this moment: {detail}.",
         "Check this machine's clock, that the CA can be reached, and that the enrolment file is right: `mesh status`, "

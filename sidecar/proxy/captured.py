@@ -18,9 +18,10 @@ from sidecar.errors import HopError, UndeclaredUpstream, UnsupportedFeature
 from sidecar.hop import Hop
 from sidecar.net.original import place
 from sidecar.proxy.dialing import Dialer
+from sidecar.proxy.lease import lease_of
 from sidecar.proxy.outbound import OutboundSide
 from sidecar.proxy.owners import Owners
-from sidecar.proxy.tcp import carrying, lease_of, tunnel
+from sidecar.proxy.tcp import carrying, tunnel
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -40,9 +40,10 @@ from sidecar.net.tls import AlertReceived
 from sidecar.proxy.attempts import Attempts
 from sidecar.proxy.evicting import revoked_upstream
 from sidecar.proxy.injected import suffer
+from sidecar.proxy.lease import lease_of
 from sidecar.proxy.respond import delayed
 from sidecar.proxy.streams import StreamEnd
-from sidecar.proxy.tcp import lease_of, tunnel
+from sidecar.proxy.tcp import tunnel
 from sidecar.proxy.upload import FLUSH_BYTES, REPLAY_BYTES
 from sidecar.proxy.waiting import Waiting
 from sidecar.traffic.outcome import Outcome

@@ -21,8 +21,7 @@ from sidecar.errors import (
 from sidecar.http.chunk_relay import ChunkRelay
 from sidecar.net.port import BULK, NEVER, PIECE, Expired, PeerGone, WireBroken, WireCut
 from sidecar.proxy.evicting import revoked_upstream
-from sidecar.proxy.lease import lease_of_answer
-from sidecar.proxy.tcp import Lease
+from sidecar.proxy.lease import Lease, lease_of_answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -48,8 +48,9 @@ from sidecar.policy.strangers import for_strangers
 from sidecar.proxy.attempts import RETRIED
 from sidecar.proxy.forwarding import MAX_VIA, VIA, outgoing_headers, via_of
 from sidecar.proxy.lane import ENABLED, MAX_LANES, Lane
+from sidecar.proxy.lease import lease_of
 from sidecar.proxy.side import Caller, Door, Plan, with_head
-from sidecar.proxy.tcp import Far, Tunnels, carrying, introduce, lease_of, tunnel
+from sidecar.proxy.tcp import Far, Tunnels, carrying, introduce, tunnel
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

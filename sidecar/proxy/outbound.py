@@ -38,9 +38,10 @@ from sidecar.proxy.detection import spoken_on
 from sidecar.proxy.forwarding import MAX_VIA, VIA, outgoing_headers, via_of
 from sidecar.proxy.http import HttpConnection
 from sidecar.proxy.lane import ENABLED, Lane
+from sidecar.proxy.lease import lease_of
 from sidecar.proxy.respond import peer_refused
 from sidecar.proxy.side import Caller, Door, Plan, with_head
-from sidecar.proxy.tcp import Tunnels, carrying, lease_of, tunnel
+from sidecar.proxy.tcp import Tunnels, carrying, tunnel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

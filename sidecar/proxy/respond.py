@@ -41,6 +41,7 @@ TABLE: dict[type[errors.HopError], tuple[int, str]] = {
     errors.LoopDetected: (508, "proxy_loop_detected"),
     errors.IdentityRefused: (403, "http_request_denied"),
     errors.CertificateEnded: (503, "connection_terminated"),
+    errors.TokenEnded: (401, "connection_terminated"),
     errors.PolicyDenied: (403, "http_request_denied"),
     errors.AskDenied: (403, "http_request_denied"),
     errors.AskSilent: (403, "http_request_denied"),

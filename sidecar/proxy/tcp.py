@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sidecar.errors import (
-    CertificateEnded,
     DownstreamGone,
     DownstreamIdle,
     Draining,
@@ -28,6 +27,7 @@ from sidecar.errors import (
 from sidecar.http.proxy_header import write
 from sidecar.net.port import BULK, NEVER, PIECE, Cancelled, Expired, WireBroken
 from sidecar.net.splice import Splice
+from sidecar.proxy.lease import Lease
 from sidecar.proxy.pacing import pacer
 
 if TYPE_CHECKING:
@@ -40,46 +40,7 @@ if TYPE_CHECKING:
     from sidecar.telemetry.record import Recorder
     from sidecar.traffic.tcp import Bucket
 
-QUIET_SECONDS = 1.0
 _MIDWAY = {"PD": "policy", "ID": "identity"}
-LAST_SHARE = 0.1  # of a certificate's time
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """How long a connection may last, in monotonic seconds."""
-
-    end: float = NEVER  # the end of the certificate
-    quiet_from: float = NEVER  # from here on the first quiet second is taken instead
-
-    def limit(self, moved_at: float) -> float:
-        """When it is over, if nothing moves after `moved_at`."""
-        return min(self.end, max(self.quiet_from, moved_at + QUIET_SECONDS))
-
-    def check(self, now: float, moved_at: float) -> None:
-        """Raise CertificateEnded where it is over."""
-        if now >= self.end:
-            raise CertificateEnded("the peer's certificate has reached its end, and the connection with it")
-        if now >= self.limit(moved_at):
-            raise CertificateEnded(
-                f"the last tenth of the peer's certificate has begun, and for {QUIET_SECONDS:g} s nothing moved: "
-                "better now than in the middle of something",
-                quiet=True,
-            )
-
-
-def lease_of(hop: Hop, port: Port) -> Lease:
-    """How long the certificate allows that this hop rests on.
-
-    Who connects in the last tenth already (the CA is away, say) is not cut in every quiet second: only at the end.
-    """
-    tls = hop.tls
-    if tls is None:
-        return Lease()
-    left = tls.not_after - port.wall()
-    end = port.now + max(0.0, left)
-    last = (tls.not_after - tls.not_before) * LAST_SHARE
-    return Lease(end, end - last if tls.not_before and left > last else NEVER)
 
 
 class Tunnels:

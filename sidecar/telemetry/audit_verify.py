@@ -107,7 +107,7 @@ class Verifier:
 
     def read(self, name: str, lines: Iterable[bytes], progress: Callable[[int], None] = lambda _: None) -> None:
         """Read one file; `lines` have their newlines, `progress` is told bytes read now and then."""
-        row = size = unread = 0
+        row = size = 0
         half: tuple[int, bytes] | None = None
         older = 0
         for line in lines:
@@ -121,7 +121,6 @@ class Verifier:
                 self._judge_half(name, half, text, link is not None)
                 half = None
             if link is None:
-                unread += 1
                 if not self.report.chains and _is_json(text):
                     older += 1
                 else:
@@ -130,7 +129,8 @@ class Verifier:
             where = f"{name}:{row}"
             if not line.endswith(b"\n"):
                 self.report.note(f"{where} has no end yet: it is being written, or a crash cut its newline")
-            self._follow(where, link.chain, link.number, link.previous, sha256(text).hexdigest(), unread)
+            alone = self.report.lines + row == 1
+            self._follow(where, link.chain, link.number, link.previous, sha256(text).hexdigest(), alone)
         if half is not None:
             self.report.note(f"{name}:{half[0]} is half a line at the end of the file: a crash, or a cut within a line")
         if older:
@@ -170,10 +170,10 @@ class Verifier:
         else:
             self.report.find(f"{name}:{row} has no place in the chain: it was slipped in, or changed")
 
-    def _follow(self, where: str, chain: str, number: int, previous: str, own: str, unread: int) -> None:
+    def _follow(self, where: str, chain: str, number: int, previous: str, own: str, alone: bool) -> None:
         known = self.report.chains.get(chain)
         if known is None:
-            known = self._begin(where, chain, number, previous, unread)
+            known = self._begin(where, chain, number, previous, alone)
         elif number == known.last + 1:
             if previous != known.hash:
                 self.report.find(
@@ -193,16 +193,19 @@ class Verifier:
         if expected is not None:
             self._compare(where, known, number, own, expected)
 
-    def _begin(self, where: str, chain: str, number: int, previous: str, unread: int) -> ChainReport:
+    def _begin(self, where: str, chain: str, number: int, previous: str, alone: bool) -> ChainReport:
         if self.report.chains:
             self.report.note(f"{where}: another chain begins, {chain}")
         known = self.report.chains[chain] = ChainReport(chain, first=number, last=number - 1)
         if number == 1 and previous != NONE:
             self.report.find(f"{where}: the first line of chain {chain} says that another went before it")
-        if number > 1 and unread:
-            self.report.find(f"{where}: line {number} is the first of its chain that can be read; another was changed")
-        elif number > 1:
+        if number > 1 and alone:
             self.report.note(f"{where}: lines 1 to {number - 1} of chain {chain} are not in these files")
+        elif number > 1:  # rotation takes the oldest lines, never some between older and newer ones
+            self.report.find(
+                f"{where}: line {number} is the first of chain {chain}, and what stands before it is of no or another "
+                "chain: lines were changed, or a file between is not here"
+            )
         return known
 
     def _again(self, where: str, known: ChainReport, number: int, own: str) -> None:

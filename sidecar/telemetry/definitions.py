@@ -52,10 +52,10 @@ LABELS: dict[str, tuple[Literal["closed", "open"], str]] = {
     "reason": (
         "open",
         "short, stable reason why a handshake failed; or of an early end: `certificate_end`, `certificate_quiet`, "
-        "`policy`, `identity`, `revoked`, `removed`, `slow_body`, `slow_reader`; or of a refused connection: "
-        "`connections`, `memory`, `peer`, `half_open`, `handshakes`; or of HTTP/2 that failed: `protocol`, or the "
-        "name of a flood (docs/protocols.md); or of an HTTP/2 connection to an upstream: left by us as `full`, `idle`, "
-        "`renewed`, `expired`, `revoked` or `retired`, by the other side as `goaway` or `closed`, or failed as "
+        "`token_end`, `policy`, `identity`, `revoked`, `removed`, `slow_body`, `slow_reader`; or of a refused "
+        "connection: `connections`, `memory`, `peer`, `half_open`, `handshakes`; or of HTTP/2 that failed: `protocol`, "
+        "or the name of a flood (docs/protocols.md); or of an HTTP/2 connection to an upstream: left by us as `full`, "
+        "`idle`, `renewed`, `expired`, `revoked` or `retired`, by the other side as `goaway` or `closed`, or failed as "
         "`broken`, `alert`, `silent`, `protocol` or `fault`",
     ),
     "grpc_status": ("closed", "name of the status that the call ended with; `other` for one that gRPC does not know"),

@@ -11,7 +11,7 @@ from sidecar.net.memory import EPOCH
 from sidecar.policy.jwk import KeySet
 from sidecar.proxy.bearer import PATIENCE
 from tests.kit import apps
-from tests.kit.h1_line import Request
+from tests.kit.h1_line import Line, Request
 from tests.kit.h2_line import ORDERS_POST, answer_ok, h2_app, h2_peer
 from tests.kit.h2_wire import data, headers
 from tests.kit.hops import MALLORY, WEB
@@ -222,3 +222,99 @@ async def test_a_call_learns_it_in_its_own_language(stage: Stage) -> None:
     assert await status((b"authorization", b"Bearer " + SIGNER.token(at=stage.port.wall()))) == b"14"
     assert [hop.grpc_status for hop in stage.orders.books.hops] == ["UNAUTHENTICATED"] * 2 + ["UNAVAILABLE"]
     assert await status((b"authorization", b"Bearer " + good(stage))) == b""
+
+
+# ---- what lasts ends with its token ---------------------------------------------------------------------------------
+
+ASK = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+AGREED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+LIVES = 300.0 + 60.0  # the token of `good`, and the leeway
+
+
+
+async def chat(line: Line) -> None:
+    await line.request_head()
+    await line.say(AGREED)
+    while said := await line.wire.read():
+        await line.say(said)
+
+
+def ticking(stage: Stage, head: bytes, piece: bytes, *, every: float = 30.0, times: int = 30) -> apps.Serve:
+    async def serve(line: Line) -> None:
+        await line.request_head()
+        await line.say(head)
+        for _ in range(times):
+            await stage.sleep(every)
+            await line.say(piece)
+
+    return serve
+
+
+async def talk(stage: Stage, line: Line, *, until: float) -> None:
+    while stage.now < until:
+        await line.say(b"ping")
+        assert await line.hear(4) == b"ping"
+        await stage.sleep(30.0)
+
+
+def ended_by_token(stage: Stage) -> None:
+    hop = stage.orders.books.hop
+    assert (hop.flag, hop.error and hop.error.name) == ("PD", "token_ended")
+    early = b'mesh_connections_ended_early_total{direction="inbound",reason="token_end"} 1'
+    assert early in stage.orders.books.metrics.render()
+
+
+@guarded()
+async def test_a_websocket_ends_with_its_token(stage: Stage) -> None:
+    stage.app(chat)
+    peer = await stage.peer()
+    await peer.say(get(good(stage), more=ASK))
+    assert (await peer.answer_head()).status == 101
+    await talk(stage, peer, until=LIVES - 5.0)
+    assert await peer.is_reset()
+    assert stage.now == LIVES
+    ended_by_token(stage)
+
+
+@guarded()
+async def test_an_answer_without_a_length_ends_with_its_token(stage: Stage) -> None:
+    stage.app(ticking(stage, EVENTS, b"1\r\n.\r\n"))
+    peer = await stage.peer()
+    await peer.say(get(good(stage)))
+    assert (await peer.answer_head()).status == 200
+    assert await peer.is_reset()
+    assert stage.now == LIVES
+    ended_by_token(stage)
+
+
+@guarded()
+async def test_an_answer_with_a_length_comes_to_its_own_end(stage: Stage) -> None:
+    stage.app(ticking(stage, b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n", b".", times=20))
+    peer = await stage.peer()
+    await peer.say(get(good(stage)))
+    assert (await peer.answer()).body == b"." * 20
+    assert stage.now > LIVES
+    assert stage.orders.books.hop.error is None
+
+
+@guarded(http=", tokens: {from: login, streams: stay}")
+async def test_where_streams_stay_the_token_s_end_is_none_of_theirs(stage: Stage) -> None:
+    stage.app(chat)
+    peer = await stage.peer()
+    await peer.say(get(good(stage), more=ASK))
+    assert (await peer.answer_head()).status == 101
+    await talk(stage, peer, until=3 * LIVES)
+    peer.close()
+
+
+@guarded()
+async def test_a_token_in_its_leeway_opens_no_stream_that_lasts_longer(stage: Stage) -> None:
+    stage.app(chat)
+    peer = await stage.peer()
+    now = int(stage.port.wall())
+    await peer.say(get(good(stage, iat=now - 100, exp=now - 30), more=ASK))
+    assert (await peer.answer_head()).status == 101
+    assert await peer.is_reset()
+    assert stage.now == 30.0
+    ended_by_token(stage)

@@ -62,7 +62,8 @@ services:
           unknown_fields: refuse, after_sunset: web}
         posture: observe
         until: 2026-01-10
-        tokens: {from: [login, mesh], audience: [orders, bills], required: false, bound: true, forward: true}
+        tokens:
+          {from: [login, mesh], audience: [orders, bills], required: false, bound: true, forward: true, streams: stay}
         routes:
           - path: /files/**
             method: PUT

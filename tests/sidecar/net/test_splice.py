@@ -20,7 +20,8 @@ from sidecar.net.port import WireBroken
 from sidecar.net.reactor import Reactor, open_files
 from sidecar.net.splice import Splice
 from sidecar.net.wires import SocketWire
-from sidecar.proxy.tcp import Lease, tunnel
+from sidecar.proxy.lease import Lease
+from sidecar.proxy.tcp import tunnel
 from tests.kit.drivers import loopback_pair, on_reactor, on_tls
 
 MIB = 1024 * 1024
