@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import click
 
-from sidecar.cli.console import Code, Failure, output_option, print_facts, print_json
+from sidecar.cli.console import Code, Failure, output_option, print_facts, print_json, safe
 from sidecar.cli.sidecars import one, run_dir_option, short, some
 
 if TYPE_CHECKING:
@@ -129,13 +129,19 @@ def _from_file(file: Path, called: str, question: dict[str, Any]) -> dict[str, A
     from sidecar.config.load import load_config
 
     config = load_config(str(file), time.time())
-    service, asking = choose(config, called, file), config.services.get(str(question["from"]))
+    asking = config.services.get(str(question["from"]))
     if asking is not None:
         question = {**question, "from": str(asking.identity)}
-    from sidecar.policy.steered import steered
+    from sidecar.policy.steered import let_out, refusal, steered
 
     way = steered(config, called, question)
-    document = _judge(config, service, way.question)
+    if way.asked is not None and called not in config.services:
+        return let_out(way)
+    service = choose(config, called, file)
+    if way.asked is not None and way.refused is not None:
+        document = refusal(way.refused, upstream=way.asked.name)
+    else:
+        document = _judge(config, service, way.question)
     document["routes"] = [*way.words, *document.get("routes", [])]
     notes = [note for note in (str(document.get("note") or ""), way.note) if note]
     if asking is not None and all(upstream.to != called for upstream in asking.outbound):
@@ -150,8 +156,7 @@ def _judge(config: MeshConfig, service: Service, question: dict[str, Any]) -> di
     from sidecar.policy.authz import RuleSet
     from sidecar.policy.explain import explain as explain_hop
     from sidecar.policy.question import BadQuestion, hop_of, moment_of, unknown_caller
-    from sidecar.policy.reasons import reason_of
-    from sidecar.policy.steered import led
+    from sidecar.policy.steered import led, refusal
     from sidecar.policy.waived import observed
     from sidecar.traffic.show import applies_by
 
@@ -161,7 +166,7 @@ def _judge(config: MeshConfig, service: Service, question: dict[str, Any]) -> di
     except BadQuestion as error:
         raise Failure(str(error), "", Code.USAGE) from None
     except HopError as error:
-        return {"verdict": "deny", "error": error.name, "detail": error.detail, "explained": reason_of(error).to_json()}
+        return refusal(error)
     explanation = explain_hop(RuleSet.compile(service.allow, service.deny), hop, now)
     refused = explanation.verdict == "deny"
     notes = (observed(service, hop.listener, now) if refused else "", unknown_caller(hop, config))
@@ -174,7 +179,14 @@ def _judge(config: MeshConfig, service: Service, question: dict[str, Any]) -> di
 
 
 def _from_sidecar(run_dir: Path | None, called: str, question: dict[str, Any]) -> dict[str, Any]:
-    status, document = one(run_dir, called).ask("POST", "/explain", question)
+    try:
+        sidecar = one(run_dir, called)
+    except Failure as nobody:  # outside the mesh nobody but the caller's own sidecar has a say
+        try:
+            sidecar, question = one(run_dir, str(question["from"])), {**question, "to": called}
+        except Failure:
+            raise nobody from None
+    status, document = sidecar.ask("POST", "/explain", question)
     if status == 400:
         raise Failure(str(document.get("detail") or document), "", Code.USAGE)
     if status != 200:
@@ -233,10 +245,11 @@ def _show(document: dict[str, Any]) -> None:
     elif "text" not in document:
         click.echo(f"{document.get('verdict')}: refused before any rule was asked ({document.get('error')})")
     explained = document.get("explained") or {}
-    print_facts([("happened", _safe(explained.get("happened"))), ("to do", _safe(explained.get("todo")))])
+    facts = [("happened", explained.get("happened")), ("to do", explained.get("todo")), ("it is", document.get("hint"))]
+    print_facts([(name, safe(words)) for name, words in facts])
     if text := document.get("text"):
         click.echo(str(text).rstrip("\n"))
-    print_facts([("route", _safe(words)) for words in document.get("routes") or ()])
+    print_facts([("route", safe(words)) for words in document.get("routes") or ()])
     _show_limits(document.get("limits"))
     _show_asks(document.get("asks"))
     print_facts([("note", str(document.get("note") or ""))])
@@ -249,8 +262,8 @@ def _show_asks(asks: object) -> None:
         shadow = " (shadow: what it says is only counted)" if asks.get("mode") == "shadow" else ""
         then = f"OPA is asked at {asks.get('opa')}; where it says neither yes nor no, the request is {words}{shadow}"
         print_facts([
-            ("then", _safe(then)),
-            ("input", _safe(json.dumps(asks.get("input"), sort_keys=True))),
+            ("then", safe(then)),
+            ("input", safe(json.dumps(asks.get("input"), sort_keys=True))),
         ])  # fmt: skip
 
 
@@ -259,7 +272,7 @@ def _show_limits(limits: object) -> None:
     for number, row in enumerate(limits if isinstance(limits, list) else []):
         left = f", {row['remaining']} left for it" if "remaining" in row else ""
         word = "limits" if number == 0 else ""
-        click.echo(f"  {word:8} {_safe(row.get('limit'))} ({_safe(row.get('where'))}): {_safe(row.get('says'))}{left}")
+        click.echo(f"  {word:8} {safe(row.get('limit'))} ({safe(row.get('where'))}): {safe(row.get('says'))}{left}")
 
 
 def _show_why_not(document: dict[str, Any]) -> None:
@@ -284,15 +297,15 @@ def _show_facts(hop: dict[str, Any]) -> None:
     print_facts([
         ("decision", f"{hop['id']}, by the sidecar of {hop.get('service', '?')} at {hop.get('at', '')}"),
         ("hop", f"{_who(caller, called)} → {_who(called, caller)}, {', '.join(filter(None, where))}"),
-        ("shown", _safe(hop.get("presented"))),
-        ("request", _safe(request)),
+        ("shown", safe(hop.get("presented"))),
+        ("request", safe(request)),
         ("outcome", f"{hop.get('status') or 'closed'}, {outcome}"),
-        ("route", _safe(hop.get("route")) if not inbound and hop.get("route") != "/**" else ""),
+        ("route", safe(hop.get("route")) if not inbound and hop.get("route") != "/**" else ""),
         ("fault", f"held for {hop['delayed']:g} s on purpose (flag DI)" if hop.get("delayed") else ""),
-        ("token", _safe(_token(hop.get("token")))),
-        ("limits", _safe("; ".join(_held(hop)))),
-        *[("tried", _safe(each)) for each in _tried(hop)],
-        ("posture", _safe(hop.get("strict"))),
+        ("token", safe(_token(hop.get("token")))),
+        ("limits", safe("; ".join(_held(hop)))),
+        *[("tried", safe(each)) for each in _tried(hop)],
+        ("posture", safe(hop.get("strict"))),
     ])  # fmt: skip
 
 
@@ -317,9 +330,4 @@ def _tried(hop: dict[str, Any]) -> list[str]:
 def _who(identity: str, other: str) -> str:
     """A SPIFFE ID as short as it is clear: with its trust domain where the other end is of another one."""
     domain, known = (each.removeprefix("spiffe://").partition("/")[0] for each in (identity, other))
-    return _safe(identity) if identity and other and domain != known else short(identity)
-
-
-def _safe(text: object) -> str:
-    """What a caller wrote must not move our terminal's cursor."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text or ""))
+    return safe(identity) if identity and other and domain != known else short(identity)

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import json
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from certs.strict_json import read
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,9 +102,9 @@ def read_answer(status: int, content_type: bytes | None, body: bytes) -> Said:
     if (content_type or b"").partition(b";")[0].strip().lower() != b"application/json":
         raise Unsaid("its answer is not application/json")
     try:
-        document = json.loads(body.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
-        raise Unsaid(f"its answer is no JSON: {str(error)[:80] or type(error).__name__}") from None
+        document = read(body)
+    except ValueError as error:
+        raise Unsaid(f"its answer is no JSON: {str(error)[:80]}") from None
     if not isinstance(document, dict):
         raise Unsaid("its answer is no object")
     if "result" not in document:
@@ -118,17 +120,6 @@ def read_answer(status: int, content_type: bytes | None, body: bytes) -> Said:
 def _reason(result: Mapping[str, Any]) -> str:
     found = next((result[name] for name in _REASONS if isinstance(result.get(name), str)), "")
     return "".join(each if each.isprintable() else "?" for each in found[:REASON_CHARACTERS])
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name stands twice in an object")
-    return found
-
-
-def _no_number(word: str) -> NoReturn:
-    raise ValueError(f"{word} is no number")
 
 
 class AnswerBook:
@@ -174,5 +165,3 @@ def place(spec: Opa) -> str:
 def target(spec: Opa) -> str:
     """The path that is asked: that of the URL in front of the document's."""
     return spec.url.path.rstrip("/") + spec.path
-
-

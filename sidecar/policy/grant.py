@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
-import json
 import math
 import re
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import quote_plus, urlencode
+
+from certs.strict_json import read
 
 if TYPE_CHECKING:
     from sidecar.config.schema_egress import ClientToken
@@ -81,8 +82,8 @@ def _document(content_type: bytes | None, body: bytes) -> Any:
     if (content_type or b"").partition(b";")[0].strip().lower() != b"application/json":
         return None
     try:
-        return json.loads(body.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_number)
-    except (ValueError, RecursionError):
+        return read(body)
+    except ValueError:
         return None
 
 
@@ -90,14 +91,3 @@ def _seconds(given: object) -> float:
     if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given < math.inf:
         raise NoGrant("its expires_in is no number of seconds")
     return float(min(given, LONGEST))
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name stands twice in an object")
-    return found
-
-
-def _no_number(word: str) -> NoReturn:
-    raise ValueError(f"{word} is no number")
