@@ -97,15 +97,7 @@ class ListenerTokens:
         raw = self.find(headers)
         if raw is None:
             return None
-        known = self._known.get(raw)
-        if (
-            known is not None
-            and wall < known.until
-            and known.keys is self._keys.current(known.issuer)
-            and (not known.bound or known.bound == fingerprint)
-        ):
-            return known.token
-        return self._verify(raw, fingerprint, wall)
+        return self.known(raw, fingerprint, wall) or self.verify(raw, fingerprint, wall)
 
     def find(self, headers: Headers) -> bytes | None:
         """The token as it was sent; None where there is none and none is needed. Raises NoToken, BadToken."""
@@ -120,7 +112,20 @@ class ListenerTokens:
             raise NoToken
         return None
 
-    def _verify(self, raw: bytes, fingerprint: str, wall: float) -> Token:
+    def known(self, raw: bytes, fingerprint: str, wall: float) -> Token | None:
+        """This token, where it was found good before and still is."""
+        known = self._known.get(raw)
+        if (
+            known is not None
+            and wall < known.until
+            and known.keys is self._keys.current(known.issuer)
+            and (not known.bound or known.bound == fingerprint)
+        ):
+            return known.token
+        return None
+
+    def verify(self, raw: bytes, fingerprint: str, wall: float) -> Token:
+        """This token, as if it had never been seen. Raises BadToken, KeysWanted."""
         unverified = parse(raw)
         issuer, wanted = self._issuer(unverified)
         keys = self._keys.current(issuer)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sidecar.config.schema_tokens import Issuer, Tokens
     from sidecar.hop import Headers, Hop
     from sidecar.net.port import Port, Signal
-    from sidecar.telemetry.metrics import Metrics
+    from sidecar.telemetry.record import Recorder
 
 PATIENCE: Final = 2.0  # seconds that a request waits for keys
 METRIC: Final = "mesh_tokens_total"
@@ -48,11 +48,12 @@ class Desk(Keys, Protocol):
 class Bearer:
     """The tokens of one listener, for the connections that come in by it."""
 
-    def __init__(self, tokens: ListenerTokens, desk: Desk, metrics: Metrics, wall: Callable[[], float]) -> None:
+    def __init__(self, tokens: ListenerTokens, desk: Desk, recorder: Recorder, wall: Callable[[], float]) -> None:
         self._tokens = tokens
         self._desk = desk
         self.wall = wall  # seconds since the epoch
-        self._count = metrics.counter(METRIC).add
+        self._count = recorder.metrics.counter(METRIC).add
+        self._note = recorder.token
         self._forward = tokens.spec.forward
 
     def before(self, hop: Hop, fingerprint: str) -> Callable[[Port], Awaitable[None]] | None:
@@ -95,7 +96,11 @@ class Bearer:
     def _judge(self, hop: Hop, fingerprint: str, wall: float) -> None:
         """Raises TokenMissing, TokenInvalid, KeysWanted."""
         try:
-            token = hop.token = self._tokens.judge(hop.headers, fingerprint, wall)
+            raw = self._tokens.find(hop.headers)
+            token = self._tokens.known(raw, fingerprint, wall) if raw is not None else None
+            if token is None and raw is not None:
+                token = self._tokens.verify(raw, fingerprint, wall)
+                self._note(hop, token)
         except NoToken:
             self._count((NOBODY, "missing"))
             issuers = " or ".join(self._tokens.spec.issuers)
@@ -103,6 +108,7 @@ class Bearer:
         except BadToken as bad:
             self._count((bad.issuer or NOBODY, bad.reason))
             raise TokenInvalid(str(bad), reason=bad.reason) from None
+        hop.token = token
         if token is not None:
             self._count((token.issuer, "ok"))
 
@@ -118,7 +124,7 @@ class Bearer:
         return TokenUnverifiable(f"there are no keys of {name} yet")
 
 
-def bearer_of(service: Service, tokens: Tokens, desk: Desk, metrics: Metrics, wall: Callable[[], float]) -> Bearer:
+def bearer_of(service: Service, tokens: Tokens, desk: Desk, recorder: Recorder, wall: Callable[[], float]) -> Bearer:
     """What verifies the tokens of a listener of this service."""
     issuers = {each.name: each for each in service.issuers}
-    return Bearer(ListenerTokens(tokens, issuers, service.identity.text, desk), desk, metrics, wall)
+    return Bearer(ListenerTokens(tokens, issuers, service.identity.text, desk), desk, recorder, wall)

@@ -261,7 +261,7 @@ class Maker:
         from sidecar.proxy.bearer import bearer_of  # few do, and it is memory
 
         assert self._keys is not None
-        return bearer_of(service, spec.tokens, self._keys(), self._recorder.metrics, self._reactor.wall)
+        return bearer_of(service, spec.tokens, self._keys(), self._recorder, self._reactor.wall)
 
     def _asking(self, service: Service) -> Asking | None:
         spec = service.opa

@@ -13,6 +13,7 @@ import trio
 from certs.denylist import Denylist
 from certs.errors import MeshError
 from certs.svid import X509Svid
+from sidecar.telemetry import redact
 from sidecar.telemetry.clock import rfc3339
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ MAX_WAITING: Final = 60  # heads; later ones vouch for all before them, so of an
 MAX_AT_ONCE: Final = 20  # in one request; `ca.witness` takes no more
 LAST_SECONDS: Final = 2.0
 UNWITNESSED_ALARM: Final = 900.0  # seconds
+_MOST_MISTAKES: Final = 8  # of a configuration that was refused, in one line
 
 
 class Recording:
@@ -156,6 +158,11 @@ class Recording:
             svid = self._worker.svids.current
             if denylist.denies_chain(svid.spiffe_id, svid.chain) is not None:
                 self._tell("certificate", {"what": "revoked", **_of(svid)})
+
+    def config_refused(self, mistakes: tuple[str, ...]) -> None:
+        """A configuration was not put in force, for these reasons."""
+        first = [redact.text(each, 256) for each in mistakes[:_MOST_MISTAKES]]
+        self._tell("config_refused", {"count": len(mistakes), "mistakes": first})
 
     def _look_at_certificate(self) -> None:
         if not self._worker.svids.number:

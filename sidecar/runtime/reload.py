@@ -86,6 +86,7 @@ class Reloader:
     log: Log
     metrics: Metrics
     clock: Clock
+    on_refused: Callable[[tuple[str, ...]], None] = lambda _: None  # told what was wrong with a configuration
     generation: int = 1  # of the configuration: 1 is the one that we started with
     digest: str = ""  # of the files that it came from; empty until they have been looked at once
     last: Attempt | None = None
@@ -193,6 +194,7 @@ class Reloader:
     def _failed(self, mistakes: tuple[str, ...]) -> None:
         self._note(Attempt(self.clock.wall(), "failed", mistakes))
         self._problem = self.last
+        self.on_refused(mistakes)
         self.metrics.counter("mesh_config_last_reload_success").set(0)
         self.log.error(
             "the configuration was not reloaded; the one before stands",

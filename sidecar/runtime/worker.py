@@ -162,7 +162,10 @@ class Worker:
         self.fetch_jwt: FetchJwt = self._rotator.fetch_jwt
         self._follower = Follower(look_up_as_we_do(), self.log, self.recorder.metrics)
         self.reloader = (
-            Reloader(config_path, config, self.apply, self.log, self.recorder.metrics, self.clock)
+            Reloader(
+                config_path, config, self.apply, self.log, self.recorder.metrics, self.clock,
+                self.recording.config_refused,
+            )
             if config_path is not None
             else None
         )

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from sidecar.config.schema_audit import Audit as AuditConfig
-from sidecar.hop import Hop, ShadowVerdict, Waived
+from sidecar.hop import Hop, ShadowVerdict, Token, Waived
 from sidecar.telemetry import redact
 from sidecar.telemetry.chain import Chain
 from sidecar.telemetry.clock import rfc3339
@@ -204,6 +204,15 @@ class Audit:
     def event(self, kind: str, values: dict[str, Any]) -> None:
         """Take note of what was done to this sidecar, or became of its certificate (`kind`: see docs/audit.md)."""
         self._put(kind, self._wall(), values)
+
+    def token(self, hop: Hop, token: Token) -> None:
+        """Take note of a bearer token that was found good. Whoever shows it again is no news."""
+        self._put("token", self._wall(), {
+            "direction": hop.direction, "listener": hop.listener,
+            "caller": hop.peer.text if hop.peer is not None else "",
+            "source": str(hop.source) if hop.source is not None else "",
+            "token": {"issuer": token.issuer, "id": token.id}, "expires": rfc3339(token.expires),
+        })  # fmt: skip
 
     def quota_reset(self, quota: str, key: str, uid: int, pid: int) -> None:
         """Take note that somebody on this machine gave a key its quota anew."""

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from certs.spiffe import SpiffeId
-from sidecar.errors import HopError, RateLimited
-from sidecar.hop import Direction, Hop, TlsInfo
+from sidecar.errors import AnswerBroken, HopError, RateLimited
+from sidecar.hop import Direction, Hop, TlsInfo, Token
 from sidecar.net.clock import Clock, SystemClock
 from sidecar.telemetry import outcome, redact
 from sidecar.telemetry.access_log import AccessLog
@@ -269,7 +269,9 @@ class Recorder:
             self.decisions.keep_permit(decision)
 
     def _audit(self, audit: Audit, hop: Hop, now: float) -> None:
-        if hop.error is None or outcome.verdict(hop) == "permit":
+        if isinstance(hop.error, AnswerBroken):
+            audit.refusal(hop, now)  # the request was let in, and of its answer nothing
+        elif hop.error is None or outcome.verdict(hop) == "permit":
             audit.permit(hop, now)
         elif isinstance(hop.error, RateLimited):
             audit.limited(hop, hop.error, now)
@@ -298,6 +300,11 @@ class Recorder:
         """Count a request or an answer that is not what the contract says."""
         effect = "deny" if refused else "permit"
         self.metrics.counter("mesh_contract_broken_total").add((listener, operation or "-", part, effect))
+
+    def token(self, hop: Hop, token: Token) -> None:
+        """Take note of a bearer token that was found good, and was not known before."""
+        if self.audit is not None:
+            self.audit.token(hop, token)
 
     def split(self, listener: str, route: str, to: str) -> None:
         """Count a request that a split has sent one way."""

@@ -1,8 +1,8 @@
 """Events in the words of the Open Cybersecurity Schema Framework, version 1.3.0 (https://schema.ocsf.io/1.3.0).
 
-    handshake                                       Authentication 3002, activity Logon
+    handshake, token                                Authentication 3002, activity Logon
     permit, refusal, limited, admin, quota_reset …  API Activity 6003
-    certificate, denylist, config                   Entity Management 3004
+    certificate, denylist, config, config_refused   Entity Management 3004
     detection                                       Detection Finding 2004
     start, stop, drain, lost                        Application Lifecycle 6002
 
@@ -37,7 +37,9 @@ def event_of(event: Event) -> dict[str, Any]:
     values, kind = event.values, str(event.values.get("kind", ""))
     if kind == "handshake":
         made = _authentication(values)
-    elif kind in ("certificate", "denylist", "config"):
+    elif kind == "token":
+        made = _token(values)
+    elif kind in ("certificate", "denylist", "config", "config_refused"):
         made = _entity(kind, values)
     elif kind == "detection":
         made = _finding(event.id, values)
@@ -72,6 +74,17 @@ def _authentication(values: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _token(values: dict[str, Any]) -> dict[str, Any]:
+    token = values.get("token") or {}
+    return {
+        "class_uid": 3002, "activity_id": 1, "severity_id": INFORMATIONAL, "status_id": SUCCESS,
+        "auth_protocol_id": _OTHER, "auth_protocol": "JWT", "is_remote": True, "is_mfa": False,
+        "user": {"uid": str(token.get("id", "")), "domain": str(token.get("issuer", ""))},
+        "actor": {"user": _who(values.get("caller"))}, "service": {"name": str(values.get("service", ""))},
+        "src_endpoint": _endpoint(values),
+    }  # fmt: skip
+
+
 def _api(kind: str, values: dict[str, Any]) -> dict[str, Any]:
     refused = kind in ("refusal", "limited")
     method = str(values.get("method", ""))
@@ -94,12 +107,13 @@ def _api(kind: str, values: dict[str, Any]) -> dict[str, Any]:
 
 def _entity(kind: str, values: dict[str, Any]) -> dict[str, Any]:
     what = str(values.get("what", kind))
-    bad = what in ("expired", "revoked")
+    failed = kind == "config_refused"
+    bad = failed or what in ("expired", "revoked")
     entity = {"name": str(values.get("service", "")), "type": kind, "uid": str(values.get("serial") or kind)}
     return {
         "class_uid": 3004, "activity_id": _ENTITY.get(what, 3 if kind != "certificate" else _OTHER),
-        "severity_id": MEDIUM if bad else INFORMATIONAL, "status_id": SUCCESS, "status_detail": what,
-        "actor": {"app_name": "mesh sidecar"}, "entity": entity,
+        "severity_id": MEDIUM if bad else INFORMATIONAL, "status_id": FAILURE if failed else SUCCESS,
+        "status_detail": what, "actor": {"app_name": "mesh sidecar"}, "entity": entity,
     }  # fmt: skip
 
 

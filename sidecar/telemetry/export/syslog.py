@@ -25,7 +25,7 @@ def severity(event: Event) -> int:
     values = event.values
     if values.get("kind") == "lost":
         return ERROR
-    failed = values.get("kind") in ("refusal", "limited", "detection") or values.get("ok") is False
+    failed = values.get("kind") in ("refusal", "limited", "detection", "config_refused") or values.get("ok") is False
     return WARNING if failed or values.get("what") in ("expired", "revoked") else NOTICE
 
 

@@ -138,3 +138,13 @@ def test_renewals_and_denials_are_told(stage):
         ("certificate", "issued", None), ("certificate", "renewed", None), ("denylist", None, 0), ("denylist", None, 1),
         ("certificate", "revoked", None),
     ]  # fmt: skip
+
+
+def test_a_configuration_that_was_refused_is_a_line(tmp_path):
+    stage = Stage(tmp_path)
+    stage.recording.config_refused(tuple(f"mesh.yaml:{row}:1: unknown key" for row in range(1, 12)))
+    stage.recorder.audit.close(0.0)
+    lines = [json.loads(line) for line in stage.path.read_text().splitlines()]
+    (line,) = [line for line in lines if line["kind"] == "config_refused"]
+    assert (line["count"], len(line["mistakes"])) == (11, 8)
+    assert line["mistakes"][0] == "mesh.yaml:1:1: unknown key"

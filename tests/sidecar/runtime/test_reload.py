@@ -85,6 +85,19 @@ async def look(desk: Desk) -> bool:
     return changed
 
 
+def test_who_keeps_the_audit_is_told_of_a_bad_one(tmp_path: Path) -> None:
+    told: list[tuple[str, ...]] = []
+
+    async def story(desk: Desk) -> None:
+        desk.reloader.on_refused = told.append
+        desk.file.write_text(MORE.replace("allow:", "alow:"))
+        assert await look(desk)
+
+    play(Desk(tmp_path), story)
+    ((mistake,),) = told
+    assert 'did you mean "allow"' in mistake
+
+
 def test_a_good_change_is_in_force_and_told_line_for_line(tmp_path: Path) -> None:
     async def story(desk: Desk) -> None:
         assert not await look(desk)

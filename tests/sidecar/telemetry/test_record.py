@@ -12,6 +12,7 @@ import pytest
 import trio
 import trio.testing
 
+from sidecar import errors
 from sidecar.config.load import load_text
 from sidecar.config.schema import AccessLog as AccessLogConfig
 from sidecar.config.schema_audit import Audit as AuditConfig
@@ -24,6 +25,7 @@ from sidecar.errors import (
     PolicyDenied,
     RequestTimeout,
 )
+from sidecar.hop import Token
 from sidecar.net.clock import TestClock
 from sidecar.telemetry import outcome
 from sidecar.telemetry.access_log import AccessLog
@@ -157,6 +159,16 @@ def test_without_logs_refusals_are_still_explained():
 def test_outcomes(changes, verdict, refused, failed):
     hop = a_hop(**changes)
     assert (outcome.verdict(hop), outcome.refused(hop), outcome.failed(hop)) == (verdict, refused, failed)
+
+
+def test_a_token_that_was_found_good_is_a_line(tmp_path):
+    stage = Stage(tmp_path)
+    stage.recorder.token(a_hop(), Token("login", "ann", {"email": "a@b.c"}, frozenset(), NOW + 60, "0123456789abcdef"))
+    stage.close()
+    (line,) = stage.read("audit", "token")
+    assert (line["caller"], line["token"]) == (WEB.text, {"issuer": "login", "id": "0123456789abcdef"})
+    assert line["expires"].startswith("2023-11-14T22:14:20")
+    assert "ann" not in str(line), "who the user is stays with the issuer"
 
 
 def test_what_never_became_a_request_is_no_permit_in_the_audit(tmp_path):
@@ -308,3 +320,34 @@ def test_made_from_a_service(tmp_path):
     os.close(errors)
     assert '"service":"spiffe://demo.mesh/ns/default/sa/orders"' in (tmp_path / "audit.jsonl").read_text()
     assert b'mesh_build_info{version="9.9"} 1\n' in recorder.metrics.render()
+
+
+# What became of a hop that was let in, and failed: the audit counts it as permitted. All else is a line that says why.
+LET_IN = {
+    "deadline_past", "token_ended", "certificate_ended", "fault_injected", "token_unavailable", "connect_failed",
+    "handshake_failed", "upstream_closed", "upstream_reset", "upstream_refused", "response_timeout", "total_timeout",
+    "try_timeout", "upstream_idle", "upstream_protocol", "no_endpoint", "hop_error",
+}  # fmt: skip
+UNDECIDED = {"request_timeout", "idle", "too_slow", "downstream_gone", "internal"}  # ended before there was a decision
+COUNTED = {"rate_limited", "quota_spent", "tcp_limited", "throttled", "caller_blocked"}
+
+
+def every_error() -> list[type[errors.HopError]]:
+    found, waiting = list[type[errors.HopError]](), [errors.HopError]
+    while waiting:
+        kind = waiting.pop()
+        found.append(kind)
+        waiting += kind.__subclasses__()
+    return sorted({kind for kind in found if kind.__module__ == errors.__name__}, key=lambda kind: kind.__name__)
+
+
+@pytest.mark.parametrize("kind", every_error(), ids=lambda kind: kind.__name__)
+def test_each_refusal_is_in_the_audit(tmp_path, kind):
+    stage = Stage(tmp_path)
+    error = kind("expired") if issubclass(kind, IdentityRefused | PeerIdentityMismatch) else kind()
+    stage.recorder.observe(a_hop(error=error, rule="", attempts=0))
+    stage.close()
+    lines = [line["kind"] for line in stage.read("audit") if line["kind"] not in ("start", "stop")]
+    name = kind.name
+    expected = "limited" if name in COUNTED else "permit" if name in LET_IN else "refusal"
+    assert lines == ([] if name in UNDECIDED else [expected])

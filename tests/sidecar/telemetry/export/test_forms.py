@@ -11,6 +11,7 @@ import pytest
 
 from sidecar.config.schema_audit import Audit as Config
 from sidecar.errors import PolicyDenied, RateLimited
+from sidecar.hop import Token
 from sidecar.telemetry.audit import Audit
 from sidecar.telemetry.export import ocsf, otlp, syslog
 from sidecar.telemetry.export.feed import Event, Feed, Position
@@ -20,7 +21,8 @@ from tests.kit.hops import A_TLS, ORDERS, WEB, a_hop
 # The attributes that OCSF 1.3.0 requires, from its published schema: of every event, and of each class.
 BASE = ("activity_id", "category_uid", "class_uid", "metadata", "severity_id", "time", "type_uid")
 CLASSES = {
-    6003: ("actor", "api", "src_endpoint"), 3002: ("user",), 3004: ("entity",), 2004: ("finding_info",), 6002: ("app",),
+    6003: ("actor", "api", "src_endpoint"), 3002: ("user", "service"), 3004: ("entity",), 2004: ("finding_info",),
+    6002: ("app",),
 }  # fmt: skip
 OBJECTS = {
     "metadata": ("product", "version"), "api": ("operation",), "finding_info": ("title", "uid"),
@@ -49,6 +51,8 @@ def events(tmp_path_factory) -> list[Event]:
     audit.handshake(Handshake("inbound", "http", False, reason="expired"), "0a1b2c3d-1", 1.7e9)
     audit.event("admin", {"action": "/drain", "status": 202, "uid": 1000, "pid": 7})
     audit.event("config", {"generation": 2, "changes": ["allow[0]"]})
+    audit.event("config_refused", {"count": 1, "mistakes": ["mesh.yaml:3:1: unknown key"]})
+    audit.token(a_hop(), Token("login", "ann", {}, frozenset(), 1.7e9 + 300, "0123456789abcdef"))
     audit.event("drain", {"why": "SIGTERM"})
     audit.event("certificate", {"what": "renewed", "serial": "ab", "not_after": "2026-01-01T00:00:00.000000Z"})
     audit.event("denylist", {"sequence": 2, "denied": 1})
@@ -73,7 +77,7 @@ def lacking(value: Any, name: str = "") -> list[str]:
 
 def test_each_kind_is_a_whole_ocsf_event(events):
     kinds = {event.values["kind"] for event in events}
-    assert len(kinds) == 15
+    assert len(kinds) == 17
     for event in events:
         made = json.loads(ocsf.encode(event))
         assert [key for key in (*BASE, *CLASSES[made["class_uid"]]) if key not in made] == []
