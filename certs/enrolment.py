@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from certs.errors import IdentityError, InvalidSpiffeId
 from certs.spiffe import SpiffeId, TrustDomain
 from certs.store import read_guarded, read_private, write_private
+from certs.strict_json import no_constant, unique
 
 VERSION = 1
 MAX_FILE_BYTES = 64 * 1024  # a file of ours is under 1 KiB; a hundred pinned roots still fit
@@ -240,19 +241,12 @@ def _read_object(data: bytes) -> dict[str, Any]:
     if len(data) > MAX_FILE_BYTES:
         raise InvalidEnrolment(f"{len(data)} bytes long; an enrolment file has at most {MAX_FILE_BYTES}")
     try:
-        document = json.loads(data.decode("utf-8"), object_pairs_hook=_no_duplicates)
+        document = json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_constant=no_constant)
     except (ValueError, RecursionError):
-        raise InvalidEnrolment("this is not a JSON document") from None
+        raise InvalidEnrolment("this is not a JSON document, or one with a field that is given twice") from None
     if not isinstance(document, dict):
         raise InvalidEnrolment("a JSON object is needed")
     return document
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise InvalidEnrolment("a field is given twice")
-    return result
 
 
 def _text(document: dict[str, Any], key: str) -> str:

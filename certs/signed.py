@@ -26,6 +26,7 @@ from certs.bundle import BundleSet
 from certs.errors import IdentityError, InvalidSvid, UntrustedSvid
 from certs.keys import PrivateKey
 from certs.spiffe import TrustDomain
+from certs.strict_json import no_constant, unique
 from certs.svid import MAX_CHAIN, parse_certificate
 from certs.verify import verify_signer
 
@@ -124,7 +125,7 @@ def is_signed(kind: str, payload: bytes, signature: bytes, key: object) -> bool:
 def parse_payload(payload: bytes) -> dict[str, Any]:
     """A payload that is a JSON object without repeated members. Raises InvalidStatement: `malformed`."""
     try:
-        document = json.loads(payload.decode("utf-8"), object_pairs_hook=_unique)
+        document = json.loads(payload.decode("utf-8"), object_pairs_hook=unique, parse_constant=no_constant)
     except (ValueError, RecursionError) as error:
         raise InvalidStatement("malformed", f"a statement is not JSON: {error}") from None
     if not isinstance(document, dict):
@@ -134,13 +135,6 @@ def parse_payload(payload: bytes) -> dict[str, Any]:
 
 def _signed_bytes(kind: str, payload: bytes) -> bytes:
     return b"\0".join((_CONTEXT, kind.encode("ascii"), payload))
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("an object names the same member twice")
-    return found
 
 
 def _text(data: bytes) -> str:

@@ -107,6 +107,11 @@ def print_facts(facts: Sequence[tuple[str, str]]) -> None:
         click.echo(f"{name:<{width}}  {value}")
 
 
+def safe(text: object) -> str:
+    """What a caller wrote, so that it does not move our terminal's cursor."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text or ""))
+
+
 def span(seconds: float) -> str:
     """A duration for people, without its sign, in its two largest units: `45 s`, `23 h 59 m`, `2 d 3 h`."""
     seconds = abs(seconds)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from sidecar.cli.console import Code, output_option, print_json, print_table
+from sidecar.cli.console import Code, output_option, print_json, print_table, safe
 from sidecar.cli.sidecars import run_dir_option, some
 
 
@@ -40,9 +40,11 @@ def status(service: str | None, run_dir: Path | None, output: str) -> int:
 def _rows(service: str, contract: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     at = (service, contract["mode"])
     for row in contract["operations"]:
-        what = f"{row['broken']} outside: {row['last']}" if row["broken"] else "" if row["calls"] else "unused"
+        what = f"{row['broken']} outside: {safe(row['last'])}" if row["broken"] else "" if row["calls"] else "unused"
         yield (*at, row["operation"], str(row["calls"]), what)
     for row in contract["undocumented"]:
-        yield (*at, f"{row['method']} {row['path']}", str(row["calls"]), "undocumented")
+        yield (*at, safe(f"{row['method']} {row['path']}"), str(row["calls"]), "undocumented")
+    if contract["overlooked"]:
+        yield (*at, "…", str(contract["overlooked"]), "undocumented, beyond those that are remembered")
     for row in contract["deprecated"]:
         yield (*at, row["operation"], str(row["calls"]), f"deprecated, called by {row['caller']}")

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import click
 
-from sidecar.cli.console import Code, Failure, output_option, print_facts, print_json
+from sidecar.cli.console import Code, Failure, output_option, print_facts, print_json, safe
 from sidecar.cli.sidecars import one, run_dir_option, short, some
 
 if TYPE_CHECKING:
@@ -246,10 +246,10 @@ def _show(document: dict[str, Any]) -> None:
         click.echo(f"{document.get('verdict')}: refused before any rule was asked ({document.get('error')})")
     explained = document.get("explained") or {}
     facts = [("happened", explained.get("happened")), ("to do", explained.get("todo")), ("it is", document.get("hint"))]
-    print_facts([(name, _safe(words)) for name, words in facts])
+    print_facts([(name, safe(words)) for name, words in facts])
     if text := document.get("text"):
         click.echo(str(text).rstrip("\n"))
-    print_facts([("route", _safe(words)) for words in document.get("routes") or ()])
+    print_facts([("route", safe(words)) for words in document.get("routes") or ()])
     _show_limits(document.get("limits"))
     _show_asks(document.get("asks"))
     print_facts([("note", str(document.get("note") or ""))])
@@ -262,8 +262,8 @@ def _show_asks(asks: object) -> None:
         shadow = " (shadow: what it says is only counted)" if asks.get("mode") == "shadow" else ""
         then = f"OPA is asked at {asks.get('opa')}; where it says neither yes nor no, the request is {words}{shadow}"
         print_facts([
-            ("then", _safe(then)),
-            ("input", _safe(json.dumps(asks.get("input"), sort_keys=True))),
+            ("then", safe(then)),
+            ("input", safe(json.dumps(asks.get("input"), sort_keys=True))),
         ])  # fmt: skip
 
 
@@ -272,7 +272,7 @@ def _show_limits(limits: object) -> None:
     for number, row in enumerate(limits if isinstance(limits, list) else []):
         left = f", {row['remaining']} left for it" if "remaining" in row else ""
         word = "limits" if number == 0 else ""
-        click.echo(f"  {word:8} {_safe(row.get('limit'))} ({_safe(row.get('where'))}): {_safe(row.get('says'))}{left}")
+        click.echo(f"  {word:8} {safe(row.get('limit'))} ({safe(row.get('where'))}): {safe(row.get('says'))}{left}")
 
 
 def _show_why_not(document: dict[str, Any]) -> None:
@@ -297,15 +297,15 @@ def _show_facts(hop: dict[str, Any]) -> None:
     print_facts([
         ("decision", f"{hop['id']}, by the sidecar of {hop.get('service', '?')} at {hop.get('at', '')}"),
         ("hop", f"{_who(caller, called)} → {_who(called, caller)}, {', '.join(filter(None, where))}"),
-        ("shown", _safe(hop.get("presented"))),
-        ("request", _safe(request)),
+        ("shown", safe(hop.get("presented"))),
+        ("request", safe(request)),
         ("outcome", f"{hop.get('status') or 'closed'}, {outcome}"),
-        ("route", _safe(hop.get("route")) if not inbound and hop.get("route") != "/**" else ""),
+        ("route", safe(hop.get("route")) if not inbound and hop.get("route") != "/**" else ""),
         ("fault", f"held for {hop['delayed']:g} s on purpose (flag DI)" if hop.get("delayed") else ""),
-        ("token", _safe(_token(hop.get("token")))),
-        ("limits", _safe("; ".join(_held(hop)))),
-        *[("tried", _safe(each)) for each in _tried(hop)],
-        ("posture", _safe(hop.get("strict"))),
+        ("token", safe(_token(hop.get("token")))),
+        ("limits", safe("; ".join(_held(hop)))),
+        *[("tried", safe(each)) for each in _tried(hop)],
+        ("posture", safe(hop.get("strict"))),
     ])  # fmt: skip
 
 
@@ -330,9 +330,4 @@ def _tried(hop: dict[str, Any]) -> list[str]:
 def _who(identity: str, other: str) -> str:
     """A SPIFFE ID as short as it is clear: with its trust domain where the other end is of another one."""
     domain, known = (each.removeprefix("spiffe://").partition("/")[0] for each in (identity, other))
-    return _safe(identity) if identity and other and domain != known else short(identity)
-
-
-def _safe(text: object) -> str:
-    """What a caller wrote must not move our terminal's cursor."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text or ""))
+    return safe(identity) if identity and other and domain != known else short(identity)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
 from sidecar.cli.console import Code, output_option, print_json, print_table
+
+if TYPE_CHECKING:
+    from sidecar.contract.differences import Difference
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -30,7 +34,11 @@ def diff(file: str, output: str) -> int:
         print_json({"differences": [asdict(each) for each in found]})
     elif found:
         columns = ("caller", "service", "kind", "name", "what")
-        print_table(columns, [(each.caller, each.service, each.kind, each.name, each.what) for each in found])
+        print_table(columns, [(each.caller, each.service, each.kind, each.name, _what(each)) for each in found])
     else:
         click.echo("Everybody is granted what it consumes, and nothing more.")
     return Code.NEGATIVE if any(each.what == "missing" for each in found) else Code.OK
+
+
+def _what(found: Difference) -> str:
+    return f'{found.what}; did you mean "{found.near}"?' if found.near else found.what

@@ -72,6 +72,14 @@ CONTRACT: Final[tuple[tuple[str, str, str, str, str, str], ...]] = (
         _orders("orders.yaml", "shadow", _GRANT % "getOrder"), _orders("orders.yaml", more=_GRANT % "getOrder"),
     ),
     (
+        "MESH156", "grants beside undocumented operations that pass",
+        "`undocumented: pass` lets requests through that the contract does not have. Their answers are neither checked "
+        "nor cut, so whoever an `allow` rule lets ask for one sees fields that no grant names.",
+        "Set `undocumented: refuse` once `mesh contract status` shows no undocumented route, or write the route down.",
+        _orders("orders.yaml", "enforce, undocumented: pass", _GRANT % "getOrder"),
+        _orders("orders.yaml", more=_GRANT % "getOrder"),
+    ),
+    (
         "MESH194", "a granted field that never comes",
         "No answer of the granted operations has it, by the contract: a slip of the pen, most of the time. Or one of "
         "the operations has none of the fields, so its callers see nothing.",

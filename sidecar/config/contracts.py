@@ -121,6 +121,9 @@ def odd(view: View, book: Book) -> None:
         if view.built.grants and contract.mode != "enforce":
             hint = "set mode: enforce"
             book.warn("MESH169", f"{path}.mode", f"grants of fields do nothing: the mode is {contract.mode}", hint)
+        if view.built.grants and contract.undocumented == "pass":
+            message = "answers to what the contract does not have are cut to no grant: whoever a rule lets ask sees all"
+            book.warn("MESH156", f"{path}.undocumented", message, "set undocumented: refuse")
     _fields_odd(view, book)
 
 

@@ -165,9 +165,11 @@ def _rule(view: View, placed: Placed[Rule], book: Book) -> None:
     rule, protocols = placed.value, applies_to(view.built, placed.value)
     if rule.http_only and set(protocols) == {"tcp"} and not view.incomplete:
         keys = ("host", "method", "path", "headers", "operation", "scopes", "when")
-        field = next(key for key in keys if f"{placed.path}.{key}" in book.places)
+        field = next((key for key in keys if f"{placed.path}.{key}" in book.places), None)
         hint = "remove it, or declare the listener protocol: http"
-        book.at(f"{placed.path}.{field}", "never matches: every listener this rule applies to is tcp", hint, "MESH016")
+        message = "never matches: every listener this rule applies to is tcp"
+        if field is not None:  # a rule that follows from a grant has none; what its contract stands on is told
+            book.at(f"{placed.path}.{field}", message, hint, "MESH016")
     for number, condition in enumerate(rule.when):
         for subject in condition.subjects():
             unnamed = [path for path in rule.paths if subject.name not in path.names]

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from sidecar.config.mistakes import nearest
+
 if TYPE_CHECKING:
     from sidecar.config.schema import MeshConfig, Service
     from sidecar.config.schema_contract import Grant
@@ -20,6 +22,7 @@ class Difference:
     kind: Literal["operation", "field"]
     name: str
     what: Literal["missing", "unused"]
+    near: str = ""  # what is granted and perhaps meant
 
 
 def differences(config: MeshConfig) -> list[Difference]:
@@ -38,10 +41,10 @@ def _between(caller: str, service: Service, called: Service, consumed: Grant) ->
     operations = {name for grant in grants for name in grant.operations}
     fields = {name for grant in grants for name in grant.fields}
     for name in sorted(set(consumed.operations) - operations):
-        yield Difference(caller, called.name, "operation", name, "missing")
+        yield Difference(caller, called.name, "operation", name, "missing", nearest(name, sorted(operations)) or "")
     for name in sorted(set(consumed.fields)):
         if not any(covers(each, name) for each in fields):
-            yield Difference(caller, called.name, "field", name, "missing")
+            yield Difference(caller, called.name, "field", name, "missing", nearest(name, sorted(fields)) or "")
     for name in sorted(operations - set(consumed.operations)):
         yield Difference(caller, called.name, "operation", name, "unused")
     for name in sorted(fields):

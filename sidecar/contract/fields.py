@@ -7,7 +7,7 @@ that what a provider adds below a granted name stays hidden too. `customer.**` m
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 ALL: Final = True
@@ -93,30 +93,63 @@ def _either(one: Tree, other: Tree) -> Tree:
 
 def filtered(value: Any, tree: Tree) -> Any:
     """The value with nothing in it that the tree does not name; None where nothing is left of it."""
-    left = _filter(value, tree)
-    if left is not _GONE:
-        return left
-    return {} if type(value) is dict else [] if type(value) is list else None
+    return cutter(tree)(value)
 
 
-def _filter(value: Any, tree: Tree) -> Any:
+def cutter(tree: Tree) -> Callable[[Any], Any]:
+    """`filtered` for one tree, made once."""
+    cut = _cut(tree)
+
+    def whole(value: Any) -> Any:
+        left = cut(value)
+        if left is not _GONE:
+            return left
+        return {} if type(value) is dict else [] if type(value) is list else None
+
+    return whole
+
+
+def _cut(tree: Tree) -> Callable[[Any], Any]:
+    """What is left of a value, or _GONE."""
     if tree is ALL:
-        return value
-    kind = type(value)
+        return lambda value: value
     if tree is LEAF:
-        return _GONE if kind is dict or kind is list else value
+        return lambda value: _GONE if type(value) in _CONTAINERS else value
     assert isinstance(tree, dict)
-    if kind is dict:
-        found = {}
-        for name, inner in tree.items():
-            if name in value and name not in ("", "[]"):
-                left = value[name] if inner is ALL else _filter(value[name], inner)
-                if left is not _GONE:
-                    found[name] = left
-        return found
-    if kind is list:
-        items = tree.get("[]", _GONE)
-        if items is _GONE:
-            return _GONE
-        return [left for each in value if (left := _filter(each, items)) is not _GONE]
-    return value if "" in tree else _GONE
+    named = [(name, inner) for name, inner in tree.items() if name not in ("", "[]")]
+    fields = _leaves(tuple(n for n, _ in named)) if all(i is LEAF for _, i in named) else _fields(named)
+    items = _cut(tree["[]"]) if "[]" in tree else None
+    other = "" in tree
+
+    def cut(value: Any) -> Any:
+        kind = type(value)
+        if kind is dict:
+            return fields(value)
+        if kind is list:
+            return _GONE if items is None else [left for each in value if (left := items(each)) is not _GONE]
+        return value if other else _GONE
+
+    return cut
+
+
+def _leaves(names: tuple[str, ...]) -> Callable[[dict[str, Any]], Any]:
+    def fields(value: dict[str, Any]) -> Any:
+        get = value.get
+        return {name: each for name in names if type(each := get(name, _GONE)) not in _SKIPPED}
+
+    return fields
+
+
+def _fields(named: list[tuple[str, Tree]]) -> Callable[[dict[str, Any]], Any]:
+    cuts = tuple((name, _cut(inner)) for name, inner in named)
+
+    def fields(value: dict[str, Any]) -> Any:
+        return {
+            name: left for name, cut in cuts if name in value and (left := cut(value[name])) is not _GONE
+        }  # fmt: skip
+
+    return fields
+
+
+_CONTAINERS: Final = frozenset((dict, list))
+_SKIPPED: Final = frozenset((dict, list, object))  # the last is what _GONE is

@@ -16,8 +16,9 @@ from typing import Any, Final
 
 _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}\Z", re.ASCII)
 _TIME: Final = re.compile(
-    r"([01]\d|2[0-3]):[0-5]\d:([0-5]\d|60)(\.\d{1,9})?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)\Z", re.ASCII
+    r"([01]\d|2[0-3]):([0-5]\d):([0-5]\d|60)(?:\.\d{1,9})?(?:[Zz]|([+-])([01]\d|2[0-3]):([0-5]\d))\Z", re.ASCII
 )
+_DAY: Final = 24 * 60  # minutes
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z", re.ASCII)
 _EMAIL: Final = re.compile(
     r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]{1,64}(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]{1,64}){0,16}"
@@ -39,7 +40,16 @@ def _date(text: str) -> bool:
 
 
 def _date_time(text: str) -> bool:
-    return len(text) <= 40 and text[10:11] in ("T", "t") and _date(text[:10]) and _TIME.match(text, 11) is not None
+    return len(text) <= 40 and text[10:11] in ("T", "t") and _date(text[:10]) and _time(text, 11)
+
+
+def _time(text: str, begin: int = 0) -> bool:
+    """A time of RFC 3339; its 60th second is the last of a day by UTC (section 5.7)."""
+    found = _TIME.match(text, begin)
+    if found is None or found[3] != "60":
+        return found is not None
+    ahead = (int(found[5]) * 60 + int(found[6])) * (-1 if found[4] == "-" else 1) if found[4] else 0
+    return (int(found[1]) * 60 + int(found[2]) - ahead) % _DAY == _DAY - 1
 
 
 def _ipv4(text: str) -> bool:
@@ -69,7 +79,7 @@ def _byte(text: str) -> bool:
 TEXTS: Final[Mapping[str, Callable[[str], bool]]] = {
     "date": lambda text: len(text) <= _MOST and _date(text),
     "date-time": _date_time,
-    "time": lambda text: len(text) <= _MOST and _TIME.match(text) is not None,
+    "time": lambda text: len(text) <= 40 and _time(text),
     "uuid": lambda text: len(text) == 36 and _UUID.match(text) is not None,
     "email": lambda text: len(text) <= 254 and _EMAIL.match(text) is not None,
     "ipv4": lambda text: len(text) <= 15 and _ipv4(text),

@@ -6,17 +6,16 @@ values, so that no log learns what a body said.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from sidecar.contract.fields import ALL, Tree, filtered, merged, read_fields
+from sidecar.contract.checks import Exhausted, Work
+from sidecar.contract.fields import ALL, Tree, cutter, merged, read_fields
+from sidecar.contract.json_body import MAX_BYTES, NotJson, parse, write
 from sidecar.contract.parameters import BadQuery, query_of
-from sidecar.contract.reading import is_json
-from sidecar.contract.schemas import Exhausted, Work
-from sidecar.contract.strict_json import MAX_BYTES, NotJson, parse
+from sidecar.contract.reading import UNLISTED, is_stream
 from sidecar.errors import BodyTooLarge, ContractBroken, OperationGone, OperationUnknown, UnsupportedContentType
 from sidecar.http.headers import first
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from certs.spiffe import SpiffeId
     from sidecar.config.schema_contract import Contract as Spec
     from sidecar.config.schema_contract import Grant
-    from sidecar.contract.reading import Answers, Bodies, Operation
+    from sidecar.contract.reading import Bodies, Operation
     from sidecar.errors import HopError
     from sidecar.hop import Headers, Hop
     from sidecar.http.message import RequestHead
@@ -33,11 +32,14 @@ if TYPE_CHECKING:
 _CHARSET: Final = re.compile(rb";\s*charset\s*=\s*\"?([^\s;\"]*)", re.IGNORECASE)
 _UTF_8: Final = (b"utf-8", b"us-ascii")
 _MOST_SEEN: Final = 1000  # undocumented routes that are remembered
+_LONGEST_SHAPE: Final = 200  # characters of such a route
+_PARTIAL: Final = 206
+MAX_HELD: Final = 64 << 20  # bytes of bodies that wait to be checked, of all requests of a listener together
 _MOST_CALLERS: Final = 4096  # callers whose fields are remembered, and callers of deprecated operations
 # What a cut or checked answer must not ask the application for: parts of it, other encodings, or nothing but 304 by a
 # validator of the whole (RFC 9110 sections 12.5.3, 14.2 and 13.1).
 _NEVER_ASKED: Final = (b"accept-encoding", b"range", b"if-range", b"expect", b"te", b"want-content-digest",
-                       b"want-repr-digest")  # fmt: skip
+                       b"want-repr-digest", b"a-im")  # fmt: skip
 _NOT_ASKED_OF_CUT: Final = (b"if-none-match", b"if-modified-since")
 # What says something of bytes that are no longer the same: RFC 9110 sections 8.6, 8.8.3, 14.3, 14.4 and 6.6.2, RFC 9530
 # sections 2 and 3, RFC 9421, and the older fields for the same.
@@ -54,6 +56,7 @@ class Uses:
     broken: dict[str, tuple[int, str]] = field(default_factory=dict)  # by operation: how often, and why last
     undocumented: dict[tuple[str, str], int] = field(default_factory=dict)  # by method and shape of the path
     deprecated: dict[tuple[str, str], int] = field(default_factory=dict)  # by operation and caller
+    overlooked: int = 0  # requests to undocumented routes beyond those that are remembered
 
 
 class Contract:
@@ -65,8 +68,10 @@ class Contract:
         self.enforced = spec.mode == "enforce"
         self.judges = spec.mode != "off"
         self.uses = Uses()
+        self.held = 0  # bytes of bodies
         self._grants = tuple((caller, frozenset(g.operations), read_fields(g.fields)) for caller, g in grants.items())
-        self._trees: dict[tuple[str, str], Tree] = {}
+        self._cuts: dict[tuple[str, str], tuple[Tree, Callable[[Any], Any]]] = {}  # by operation and caller
+        self._shared: dict[tuple[int, ...], tuple[Tree, Callable[[Any], Any]]] = {}  # by the grants that apply
 
     def find(self, hop: Hop) -> Operation | None:
         """The operation of a request whose target has been read; the hop learns its name."""
@@ -77,17 +82,25 @@ class Contract:
 
     # ---- requests --------------------------------------------------------------------------------------------------
 
-    def wrong_head(self, operation: Operation | None, hop: Hop, head: RequestHead, wall: float) -> HopError | None:
-        """What is wrong with a request as far as its head tells; `wall` is in seconds since the epoch."""
+    def wrong_head(
+        self, operation: Operation | None, hop: Hop, head: RequestHead, wall: float, *, switches: bool = False
+    ) -> HopError | None:
+        """What is wrong with a request as far as its head tells; `wall` is in seconds since the epoch, and `switches`
+        whether it would have its connection speak another protocol.
+        """
         uses = self.uses
         if operation is None:
             shape = (hop.method, shape_of(hop.segments))
             if shape in uses.undocumented or len(uses.undocumented) < _MOST_SEEN:
                 uses.undocumented[shape] = uses.undocumented.get(shape, 0) + 1
+            else:
+                uses.overlooked += 1
             if self.spec.undocumented == "pass":
                 return None
             return OperationUnknown(f"no operation of the contract is {hop.method} on this path")
         uses.calls[operation.id] = uses.calls.get(operation.id, 0) + 1
+        if switches:
+            return ContractBroken("the request asks for another protocol, in which nothing could be checked")
         return self._gone(operation, hop, wall) or self._wrong_parameters(operation, hop) or self._wrong_type(
             operation, head
         )
@@ -144,14 +157,24 @@ class Contract:
             return ContractBroken("the request has a body, and the contract has none")
         if head.length is not None and head.length > MAX_BYTES:
             return BodyTooLarge(f"the request body is {head.length} bytes; {MAX_BYTES} can be checked")
-        if first(head.headers, b"content-encoding") not in (None, b"identity"):
+        if is_encoded(head.headers):
             return UnsupportedContentType("an encoded request body, which is not decoded here")
         types = [value for name, value in head.headers if name == b"content-type"]
         if len(types) != 1:
             return UnsupportedContentType(f"{len(types) or 'no'} content types")
-        if media_of(operation.bodies, types[0]) is _UNLISTED:
+        if media_of(operation.bodies, types[0]) is UNLISTED:
             return UnsupportedContentType("a content type that the contract does not list")
         return None
+
+    def looks_into(self, operation: Operation | None, head: RequestHead) -> bool:
+        """Whether a request body has to be held until it is checked: what is let pass unchecked is held where the
+        contract is enforced, for its size.
+        """
+        if operation is None or operation.bodies is None or not head.body:
+            return False
+        kind = first(head.headers, b"content-type") or b""
+        return self.enforced or (media_of(operation.bodies, kind) not in (None, UNLISTED)
+                                 and not is_encoded(head.headers))  # fmt: skip
 
     def wrong_body(self, operation: Operation, head: RequestHead, body: bytes) -> HopError | None:
         """What is wrong with a whole request body."""
@@ -178,45 +201,73 @@ class Contract:
         """What a caller may see of this operation's answers: all of it where the service has no grants at all."""
         if not self._grants:
             return ALL
+        return self._cut_for(operation, peer)[0]
+
+    def _cut_for(self, operation: Operation, peer: SpiffeId | None) -> tuple[Tree, Callable[[Any], Any]]:
+        """What the grants of a caller leave of an answer, and what cuts it so."""
         key = (operation.id, peer.text if peer is not None else "")
-        found = self._trees.get(key)
+        found = self._cuts.get(key)
         if found is None:
-            found = merged(
-                tree for caller, ids, tree in self._grants
+            grants = tuple(
+                number for number, (caller, ids, _) in enumerate(self._grants)
                 if operation.id in ids and peer is not None and caller.matches(peer)
             )  # fmt: skip
-            if len(self._trees) >= _MOST_CALLERS:
-                self._trees.clear()
-            self._trees[key] = found
+            found = self._shared.get(grants)
+            if found is None:
+                tree = merged(self._grants[number][2] for number in grants)
+                found = self._shared[grants] = (tree, cutter(tree))
+            if len(self._cuts) >= _MOST_CALLERS:
+                self._cuts.clear()
+            self._cuts[key] = found
         return found
+
+    def goes_bare(self, operation: Operation, status: int) -> bool:
+        """Whether an answer is an error that the contract does not have: its status goes on, and nothing else."""
+        return status >= 400 and operation.answer(status) is None
+
+    def wrong_answer_head(self, operation: Operation, hop: Hop, status: int, headers: Headers) -> str | None:
+        """What is wrong with an answer as far as its head tells, before anybody waits for a body."""
+        known = operation.answer(status)
+        if status == 304:
+            return None
+        if known is None:
+            return f"the status {status}: is not in the contract"
+        if status == _PARTIAL:
+            return "the answer is a part (206), and nobody asked for one"
+        if hop.method == "HEAD" or status in (204, 205) or first(headers, b"content-length") == b"0":
+            return None
+        if is_encoded(headers):
+            return "the answer is encoded although nobody asked for that"
+        types = [value for name, value in headers if name == b"content-type"]
+        if not types and not known.bodies:
+            return None  # perhaps there is no body
+        if len(types) != 1:
+            return f"the answer has {len(types) or 'no'} content types"
+        if is_stream(kind_of(types[0])):
+            return "the answer is a stream, which cannot be checked before it is sent on"
+        check = media_of(known.bodies, types[0])
+        if check is UNLISTED:
+            return "the answer has a content type that is not in the contract"
+        if check is None and self.tree(operation, hop.peer) is not ALL:
+            return "the answer is no JSON, and only JSON can be cut to a grant"
+        return None
 
     def answer(
         self, operation: Operation, hop: Hop, status: int, headers: Headers, body: bytes
     ) -> tuple[Headers, bytes] | str:
-        """The fields and the body that may go on, or what is wrong with them. In a contract without this error status
-        the status goes on alone.
-        """
+        """The fields and the body of an answer with a good head that may go on, or what is wrong with them."""
         tree = self.tree(operation, hop.peer)
         known = operation.answer(status)
-        if known is None and status != 304:
-            if status < 400:
-                return f"the status {status}: is not in the contract"
-            return bare(headers), b""
-        empty = not body or status in (204, 304)
-        if empty:
+        bodies = known.bodies if known is not None else None
+        if not body or status in (204, 304):
+            if bodies and status not in (204, 205, 304) and hop.method != "HEAD":
+                return "the answer has no body, and the contract has one"
             return (headers if tree is ALL else without(headers, hop.method == "HEAD" or status == 304)), b""
-        assert known is not None
-        return self._whole(known, tree, headers, body)
-
-    def _whole(self, known: Answers, tree: Tree, headers: Headers, body: bytes) -> tuple[Headers, bytes] | str:
-        if first(headers, b"content-encoding") not in (None, b"identity"):
-            return "the answer is encoded although nobody asked for that"
-        kind = first(headers, b"content-type") or b""
-        check = media_of(known.bodies, kind)
-        if check is _UNLISTED:
-            return "the answer has a content type that is not in the contract"
+        if not bodies:
+            return "the answer has a body, and the contract has none"
+        check = media_of(bodies, first(headers, b"content-type") or b"")
         if check is None:
-            return (headers, body) if tree is ALL else "the answer is no JSON, and only JSON can be cut to a grant"
+            return headers, body
         try:
             value = parse(body)
             wrong = check(value, Work())
@@ -228,19 +279,17 @@ class Contract:
             return f"the answer{wrong}"
         if tree is ALL:
             return headers, body
-        cut = json.dumps(filtered(value, tree), ensure_ascii=False, separators=(",", ":")).encode()
+        cut = write(self._cut_for(operation, hop.peer)[1](value))
         return [*without(headers, False), (b"content-length", b"%d" % len(cut))], cut
 
-    def told(self, operation: Operation | None) -> Headers:
-        """Deprecation (RFC 9745 section 2: a date of RFC 9651) and Sunset (RFC 8594 section 3: an HTTP date)."""
-        if operation is None:
-            return []
-        found: Headers = []
-        if operation.deprecated:
-            found.append((b"deprecation", b"@%d" % operation.deprecated))
-        if operation.sunset is not None:
-            found.append((b"sunset", http_date(operation.sunset)))
-        return found
+    def told(self, operation: Operation | None, headers: Headers) -> Headers:
+        """The fields of an answer with Deprecation (RFC 9745 section 2) and Sunset (RFC 8594 section 3), in place of
+        what the application says of the same.
+        """
+        if operation is None or not operation.ending:
+            return headers
+        names = [name for name, _ in operation.ending]
+        return [*(field for field in headers if field[0] not in names), *operation.ending]
 
     def to_json(self) -> dict[str, Any]:
         """What was seen since this generation came into force, for `mesh contract status`."""
@@ -251,7 +300,10 @@ class Contract:
             rows.append({"operation": name, "calls": uses.calls.get(name, 0), "broken": broken, "last": why})
         undocumented = [{"method": m, "path": p, "calls": count} for (m, p), count in uses.undocumented.items()]
         ending = [{"operation": o, "caller": caller, "calls": count} for (o, caller), count in uses.deprecated.items()]
-        return {"mode": self.spec.mode, "operations": rows, "undocumented": undocumented, "deprecated": ending}
+        return {
+            "mode": self.spec.mode, "operations": rows, "undocumented": undocumented, "overlooked": uses.overlooked,
+            "deprecated": ending,
+        }  # fmt: skip
 
     def note(self, operation: Operation | None, why: str) -> None:
         """Remember a request or an answer that was outside the contract."""
@@ -260,27 +312,24 @@ class Contract:
         self.uses.broken[name] = (count + 1, why)
 
 
-_UNLISTED: Final[Any] = object()
+def kind_of(given: bytes) -> str:
+    """The media type of a Content-Type field, without its parameters."""
+    return given.partition(b";")[0].strip().lower().decode("latin-1")
 
 
 def media_of(bodies: Bodies, given: bytes) -> Any:
-    """The check for this content type, None for one that is listed but not checked, or `_UNLISTED`. JSON has to be
-    UTF-8, whatever its `charset` says (RFC 8259 section 8.1).
+    """The check for this content type, None for one that is listed but not checked, or UNLISTED. JSON has to be UTF-8,
+    whatever its `charset` says (RFC 8259 section 8.1).
     """
-    kind = given.partition(b";")[0].strip().lower().decode("latin-1")
-    for listed in (kind, kind.partition("/")[0] + "/*", "*/*"):
-        if listed in bodies:
-            charset = _CHARSET.search(given)
-            check = bodies[listed]
-            if is_json(kind):
-                return _UNLISTED if charset is not None and charset[1].lower() not in _UTF_8 else check
-            return None
-    return _UNLISTED
+    found = bodies.check_of(kind_of(given))
+    if found is None or found is UNLISTED:
+        return found
+    return UNLISTED if any(each.lower() not in _UTF_8 for each in _CHARSET.findall(given)) else found
 
 
 def _wrong(bodies: Bodies, kind: bytes, body: bytes) -> str | None:
     check: Callable[[Any, Work], str | None] | None = media_of(bodies, kind)
-    if check is None or check is _UNLISTED:
+    if check is None or check is UNLISTED:
         return None
     try:
         return check(parse(body), Work())
@@ -288,6 +337,11 @@ def _wrong(bodies: Bodies, kind: bytes, body: bytes) -> str | None:
         return f" is no JSON: {error}"
     except (Exhausted, RecursionError):
         return " takes too long to check"
+
+
+def is_encoded(headers: Headers) -> bool:
+    """Whether a body is anything but itself (RFC 9110 section 8.4)."""
+    return any(name == b"content-encoding" and value.lower() != b"identity" for name, value in headers)
 
 
 def without(headers: Headers, headless: bool) -> Headers:
@@ -304,7 +358,8 @@ def bare(headers: Headers) -> Headers:
 
 def shape_of(segments: Sequence[str]) -> str:
     """A path whose segments that look like ids are `{}`, so that few shapes stand for many paths."""
-    return "/" + "/".join(part if part.isalpha() and len(part) < 32 else "{}" if part else "" for part in segments)
+    shape = "/" + "/".join(part if part.isalpha() and len(part) < 32 else "{}" if part else "" for part in segments)
+    return shape if len(shape) <= _LONGEST_SHAPE else shape[:_LONGEST_SHAPE] + "…"
 
 
 def _names(template: str) -> list[str]:
@@ -313,10 +368,3 @@ def _names(template: str) -> list[str]:
 
 def _filled(operation: Operation, segments: tuple[str, ...]) -> list[str]:
     return [given for part, given in zip(operation.path.segments, segments, strict=True) if part is None]
-
-
-def http_date(moment: float) -> bytes:
-    """A moment as RFC 9110 section 5.6.7 writes it."""
-    from email.utils import formatdate
-
-    return formatdate(moment, usegmt=True).encode()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
-from sidecar.contract.schemas import Check, Work
+from sidecar.contract.checks import Check, Work
 
 _INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,18})\Z", re.ASCII)  # within 64 bits, or nearly: more is too large
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,18})(?:\.[0-9]{1,32})?(?:[eE][-+]?[0-9]{1,2})?\Z", re.ASCII)
@@ -27,7 +27,7 @@ class Parameter:
     name: str  # of a header: lower-case
     place: str  # "path", "query" or "header"
     required: bool
-    kind: str  # the JSON type that its text, or each item of its list, stands for; empty for text
+    kinds: frozenset[str]  # the JSON types that its text, or each item of its list, may stand for; none for text
     listed: bool
     explode: bool
     check: Check
@@ -40,21 +40,24 @@ class Parameter:
                 if len(given) > 1 and self.place != "header":
                     return ": stands twice"
                 texts = [part.strip() for text in given for part in text.split(",")]
-            values: Any = [self._read(text) for text in texts]
-        elif len(given) > 1:
+            return self.check([self._read(text) for text in texts], work)
+        if len(given) > 1:
             return ": stands twice"
-        else:
-            values = self._read(given[0])
-        return self.check(values, work)
+        value = self._read(given[0])
+        wrong = self.check(value, work)
+        if wrong is not None and type(value) is not str and "string" in self.kinds:
+            return self.check(given[0], work)
+        return wrong
 
     def _read(self, text: str) -> Any:
-        """The value that a text stands for; the text itself where it is none of that type, for the check to refuse."""
-        kind = self.kind
-        if kind == "integer" and _INTEGER.match(text):
+        """The value that a text stands for; the text itself where it is none of those types, for the check to refuse.
+        """
+        kinds = self.kinds
+        if kinds & {"integer", "number"} and _INTEGER.match(text):
             return int(text)
-        if kind == "number" and _NUMBER.match(text):
+        if "number" in kinds and _NUMBER.match(text):
             return float(text) if set(text) & set(".eE") else int(text)
-        if kind == "boolean" and text in ("true", "false"):
+        if "boolean" in kinds and text in ("true", "false"):
             return text == "true"
         return text
 

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from certs.errors import MeshError
+from sidecar.contract.checks import Check
 from sidecar.contract.document import read_document
 from sidecar.contract.fields import merged
 from sidecar.contract.parameters import Parameter
-from sidecar.contract.schemas import Check, Compiler
+from sidecar.contract.schemas import Compiler
 from sidecar.contract.shape import shape_of
 from sidecar.patterns import PathTemplate
 
@@ -27,20 +28,40 @@ if TYPE_CHECKING:
     from sidecar.config.mistakes import Book
     from sidecar.contract.document import Document
     from sidecar.contract.fields import Tree
+    from sidecar.hop import Headers
 
 MISTAKE: Final = "MESH164"
 METHODS: Final = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 STREAMS: Final = ("text/event-stream", "application/grpc", "application/x-ndjson", "application/json-seq")
 _IGNORED: Final = ("accept", "content-type", "authorization")  # OpenAPI 3.1 section 4.8.12.2.1
 MAX_OPERATIONS: Final = 1000
-Bodies = Mapping[str, "Check | None"]  # media type → its check; None where it is listed but cannot be checked
+_FIRST_YEAR, _LAST_YEAR = 1970, 9999
+UNLISTED: Final[Any] = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Bodies:
+    """The media types that a body may have. A range of them with a schema means JSON, and nothing else."""
+
+    checks: Mapping[str, Check]  # of JSON, by media type or range
+    unchecked: frozenset[str] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.checks or self.unchecked)
+
+    def check_of(self, kind: str) -> Any:
+        """The check for a media type, None for one that is not checked, or UNLISTED."""
+        ranges = (kind, kind.partition("/")[0] + "/*", "*/*")
+        if is_json(kind):
+            return next((self.checks[each] for each in ranges if each in self.checks), UNLISTED)
+        return None if any(each in self.unchecked for each in ranges) else UNLISTED
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
     """What an operation may answer with one status."""
 
-    bodies: Bodies  # empty: nothing
+    bodies: Bodies  # none: nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +78,7 @@ class Operation:
     deprecated: float | None  # seconds since the epoch: since when; 0 where nobody says
     sunset: float | None  # seconds since the epoch
     shape: Tree  # of what it answers below 400
+    ending: Headers  # what answers say of its deprecation and its end
 
     def answer(self, status: int) -> Answers | None:
         """What is said of this status; the exact one before its class before the default."""
@@ -99,21 +121,30 @@ def read_api(text: str, file: str, book: Book, *, strict_fields: bool = False) -
     if document is None:
         return None
     try:
-        return _Reader(document, book, strict_fields).api(hashlib.sha256(text.encode("utf-8", "replace")).hexdigest())
+        directed = "readOnly" in text or "writeOnly" in text
+        digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+        return _Reader(document, book, strict_fields, directed).api(digest)
     except RecursionError:
         book.add(document.place(()), "", "its schemas refer to one another too deeply", "", MISTAKE)
         return None
 
 
 class _Reader:
-    def __init__(self, document: Document, book: Book, strict_fields: bool) -> None:
+    def __init__(self, document: Document, book: Book, strict_fields: bool, directed: bool) -> None:
         self.document, self.root, self.book = document, document.root, book
         version = str(self.root.get("openapi", ""))
         self.old = version.startswith("3.0")
         self.noted: set[tuple[tuple[str, ...], str]] = set()
         if not version.startswith(("3.0", "3.1")):
             self.note(("openapi",), f"openapi is {version or 'missing'}; 3.0 and 3.1 are read")
-        self.compiler = Compiler(self.root, self.note, old=self.old, strict_objects=strict_fields)
+        self.compiler = Compiler(
+            self.root, self.note, old=self.old, strict_objects=strict_fields, without="readOnly" if directed else ""
+        )
+        self.answers = self.compiler  # the same for both, where nothing has a direction: it is memory
+        if directed:
+            self.answers = Compiler(
+                self.root, self.note, old=self.old, strict_objects=strict_fields, without="writeOnly"
+            )
         self.unchecked: list[str] = []
 
     def note(self, path: tuple[str, ...], message: str) -> None:
@@ -202,7 +233,8 @@ class _Reader:
         bodies, required = None, False
         if "requestBody" in said:
             body, place = self._resolved(said["requestBody"], (*where, "requestBody"))
-            bodies, required = self._bodies(body, place, f"the request of {name}"), body.get("required") is True
+            bodies = self._bodies(body, place, f"the request of {name}", self.compiler)
+            required = body.get("required") is True
         answers, shapes = {}, []
         responses = said.get("responses", {})
         if not isinstance(responses, Mapping) or not responses:
@@ -211,7 +243,7 @@ class _Reader:
         for status, each in responses.items():
             answer, place = self._resolved(each, (*where, "responses", str(status)))
             answers[str(status).upper().replace("DEFAULT", "default")] = Answers(
-                self._bodies(answer, place, f"the answer {status} of {name}")
+                self._bodies(answer, place, f"the answer {status} of {name}", self.answers)
             )
             if str(status)[:1] not in "45":
                 shapes += self._shapes(answer)
@@ -221,7 +253,7 @@ class _Reader:
         sunset = self._day(said, "x-sunset", where)
         return Operation(
             name, method, path, tuple(parameters.values()), bodies, required, answers, deprecated, sunset,
-            merged(shapes),
+            merged(shapes), _ending(deprecated, sunset),
         )  # fmt: skip
 
     def _day(self, said: Mapping[str, Any], key: str, where: tuple[str, ...]) -> float | None:
@@ -231,6 +263,9 @@ class _Reader:
             moment = datetime.fromisoformat(str(said[key]))
         except ValueError:
             self.note((*where, key), f"{key} is a date, like 2026-12-31")
+            return None
+        if not _FIRST_YEAR < moment.year < _LAST_YEAR:
+            self.note((*where, key), f"{key} is a date of these days, like 2026-12-31")
             return None
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
@@ -248,23 +283,30 @@ class _Reader:
         self.note(where, "a $ref that leads to a $ref, and so on")
         return {}, where
 
-    def _bodies(self, said: Mapping[str, Any], where: tuple[str, ...], what: str) -> Bodies:
+    def _bodies(self, said: Mapping[str, Any], where: tuple[str, ...], what: str, compiler: Compiler) -> Bodies:
         content = said.get("content", {})
         if not isinstance(content, Mapping):
             self.note((*where, "content"), "content is a mapping from media types")
-            return {}
-        found: dict[str, Check | None] = {}
+            return Bodies({})
+        checks: dict[str, Check] = {}
+        unchecked: set[str] = set()
         for text, media in content.items():
             kind, place = str(text).partition(";")[0].strip().lower(), (*where, "content", text)
-            if kind in STREAMS or kind.startswith("application/grpc"):
+            if is_stream(kind):
                 self.note(place, f"{kind} is a stream, which cannot be checked before it is sent on")
-            elif is_json(kind) or kind in ("*/*", "application/*"):
-                schema = media.get("schema", {}) if isinstance(media, Mapping) else {}
-                found[kind] = self.compiler.compile(schema, (*place, "schema"))
-            else:
-                found[kind] = None
+                continue
+            schema = media.get("schema", {}) if isinstance(media, Mapping) else {}
+            wide = kind in ("*/*", "application/*")
+            if wide or is_json(kind):
+                checks[kind] = compiler.compile(schema, (*place, "schema"))
+            if not is_json(kind) and (not wide or self._is_text(schema)):
+                unchecked.add(kind)
                 self.unchecked.append(f"{kind} in {what}")
-        return found
+        return Bodies(checks, frozenset(unchecked))
+
+    def _is_text(self, schema: Any) -> bool:
+        """Whether a schema may be of what is no JSON."""
+        return not isinstance(schema, Mapping) or not schema or self._kinds(schema) == {"string"}
 
     def _shapes(self, said: Mapping[str, Any]) -> list[Tree]:
         content = said.get("content", {})
@@ -286,6 +328,8 @@ class _Reader:
 
     def _parameter(self, said: Mapping[str, Any], where: tuple[str, ...]) -> Parameter | None:
         name, place = str(said.get("name", "")), said.get("in")
+        if place == "cookie":
+            self.unchecked.append(f"the cookie {name}")
         if place == "cookie" or (place == "header" and name.lower() in _IGNORED):
             return None
         if place not in ("path", "query", "header") or not name:
@@ -296,22 +340,56 @@ class _Reader:
             self.note(where, f"the parameter {name} has a style that cannot be checked; there are simple and form")
             return None
         schema, at = self._schema(said.get("schema", {}), (*where, "schema"))
-        kind, listed = schema.get("type", ""), False
-        kinds = [each for each in (kind if isinstance(kind, list) else [kind]) if each != "null"]
-        kind = kinds[0] if kinds else ""
-        if kind == "array":
-            listed = True
-            kind = self._schema(schema.get("items", {}), (*at, "items"))[0].get("type", "")
-        if kind in ("object", "array"):
+        kinds = self._kinds(schema) - {"null"}
+        listed = "array" in kinds
+        if listed and kinds == {"array"}:
+            kinds = self._kinds(schema.get("items", {})) - {"null"}
+        if kinds & {"object", "array"}:
             self.note(where, f"the parameter {name} is no single value or list of them, so it cannot be checked")
             return None
         check = self.compiler.compile(schema, at)
         explode = said.get("explode", place == "query") is True
         name = name.lower() if place == "header" else name
-        return Parameter(name, place, said.get("required") is True, str(kind), listed, explode, check)
+        return Parameter(name, place, said.get("required") is True, frozenset(kinds), listed, explode, check)
+
+    def _kinds(self, schema: Any, depth: int = 8) -> set[str]:
+        """The JSON types that a schema names, here or in its parts; none where it does not say."""
+        if not isinstance(schema, Mapping) or not depth:
+            return set()
+        said = schema.get("type")
+        kinds = {str(each) for each in (said if isinstance(said, list) else [said] if said is not None else [])}
+        if "$ref" in schema:
+            kinds |= self._kinds(self.compiler.look(str(schema["$ref"])), depth - 1)
+        for key in ("allOf", "anyOf", "oneOf"):
+            parts = schema.get(key)
+            for each in parts if isinstance(parts, list) else ():
+                kinds |= self._kinds(each, depth - 1)
+        listed = schema.get("enum")
+        values = [*(listed if isinstance(listed, list) else ()), *([schema["const"]] if "const" in schema else ())]
+        return kinds or {_NAMES[type(each)] for each in values}
 
     def _schema(self, said: Any, where: tuple[str, ...]) -> tuple[Mapping[str, Any], tuple[str, ...]]:
         return self._resolved(said, where) if isinstance(said, Mapping) else ({}, where)
+
+
+_NAMES: Final = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null", list: "array",
+                 dict: "object"}  # fmt: skip
+
+
+def _ending(deprecated: float | None, sunset: float | None) -> Headers:
+    """Deprecation is a date of RFC 9651, Sunset one of HTTP (RFC 9110 section 5.6.7)."""
+    found: Headers = []
+    if deprecated:
+        found.append((b"deprecation", b"@%d" % deprecated))
+    if sunset is not None:
+        day = datetime.fromtimestamp(sunset, UTC)
+        found.append((b"sunset", f"{day:%a, %d %b %Y %H:%M:%S} GMT".encode()))
+    return found
+
+
+def is_stream(kind: str) -> bool:
+    """Whether a media type is one of messages that come one by one, for as long as somebody has any."""
+    return kind in STREAMS or kind.startswith("application/grpc")
 
 
 def is_json(kind: str) -> bool:

@@ -1,49 +1,64 @@
 """JSON Schema → closures, for what OpenAPI 3.0 and 3.1 say of bodies and parameters.
 
-Theory of operation. A schema becomes one function `check(value, work)`, made of one function for each keyword it has,
-that returns None or what is wrong and where, as text for the operator. The common shape, an object of named
-properties, is one function of its own. `work.left` bounds what one body may cost: whoever walks items takes from it,
-and where nothing is left the body is refused (`Exhausted`), so that neither many branches nor many items stall anybody.
+Theory of operation. A schema becomes one function `check(value, work)`, made of one function for each keyword it has
+(`checks`). The common shape, an object of named properties, is one function of its own.
 
 `$ref` inside the document is followed once, when it is compiled; a loop is a function that calls itself later, on a
 smaller value each time. A loop that comes back to itself without going into a value would have no end, and is a
 mistake. Two versions: 3.0's `nullable` and boolean `exclusiveMinimum`, with what stands beside a `$ref` ignored; 3.1's
-draft 2020-12, with type arrays, `const`, `prefixItems`, `if`, and a `$ref` that is one keyword among others.
+draft 2020-12, with type arrays, `const`, `prefixItems`, `if`, and a `$ref` that is one keyword among others. What a
+version does not have is a mistake there, for it would silently check nothing.
+
+Two directions: a property that is `readOnly` has no place in a request, nor a `writeOnly` one in an answer (OpenAPI 3.0
+section 4.7.24.2), so there it is refused, and not required.
+
+Fields that nobody names are refused by `strict_objects` where a schema is silent. A schema that is a part of another
+(`allOf` and the like) cannot know all names, so there the whole knows those of all its parts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, Literal
+from urllib.parse import unquote
 
+from sidecar.contract.checks import (
+    TYPES,
+    Check,
+    all_of,
+    any_check,
+    anything,
+    contains_check,
+    enum_check,
+    fields_count_check,
+    format_check,
+    if_check,
+    items_check,
+    items_count_check,
+    length_check,
+    names_check,
+    needs_check,
+    never,
+    not_check,
+    nothing,
+    object_check,
+    one_check,
+    only_check,
+    pattern_check,
+    range_check,
+    step_check,
+    type_check,
+    unique,
+    where_check,
+)
 from sidecar.contract.expressions import Dangerous, compile_pattern
-from sidecar.contract.formats import NUMBERS, TEXTS, whole
+from sidecar.contract.formats import NUMBERS, TEXTS
 
-WORK: Final = 60_000  # values looked at for one body, each branch counted: some 30 ms
 MAX_SCHEMAS: Final = 5000  # compiled for one contract
 Note = Callable[[tuple[str, ...], str], None]  # (where in the document, what is wrong)
+Direction = Literal["", "readOnly", "writeOnly"]  # what has no place here
 
 
-class Exhausted(Exception):
-    """A value would take too long to check."""
-
-
-class Work:
-    """What may still be spent on one value."""
-
-    __slots__ = ("left",)
-
-    def __init__(self, left: int = WORK) -> None:
-        self.left = left
-
-    def spend(self, count: int) -> None:
-        """Take from it. Raises Exhausted."""
-        self.left -= count
-        if self.left < 0:
-            raise Exhausted
-
-
-Check = Callable[[Any, Work], "str | None"]
 Path = tuple[str, ...]
 
 KEYWORDS: Final = frozenset((
@@ -57,65 +72,86 @@ TALK: Final = frozenset((
     "title", "description", "default", "example", "examples", "deprecated", "discriminator", "xml", "externalDocs",
     "$comment", "$defs", "definitions", "contentEncoding", "contentMediaType", "contentSchema", "$schema",
 ))  # fmt: skip
+NEWER: Final = frozenset((  # what 3.0 does not have
+    "const", "patternProperties", "propertyNames", "prefixItems", "contains", "minContains", "maxContains", "if",
+    "then", "else", "dependentRequired", "dependentSchemas",
+))  # fmt: skip
 REFUSED: Final = frozenset((
     "$dynamicRef", "$dynamicAnchor", "$recursiveRef", "$anchor", "$id", "unevaluatedProperties", "unevaluatedItems",
 ))  # fmt: skip
 _IN_PLACE: Final = ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "$ref")
+_NAMING: Final = (*(key for key in _IN_PLACE if key != "not"), "dependentSchemas")
 
 
 class Compiler:
     """Compiles the schemas of one document. `strict_objects` refuses unknown fields where the contract is silent."""
 
-    def __init__(self, root: Mapping[str, Any], note: Note, *, old: bool, strict_objects: bool = False) -> None:
+    def __init__(
+        self, root: Mapping[str, Any], note: Note, *, old: bool, strict_objects: bool = False, without: Direction = ""
+    ) -> None:  # fmt: skip
         self._root = root
         self._note = note
         self._old = old  # 3.0
         self._strict = strict_objects
-        self._known: dict[Path, Check] = {}
-        self._open: list[Path] = []
+        self._without = without
+        self._known: dict[tuple[Path, bool], Check] = {}
+        self._open: list[tuple[Path, bool]] = []
         self._patterns: dict[str, Callable[[str], bool]] = {}
 
-    def compile(self, schema: Any, path: Path) -> Check:
-        """The check of the schema that stands at this place. Mistakes are noted; never raises."""
-        if path in self._known:
-            return self._known[path]
-        if path in self._open:
-            return lambda value, work: self._known[path](value, work)
+    def compile(self, schema: Any, path: Path, *, part: bool = False) -> Check:
+        """The check of the schema that stands at this place; `part`: it looks at a value beside others. Mistakes are
+        noted; never raises.
+        """
+        key = (path, part and self._strict)
+        if key in self._known:
+            return self._known[key]
+        if key in self._open:
+            return lambda value, work: self._known[key](value, work)
         if len(self._known) >= MAX_SCHEMAS:
             if len(self._known) == MAX_SCHEMAS:
                 self._note(path, f"more than {MAX_SCHEMAS} schemas in one contract")
-                self._known[path] = _anything
-            return _anything
-        self._open.append(path)
-        check = self._made(schema, path)
+                self._known[key] = anything
+            return anything
+        self._open.append(key)
+        check = self._made(schema, path, part=part)
         self._open.pop()
-        self._known[path] = check
+        self._known[key] = check
         return check
 
     # ---- one schema ------------------------------------------------------------------------------------------------
 
-    def _made(self, schema: Any, path: Path) -> Check:
+    def _made(self, schema: Any, path: Path, *, part: bool) -> Check:
         if isinstance(schema, bool):
             if self._old:
                 self._note(path, "true and false are schemas in 3.1 only")
-            return _anything if schema else _nothing
+            return anything if schema else nothing
         if not isinstance(schema, Mapping):
             self._note(path, "a schema is a mapping")
-            return _anything
-        if "$ref" in schema and self._old:
-            return self._reference(schema["$ref"], path)
+            return anything
+        if "$ref" in schema and (self._old or len(schema) == 1):
+            return self._reference(schema["$ref"], path, part=part)
+        self._check_keywords(schema, path)
+        closed = self._strict and not part and "additionalProperties" not in schema
+        mixed = any(key in schema for key in (*_IN_PLACE, "dependentSchemas"))
+        checks: list[Check] = []
+        for make in (self._types, self._values, self._numbers, self._texts, self._arrays):
+            checks += make(schema, path)
+        checks += self._objects(schema, path, closed=closed and not mixed)
+        checks += self._mixed(schema, path)
+        if closed and mixed:
+            checks += self._only(path)
+        return all_of(checks)
+
+    def _check_keywords(self, schema: Mapping[str, Any], path: Path) -> None:
         for key in schema:
             if key in REFUSED:
                 self._note((*path, key), f"{key} is not supported; write the schema out")
+            elif self._old and key in NEWER:
+                self._note((*path, key), f"{key} is a keyword of 3.1, and says nothing in 3.0")
+            elif not self._old and key == "nullable":
+                self._note((*path, key), "nullable is 3.0; in 3.1 write type: [string, 'null']")
             elif key not in KEYWORDS and key not in TALK and not key.startswith("x-"):
                 self._note((*path, key), f"no keyword {key!r} in a schema; an extension begins with x-")
-        checks: list[Check] = []
-        for make in (self._types, self._values, self._numbers, self._texts, self._arrays, self._objects, self._mixed):
-            checks += make(schema, path)
-        check = _all_of(checks)
-        if self._old and schema.get("nullable") is True and "type" in schema and "enum" not in schema:
-            return lambda value, work: None if value is None else check(value, work)
-        return check
 
     def resolve(self, ref: Any, path: Path) -> tuple[Any, Path] | None:
         """What a `$ref` inside the document means, with its place; None with the mistake noted."""
@@ -138,38 +174,58 @@ class Compiler:
         """What a `$ref` inside the document means; None where it means nothing."""
         return _at(self._root, _pointer(ref))
 
-    def _reference(self, ref: Any, path: Path) -> Check:
+    def _reference(self, ref: Any, path: Path, *, part: bool) -> Check:
         if self._endless(path):
             self._note((*path, "$ref"), f"{ref!r} comes back to itself without going into a value: it has no end")
-            return _nothing
+            return nothing
         found = self.resolve(ref, path)
-        return self.compile(*found) if found is not None else _nothing
+        return self.compile(*found, part=part) if found is not None else nothing
 
     def _endless(self, path: Path) -> bool:
         """Whether a schema leads to itself by keywords that look at the same value."""
-        waiting, seen = [path], set()
+        return any(here == path for here, _ in self._beside(path, _IN_PLACE))
+
+    def _beside(self, path: Path, keys: tuple[str, ...]) -> Iterator[tuple[Path, Any]]:
+        """The schemas that look at the same value as this one, by these keywords, with their places; each once."""
+        waiting, seen = [path], set[Path]()
         while waiting:
             here = waiting.pop()
             schema = _at(self._root, here)
             if not isinstance(schema, Mapping):
                 continue
-            for key in _IN_PLACE:
-                if key not in schema:
-                    continue
-                inner = schema[key]
-                if key == "$ref":
+            for key in keys:
+                inner = schema.get(key)
+                targets: list[Path] = []
+                if key == "$ref" and inner is not None:
                     targets = [_pointer(str(inner))]
                 elif isinstance(inner, list):
                     targets = [(*here, key, str(index)) for index in range(len(inner))]
-                else:
+                elif key == "dependentSchemas" and isinstance(inner, Mapping):
+                    targets = [(*here, key, name) for name in inner]
+                elif inner is not None:
                     targets = [(*here, key)]
                 for target in targets:
-                    if target == path:
-                        return True
                     if target not in seen:
                         seen.add(target)
                         waiting.append(target)
-        return False
+                        yield target, _at(self._root, target)
+
+    def _only(self, path: Path) -> list[Check]:
+        """Refuse the fields that neither a schema nor one that looks at the same value names; nothing where one of
+        them lets every field pass, or none names any.
+        """
+        names: set[str] = set()
+        patterns: list[Callable[[str], bool]] = []
+        for here, each in ((path, _at(self._root, path)), *self._beside(path, _NAMING)):
+            if not isinstance(each, Mapping):
+                continue
+            if each.get("additionalProperties", False) is not False:
+                return []
+            named, matched = each.get("properties"), each.get("patternProperties")
+            names.update(named if isinstance(named, Mapping) else ())
+            if isinstance(matched, Mapping):
+                patterns += [self._pattern(text, (*here, "patternProperties", text)) for text in matched]
+        return [only_check(frozenset(names), tuple(patterns))] if names or patterns else []
 
     # ---- keywords --------------------------------------------------------------------------------------------------
 
@@ -180,11 +236,14 @@ class Compiler:
         names = said if isinstance(said, list) else [said]
         if isinstance(said, list) and self._old:
             self._note((*path, "type"), "a list of types is 3.1; in 3.0 write nullable, or anyOf")
-        wrong = [name for name in names if name not in _TYPES or (name == "null" and self._old)]
+        wrong = [name for name in names if not isinstance(name, str) or name not in TYPES
+                 or (name == "null" and self._old)]  # fmt: skip
         if wrong or not names:
-            self._note((*path, "type"), f"no type {wrong[0] if wrong else said!r}; there are {', '.join(_TYPES)}")
+            self._note((*path, "type"), f"no type {wrong[0] if wrong else said!r}; there are {', '.join(TYPES)}")
             return []
-        return [_type_check(tuple(names))]
+        if self._old and schema.get("nullable") is True:  # it widens `type` and nothing else (OpenAPI 3.0.3, 4.7.24.1)
+            names = [*names, "null"]
+        return [type_check(tuple(names))]
 
     def _values(self, schema: Mapping[str, Any], path: Path) -> list[Check]:
         checks: list[Check] = []
@@ -193,11 +252,9 @@ class Compiler:
             if not isinstance(values, list):
                 self._note((*path, "enum"), "enum is a list")
             else:
-                checks.append(_enum_check([*values, None] if self._old and schema.get("nullable") else values))
+                checks.append(enum_check(values))
         if "const" in schema:
-            if self._old:
-                self._note((*path, "const"), "const is 3.1; in 3.0 write enum with one value")
-            checks.append(_enum_check([schema["const"]]))
+            checks.append(enum_check([schema["const"]]))
         return checks
 
     def _numbers(self, schema: Mapping[str, Any], path: Path) -> list[Check]:
@@ -218,122 +275,134 @@ class Compiler:
         if step is not None and step <= 0:
             self._note((*path, "multipleOf"), "multipleOf is above 0")
             step = None
-        bounds = NUMBERS.get(schema.get("format", ""))
+        bounds = NUMBERS.get(str(schema.get("format", "")))
         checks: list[Check] = []
         if any(each is not None for each in (low, high, above, below)):
-            checks.append(_range_check(low, high, above, below))
+            checks.append(range_check(low, high, above, below))
         if step is not None:
-            checks.append(_step_check(step))
+            checks.append(step_check(step))
         if bounds is not None:
-            checks.append(_range_check(*bounds, None, None))
+            checks.append(range_check(*bounds, None, None))
         return checks
 
     def _texts(self, schema: Mapping[str, Any], path: Path) -> list[Check]:
         least, most = self._count(schema, "minLength", path), self._count(schema, "maxLength", path)
         checks: list[Check] = []
         if least is not None or most is not None:
-            checks.append(_length_check(least or 0, most))
+            checks.append(length_check(least or 0, most))
         if "pattern" in schema:
-            matches = self._pattern(schema["pattern"], (*path, "pattern"))
-            checks.append(lambda value, _: ": does not match its pattern" if type(value) is str and not matches(value)
-                          else None)  # fmt: skip
-        form = TEXTS.get(schema.get("format", "")) if isinstance(schema.get("format", ""), str) else None
-        if form is not None:
-            name = schema["format"]
-            checks.append(lambda value, _: f": is no {name}" if type(value) is str and not form(value) else None)
+            checks.append(pattern_check(self._pattern(schema["pattern"], (*path, "pattern"))))
+        name = str(schema.get("format", ""))
+        if name in TEXTS:
+            checks.append(format_check(name, TEXTS[name]))
         return checks
 
     def _arrays(self, schema: Mapping[str, Any], path: Path) -> list[Check]:
         least, most = self._count(schema, "minItems", path), self._count(schema, "maxItems", path)
         checks: list[Check] = []
         if least is not None or most is not None:
-            checks.append(_items_count_check(least or 0, most))
+            checks.append(items_count_check(least or 0, most))
         if schema.get("uniqueItems") is True:
-            checks.append(_unique)
+            checks.append(unique)
         first: list[Check] = []
         if "prefixItems" in schema and not self._old:
-            first = self._many(schema, "prefixItems", path)
+            first = self._many(schema, "prefixItems", path, part=False)
         if "items" in schema:
-            checks.append(_items_check(first, self.compile(schema["items"], (*path, "items"))))
+            checks.append(items_check(first, self.compile(schema["items"], (*path, "items"))))
         elif first:
-            checks.append(_items_check(first, _anything))
+            checks.append(items_check(first, anything))
         if "contains" in schema:
             low = self._count(schema, "minContains", path)
             high = self._count(schema, "maxContains", path)
             inner = self.compile(schema["contains"], (*path, "contains"))
-            checks.append(_contains_check(inner, 1 if low is None else low, high))
+            checks.append(contains_check(inner, 1 if low is None else low, high))
         return checks
 
-    def _objects(self, schema: Mapping[str, Any], path: Path) -> list[Check]:
+    def _objects(self, schema: Mapping[str, Any], path: Path, *, closed: bool) -> list[Check]:
         least, most = self._count(schema, "minProperties", path), self._count(schema, "maxProperties", path)
         checks: list[Check] = []
         if least is not None or most is not None:
-            checks.append(_fields_count_check(least or 0, most))
-        named = schema.get("properties", {})
-        if not isinstance(named, Mapping):
-            self._note((*path, "properties"), "properties is a mapping of names to schemas")
-            named = {}
-        known = {name: self.compile(each, (*path, "properties", name)) for name, each in named.items()}
+            checks.append(fields_count_check(least or 0, most))
+        named = self._mapping(schema, "properties", path)
+        absent = {name for name, each in named.items() if self._has_no_place(each)}
+        known = {name: nothing if name in absent else self.compile(each, (*path, "properties", name))
+                 for name, each in named.items()}  # fmt: skip
         patterned = [
             (self._pattern(each, (*path, "patternProperties", each)),
              self.compile(inner, (*path, "patternProperties", each)))
-            for each, inner in schema.get("patternProperties", {}).items()
+            for each, inner in self._mapping(schema, "patternProperties", path).items()
         ]  # fmt: skip
-        required = schema.get("required", [])
-        if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
-            self._note((*path, "required"), "required is a list of names")
-            required = []
+        required = tuple(name for name in self._names(schema, "required", path) if name not in absent)
         others = schema.get("additionalProperties")
-        if others is None and self._strict and named and not self._composed(path):
-            others = False
         rest: Check | None = None
-        if others is False:
-            rest = _nothing
-        elif isinstance(others, Mapping) and others:
+        if others is False or (others is None and closed and named):
+            rest = nothing
+        elif others is not None and others is not True:
             rest = self.compile(others, (*path, "additionalProperties"))
         if known or patterned or required or rest is not None:
-            checks.append(_object_check(known, patterned, tuple(required), rest))
+            checks.append(object_check(known, patterned, required, rest))
         if "propertyNames" in schema:
-            checks.append(_names_check(self.compile(schema["propertyNames"], (*path, "propertyNames"))))
-        for name, needed in schema.get("dependentRequired", {}).items():
-            checks.append(_needs_check(name, tuple(needed)))
-        for name, inner in schema.get("dependentSchemas", {}).items():
-            checks.append(_where_check(name, self.compile(inner, (*path, "dependentSchemas", name))))
+            checks.append(names_check(self.compile(schema["propertyNames"], (*path, "propertyNames"))))
+        needs = self._mapping(schema, "dependentRequired", path)
+        checks += [needs_check(name, tuple(self._names(needs, name, (*path, "dependentRequired")))) for name in needs]
+        for name, inner in self._mapping(schema, "dependentSchemas", path).items():
+            checks.append(where_check(name, self.compile(inner, (*path, "dependentSchemas", name), part=True)))
         return checks
 
-    def _composed(self, path: Path) -> bool:
-        """Whether a schema is a part of a whole by allOf and the like, or has such parts: it cannot know all names."""
-        schema = _at(self._root, path)
-        parts = ("allOf", "anyOf", "oneOf", "if", "not")
-        return any(key in schema for key in parts) or any(key in path for key in parts)
+    def _has_no_place(self, schema: Any) -> bool:
+        """Whether a property is for the other direction alone."""
+        for _ in range(8):
+            if not self._without or not isinstance(schema, Mapping):
+                return False
+            if schema.get(self._without) is True:
+                return True
+            if "$ref" not in schema:
+                return False
+            schema = self.look(str(schema["$ref"]))
+        return False
 
     def _mixed(self, schema: Mapping[str, Any], path: Path) -> list[Check]:
         checks: list[Check] = []
         if "$ref" in schema:
-            checks.append(self._reference(schema["$ref"], path))
+            checks.append(self._reference(schema["$ref"], path, part=True))
         if "allOf" in schema:
             checks += self._many(schema, "allOf", path)
         if "anyOf" in schema:
-            checks.append(_any_check(self._many(schema, "anyOf", path)))
+            checks.append(any_check(self._many(schema, "anyOf", path)))
         if "oneOf" in schema:
-            checks.append(_one_check(self._many(schema, "oneOf", path)))
+            checks.append(one_check(self._many(schema, "oneOf", path)))
         if "not" in schema:
-            checks.append(_not_check(self.compile(schema["not"], (*path, "not"))))
+            checks.append(not_check(self.compile(schema["not"], (*path, "not"), part=True)))
         if "if" in schema and not self._old:
             then, other = (
-                self.compile(schema[key], (*path, key)) if key in schema else _anything for key in ("then", "else")
+                self.compile(schema[key], (*path, key), part=True) if key in schema else anything
+                for key in ("then", "else")
             )
-            checks.append(_if_check(self.compile(schema["if"], (*path, "if")), then, other))
+            checks.append(if_check(self.compile(schema["if"], (*path, "if"), part=True), then, other))
         return checks
 
     # ---- what keywords say -----------------------------------------------------------------------------------------
 
-    def _many(self, schema: Mapping[str, Any], key: str, path: Path) -> list[Check]:
+    def _mapping(self, schema: Mapping[str, Any], key: str, path: Path) -> Mapping[str, Any]:
+        said = schema.get(key, {})
+        if isinstance(said, Mapping):
+            return said
+        self._note((*path, key), f"{key} is a mapping of names")
+        return {}
+
+    def _names(self, schema: Mapping[str, Any], key: str, path: Path) -> list[str]:
+        said = schema.get(key, [])
+        if isinstance(said, list) and all(isinstance(name, str) for name in said):
+            return said
+        self._note((*path, key), f"{key} is a list of names")
+        return []
+
+    def _many(self, schema: Mapping[str, Any], key: str, path: Path, *, part: bool = True) -> list[Check]:
         parts = schema[key]
         if not isinstance(parts, list) or not parts:
             self._note((*path, key), f"{key} is a list of schemas")
             return []
-        return [self.compile(each, (*path, key, str(index))) for index, each in enumerate(parts)]
+        return [self.compile(each, (*path, key, str(index)), part=part) for index, each in enumerate(parts)]
 
     def _number(self, schema: Mapping[str, Any], key: str, path: Path) -> int | float | None:
         value = schema.get(key)
@@ -360,14 +429,14 @@ class Compiler:
                 found = compile_pattern(str(pattern))
             except Dangerous as error:
                 self._note(path, f"the pattern {error}")
-                found = _never
+                found = never
             self._patterns[str(pattern)] = found
         return found
 
 
 def _pointer(ref: str) -> Path:
     """The place that a reference into the same document names (RFC 6901 section 6)."""
-    return tuple(part.replace("~1", "/").replace("~0", "~") for part in ref.split("/")[1:])
+    return tuple(part.replace("~1", "/").replace("~0", "~") for part in unquote(ref).split("/")[1:])
 
 
 def _at(root: Any, path: Path) -> Any:
@@ -379,305 +448,3 @@ def _at(root: Any, path: Path) -> Any:
         else:
             return None
     return root
-
-
-# ---- checks --------------------------------------------------------------------------------------------------------
-
-
-def _anything(_: Any, __: Work) -> str | None:
-    return None
-
-
-def _nothing(_: Any, __: Work) -> str | None:
-    return ": is not in the contract"
-
-
-def _never(_: str) -> bool:
-    return False
-
-
-_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
-    "null": (type(None),), "boolean": (bool,), "object": (dict,), "array": (list,), "number": (int, float),
-    "integer": (int,), "string": (str,),
-}  # fmt: skip
-
-
-def _all_of(checks: list[Check]) -> Check:
-    if not checks:
-        return _anything
-    if len(checks) == 1:
-        return checks[0]
-    if len(checks) == 2:
-        first, second = checks
-        return lambda value, work: first(value, work) or second(value, work)
-    every = tuple(checks)
-
-    def check(value: Any, work: Work) -> str | None:
-        for each in every:
-            wrong = each(value, work)
-            if wrong is not None:
-                return wrong
-        return None
-
-    return check
-
-
-def _type_check(names: tuple[str, ...]) -> Check:
-    kinds = frozenset(kind for name in names for kind in _TYPES[name])
-    wrong, integers = f": is no {' or '.join(names)}", "integer" in names
-
-    def check(value: Any, _: Work) -> str | None:
-        return None if type(value) in kinds or (integers and whole(value)) else wrong
-
-    return check
-
-
-def _key(value: Any) -> Any:
-    """A value that can be compared and hashed as JSON does: 1 is 1.0, but not true."""
-    kind = type(value)
-    if kind is bool:
-        return ("bool", value)
-    if kind is list:
-        return ("list", tuple(_key(each) for each in value))
-    if kind is dict:
-        return ("dict", frozenset((name, _key(each)) for name, each in value.items()))
-    return value
-
-
-def _enum_check(values: list[Any]) -> Check:
-    keys = frozenset(_key(each) for each in values)
-    plain = frozenset(each for each in values if type(each) is str)
-    nested = any(type(each) in (list, dict) for each in values)
-
-    def check(value: Any, work: Work) -> str | None:
-        kind = type(value)
-        if kind is str:
-            return None if value in plain else _NOT_LISTED
-        if kind in (list, dict):
-            if not nested:
-                return _NOT_LISTED
-            work.spend(size_of(value))
-        return None if _key(value) in keys else _NOT_LISTED
-
-    return check
-
-
-_NOT_LISTED: Final = ": is none of the values in the contract"
-
-
-def size_of(value: Any) -> int:
-    """How many values there are in one."""
-    count, waiting = 0, [value]
-    while waiting:
-        each = waiting.pop()
-        count += 1
-        if type(each) is list:
-            waiting += each
-        elif type(each) is dict:
-            waiting += each.values()
-    return count
-
-
-def _range_check(
-    low: float | None, high: float | None, above: float | None, below: float | None
-) -> Check:  # fmt: skip
-    def check(value: Any, _: Work) -> str | None:
-        kind = type(value)
-        if kind is not int and kind is not float:
-            return None
-        if (low is not None and value < low) or (above is not None and value <= above):
-            return ": is too small"
-        if (high is not None and value > high) or (below is not None and value >= below):
-            return ": is too large"
-        return None
-
-    return check
-
-
-def _step_check(step: float) -> Check:
-    def check(value: Any, _: Work) -> str | None:
-        kind = type(value)
-        if kind is int and type(step) is int:
-            return None if value % step == 0 else _NO_MULTIPLE
-        if kind is not int and kind is not float:
-            return None
-        try:
-            quotient = value / step
-        except OverflowError:
-            return _NO_MULTIPLE
-        return None if quotient - quotient == 0 and abs(quotient - round(quotient)) < 1e-9 else _NO_MULTIPLE
-
-    return check
-
-
-_NO_MULTIPLE: Final = ": is no multiple of what the contract says"
-
-
-def _length_check(least: int, most: int | None) -> Check:
-    def check(value: Any, _: Work) -> str | None:
-        if type(value) is not str:
-            return None
-        length = len(value)
-        if length < least:
-            return ": is too short"
-        return ": is too long" if most is not None and length > most else None
-
-    return check
-
-
-def _items_count_check(least: int, most: int | None) -> Check:
-    def check(value: Any, _: Work) -> str | None:
-        if type(value) is not list:
-            return None
-        if len(value) < least:
-            return ": has too few items"
-        return ": has too many items" if most is not None and len(value) > most else None
-
-    return check
-
-
-def _fields_count_check(least: int, most: int | None) -> Check:
-    def check(value: Any, _: Work) -> str | None:
-        if type(value) is not dict:
-            return None
-        if len(value) < least:
-            return ": has too few fields"
-        return ": has too many fields" if most is not None and len(value) > most else None
-
-    return check
-
-
-def _unique(value: Any, work: Work) -> str | None:
-    if type(value) is not list:
-        return None
-    work.spend(size_of(value))
-    return ": has an item twice" if len({_key(each) for each in value}) != len(value) else None
-
-
-def _items_check(first: list[Check], rest: Check) -> Check:
-    count = len(first)
-
-    def check(value: Any, work: Work) -> str | None:
-        if type(value) is not list:
-            return None
-        work.spend(len(value))
-        for index, each in enumerate(value):
-            wrong = (first[index] if index < count else rest)(each, work)
-            if wrong is not None:
-                return f"[{index}]{wrong}"
-        return None
-
-    def plain(value: Any, work: Work) -> str | None:
-        if type(value) is not list:
-            return None
-        work.spend(len(value))
-        for each in value:
-            wrong = rest(each, work)
-            if wrong is not None:
-                return f"[]{wrong}"
-        return None
-
-    return check if first else plain
-
-
-def _contains_check(inner: Check, least: int, most: int | None) -> Check:
-    def check(value: Any, work: Work) -> str | None:
-        if type(value) is not list:
-            return None
-        work.spend(len(value))
-        count = sum(inner(each, work) is None for each in value)
-        good = count >= least and (most is None or count <= most)
-        return None if good else ": does not have the items that the contract wants in it"
-
-    return check
-
-
-def _object_check(
-    known: Mapping[str, Check], patterned: list[tuple[Callable[[str], bool], Check]], required: tuple[str, ...],
-    rest: Check | None,
-) -> Check:  # fmt: skip
-    get = known.get
-
-    def check(value: Any, work: Work) -> str | None:
-        if type(value) is not dict:
-            return None
-        work.spend(len(value))
-        for name in required:
-            if name not in value:
-                return f".{name}: is missing"
-        for name, each in value.items():
-            inner = get(name)
-            if inner is not None:
-                wrong = inner(each, work)
-                if wrong is not None:
-                    return f".{name}{wrong}"
-            if patterned or (inner is None and rest is not None):
-                wrong = other(name, each, work, known=inner is not None)
-                if wrong is not None:
-                    return f".{name[:64]}{wrong}"
-        return None
-
-    def other(name: str, each: Any, work: Work, *, known: bool) -> str | None:
-        for matches, inner in patterned:
-            work.spend(1)
-            if matches(name):
-                known = True
-                wrong = inner(each, work)
-                if wrong is not None:
-                    return wrong
-        return rest(each, work) if rest is not None and not known else None
-
-    return check
-
-
-def _names_check(inner: Check) -> Check:
-    def check(value: Any, work: Work) -> str | None:
-        if type(value) is not dict:
-            return None
-        work.spend(len(value))
-        return next((f".{name[:64]}{wrong}" for name in value if (wrong := inner(name, work)) is not None), None)
-
-    return check
-
-
-def _needs_check(name: str, needed: tuple[str, ...]) -> Check:
-    def check(value: Any, _: Work) -> str | None:
-        if type(value) is not dict or name not in value:
-            return None
-        return next((f".{each}: is missing" for each in needed if each not in value), None)
-
-    return check
-
-
-def _where_check(name: str, inner: Check) -> Check:
-    return lambda value, work: inner(value, work) if type(value) is dict and name in value else None
-
-
-def _any_check(branches: list[Check]) -> Check:
-    def check(value: Any, work: Work) -> str | None:
-        work.spend(len(branches))
-        wrong: str | None = None
-        for branch in branches:
-            wrong = branch(value, work)
-            if wrong is None:
-                return None
-        return f": fits none of its kinds (anyOf); of the last: {wrong}"
-
-    return check
-
-
-def _one_check(branches: list[Check]) -> Check:
-    def check(value: Any, work: Work) -> str | None:
-        work.spend(len(branches))
-        fits = sum(branch(value, work) is None for branch in branches)
-        return None if fits == 1 else f": fits {fits or 'none'} of its kinds, not one (oneOf)"
-
-    return check
-
-
-def _not_check(inner: Check) -> Check:
-    return lambda value, work: ": is what the contract excludes" if inner(value, work) is None else None
-
-
-def _if_check(condition: Check, then: Check, other: Check) -> Check:
-    return lambda value, work: (then if condition(value, work) is None else other)(value, work)

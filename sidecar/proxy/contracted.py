@@ -13,8 +13,8 @@ held only where it is JSON.
     ETag (RFC 9110, 8.8.3)                 as it came              taken away: it names other bytes
     Content-Digest, Repr-Digest (9530)     as it came              taken away, and signatures over them (RFC 9421)
     Accept-Ranges (RFC 9110, 14.3)         as it came              `none`: Range is never asked for
-    206, Content-Range (RFC 9110, 14)      502: not asked for      502
-    Content-Encoding (RFC 9110, 8.4)       502: not asked for      502
+    206, Content-Range (RFC 9110, 14)      502: not asked for      502: at the head, before any body is read
+    Content-Encoding (RFC 9110, 8.4)       502: not asked for      502: the same, and so are streams of events
     trailers (RFC 9110, 6.5)               pass                    taken away
 """
 
@@ -23,10 +23,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sidecar.contract.judge import Contract
+from sidecar.contract.json_body import MAX_BYTES
+from sidecar.contract.judge import MAX_HELD, Contract, bare, is_encoded, kind_of
 from sidecar.contract.reading import is_json
-from sidecar.contract.strict_json import MAX_BYTES
-from sidecar.errors import AnswerBroken, BodyTooLarge
+from sidecar.errors import AnswerBroken, BodyTooLarge, Overload
 from sidecar.hop import ShadowVerdict
 from sidecar.http.headers import first
 from sidecar.http.message import NEED_DATA, Data, End, ResponseHead
@@ -42,9 +42,11 @@ if TYPE_CHECKING:
 
 REQUEST, ANSWER = "contract:request", "contract:answer"  # what shadow verdicts are called
 _PARTIAL = 206
+_LARGE = f"the answer is over {MAX_BYTES} bytes, which are not checked"
+_CROWDED = f"{MAX_HELD} bytes of other bodies are held already, to be checked against the contract"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Checked:
     """A request under a contract that judges."""
 
@@ -53,6 +55,21 @@ class Checked:
     recorder: Recorder
     hop: Hop
     head: RequestHead
+    _held: int = 0  # bytes of its bodies
+
+    def room(self, size: int) -> bool:
+        """Whether so many bytes more may be held; they count until it is over."""
+        contract = self.contract
+        if contract.held + size > MAX_HELD:
+            return False
+        contract.held += size
+        self._held += size
+        return True
+
+    def let_go(self) -> None:
+        """It is over."""
+        self.contract.held -= self._held
+        self._held = 0
 
     def refuse(self, error: HopError) -> None:
         """What becomes of a request outside the contract. Raises the error where that is enforced."""
@@ -64,10 +81,13 @@ class Checked:
             raise error
         self.hop.shadow = (*self.hop.shadow, ShadowVerdict(REQUEST, "deny"))
 
+    def _tell(self, why: str, *, refused: bool) -> None:
+        self.contract.note(self.operation, why)
+        self.recorder.outside_contract(self.hop.listener, self.hop.operation, "answer", refused=refused)
+
     def complain(self, why: str) -> None:
         """The same of an answer. Raises AnswerBroken."""
-        self.contract.note(self.operation, why)
-        self.recorder.outside_contract(self.hop.listener, self.hop.operation, "answer", refused=self.contract.enforced)
+        self._tell(why, refused=self.contract.enforced)
         if self.contract.enforced:
             raise AnswerBroken(why)
         self.hop.shadow = (*self.hop.shadow, ShadowVerdict(ANSWER, "deny"))
@@ -77,70 +97,96 @@ class Checked:
     async def take_body(self, exchange: Exchange) -> None:
         """Read the request body and judge it; what was read will be replayed. Raises HopError."""
         operation = self.operation
-        if not self.head.body or operation is None or operation.bodies is None:
+        if operation is None or not self.contract.looks_into(operation, self.head):
             return
-        pieces = await exchange.hold_body(MAX_BYTES)
+        pieces = await exchange.hold_body(MAX_BYTES, self.room)
         if pieces is None:
-            self.refuse(BodyTooLarge(f"the request body is over {MAX_BYTES} bytes, which are not checked"))
+            self._not_held()
             return
         wrong = self.contract.wrong_body(operation, self.head, b"".join(pieces))
         if wrong is not None:
             self.refuse(wrong)
+
+    def _not_held(self) -> None:
+        if self.hop.received_bytes > MAX_BYTES:
+            self.refuse(BodyTooLarge(f"the request body is over {MAX_BYTES} bytes, which are not checked"))
+        elif self.contract.enforced:
+            raise Overload(_CROWDED)
 
     # ---- the answer ------------------------------------------------------------------------------------------------
 
     async def relay(self, exchange: Exchange, connection: Connection, response: ResponseHead) -> None:
         """Send an answer on, or what may go on of it. Raises HopError."""
         operation, contract = self.operation, self.contract
-        told = contract.told(operation)
-        response = ResponseHead(response.status, [*response.headers, *told], response.reason, response.version)
+        status, headers = response.status, contract.told(operation, response.headers)
+        if headers is not response.headers:
+            response = ResponseHead(status, headers, response.reason, response.version)
         if operation is None or not (contract.enforced or _is_held(response)):
             await exchange.relay(connection, response)
-            return
-        events, body, whole = await _hold(exchange, connection, response, self)
-        if not whole:
-            self.complain(f"the answer is over {MAX_BYTES} bytes, which are not checked")
-        elif response.status == _PARTIAL and contract.enforced:
-            self.complain("the answer is a part (206), and nobody asked for one")
+        elif contract.goes_bare(operation, status) and contract.enforced:
+            self._tell(f"the error {status}: is not in the contract; it went on without its body", refused=False)
+            response = ResponseHead(status, bare(headers), response.reason, response.version)
+            await exchange.relay(_replayed(connection, [End()]), response)
         else:
-            found = contract.answer(operation, self.hop, response.status, response.headers, body)
-            if isinstance(found, str):
-                self.complain(found)
-            elif contract.enforced and found[0] is not response.headers:
-                headers, body = found
-                response = ResponseHead(response.status, headers, response.reason, response.version)
-                events = [Data(body), End()] if body else [End()]
+            await self._relay_checked(exchange, connection, response, operation)
+
+    async def _relay_checked(
+        self, exchange: Exchange, connection: Connection, response: ResponseHead, operation: Operation
+    ) -> None:  # fmt: skip
+        contract = self.contract
+        events: list[HttpEvent] = []
+        status, headers = response.status, response.headers
+        wrong = contract.wrong_answer_head(operation, self.hop, status, headers)
+        if wrong is not None:
+            self.complain(wrong)
+        else:
+            events, body = await self._hold(exchange, connection, response)
+            if body is not None:
+                found = contract.answer(operation, self.hop, status, headers, body)
+                if isinstance(found, str):
+                    self.complain(found)
+                elif contract.enforced and found[0] is not headers:
+                    response = ResponseHead(status, found[0], response.reason, response.version)
+                    events = [Data(found[1]), End()] if found[1] else [End()]
         await exchange.relay(_replayed(connection, events), response)
+
+    async def _hold(
+        self, exchange: Exchange, connection: Connection, response: ResponseHead
+    ) -> tuple[list[HttpEvent], bytes | None]:  # fmt: skip
+        """Read an answer as far as MAX_BYTES: its events, and its body where that is all of it."""
+        events: list[HttpEvent] = []
+        pieces: list[bytes] = []
+        size = 0
+        length = first(response.headers, b"content-length") or b"0"
+        if self.head.method != b"HEAD" and length.isdigit() and int(length) > MAX_BYTES:
+            self.complain(_LARGE)
+            return events, None
+        while True:
+            event = connection.codec.next_event()
+            if event is NEED_DATA:
+                await exchange.read_more(connection, response)
+                continue
+            events.append(event)
+            if not isinstance(event, Data):
+                return events, b"".join(pieces)
+            size += len(event.data)
+            if size > MAX_BYTES:
+                self.complain(_LARGE)
+                return events, None
+            if not self.room(len(event.data)):
+                if self.contract.enforced:
+                    raise Overload(_CROWDED)
+                return events, None
+            pieces.append(event.data)
 
 
 def _is_held(response: ResponseHead) -> bool:
-    """Whether an answer is looked at in shadow: JSON that is no stream."""
-    kind = (first(response.headers, b"content-type") or b"").partition(b";")[0].strip().lower().decode("latin-1")
-    return is_json(kind)
-
-
-async def _hold(
-    exchange: Exchange, connection: Connection, response: ResponseHead, checked: Checked
-) -> tuple[list[HttpEvent], bytes, bool]:  # fmt: skip
-    """Read an answer as far as MAX_BYTES: its events, its body, and whether that is all of it."""
-    events: list[HttpEvent] = []
-    pieces: list[bytes] = []
-    size = 0
-    length = first(response.headers, b"content-length") or b"0"
-    if checked.head.method != b"HEAD" and length.isdigit() and int(length) > MAX_BYTES:
-        return events, b"", False
-    while True:
-        event = connection.codec.next_event()
-        if event is NEED_DATA:
-            await exchange.read_more(connection, response)
-            continue
-        events.append(event)
-        if not isinstance(event, Data):
-            return events, b"".join(pieces), True
-        size += len(event.data)
-        if size > MAX_BYTES:
-            return events, b"", False
-        pieces.append(event.data)
+    """Whether an answer is looked at in shadow: JSON as it is, and all of it. What the application encodes, or sends
+    in parts, since it was asked to, would not have been asked of it.
+    """
+    headers = response.headers
+    kind = kind_of(first(headers, b"content-type") or b"")
+    return is_json(kind) and not is_encoded(headers) and response.status != _PARTIAL
 
 
 class _Replay:

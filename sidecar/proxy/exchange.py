@@ -83,17 +83,17 @@ class Exchange(Waiting):
     async def _carry(self, handover: Handover | None) -> bool:
         """The exchange itself; see `run`."""
         plan = self._plan
-        if plan.checked is not None and handover is None:
-            await plan.checked.take_body(self)
-        if plan.ask is not None:
-            await self._attended(plan.ask(self._port))
-        if plan.hold is not None:
-            await plan.hold(self._port, self._wire, self._deadline.at)
-        if plan.charge is not None:
-            await self._attended(plan.charge(self._port))
-        if plan.injected is not None:
-            await suffer(self._pause, self._hop, plan.injected, plan.course)
         try:
+            if plan.checked is not None and handover is None:
+                await plan.checked.take_body(self)
+            if plan.ask is not None:
+                await self._attended(plan.ask(self._port))
+            if plan.hold is not None:
+                await plan.hold(self._port, self._wire, self._deadline.at)
+            if plan.charge is not None:
+                await self._attended(plan.charge(self._port))
+            if plan.injected is not None:
+                await suffer(self._pause, self._hop, plan.injected, plan.course)
             connection, response = await self._ask(handover)
             if self._borrowed and (self._pump is None or self._pump.happened):
                 self._forget()
@@ -101,6 +101,8 @@ class Exchange(Waiting):
         finally:
             if self._borrowed:
                 self._forget()
+            if plan.checked is not None:
+                plan.checked.let_go()
 
     async def _give_answer(self, connection: Connection, response: ResponseHead) -> bool:
         pool = self._road

@@ -390,7 +390,7 @@ class InboundSide:
         from sidecar.proxy.contracted import Checked  # most have no contract, and it is memory
 
         checked = Checked(contract, operation, self.recorder, hop, head)
-        wrong = contract.wrong_head(operation, hop, head, wall)
+        wrong = contract.wrong_head(operation, hop, head, wall, switches=plan.lasts or bool(head.protocol))
         if wrong is not None:
             checked.refuse(wrong)
         plan.headers = contract.asked(operation, hop, plan.headers)

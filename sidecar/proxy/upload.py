@@ -18,6 +18,8 @@ from sidecar.proxy.flow import Flow
 from sidecar.proxy.streams import StreamEnd
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sidecar.hop import Headers, Hop
     from sidecar.http.h1 import H1Server
     from sidecar.http.message import RequestHead
@@ -141,9 +143,10 @@ class Upload(Flow):
         except Expired:
             raise UpstreamIdle("the upstream does not read the request body (timeouts.idle)") from None
 
-    async def hold_body(self, most: int) -> list[bytes] | None:
+    async def hold_body(self, most: int, room: Callable[[int], bool] | None = None) -> list[bytes] | None:
         """Read the whole request body before anybody is asked; what was read is replayed, without trailers. None where
-        it is over that many bytes, with what has come still to be replayed. Raises HopError.
+        it is over that many bytes, or there is no `room` for more of them, with what has come still to be replayed.
+        Raises HopError.
         """
         held = self._replay = []
         if self._codec.wants_continue:  # who is asked is asked only then (RFC 9110 section 10.1.1)
@@ -153,7 +156,7 @@ class Upload(Flow):
             if isinstance(event, Data):
                 self._count(event.data)
                 held.append(event.data)
-                if self._hop.received_bytes > most:
+                if self._hop.received_bytes > most or (room is not None and not room(len(event.data))):
                     return None
             elif isinstance(event, End):
                 self._check_whole()

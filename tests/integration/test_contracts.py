@@ -6,10 +6,11 @@ import json
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 
-from tests.kit.fleet import TRUST_DOMAIN, Fleet
+from tests.kit.fleet import TRUST_DOMAIN, Fleet, spiffe
 from tests.kit.free_ports import Ports
 from tests.kit.processes import eventually
 from tests.kit.programs import echo_app
@@ -22,6 +23,14 @@ paths:
     parameters: [{name: id, in: path, required: true, schema: {type: integer}}]
     get: {operationId: getOrder, responses: {"200": {$ref: '#/components/responses/Order'}}}
     delete: {operationId: dropOrder, responses: {"204": {description: gone}}}
+  /old:
+    get:
+      operationId: old
+      deprecated: true
+      x-deprecated-since: 2025-01-01
+      x-sunset: 2099-01-01
+      responses: {"200": {$ref: '#/components/responses/Order'}}
+  /gone: {get: {operationId: gone, x-sunset: 2001-01-01, responses: {"200": {$ref: '#/components/responses/Order'}}}}
   /orders:
     post:
       operationId: placeOrder
@@ -49,8 +58,9 @@ services:
       - port: {p.orders_in}
         bind: 127.0.0.1
         app: "127.0.0.1:{p.orders}"
-        contract: {{openapi: contract.yaml, mode: enforce}}
-    grants: {{web: {{operations: [getOrder, placeOrder], fields: [id, customer.name]}}}}
+        contract: {{openapi: contract.yaml, mode: enforce, after_sunset: [{late}]}}
+    grants: {{web: {{operations: [getOrder, placeOrder, old, gone], fields: [id, customer.name]}}}}
+    allow: [{{from: web, path: /beside/**}}]
     health: {{listen: "127.0.0.1:{p.orders_health}"}}
 """
 
@@ -61,7 +71,11 @@ class Shop(Fleet):
     def __init__(self, folder: Path) -> None:
         self.ports = Ports()
         (folder / "contract.yaml").write_text(CONTRACT)
-        super().__init__(folder, TEXT.format(domain=TRUST_DOMAIN, p=self.ports))
+        super().__init__(folder, self.text(late=""))
+
+    def text(self, late: str) -> str:
+        """The config; `late` may call what is past its sunset."""
+        return TEXT.format(domain=TRUST_DOMAIN, p=self.ports, late=late)
 
     def ask(self, method: str, path: str, body: object = None) -> tuple[int, bytes, dict[str, str]]:
         """One request on a connection of its own: status, body and header."""
@@ -114,6 +128,68 @@ def test_what_was_called_is_told(mesh: Shop) -> None:
     assert rows["dropOrder"]["calls"] == 0
     assert rows["getOrder"]["last"] == "the answer.id: is no integer"
     assert mesh["orders"].metrics().total("mesh_contract_broken_total", operation="getOrder", part="answer") >= 1
+
+
+def test_what_ends_is_told_refused_and_listed_by_caller(mesh: Shop) -> None:
+    status, _, headers = mesh.ask("GET", "/old")
+    assert (status, headers["deprecation"]) == (200, "@1735689600")
+    assert headers["sunset"] == "Thu, 01 Jan 2099 00:00:00 GMT"
+    assert mesh.ask("GET", "/gone")[0] == 410
+    mesh.file.write_text(mesh.text(late="web"))
+    eventually("the grace list", lambda: mesh.ask("GET", "/gone")[0] != 410)
+    mesh.file.write_text(mesh.text(late=""))
+    eventually("no grace list", lambda: mesh.ask("GET", "/gone")[0] == 410)
+    assert mesh.ask("GET", "/old")[0] == 200
+    (contract,) = mesh["orders"].admin("GET", "/contracts")[1]["contracts"]
+    callers = {row["operation"]: row["caller"] for row in contract["deprecated"]}
+    assert callers == {"old": spiffe("web"), "gone": spiffe("web")}
+
+
+def test_status_as_somebody_at_a_terminal_sees_it(mesh: Shop) -> None:
+    for path in ("/beside/x7", "/beside/x8", "/orders/2", "/old"):
+        mesh.ask("GET", path)
+    mesh.ask("POST", "/orders", {"sku": "tea", "\x1b[31m": 1})
+    done = mesh.mesh("contract", "status", "--service", "orders")
+    lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    assert done.returncode == 0
+    assert lines[0] == "service mode operation calls what"
+    assert "orders enforce dropOrder 0 unused" in lines
+    assert any(line.startswith("orders enforce GET /beside/{} ") and line.endswith(" undocumented") for line in lines)
+    assert any(line.endswith("outside: the answer.id: is no integer") for line in lines)
+    assert any(f"deprecated, called by {spiffe('web')}" in line for line in lines)
+    assert "\x1b" not in done.stdout
+    told = json.loads(mesh.mesh("contract", "status", "-o", "json").stdout)["sidecars"]
+    rows = {each["service"]: each["contracts"] for each in told}
+    assert rows["web"] == []
+    assert {row["path"]: row["calls"] for row in rows["orders"][0]["undocumented"]}["/beside/{}"] >= 2
+    assert mesh.mesh("contract", "status", "--service", "web").stdout.startswith("No contract is declared")
+    nobody = mesh.mesh("contract", "status", "--service", "nobody")
+    assert (nobody.returncode, "nobody" in nobody.stderr) == (3, True)
+
+
+def test_a_document_that_changes_under_load_judges_nobody_by_half(mesh: Shop) -> None:
+    """By one document `sku` and a number go together, by the other `name` and a text; the application answers a number.
+    So a request that is let in by the first gets its answer, and one by the second a 502, whatever happens meanwhile.
+    """
+    document, found, ended = mesh.folder / "contract.yaml", set[tuple[bool, int]](), Event()
+    other = CONTRACT.replace("sku", "name").replace("id: {type: integer}}}}}", "id: {type: string}}}}}")
+
+    def load(first: bool) -> None:
+        while not ended.is_set():
+            found.add((first, mesh.ask("POST", "/orders", {"sku" if first else "name": "tea"})[0]))
+
+    threads = [Thread(target=load, args=(first,)) for first in (True, False)]
+    for thread in threads:
+        thread.start()
+    for text in (other, CONTRACT, other, CONTRACT):
+        document.write_text(text)
+        wanted = (False, 502) if text is other else (True, 200)
+        found.discard(wanted)
+        eventually("the new document", lambda wanted=wanted: wanted in found)  # type: ignore[misc]
+    ended.set()
+    for thread in threads:
+        thread.join()
+    assert found <= {(True, 200), (True, 400), (False, 502), (False, 400)}
 
 
 def test_a_document_that_changes_is_in_force_after_a_reload_and_a_broken_one_is_not(mesh: Shop) -> None:

@@ -13,6 +13,7 @@ ANSWERS = {
     "/orders/3": (200, "text/html", "<p>secret</p>"),
     "/orders/4": (200, "application/json", '{"id": 4, "more": "' + "secret" * 200_000 + '"}'),
     "/orders/5": (500, "text/plain", "secret"),
+    "/old": (200, "application/json", json.dumps(ORDER)), "/late": (200, "application/json", json.dumps(ORDER)),
 }  # fmt: skip
 
 

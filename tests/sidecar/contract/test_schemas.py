@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from sidecar.contract.schemas import Compiler, Exhausted, Work
+from sidecar.contract.checks import Exhausted, Work
+from sidecar.contract.schemas import Compiler
 
 NAMES = ["a", "b", "c", "ab"]
 

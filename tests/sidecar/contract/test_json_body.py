@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.contract.strict_json import MAX_DEPTH, NotJson, parse
+from sidecar.contract.json_body import MAX_DEPTH, NotJson, parse
 
 PIECES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
