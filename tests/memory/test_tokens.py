@@ -12,7 +12,7 @@ from sidecar.policy.jwk import KeySet
 from sidecar.proxy.bearer import PATIENCE
 from tests.kit import apps
 from tests.kit.h1_line import Line, Request
-from tests.kit.h2_line import ORDERS_POST, answer_ok, h2_app, h2_peer
+from tests.kit.h2_line import ORDERS_POST, H2Line, answer_ok, h2_app, h2_peer
 from tests.kit.h2_wire import data, headers
 from tests.kit.hops import MALLORY, WEB
 from tests.kit.play import Stage, scene
@@ -318,3 +318,52 @@ async def test_a_token_in_its_leeway_opens_no_stream_that_lasts_longer(stage: St
     assert await peer.is_reset()
     assert stage.now == 30.0
     ended_by_token(stage)
+
+
+@guarded()
+async def test_a_stream_of_http2_ends_with_its_token_and_the_connection_goes_on(stage: Stage) -> None:
+    async def endless(line: H2Line, stream: int) -> None:
+        if stream != 1:
+            await answer_ok(line, stream)
+            return
+        await line.say(headers(1, ((b":status", b"200"), (b"content-type", b"application/grpc")), end=False))
+
+        async def ticks() -> None:
+            for _ in range(11):
+                await stage.sleep(30.0)
+                await line.say(data(1, b"\0\0\0\0\0", end=False))
+
+        stage.port.spawn(ticks())
+
+    stage.app(h2_app(endless))
+    fields = (*ORDERS_POST, (b"content-type", b"application/grpc"), (b"te", b"trailers"))
+
+    def ask(stream: int) -> bytes:
+        bearer = (b"authorization", b"Bearer " + good(stage))
+        return headers(stream, (*fields, bearer), end=False) + data(stream, b"", end=True)
+
+    peer = await h2_peer(stage, ask(1))
+    ended = await peer.answer(1)
+    assert stage.now == LIVES
+    assert ended.status == 200
+    assert ended.reset is not None or ended.headers.get(b"grpc-status") not in (None, b"0")
+    ended_by_token(stage)
+    await peer.say(ask(3))
+    assert (await peer.answer(3)).status == 200
+
+
+@guarded()
+async def test_a_token_anywhere_else_is_no_token(stage: Stage) -> None:
+    stage.app(apps.always(apps.OK))
+    token = good(stage)
+    form = b"access_token=" + token
+    kind = b"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n" % len(form)
+    post = b"POST / HTTP/1.1\r\nHost: orders\r\n" + kind + b"\r\n" + form
+    elsewhere = (b"Cookie: access_token=", b"Proxy-Authorization: Bearer ", b"X-Authorization: Bearer ",
+                 b"X-Forwarded-Access-Token: ", b"Sec-WebSocket-Protocol: bearer, ")  # fmt: skip
+    for request in (post, get(path=b"/?" + form), *(get(more=name + token + b"\r\n") for name in elsewhere)):
+        assert (await stage.ask(request)).status == 401
+    for twice in (b"Authorization: Bearer " + token, b"Authorization: Basic dTpw", b"authorization: bearer x"):
+        assert (await stage.ask(get(token, more=twice + b"\r\n"))).status == 400, "two readers may take two"
+    refused = [hop.error.name for hop in stage.orders.books.hops if hop.status == 401 and hop.error is not None]
+    assert refused == ["token_missing"] * 7

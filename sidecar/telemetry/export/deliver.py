@@ -204,7 +204,7 @@ class _Syslog:
             transport = await trio.open_tcp_stream(address.host, address.port)
             if self._spec.unsafe_plaintext:
                 return transport
-            context = tls_context(await _roots(self._spec.roots))
+            context = await trio.to_thread.run_sync(tls_context, await _roots(self._spec.roots))
             stream = trio.SSLStream(transport, context, server_hostname=address.host)
             try:
                 await stream.do_handshake()
@@ -253,7 +253,7 @@ class _Otlp:
         with trio.fail_after(ANSWER_SECONDS):
             stream = transport = await trio.open_tcp_stream(url.address.host, url.address.port)
             if url.tls:
-                context = tls_context(await _roots(self._spec.roots))
+                context = await trio.to_thread.run_sync(tls_context, await _roots(self._spec.roots))
                 stream = trio.SSLStream(transport, context, server_hostname=url.address.host, https_compatible=True)
         client = HttpClient(stream, url.authority)
         try:
