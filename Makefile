@@ -2,7 +2,7 @@
 # Options: PYTHON=/path/to/python3.x picks the interpreter, ARGS="…" is passed on (make demo ARGS="--port-base 27000").
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check deep integration bench bench-ca bench-quick lock clean
+.PHONY: help setup demo test check deep integration owasp bench bench-ca bench-quick lock clean
 ARGS ?=
 export PYTHON
 
@@ -48,6 +48,10 @@ integration: ## tests with real sockets and real programs (what is not installed
 deep: ## what takes hours: a million connections, 200 runs of random events, 2 GiB bodies, long fuzzing
 	@scripts/setup.sh dev
 	$(PYTEST) -m deep -o faulthandler_timeout=7200 $(ARGS)
+
+owasp: ## the attacks of docs/owasp: what each gets without the mesh and with it, and what refused it
+	@scripts/setup.sh dev
+	@$(BIN)/python -m tests.kit.cookbook
 
 bench: ## CPU and latency per request, ours and others' (ARGS="--row inbound --short" for a first look, --help)
 	@scripts/bench-env.sh

@@ -76,7 +76,7 @@ async def exchange(method: str, url: HttpsUrl, body: bytes, fields: Headers, roo
             stream = await connect(url, roots)
             try:
                 client = HttpClient(stream, url.authority)
-                return await client.request(method, url.path or "/", body, (*fields, (b"connection", b"close")))
+                return await client.request(method, url.target, body, (*fields, (b"connection", b"close")))
             finally:
                 await trio.aclose_forcefully(stream)
     except trio.TooSlowError:

@@ -23,7 +23,7 @@ from certs.jwk import parse_public_jwk, public_jwk
 from certs.jwt import algorithms_of
 from certs.keys import public_bytes
 from certs.spiffe import TrustDomain
-from certs.strict_json import no_constant, unique
+from certs.strict_json import read
 from certs.svid import check_signer, parse_certificate
 
 MAX_KID = 256
@@ -140,8 +140,8 @@ def _parse_object(data: bytes) -> dict[str, Any]:
     if len(data) > MAX_BUNDLE_BYTES:
         raise InvalidBundle(f"the bundle is {len(data)} bytes long; at most {MAX_BUNDLE_BYTES} are accepted")
     try:
-        document = json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_constant=no_constant)
-    except (ValueError, RecursionError) as error:
+        document = read(data)
+    except ValueError as error:
         raise InvalidBundle(f"the bundle is not JSON: {error}") from error
     if not isinstance(document, dict):
         raise InvalidBundle("the bundle is not a JSON object")

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from certs.errors import IdentityError
 from certs.jwk import decode_base64url, encode_base64url
 from certs.keys import PublicKey
-from certs.strict_json import no_constant, unique
+from certs.strict_json import read
 
 MAX_TOKEN_BYTES = 16 * 1024  # a Kubernetes token is under 2 KiB, ours under 1 KiB
 _SHA: Final[Mapping[str, type[hashes.SHA256 | hashes.SHA384 | hashes.SHA512]]] = {
@@ -165,9 +165,7 @@ def _part(value: Mapping[str, Any]) -> str:
 
 def _parse_object(data: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_constant=no_constant)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        value = read(data)
     except ValueError:
         raise ValueError("it is not JSON, or names a member twice") from None
     if not isinstance(value, dict):

@@ -36,6 +36,7 @@ class JwtSvid:
     issued_at: float
     expires_at: float
     claims: Mapping[str, Any] = field(repr=False, hash=False)
+    kid: str = ""  # of the key that signed it
 
     @cached_property
     def renew_at(self) -> float:
@@ -106,4 +107,4 @@ def _subject(jwt: Jwt) -> SpiffeId:
 
 def _svid(token: str, jwt: Jwt, spiffe_id: SpiffeId) -> JwtSvid:
     ends = jwt.time("exp") or 0.0
-    return JwtSvid(token, spiffe_id, jwt.audience(), jwt.time("iat") or 0.0, ends, jwt.claims)
+    return JwtSvid(token, spiffe_id, jwt.audience(), jwt.time("iat") or 0.0, ends, jwt.claims, jwt.kid)

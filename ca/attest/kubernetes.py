@@ -208,7 +208,7 @@ async def _published_keys(cluster: KubernetesCluster) -> dict[str, PublicKey]:
     if str(found.get("issuer", "")).rstrip("/") != cluster.url.rstrip("/"):
         raise OutsideUnavailable(f"cluster {cluster.name}: {issuer} says that it is another issuer")
     try:
-        where = HttpsUrl.parse(str(found.get("jwks_uri", "")))
+        where = HttpsUrl.parse(str(found.get("jwks_uri", "")), query=True)
     except ValueError as error:
         raise OutsideUnavailable(f"cluster {cluster.name}: its jwks_uri: {error}") from None
     entries = (await client.get(where)).get("keys")

@@ -20,19 +20,16 @@ import trio
 
 from certs.errors import MeshError
 from certs.store import read_key
+from sidecar.answer.bridge import Asker
 from sidecar.net.port import NEVER, Expired, Signal
 from sidecar.net.web import WebClient, WebFailed
 from sidecar.policy.grant import MOST_ANSWER_BYTES, Grant, NoGrant, read_answer, request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
 
-    from sidecar.answer.bridge import Bridge
+    from sidecar.answer.bridge import Around
     from sidecar.config.schema_egress import ClientToken, Secret
-    from sidecar.net.clock import Clock
     from sidecar.net.port import Port
-    from sidecar.telemetry.log import Log
-    from sidecar.telemetry.metrics import Metrics
 
 WITHIN: Final = 10.0  # seconds for one request, and for a program that prints a secret
 PATIENCE: Final = 5.0  # seconds that a request of the application waits for the first token
@@ -47,21 +44,14 @@ class NoSecret(MeshError):
     name = "no_secret"
 
 
-class Credentials:
+class Credentials(Asker):
     """The token of one upstream."""
 
-    def __init__(
-        self, name: str, spec: ClientToken, bridge: Bridge, clock: Clock, metrics: Metrics, log: Log | None,
-        dice: Callable[[], float],
-    ) -> None:  # fmt: skip
+    def __init__(self, name: str, spec: ClientToken, around: Around) -> None:
+        super().__init__(around)
         self.spec = spec
         self.problem = "it has not been asked for yet"  # why there is no newer token, in words
         self._name = name
-        self._bridge = bridge
-        self._clock = clock
-        self._metrics = metrics
-        self._log = log
-        self._dice = dice
         self._token = b""
         self._until = 0.0  # monotonic: it is used until then
         self._got = -FORCED  # monotonic: when

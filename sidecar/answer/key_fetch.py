@@ -7,7 +7,6 @@ good; with discovery that host is the issuer, and it names the place of the keys
 
 from __future__ import annotations
 
-import json
 import os
 import ssl
 import stat
@@ -16,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from certs.errors import MeshError
-from certs.strict_json import no_constant, unique
+from certs.strict_json import read
 from sidecar.net.http_client import BadHttp, HttpClient
 from sidecar.net.https import HttpsUrl, cause, connect
-from sidecar.policy.jwk import MAX_SET_BYTES, BadKeySet, KeySet
+from sidecar.policy.jwk import MAX_MARKS, MAX_SET_BYTES, BadKeySet, KeySet
 
 if TYPE_CHECKING:
     from sidecar.config.schema_tokens import Issuer
@@ -59,7 +58,7 @@ async def _from_network(issuer: Issuer) -> bytes:
         roots = ""
         if issuer.ca_file:
             roots = (await trio.to_thread.run_sync(_read, issuer.ca_file, _MAX_ROOTS)).decode("ascii")
-        url = HttpsUrl.parse(issuer.url) if issuer.url else await _discovered(issuer, roots)
+        url = HttpsUrl.parse(issuer.url, query=True) if issuer.url else await _discovered(issuer, roots)
         return await _get(url, roots)
     except BadHttp as error:
         raise CannotFetch(f"its answer cannot be used: {error}") from None
@@ -73,15 +72,15 @@ async def _discovered(issuer: Issuer, roots: str) -> HttpsUrl:
     """Where its keys are. Raises CannotFetch, ValueError, and what `_get` raises."""
     data = await _get(HttpsUrl.parse(issuer.issuer) / _DISCOVERY, roots)
     try:
-        document: Any = json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_constant=no_constant)
-    except (ValueError, RecursionError):
-        raise CannotFetch("its OpenID configuration is not JSON") from None
+        document: Any = read(data, most_marks=MAX_MARKS)
+    except ValueError:
+        raise CannotFetch("its OpenID configuration is not JSON, or has far too many members") from None
     if not isinstance(document, dict) or document.get("issuer") != issuer.issuer:
         raise CannotFetch("its OpenID configuration is that of another issuer")
     where = document.get("jwks_uri")
     if not isinstance(where, str):
         raise CannotFetch("its OpenID configuration does not say where its keys are (`jwks_uri`)")
-    return HttpsUrl.parse(where)
+    return HttpsUrl.parse(where, query=True)
 
 
 async def _get(url: HttpsUrl, roots: str) -> bytes:
@@ -90,7 +89,7 @@ async def _get(url: HttpsUrl, roots: str) -> bytes:
     try:
         client = HttpClient(stream, url.authority, MAX_SET_BYTES)
         accepted = ((b"accept", b"application/json"), (b"connection", b"close"))
-        answer = await client.request("GET", url.path or "/", headers=accepted)
+        answer = await client.request("GET", url.target, headers=accepted)
     finally:
         await trio.aclose_forcefully(stream)
     if answer.status != _OK:

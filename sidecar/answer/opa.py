@@ -14,17 +14,15 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from sidecar.answer.bridge import Asker
 from sidecar.net.port import NEVER, Expired, Signal
 from sidecar.net.web import WebClient, WebFailed
 from sidecar.policy.ask import MOST_ANSWER_BYTES, AnswerBook, Said, Unsaid, place, read_answer, target
 
 if TYPE_CHECKING:
-    from sidecar.answer.bridge import Bridge
+    from sidecar.answer.bridge import Around
     from sidecar.config.schema_opa import Opa
-    from sidecar.net.clock import Clock
     from sidecar.net.port import Port
-    from sidecar.telemetry.log import Log
-    from sidecar.telemetry.metrics import Metrics
 
 CONNECTIONS: Final = 8  # to OPA; it answers in about a millisecond, so that is thousands of questions a second
 MOST_WAITING: Final = 1024  # questions; who comes then hears nothing
@@ -45,15 +43,12 @@ class _Waiting:
         self.done = Signal()
 
 
-class OpaAnswers:
+class OpaAnswers(Asker):
     """Asks one OPA, as one configuration says, for as long as `run` does."""
 
-    def __init__(self, spec: Opa, bridge: Bridge, clock: Clock, metrics: Metrics, log: Log | None) -> None:
+    def __init__(self, spec: Opa, around: Around) -> None:
+        super().__init__(around)
         self.spec = spec
-        self._bridge = bridge
-        self._clock = clock
-        self._metrics = metrics
-        self._log = log
         self._book = AnswerBook(spec.cache.ttl, spec.cache.size) if spec.cache is not None else None
         self._questions, self._incoming = trio.open_memory_channel[_Waiting](MOST_WAITING)
         self._silent = False  # it was when it was asked last: said once

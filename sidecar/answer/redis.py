@@ -24,19 +24,17 @@ import trio
 
 from certs.errors import MeshError
 from certs.store import read_key
+from sidecar.answer.bridge import Asker
 from sidecar.net.port import Signal
 from sidecar.net.stay import stay
 from sidecar.traffic.shared import MICRO, SCRIPT, Answered, Away
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Sequence
 
-    from sidecar.answer.bridge import Bridge
+    from sidecar.answer.bridge import Around
     from sidecar.config.schema_redis import Redis
-    from sidecar.net.clock import Clock
     from sidecar.net.port import Port, Wire
-    from sidecar.telemetry.log import Log
-    from sidecar.telemetry.metrics import Metrics
     from sidecar.traffic.shared import Question
 
 FIRST_PAUSE, LONGEST_PAUSE, JITTER = 0.1, 5.0, 0.25  # seconds, and a share of them
@@ -70,17 +68,11 @@ class _Waiting:
         self.done = Signal()
 
 
-class RedisAnswers:
+class RedisAnswers(Asker):
     """One Redis, through all its absences and reloads."""
 
-    def __init__(
-        self, bridge: Bridge, clock: Clock, metrics: Metrics, log: Log | None, dice: Callable[[], float]
-    ) -> None:
-        self._bridge = bridge
-        self._clock = clock
-        self._metrics = metrics
-        self._log = log
-        self._dice = dice
+    def __init__(self, around: Around) -> None:
+        super().__init__(around)
         self._spec: Redis | None = None
         self._scope = trio.CancelScope()  # of what is under way for this spec
         self._changed = trio.Event()

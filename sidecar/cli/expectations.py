@@ -94,12 +94,20 @@ def test(places: tuple[str, ...], file: str, junit: Path | None, output: str) ->
     """
     rows = _tried(_files(places), file)
     if junit is not None:
-        junit.write_bytes(_junit(rows))
+        _write(junit, _junit(rows))
     if output == "json":
         print_json({"ok": all(row.holds for row in rows), "tests": [row.to_json() for row in rows]})
     else:
         _show(rows)
     return Code.OK if all(row.holds for row in rows) else Code.NEGATIVE
+
+
+def _write(file: Path, data: bytes) -> None:
+    try:
+        file.write_bytes(data)
+    except OSError as error:
+        why = f"{file} cannot be written: {error.strerror}."
+        raise Failure(why, "Its folder has to be there.", Code.USAGE) from None
 
 
 def _files(places: Sequence[str]) -> list[str]:
@@ -110,7 +118,8 @@ def _files(places: Sequence[str]) -> list[str]:
         files = [file for each in here for file in (sorted(_below(each)) if Path(each).is_dir() else [each])]
         if not files:
             wanted = f"In folders, {' and '.join(NAMES)} are read; see `mesh test --help`."
-            raise Failure(f"there are no expectations in {place}.", wanted, Code.USAGE)
+            where = "this folder" if place == "." else place
+            raise Failure(f"there are no expectations in {where}.", wanted, Code.USAGE)
         found.update(dict.fromkeys(map(os.path.normpath, files)))
     return list(found)
 

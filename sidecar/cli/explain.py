@@ -129,13 +129,19 @@ def _from_file(file: Path, called: str, question: dict[str, Any]) -> dict[str, A
     from sidecar.config.load import load_config
 
     config = load_config(str(file), time.time())
-    service, asking = choose(config, called, file), config.services.get(str(question["from"]))
+    asking = config.services.get(str(question["from"]))
     if asking is not None:
         question = {**question, "from": str(asking.identity)}
-    from sidecar.policy.steered import steered
+    from sidecar.policy.steered import let_out, refusal, steered
 
     way = steered(config, called, question)
-    document = _judge(config, service, way.question)
+    if way.asked is not None and called not in config.services:
+        return let_out(way)
+    service = choose(config, called, file)
+    if way.asked is not None and way.refused is not None:
+        document = refusal(way.refused, upstream=way.asked.name)
+    else:
+        document = _judge(config, service, way.question)
     document["routes"] = [*way.words, *document.get("routes", [])]
     notes = [note for note in (str(document.get("note") or ""), way.note) if note]
     if asking is not None and all(upstream.to != called for upstream in asking.outbound):
@@ -150,8 +156,7 @@ def _judge(config: MeshConfig, service: Service, question: dict[str, Any]) -> di
     from sidecar.policy.authz import RuleSet
     from sidecar.policy.explain import explain as explain_hop
     from sidecar.policy.question import BadQuestion, hop_of, moment_of, unknown_caller
-    from sidecar.policy.reasons import reason_of
-    from sidecar.policy.steered import led
+    from sidecar.policy.steered import led, refusal
     from sidecar.policy.waived import observed
     from sidecar.traffic.show import applies_by
 
@@ -161,7 +166,7 @@ def _judge(config: MeshConfig, service: Service, question: dict[str, Any]) -> di
     except BadQuestion as error:
         raise Failure(str(error), "", Code.USAGE) from None
     except HopError as error:
-        return {"verdict": "deny", "error": error.name, "detail": error.detail, "explained": reason_of(error).to_json()}
+        return refusal(error)
     explanation = explain_hop(RuleSet.compile(service.allow, service.deny), hop, now)
     refused = explanation.verdict == "deny"
     notes = (observed(service, hop.listener, now) if refused else "", unknown_caller(hop, config))
@@ -174,7 +179,14 @@ def _judge(config: MeshConfig, service: Service, question: dict[str, Any]) -> di
 
 
 def _from_sidecar(run_dir: Path | None, called: str, question: dict[str, Any]) -> dict[str, Any]:
-    status, document = one(run_dir, called).ask("POST", "/explain", question)
+    try:
+        sidecar = one(run_dir, called)
+    except Failure as nobody:  # outside the mesh nobody but the caller's own sidecar has a say
+        try:
+            sidecar, question = one(run_dir, str(question["from"])), {**question, "to": called}
+        except Failure:
+            raise nobody from None
+    status, document = sidecar.ask("POST", "/explain", question)
     if status == 400:
         raise Failure(str(document.get("detail") or document), "", Code.USAGE)
     if status != 200:
@@ -233,7 +245,8 @@ def _show(document: dict[str, Any]) -> None:
     elif "text" not in document:
         click.echo(f"{document.get('verdict')}: refused before any rule was asked ({document.get('error')})")
     explained = document.get("explained") or {}
-    print_facts([("happened", safe(explained.get("happened"))), ("to do", safe(explained.get("todo")))])
+    facts = [("happened", explained.get("happened")), ("to do", explained.get("todo")), ("it is", document.get("hint"))]
+    print_facts([(name, safe(words)) for name, words in facts])
     if text := document.get("text"):
         click.echo(str(text).rstrip("\n"))
     print_facts([("route", safe(words)) for words in document.get("routes") or ()])

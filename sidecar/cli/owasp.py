@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from itertools import groupby
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -11,45 +11,62 @@ import click
 from sidecar.cli.console import Code, Failure, output_option, print_json
 
 if TYPE_CHECKING:
-    from sidecar.policy.owasp import Line
+    from sidecar.policy.owasp import Line, Overall
 
-COLOURS = {"on": "green", "partly": "yellow", "shadow": "yellow", "off": "red"}
-EXAMPLES = "\b\nExamples:\n  mesh owasp\n  mesh owasp orders --missing\n  mesh owasp -f deploy/mesh.yaml -o json"
+COLOURS = {"on": "green", "partly": "yellow", "shadow": "yellow", "off": "red", "none": ""}
+EXAMPLES = """\b
+Examples:
+  mesh owasp
+  mesh owasp orders --missing
+  mesh owasp --missing --exit-code
+  mesh owasp -f deploy/mesh.yaml -o json"""
 
 
 @click.command(epilog=EXAMPLES)
 @click.argument("service", required=False)
 @click.option("-f", "--file", default="mesh.yaml", show_default=True, help="The config.")
 @click.option("--missing", is_flag=True, help="Only what is off or in shadow.")
+@click.option("--exit-code", is_flag=True, help="Exit code 1 where a risk is not on, for CI.")
 @output_option
-def owasp(service: str | None, file: str, missing: bool, output: str) -> int:
+def owasp(service: str | None, file: str, missing: bool, exit_code: bool, output: str) -> int:
     """The ten risks of the OWASP API Security Top 10 (2023), and for each service what is on against them, in shadow
     (it looks and records, and stops nobody) or off, with the YAML that would turn it on.
 
-    It is read from the config alone: what the application does itself is not known.
+    It is read from the config alone: what the application does itself is not known. `none` is a risk that a service
+    cannot have: it is not called, say, or calls nobody.
     """
     from sidecar.config.load import load
-    from sidecar.policy.owasp import RISKS, lines, overall
+    from sidecar.policy.owasp import lines, summary
 
     config = load(file, time.time()).config
     if service is not None and service not in config.services:
         from sidecar.cli.sidecars import named_instead
 
         raise Failure(f"{file} has no service {service!r}.", named_instead(service, "It has", [*config.services]))
-    found = [line for line in lines(config, service) if not missing or line.state != "on"]
+    everything = lines(config, service)
+    found = [line for line in everything if not missing or line.state != "on"]
+    risks = {name: summary(everything, name) for name in config.services if service in (None, name)}
     if output == "json":
-        print_json({"file": file, "measures": [line.to_json() for line in found]})
-        return Code.OK
-    for name, of_service in groupby(found, lambda line: line.service):
-        click.secho(name, bold=True)
-        for risk, of_risk in groupby(of_service, lambda line: line.risk):
-            measures = list(of_risk)
-            state = overall(measures)
-            click.secho(f"  {risk:<6} {RISKS[risk]}: ", nl=False)
-            click.secho(state, fg=COLOURS[state])
-            for line in measures:
-                _print(line)
-    return Code.OK
+        print_json({"file": file, "risks": risks, "measures": [line.to_json() for line in found]})
+    else:
+        for name, states in risks.items():
+            _print_service(name, states, [line for line in found if line.service == name], missing)
+    open_ = any(state not in ("on", "none") for states in risks.values() for state in states.values())
+    return Code.NEGATIVE if exit_code and open_ else Code.OK
+
+
+def _print_service(name: str, states: Mapping[str, Overall], found: Sequence[Line], missing: bool) -> None:
+    from sidecar.policy.owasp import RISKS
+
+    click.secho(name, bold=True)
+    for risk, state in states.items():
+        mine = [line for line in found if line.risk == risk]
+        if missing and not mine:
+            continue
+        click.secho(f"  {risk:<6} {RISKS[risk]}: ", nl=False)
+        click.secho(state, fg=COLOURS[state] or None)
+        for line in mine:
+            _print(line)
 
 
 def _print(line: Line) -> None:

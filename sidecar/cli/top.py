@@ -1,4 +1,4 @@
-"""`mesh top`: hops, upstreams, endpoints, limits and sidecars of this machine, live."""
+"""`mesh top`: hops, upstreams, endpoints, limits, sidecars and detections of this machine, live."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sidecar.cli.console import Code, Duration, output_option, print_json, print
 from sidecar.cli.sidecars import run_dir_option, some
 
 EXAMPLES = """\b
-Keys: 1-5 sheets, s and S sort by the next or previous column, r reverses, / filters,
+Keys: 1-6 sheets, s and S sort by the next or previous column, r reverses, / filters,
       Enter shows all of a row, Space holds the picture still, ? lists the keys, q ends.
 
 \b
@@ -30,7 +30,8 @@ Examples:
 @run_dir_option
 @output_option
 def top(service: str | None, every: float, once: bool, run_dir: Path | None, output: str) -> int:
-    """Watch the mesh of this machine: hops, upstreams with their breakers and budgets, endpoints, limits, sidecars.
+    """Watch the mesh of this machine: hops, upstreams with their breakers and budgets, endpoints, limits, sidecars,
+    and callers that detectors found conspicuous.
 
     Red is refused or gone, yellow is ailing. Rates are of the last five seconds.
     """

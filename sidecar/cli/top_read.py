@@ -17,13 +17,13 @@ from sidecar.cli.console import Failure
 from sidecar.cli.rows import shown
 from sidecar.cli.sidecars import Sidecar, running
 from sidecar.cli.top_limits import limit_rows
-from sidecar.cli.top_sheets import ENDPOINTS, HOPS, LIMITS, SHEETS, SIDECARS, UPSTREAMS, Row
+from sidecar.cli.top_sheets import DETECTIONS, ENDPOINTS, HOPS, LIMITS, SHEETS, SIDECARS, UPSTREAMS, Row
 
 PATIENCE: Final = 2.0  # seconds for an answer
 AT_ONCE: Final = 16  # sidecars that are asked
 WINDOW: Final = 5.0  # seconds over which a rate is taken
 KEPT: Final = 120  # readings that the line at the top shows
-PATHS: Final = ("/status", "/hops", "/endpoints", "/limits", "/quotas")
+PATHS: Final = ("/status", "/hops", "/endpoints", "/limits", "/quotas", "/detections")
 
 Documents = dict[str, dict[str, Any]]  # by path; one that the sidecar does not have is absent
 
@@ -66,6 +66,7 @@ class Reader:
                 for service, answer in answers.items()
                 for row in limit_rows(answer.get("/limits", {}), answer.get("/quotas", {}))
             ],
+            DETECTIONS.name: detection_rows(answers),
             SIDECARS.name: [_state_of(service, answer) for service, answer in answers.items()],
         }
         self._rates(rows, now)
@@ -113,6 +114,18 @@ def _rows(answers: dict[str, Documents], path: str, name: str) -> list[Row]:
         {"service": service, **row}
         for service, answer in answers.items() for row in _dicts(answer.get(path, {}).get(name, ()))
     ]  # fmt: skip
+
+
+def detection_rows(answers: dict[str, Documents]) -> list[Row]:
+    """Who is held, and what else was found: a detection that led to a hold in force is a row with it."""
+    held = {_which(row): row for row in _rows(answers, "/detections", "held")}
+    newest_first = _rows(answers, "/detections", "found")
+    found = [row | held.pop(_which(row), {}) for row in newest_first]
+    return [*({**row, "at": row.get("since")} for row in held.values()), *found]
+
+
+def _which(row: Row) -> tuple[Any, ...]:
+    return tuple(row.get(name) for name in ("service", "caller", "user", "detector"))
 
 
 def _dicts(values: Iterable[Any]) -> list[Row]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sidecar.cli.console import remaining
+from sidecar.cli.console import remaining, span
 from sidecar.cli.sidecars import moment, short
 
 Row = dict[str, Any]
@@ -211,4 +211,22 @@ SIDECARS: Final = Sheet(
     _sidecar_style,
     lambda row: str(row.get("service")),
 )  # fmt: skip
-SHEETS: Final = (HOPS, UPSTREAMS, ENDPOINTS, LIMITS, SIDECARS)
+DETECTIONS: Final = Sheet(
+    "6", "Detections", "Nobody was conspicuous so far (detectors).",
+    (
+        Column("at", lambda row: str(row.get("at") or "")[11:19]),
+        Column("service", _field("service")),
+        Column("caller", lambda row: short(str(row.get("caller") or ""))),
+        Column("user", _field("user")),
+        Column("detector", _field("detector")),
+        Column("", _field("action")),
+        Column("held for", _field("seconds_left"), span, number=True),
+        Column("refused", _field("refused"), number=True),
+        Column("route", _field("route")),
+        Column("what it did", _field("what")),
+    ),
+    lambda row: "red" if row.get("seconds_left") is not None else "yellow",
+    lambda row: "|".join(str(row.get(name)) for name in ("service", "caller", "user", "detector", "route", "at")),
+    sort=6, descending=True,
+)  # fmt: skip
+SHEETS: Final = (HOPS, UPSTREAMS, ENDPOINTS, LIMITS, SIDECARS, DETECTIONS)

@@ -21,7 +21,6 @@ from sidecar.config.conditions import Condition
 from sidecar.config.destinations import DESTINATION_SCHEMA, read_destination
 from sidecar.config.document import Scalar
 from sidecar.config.grpc_statuses import GRPC_STATUSES, read_grpc_status, show_grpc_status
-from sidecar.config.https_url import AUDIENCE_SCHEMA, HTTPS_SCHEMA, read_audience, read_https
 from sidecar.config.mistakes import meant
 from sidecar.config.plain import BadValue, Scope, quoted, text_of
 from sidecar.config.posture import MOMENT_SCHEMA, read_moment, show_moment
@@ -47,7 +46,7 @@ from sidecar.config.quotas import (
 from sidecar.config.rates import FREQUENCY_SCHEMA, PER_SCHEMA, read_frequency, read_per
 from sidecar.config.redis_url import REDIS_SCHEMA, read_redis
 from sidecar.config.terms import Address
-from sidecar.config.urls import URL_SCHEMA, read_url
+from sidecar.config.urls import HTTPS_SCHEMA, URL_SCHEMA, read_https, read_url
 from sidecar.http.changes import changeable, field_text, prefix
 from sidecar.patterns import HostPattern, IdentityPattern, PathTemplate
 
@@ -221,7 +220,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "grpc_service": _named("the name of a gRPC service", _GRPC, 255, 'write package.Service, or "" for the server'),
     "redis": Kind("a Redis, like redis://HOST:6379", read_redis, REDIS_SCHEMA),
     "https": Kind("an https:// URL", read_https, HTTPS_SCHEMA),
-    "audience": Kind("a name as it stands in tokens", read_audience, AUDIENCE_SCHEMA),
+    "audience": _named("a name as it stands in tokens", "[!-~]+", 512, "write it letter by letter as tokens have it"),
     "amount": Kind("how many, like 10000/d", read_amount, AMOUNT_SCHEMA),
     "time_zone": Kind("a time zone, like Europe/Berlin", read_time_zone, TIME_ZONE_SCHEMA),
     "bandwidth": Kind("bytes a second, like 10MiB/s", read_bandwidth, BANDWIDTH_SCHEMA, show_bandwidth),

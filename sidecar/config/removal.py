@@ -1,4 +1,5 @@
-"""A config's text without one item of one of its lists, and nothing else of it changed: how an unused rule is removed.
+"""A config's text without one item of one of its lists, and nothing else of it changed: how an unused rule is removed;
+and without a member of `grants`.
 
 The item is found by the place where its mapping begins, as `Where` has it. The result is read again and compared with
 what was meant; a text that cannot be cut so is given back as None, and somebody has to do it by hand.
@@ -23,6 +24,9 @@ class _Found(NamedTuple):
     parent: yaml.Node
 
 
+_Path = tuple[tuple[yaml.MappingNode, int], ...]
+
+
 def without(text: str, line: int, column: int, caller: str = "") -> str | None:
     """The text without the item of a list that begins there (both count from 1; column 0 is any), or without that
     caller of its `from`. None where it is not found, or cannot be cut out.
@@ -39,6 +43,72 @@ def without(text: str, line: int, column: int, caller: str = "") -> str | None:
         return cut if cut is not None and yaml.safe_load(cut) == expected else None
     except (yaml.YAMLError, ValueError, RecursionError):
         return None
+
+
+def without_grant(text: str, line: int, operation: str = "") -> str | None:
+    """The text without the grant that stands there, or without that operation of it. None as of `without`."""
+    try:
+        root = yaml.compose(text, yaml.SafeLoader)
+        path = _grant(root, (), line) if root is not None else None
+        if path is None:
+            return None
+        *above, (mapping, index) = path
+        key, value = mapping.value[index]
+        expected = yaml.safe_load(text)
+        here = expected
+        for node, at in above:
+            here = here[node.value[at][0].value]
+        if operation:
+            found = _operation(value, operation)
+            if found is None:
+                return None
+            here[key.value]["operations"].remove(operation)
+            cut = _cut(text, found)
+        else:
+            del here[key.value]
+            cut = _cut_pair(text, mapping, index)
+        return cut if cut is not None and yaml.safe_load(cut) == expected else None
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return None
+
+
+def _grant(node: yaml.Node, path: _Path, line: int) -> _Path | None:
+    """The way to the member of a `grants` that stands on this line: mappings, and the place in each."""
+    if not isinstance(node, yaml.MappingNode):
+        return None
+    inside = bool(path) and path[-1][0].value[path[-1][1]][0].value == "grants"
+    for index, (key, value) in enumerate(node.value):
+        here = (*path, (node, index))
+        if inside and key.start_mark.line <= line - 1 <= value.start_mark.line:
+            return here
+        if found := _grant(value, here, line):
+            return found
+    return None
+
+
+def _operation(grant: yaml.Node, operation: str) -> _Found | None:
+    for key, value in grant.value:
+        if key.value == "operations" and isinstance(value, yaml.SequenceNode) and len(value.value) > 1:
+            for index, each in enumerate(value.value):
+                if each.value == operation:
+                    return _Found((), value.value, index, bool(value.flow_style), value)
+    return None
+
+
+def _cut_pair(text: str, mapping: yaml.MappingNode, index: int) -> str | None:
+    """The text without one member of a mapping."""
+    (key, value), pairs = mapping.value[index], mapping.value
+    if mapping.flow_style:
+        if index + 1 < len(pairs):
+            return text[: key.start_mark.index] + text[pairs[index + 1][0].start_mark.index :]
+        begin = pairs[index - 1][1].end_mark.index if index else key.start_mark.index
+        return text[:begin] + text[value.end_mark.index :]
+    lines = text.splitlines(keepends=True)
+    first, last = key.start_mark.line, _last(value)
+    if len(pairs) > 1:
+        return "".join(lines[:first] + lines[last + 1 :])
+    above = lines[first - 1].rstrip()
+    return "".join([*lines[: first - 1], f"{above} {{}}\n", *lines[last + 1 :]]) if above.endswith(":") else None
 
 
 def diff(file: str, before: str, after: str) -> str:

@@ -38,7 +38,7 @@ class Issuer:
         "that the sidecar has already.",
         None,
     )
-    url: HttpsText = described("Where its key set is, an `https://` URL.", "")
+    url: HttpsText = described("Where its key set is, an `https://` URL; a query in it is sent.", "")
     file: FilePath = described("Or a file with its key set, followed as it changes.", "")
     ca_file: FilePath = described(
         "Roots, in PEM, by which the certificate of that URL is judged; empty for the system's.", ""

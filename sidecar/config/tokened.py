@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from sidecar.config.assemble import Placed, View
-from sidecar.config.https_url import why_not_https
 from sidecar.config.mistakes import Book, meant
 from sidecar.config.quantities import show_seconds
 from sidecar.config.schema import MeshConfig
 from sidecar.config.schema_inbound import Inbound, Rule
 from sidecar.config.schema_tokens import Issuer, Tokens
+from sidecar.config.urls import why_not_https
 
 LONGEST_LEEWAY: Final = 300.0  # seconds; sidecar.policy.jwt.MAX_LEEWAY, and a test holds the two together
 RARELY: Final = 86400.0  # seconds

@@ -1,22 +1,21 @@
-"""An `http://` or `https://` URL of somebody who is asked on behalf of a hop: OPA, a token endpoint.
+"""URLs in the config: of somebody who is asked on behalf of a hop (OPA, a token endpoint), and of an issuer's keys.
 
-No user, password, query or fragment stands in it: a URL ends up in logs and in `mesh explain`.
+No user, password or fragment stands in one: a URL ends up in logs and in `mesh explain`.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Annotated, Final
 
-from sidecar.config.addresses import read_address, read_host
+from sidecar.config.addresses import read_host
 from sidecar.config.document import Scalar
 from sidecar.config.plain import BadValue, Scope, quoted, text_of
 from sidecar.config.terms import Address
+from sidecar.http.url import PORTS, Parts, take_apart
 
 URL_SCHEMA: Final = {"type": "string", "pattern": r"^https?://[^@/?#\s]+(/[^?#\s]*)?$"}
-_URL = re.compile(r"(https?)://([^/?#\s]*)(/[!-~]*)?\Z", re.ASCII)
-_PORTS: Final = {"http": 80, "https": 443}
+HTTPS_SCHEMA: Final = {"type": "string", "pattern": r"^https://[^@/?#\s]+(/[^?#\s]*)?(\?[^#\s]*)?$"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +30,7 @@ class WebUrl:
     def authority(self) -> str:
         """What goes into a Host header."""
         text = str(self.address)
-        return text.rpartition(":")[0] if self.address.port == _PORTS["https" if self.tls else "http"] else text
+        return text.rpartition(":")[0] if self.address.port == PORTS["https" if self.tls else "http"] else text
 
     def __str__(self) -> str:
         return f"http{'s' if self.tls else ''}://{self.authority}{self.path}"
@@ -41,18 +40,35 @@ Url = Annotated[WebUrl, "url"]
 
 
 def read_url(scalar: Scalar, _: Scope) -> WebUrl:
-    """A URL. Raises BadValue, which never repeats a password."""
+    """A URL without a query. Raises BadValue, which never repeats a password."""
+    parts = _parts(text_of(scalar), "write https://HOST/PATH or http://127.0.0.1:8181")
+    if parts.query:
+        raise BadValue("a query stands in the URL", "write scheme, host, port and path")
+    return WebUrl(Address(read_host(parts.host), parts.port), parts.scheme == "https", parts.path or "/")
+
+
+def read_https(scalar: Scalar, _: Scope) -> str:
+    """An https URL, as it was written. Raises BadValue, which never repeats a password."""
     text = text_of(scalar)
-    if "@" in text:
-        raise BadValue("a user or a password stands in the URL", "secrets have keys of their own")
-    if "?" in text or "#" in text:
-        raise BadValue("a query or a fragment stands in the URL", "write scheme, host, port and path")
-    match = _URL.match(text)
-    if match is None or not match[2]:
-        raise BadValue(f"{quoted(text)} is no URL", "write https://HOST/PATH or http://127.0.0.1:8181")
-    authority = match[2]
-    if re.search(r":[0-9]+\Z", authority) and (authority.count(":") == 1 or "]:" in authority):
-        address = read_address(authority)
-    else:
-        address = Address(read_host(authority), _PORTS[match[1]])
-    return WebUrl(address, match[1] == "https", match[3] or "/")
+    if why := why_not_https(text):
+        bare = text if "@" not in text else ""
+        hint = f"write https://{bare.partition('://')[2][:64]}" if bare.startswith("http://") else "write https://HOST/…"
+        raise BadValue(f"{quoted(bare) if bare else 'the URL'} {why}", hint)
+    return text
+
+
+def why_not_https(text: str) -> str:
+    """Why this is no https URL that can be asked; empty where it is one."""
+    try:
+        parts = take_apart(text)
+        read_host(parts.host)
+    except (ValueError, BadValue) as error:
+        return "is no URL" if isinstance(error, BadValue) else str(error)
+    return "" if parts.scheme == "https" else "is not https://, so anybody on the way could give his own keys"
+
+
+def _parts(text: str, hint: str) -> Parts:
+    try:
+        return take_apart(text)
+    except ValueError as error:
+        raise BadValue(f"{quoted(text) if '@' not in text else 'the URL'} {error}", hint) from None

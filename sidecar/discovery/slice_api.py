@@ -121,7 +121,7 @@ class SliceApi:
         asked = {"labelSelector": f"{SERVICE_LABEL}={self.source.service}", **query}
         fields = "&".join(f"{key}={quote(value, safe='')}" for key, value in asked.items())
         namespace = quote(self.source.namespace, safe="")
-        return f"{url.path}/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices?{fields}"
+        return f"{(url / 'apis/discovery.k8s.io/v1/namespaces').path}/{namespace}/endpointslices?{fields}"
 
     async def fields(self) -> list[tuple[bytes, bytes]]:
         """What every request says of us, with our token as it is now. Raises CannotAsk."""

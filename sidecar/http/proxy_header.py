@@ -171,7 +171,8 @@ def write(version: Version, source: tuple[IpAddress | None, int], destination: t
     if ours is None or theirs is None:
         return b"PROXY UNKNOWN\r\n" if version == "v1" else V2_MARK + struct.pack("!BBH", _PROXY, 0, 0)
     if version == "v1":
-        return f"PROXY TCP{ours.version} {ours} {theirs} {source[1]} {destination[1]}\r\n".encode("ascii")
+        pair = f"{_text(ours)} {_text(theirs)}"
+        return f"PROXY TCP{ours.version} {pair} {source[1]} {destination[1]}\r\n".encode("ascii")
     body = ours.packed + theirs.packed + struct.pack("!HH", source[1], destination[1])
     return V2_MARK + struct.pack("!BBH", _PROXY, (0x10 if ours.version == 4 else 0x20) | _STREAM, len(body)) + body
 
@@ -190,6 +191,15 @@ def _unmapped(address: IpAddress) -> IpAddress:
     if isinstance(address, IPv4Address):
         return address
     return address.ipv4_mapped or IPv6Address(int(address))
+
+
+def _text(address: IpAddress) -> str:
+    """An address in letters; IPv6 in hex groups alone (section 2.1), which Python 3.13 writes otherwise where the last
+    four bytes are an address of IPv4.
+    """
+    if isinstance(address, IPv4Address) or address.ipv4_mapped is None:
+        return str(address)
+    return f"::ffff:{int(address) >> 16 & 0xFFFF:x}:{int(address) & 0xFFFF:x}"
 
 
 def _as_v6(address: IpAddress) -> IPv6Address:

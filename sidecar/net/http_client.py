@@ -15,6 +15,9 @@ __all__ = ["Answer", "BadHttp", "Duplex", "HttpClient", "request"]
 
 READ_BYTES = 64 * 1024
 MAX_ANSWER = 4 * 1024 * 1024  # bytes; the largest answer of ours, a bundle with many roots, is far smaller
+MAX_PIECES = 16_384  # of an answer: whoever sends it byte by byte would have us work for seconds
+MAX_INTERIM = 16  # answers of 1xx before the one that counts
+AT_ONCE = 64  # pieces until others have their turn; a read may have ten thousand
 
 
 async def request(
@@ -31,7 +34,7 @@ class HttpClient:
         self.stream = stream
         self._most = MAX_ANSWER if most is None else most
         self._host = host.encode("ascii")
-        self._most = MAX_ANSWER if most is None else most
+        self._events = 0
         self._h11 = h11.Connection(h11.CLIENT)
 
     @property
@@ -42,13 +45,15 @@ class HttpClient:
     async def request(self, method: str, path: str, body: bytes = b"", headers: Headers = ()) -> Answer:
         """Send a request and read its whole answer. Raises BadHttp, trio's stream errors."""
         length = ((b"content-length", b"%d" % len(body)),) if body or method in ("POST", "PUT", "PATCH") else ()
-        await self._send(self._head(method, path, (*headers, *length)))
+        events: list[h11.Event] = [self._head(method, path, (*headers, *length))]
+        if body:
+            events.append(h11.Data(data=body))
         try:
-            if body:
-                await self._send(h11.Data(data=body))
-            await self._send(h11.EndOfMessage())
+            await self._send(*events, h11.EndOfMessage())
         except trio.BrokenResourceError:
-            pass  # a server may refuse early and stop reading; what it answered may still be there
+            if not body:
+                raise
+            # a server may refuse early and stop reading; what it answered may still be there
         answer = await self._whole(await self._response())
         if self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE:
             self._h11.start_next_cycle()
@@ -76,21 +81,23 @@ class HttpClient:
     def _head(self, method: str, path: str, headers: Headers) -> h11.Request:
         return h11.Request(method=method, target=path, headers=[(b"host", self._host), *headers])
 
-    async def _send(self, event: h11.Event) -> None:
+    async def _send(self, *events: h11.Event) -> None:
+        """Send these, in one piece: what is small enough leaves in one packet."""
         try:
-            data = self._h11.send(event)
+            data = b"".join(self._h11.send(event) or b"" for event in events)
         except h11.LocalProtocolError as error:
             raise BadHttp(f"this connection can carry no further request: {error}") from error
         if data:
             await self.stream.send_all(data)
 
     async def _response(self) -> h11.Response:
-        while True:
+        for _ in range(MAX_INTERIM + 1):
             event = await self._event()
             if isinstance(event, h11.Response):
                 return event
             if not isinstance(event, h11.InformationalResponse):
                 raise BadHttp("this connection has ended")
+        raise BadHttp(f"the server sends more than {MAX_INTERIM} interim answers")
 
     async def _whole(self, response: h11.Response) -> Answer:
         pieces, size = [], 0
@@ -99,6 +106,8 @@ class HttpClient:
             if size > self._most:
                 raise AnswerTooLarge(f"the answer is larger than {self._most} bytes")
             pieces.append(piece)
+            if len(pieces) > MAX_PIECES:
+                raise AnswerTooLarge(f"the answer comes in more than {MAX_PIECES} pieces")
         return Answer(response.status_code, tuple(response.headers), b"".join(pieces))
 
     async def _piece(self) -> bytes | None:
@@ -110,6 +119,9 @@ class HttpClient:
         raise BadHttp("the server broke off in the middle of its answer")
 
     async def _event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        self._events += 1
+        if not self._events % AT_ONCE:
+            await trio.lowlevel.checkpoint()
         try:
             while (event := self._h11.next_event()) is h11.NEED_DATA:
                 data = bytes(await self.stream.receive_some(READ_BYTES))

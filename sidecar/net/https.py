@@ -9,9 +9,10 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 import trio
+
+from sidecar.http.url import take_apart
 
 # The system's roots as one file: a confined process reads /etc, but not where the links of a folder of hashes may lead.
 SYSTEM_ROOTS: Final = (
@@ -26,19 +27,29 @@ class HttpsUrl:
     host: str
     port: int
     path: str
+    query: str = ""  # with its question mark
 
     @classmethod
-    def parse(cls, text: str) -> HttpsUrl:
-        """Read an https URL without user, query or fragment. Raises ValueError, in words."""
-        parts = urlsplit(text)
-        if parts.scheme != "https" or not parts.hostname:
+    def parse(cls, text: str, *, query: bool = False) -> HttpsUrl:
+        """Read an https URL, which may have a query where that is allowed. Raises ValueError, in words."""
+        try:
+            parts = take_apart(text)
+        except ValueError as error:
+            said = "a URL" if "@" in text else f"{text[:120]!r}"
+            raise ValueError(f"{said} {error}") from None
+        if parts.scheme != "https":
             raise ValueError(f"{text[:120]!r} is not an https:// URL")
-        if parts.username is not None or parts.query or parts.fragment or not text.isascii() or not text.isprintable():
-            raise ValueError(f"{text[:120]!r}: a URL here has no user, query or fragment")
-        return cls(parts.hostname, parts.port or 443, parts.path.rstrip("/"))
+        if parts.query and not query:
+            raise ValueError(f"{text[:120]!r}: a URL here has no query")
+        return cls(parts.host, parts.port, parts.path, parts.query)
 
     def __truediv__(self, path: str) -> HttpsUrl:
-        return HttpsUrl(self.host, self.port, f"{self.path}/{path}")
+        return HttpsUrl(self.host, self.port, f"{self.path.rstrip('/')}/{path}")
+
+    @property
+    def target(self) -> str:
+        """What is asked for: path and query, as they were written."""
+        return (self.path or "/") + self.query
 
     @property
     def authority(self) -> str:
@@ -47,7 +58,7 @@ class HttpsUrl:
         return f"{host}{'' if self.port == 443 else f':{self.port}'}"
 
     def __str__(self) -> str:
-        return f"https://{self.authority}{self.path}"
+        return f"https://{self.authority}{self.path}{self.query}"
 
 
 async def connect(
@@ -58,7 +69,7 @@ async def connect(
 
     Raises OSError, ssl.SSLError, trio.BrokenResourceError.
     """
-    context = tls_context(ca_pem, own)
+    context = await trio.to_thread.run_sync(tls_context, ca_pem, own)  # the system's roots take some 50 ms to read
     transport = await trio.open_tcp_stream(url.host, url.port)
     stream = trio.SSLStream(transport, context, server_hostname=url.host, https_compatible=True)
     try:

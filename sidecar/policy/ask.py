@@ -14,7 +14,7 @@ import json
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from certs.strict_json import no_constant, unique
+from certs.strict_json import read
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -102,9 +102,9 @@ def read_answer(status: int, content_type: bytes | None, body: bytes) -> Said:
     if (content_type or b"").partition(b";")[0].strip().lower() != b"application/json":
         raise Unsaid("its answer is not application/json")
     try:
-        document = json.loads(body.decode("utf-8"), object_pairs_hook=unique, parse_constant=no_constant)
-    except (ValueError, RecursionError) as error:
-        raise Unsaid(f"its answer is no JSON: {str(error)[:80] or type(error).__name__}") from None
+        document = read(body)
+    except ValueError as error:
+        raise Unsaid(f"its answer is no JSON: {str(error)[:80]}") from None
     if not isinstance(document, dict):
         raise Unsaid("its answer is no object")
     if "result" not in document:
@@ -165,5 +165,3 @@ def place(spec: Opa) -> str:
 def target(spec: Opa) -> str:
     """The path that is asked: that of the URL in front of the document's."""
     return spec.url.path.rstrip("/") + spec.path
-
-

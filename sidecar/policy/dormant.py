@@ -1,15 +1,17 @@
-"""Grants that nobody uses, and what would remove them: a rule, one caller of a rule, or an upstream."""
+"""Grants that nobody uses, and what would remove them: a rule, one caller of a rule, a grant, one operation
+of a grant, or an upstream.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from sidecar.config.removal import diff, without
+from sidecar.config.removal import diff, without, without_grant
 
 if TYPE_CHECKING:
-    from sidecar.config.schema import MeshConfig
+    from sidecar.config.schema import MeshConfig, Service
     from sidecar.config.terms import Where
     from sidecar.policy.inventory import Row
 
@@ -22,6 +24,13 @@ class Removal:
     where: Where
     diff: str  # empty where it has to be done by hand
     caller: str = ""  # of the rule, where it is one of several
+    grant: str | None = None  # an operation of a grant; empty for the whole grant
+
+    def cut(self, text: str) -> str | None:
+        """The text of the file without it; None where that has to be done by hand."""
+        if self.grant is not None:
+            return without_grant(text, self.where.line, self.grant)
+        return without(text, self.where.line, self.where.column, self.caller)
 
     def to_json(self) -> dict[str, Any]:
         """The change as data."""
@@ -32,7 +41,10 @@ def removals(config: MeshConfig, rows: Sequence[Row], sources: Mapping[str, str]
     """What removes the grants whose every row is dormant; `sources` are the texts of the config, by file."""
     found: list[Removal] = []
     for service in config.services.values():
+        granted = {str(grant.where) for grant in service.grants.values()}
         for rule in service.allow:
+            if str(rule.where) in granted:
+                continue
             whose = (service.name, rule.name, "inbound")
             mine = [row for row in rows if (row.called, row.rule, row.direction) == whose]
             asleep = [
@@ -47,6 +59,7 @@ def removals(config: MeshConfig, rows: Sequence[Row], sources: Mapping[str, str]
                              sources)
                     for text in asleep
                 ]  # fmt: skip
+        found += _grants(service, rows, sources)
         for spec in service.outbound:
             mine = [
                 row for row in rows
@@ -58,21 +71,45 @@ def removals(config: MeshConfig, rows: Sequence[Row], sources: Mapping[str, str]
     return found
 
 
+def _grants(service: Service, rows: Sequence[Row], sources: Mapping[str, str]) -> list[Removal]:
+    """Whole grants, or single operations of them. A rule follows from each operation, and has the grant's place."""
+    found = []
+    for grant in service.grants.values():
+        mine = {rule.name.rpartition(":")[2]: rule for rule in service.allow if rule.where == grant.where}
+        whose = {name: [row for row in rows if (row.called, row.rule) == (service.name, rule.name)]
+                 for name, rule in mine.items()}  # fmt: skip
+        asleep = [name for name, of in whose.items() if of and all(map(_dormant, of))]
+        if not asleep:
+            continue
+        caller = mine[asleep[0]].callers[0].text
+        if len(asleep) == len(mine):
+            what = f"{service.name}: the grant of {caller}, which it does not use"
+            found.append(_removal(what, grant.where, "", sources, ""))
+            continue
+        for name in asleep:
+            what = f"{service.name}: operation {name} in the grant of {caller}, which it does not use"
+            found.append(_removal(what, grant.where, "", sources, name))
+    return found
+
+
 def _dormant(row: Row) -> bool:
     return row.state == "dormant"
 
 
-def _removal(what: str, where: Where, caller: str, sources: Mapping[str, str]) -> Removal:
+def _removal(
+    what: str, where: Where, caller: str, sources: Mapping[str, str], grant: str | None = None
+) -> Removal:
     before = sources.get(where.file, "")
-    after = without(before, where.line, where.column, caller)
-    return Removal(what, where, diff(where.file, before, after) if after is not None else "", caller)
+    found = Removal(what, where, "", caller, grant)
+    after = found.cut(before)
+    return replace(found, diff=diff(where.file, before, after)) if after is not None else found
 
 
 def patch(removals: Sequence[Removal], sources: Mapping[str, str]) -> str:
     """All of them as one patch, from the bottom of each file up, so that no place moves before its turn."""
     texts = dict(sources)
     for each in sorted(removals, key=lambda each: (each.where.line, each.where.column), reverse=True):
-        after = without(texts.get(each.where.file, ""), each.where.line, each.where.column, each.caller)
+        after = each.cut(texts.get(each.where.file, ""))
         if after is not None:
             texts[each.where.file] = after
     return "".join(diff(file, sources[file], text) for file, text in texts.items() if text != sources.get(file))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import base64
-import json
 import math
 import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import quote_plus, urlencode
 
-from certs.strict_json import no_constant, unique
+from certs.strict_json import read
 
 if TYPE_CHECKING:
     from sidecar.config.schema_egress import ClientToken
@@ -83,8 +82,8 @@ def _document(content_type: bytes | None, body: bytes) -> Any:
     if (content_type or b"").partition(b";")[0].strip().lower() != b"application/json":
         return None
     try:
-        return json.loads(body.decode("utf-8"), object_pairs_hook=unique, parse_constant=no_constant)
-    except (ValueError, RecursionError):
+        return read(body)
+    except ValueError:
         return None
 
 

@@ -180,7 +180,7 @@ def _outbound(
     target = config.services.get(spec.to)
     base = Row(
         service.identity.text, spec.to, target.owner if target is not None else "", "outbound", spec.name,
-        spec.protocol, "mTLS" if spec.identity is not None else f"none ({spec.unmeshed})", "", "", "", "unknown",
+        spec.protocol, _outside(spec), "", "", "", "unknown",
         None, None, 0, str(spec.where), spec.name,
     )  # fmt: skip
     uses = []
@@ -189,6 +189,16 @@ def _outbound(
             taken.add(number)
             uses.append({**edge, "caller": base.caller})
     yield from [_used(base, each, earliest) for each in _joined(uses)] or [replace(base, state=_never(book, earliest))]
+
+
+def _outside(spec: Outbound) -> str:
+    """How both sides of an upstream prove who they are."""
+    if spec.identity is not None:
+        return "mTLS"
+    proofs = ["TLS"] if spec.tls is not None else []
+    proofs += ["our certificate"] if spec.tls is not None and spec.tls.certificate else []
+    proofs += ["our token"] if spec.token is not None else []
+    return f"{' + '.join(proofs) or 'none'} ({spec.unmeshed})"
 
 
 def _left(service: Service, book: Seen, taken: set[int]) -> Iterator[Row]:

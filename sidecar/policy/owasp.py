@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
     from sidecar.config.schema import MeshConfig, Service
-    from sidecar.config.schema_detectors import Enumeration, Spikes, Stuffing
+    from sidecar.config.schema_contract import Contract
+    from sidecar.config.schema_detectors import Detector
     from sidecar.config.schema_inbound import Inbound, Rule
 
-    Detector = Enumeration | Spikes | Stuffing
-
 State = Literal["on", "shadow", "off"]
-Overall = Literal["on", "partly", "shadow", "off"]
+Overall = Literal["on", "partly", "shadow", "off", "none"]
 
 RISKS: Final[Mapping[str, str]] = {  # https://owasp.org/API-Security/editions/2023/en/0x11-t10/
     "API1": "Broken Object Level Authorization",
@@ -74,14 +73,22 @@ def lines(config: MeshConfig, only: str | None = None) -> list[Line]:
 
 
 def overall(lines: Iterable[Line]) -> Overall:
-    """What the measures against one risk come to together."""
+    """What the measures against one risk come to together; `none` where there is nothing to do about it."""
     found = list(lines)
+    if not found:
+        return "none"
     states = [line.state for line in found]
     if all(state == "on" for state in states) and not all(line.helps for line in found):
         return "on"
     if any(state == "on" for state in states):
         return "partly"
     return "shadow" if "shadow" in states else "off"
+
+
+def summary(lines: Iterable[Line], service: str) -> dict[str, Overall]:
+    """Each of the ten risks, as it stands at one service; of all its lines."""
+    mine = [line for line in lines if line.service == service]
+    return {risk: overall(line for line in mine if line.risk == risk) for risk in RISKS}
 
 
 def _lines(service: Service) -> Iterator[Line]:
@@ -165,6 +172,16 @@ def _contracted(service: Service) -> State:
     return "off" if "off" in modes else "shadow" if "shadow" in modes else "on"
 
 
+def _checked_against(holds: Callable[[Contract], bool]) -> Callable[[Service], State]:
+    """As `_contracted`, where every contract says this too."""
+
+    def state(service: Service) -> State:
+        contracts = [each.contract for each in service.inbound if each.contract is not None]
+        return _contracted(service) if all(map(holds, contracts)) else "off"
+
+    return state
+
+
 def _no_private(service: Service) -> State:
     """Whether names outside lead to no private address, but for networks that are listed."""
     third = (each for each in service.outbound if each.unmeshed == "passthrough")
@@ -192,7 +209,7 @@ def _no_passthrough(service: Service) -> State:
 
 
 def _proved(service: Service) -> State:
-    return _if(all(each.identity is not None for each in service.outbound))
+    return _if(all(each.identity is not None or each.tls is not None for each in service.outbound))
 
 
 def _in_time(service: Service) -> State:
@@ -246,9 +263,13 @@ MEASURES: Final[tuple[Measure, ...]] = (
         helps=True,
     ),
     Measure(
-        "API3", "requests by contract", "Fields that the contract does not have never reach the application.",
-        _contracted, "inbound: [{contract: {openapi: openapi.yaml, mode: enforce, unknown_fields: refuse}}]",
-        _serves_http,
+        "API3", "requests by contract", "What is not as the contract says never reaches the application.",
+        _contracted, "inbound: [{contract: {openapi: openapi.yaml, mode: enforce}}]", _serves_http,
+    ),
+    Measure(
+        "API3", "unknown fields", "Fields that no schema names are refused, also where the schema does not say so.",
+        _checked_against(lambda contract: contract.unknown_fields == "refuse"),
+        "inbound: [{contract: {openapi: openapi.yaml, mode: enforce, unknown_fields: refuse}}]", _serves_http,
     ),
     Measure(
         "API3", "fields by grant", "A caller sees the fields that are granted to it, whatever the application answers.",
@@ -323,13 +344,15 @@ MEASURES: Final[tuple[Measure, ...]] = (
     ),
     Measure(
         "API9", "nothing undocumented", "What the contract does not have is refused, and what nobody calls is told.",
-        _contracted, "inbound: [{contract: {openapi: openapi.yaml, mode: enforce}}]", _serves_http,
+        _checked_against(lambda contract: contract.undocumented == "refuse"),
+        "inbound: [{contract: {openapi: openapi.yaml, mode: enforce}}]", _serves_http,
     ),
     Measure(
         "API9", "an owner", "Somebody answers for the service.", lambda s: _if(bool(s.owner)), "owner: team-orders",
     ),
     Measure(
-        "API10", "upstreams prove who they are", "Each upstream shows the identity that is declared for it.", _proved,
+        "API10", "upstreams prove who they are",
+        "Each upstream shows the identity that is declared for it, or the certificate of its name.", _proved,
         "outbound: [{to: orders, identity: orders}]", lambda s: bool(s.outbound),
     ),
     Measure(

@@ -1,19 +1,23 @@
-"""Which routes a request would be on that was never sent: for `mesh explain --from … --to …`.
+"""Which routes a request would be on that was never sent, and what its own sidecar says of it: for `mesh explain --from
+… --to …`.
 
-Two sidecars have their say: the caller's own, whose route may rewrite the path before anybody judges it, and the called
-one's, whose route says which application gets what was allowed.
+Two sidecars have their say: the caller's own, whose route may rewrite the path before anybody judges it and whose
+`allow` lists what may be asked, and the called one's, whose route says which application gets what was allowed. For an
+upstream outside the mesh there is the first alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from sidecar.errors import HopError
+from sidecar.errors import EgressDenied, HopError
 from sidecar.hop import Hop
 from sidecar.http.canonical import Leniency, canonical_target
+from sidecar.policy.egress import EgressRules
 from sidecar.policy.reading import Reading
+from sidecar.policy.reasons import reason_of
 from sidecar.traffic.declared import inbound_route, outbound_route
 from sidecar.traffic.routes import Route, Routes
 
@@ -31,18 +35,56 @@ class Steered:
     question: dict[str, Any]
     words: tuple[str, ...] = ()  # for people, a line for each route
     note: str = ""
+    asked: Outbound | None = None  # the entry by which the caller calls it; None where the config has none
+    refused: HopError | None = None  # why the caller's own sidecar does not let it out
+
+
+def refusal(error: HopError, **facts: str) -> dict[str, Any]:
+    """The answer to a question that is refused before any rule of the called service is asked."""
+    told = reason_of(error, **facts).to_json()
+    hint = {"hint": error.hint} if isinstance(error, EgressDenied) else {}
+    return {"verdict": "deny", "error": error.name, "detail": error.detail, "explained": told, **hint}
+
+
+def let_out(way: Steered) -> dict[str, Any]:
+    """The answer to a question about an upstream outside the mesh, which no other sidecar judges."""
+    assert way.asked is not None
+    spec = way.asked
+    if way.refused is not None:
+        return refusal(way.refused, upstream=spec.name) | {"routes": list(way.words)}
+    why = "its `allow` lists this" if spec.allow else "it has no `allow`, so it may be asked for anything"
+    text = f"the request goes out to {spec.name} ({spec.host}), outside the mesh: {why}"
+    return {"verdict": "permit", "rule": "", "text": text, "routes": list(way.words)}
 
 
 def steered(config: MeshConfig, called: str, question: Mapping[str, Any]) -> Steered:
-    """Lead a question along the routes of whoever asks it, where that is a service of this config.
-
-    The question is one of `sidecar.policy.question.hop_of`.
+    """Lead a question along the routes of whoever asks it, where that is a service of this config, and judge it as that
+    one's own sidecar would. The question is one of `sidecar.policy.question.hop_of`.
     """
-    same = dict(question)
     caller = str(question.get("from") or "")
     asking = next((each for each in config.services.values() if caller in (each.name, each.identity.text)), None)
     spec = _asked(asking, called, question) if asking is not None else None
-    if asking is None or spec is None or not spec.routes:
+    if asking is None or spec is None:
+        return Steered(dict(question))
+    way = _routed(asking, spec, called, question)
+    return replace(way, asked=spec, refused=_refused(spec, way.question))
+
+
+def _refused(spec: Outbound, question: Mapping[str, Any]) -> HopError | None:
+    """What the proxy's own list says of it, as it would be sent."""
+    if not spec.allow:
+        return None
+    method, path = str(question.get("method") or "GET"), str(question.get("path") or "/")
+    try:
+        EgressRules(spec.name, spec.allow).check(method, path.encode("ascii", "replace"))
+    except HopError as error:
+        return error
+    return None
+
+
+def _routed(asking: Service, spec: Outbound, called: str, question: Mapping[str, Any]) -> Steered:
+    same = dict(question)
+    if not spec.routes:
         return Steered(same)
     hop = Hop("outbound", spec.name, 0, "http", peer=asking.identity, destination=spec.identity)
     hop.method, hop.target = str(question.get("method") or "GET"), str(question.get("path") or "/")

@@ -54,6 +54,7 @@ class Dialer:
         self._limits = limits
         self._on_handshake = on_handshake
         self._outside = outside
+        self.on_other_http: Callable[[bool], None] = _nobody  # hears that a host outside refuses HTTP/2, or HTTP/1.1
         self.plain = 0  # connections that were made in plaintext
         self.plain_at = 0.0  # seconds since the epoch: when the latest was
 
@@ -85,7 +86,12 @@ class Dialer:
             raise ConnectFailed(f"{endpoint} did not answer within {self._timeouts.connect:g} s") from None
         if outside is not None and outside.tls is not None:
             http = self._protocol != "tcp" and not raw
-            secure, _ = await outside.tls.connect(port, wire, http=http, h2=h2, within=self._timeouts.handshake)
+            try:
+                secure, _ = await outside.tls.connect(port, wire, http=http, h2=h2, within=self._timeouts.handshake)
+            except HandshakeFailed as error:
+                if error.reason == "alpn" and http:
+                    self.on_other_http(h2)
+                raise
             return secure, None
         if self._gate is None:
             self.plain += 1
@@ -126,6 +132,10 @@ class Dialer:
             Handshake("outbound", self._name, ok=True, peer=peer.id, tls=peer.tls, seconds=port.now - began)
         )
         return secure, peer
+
+
+def _nobody(h2: bool) -> None:
+    return
 
 
 def _server_name(host: str) -> str:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.errors import (
     DownstreamGone,
+    HandshakeFailed,
     HopError,
     PeerIdentityMismatch,
     ProtocolViolation,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from sidecar.net.pool import Connection, Pool
     from sidecar.net.port import Port, Wire
     from sidecar.proxy.express import Handover
+    from sidecar.proxy.places import Place
     from sidecar.proxy.side import Caller, HttpSide, Plan
     from sidecar.proxy.sockets import SocketRoad
     from sidecar.proxy.streams import ServedStream
@@ -194,16 +196,27 @@ class Exchange(Waiting):
         """A connection for the next attempt. Raises HopError."""
         self._wrote = False
         place = self._attempts.begin()
-        self._road = road = place.road(self._way)
-        self._watch()
         try:
-            connection = await road.take(self._attempts.max_idle)
-        finally:
-            self._unwatch()
+            connection = await self._take_at(place)
+        except HandshakeFailed:
+            way = self._plan.upstream.way(self._head)
+            if way == self._way:
+                raise
+            self._way, self._h2 = way, way == "trunks"  # a host outside has just told which version it speaks
+            self._attempts.max_idle = self._choose_age(resendable=self._attempts.resendable)
+            connection = await self._take_at(place)
         self._hop.endpoint = connection.endpoint
         if connection.peer is not None:
             self._hop.tls = connection.peer.tls
         return connection
+
+    async def _take_at(self, place: Place) -> Connection:
+        self._road = road = place.road(self._way)
+        self._watch()
+        try:
+            return await road.take(self._attempts.max_idle)
+        finally:
+            self._unwatch()
 
     def _take_over(self, handover: Handover) -> Connection:
         self._attempts.adopt(handover.place, self._hop.started)

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 FAILURES: Final = frozenset(range(500, 600))
 TELLING: Final = FAILURES | {403, 429}  # that say something of an endpoint, or are of a peer's sidecar
+LEARNED_SECONDS: Final = 600.0  # that a host outside is believed to speak no other version of HTTP
 SPARE_BYTES: Final = 16 * 1024 * 1024  # for bodies over 64 KiB that may have to be sent again, of all its requests
 
 
@@ -79,7 +80,8 @@ class Upstream:
         self.name = name
         self.host = host
         self.protocol = protocol
-        self.http = http
+        self.http = self._declared_http = http
+        self._learned_until = NEVER  # monotonic: for so long `http` is what a host outside has told by ALPN
         self.identity = identity
         self._endpoints = endpoints
         self.sources = sources  # who else will say `listed`: what they have said outlives a reload while they stay
@@ -92,6 +94,7 @@ class Upstream:
             port, name=name, host=host, protocol=protocol, identity=identity, gate=gate, timeouts=timeouts,
             limits=limits, on_handshake=on_handshake, outside=outsider.way if outsider is not None else None,
         )  # fmt: skip
+        self.dialer.on_other_http = self._learn
         self.outsider = outsider  # what is special of it, where it is outside the mesh or not everything may be asked
         # whether plain requests may go by the express: not where each is to be looked at, or gets a token
         self.express = protocol != "tcp" and (outsider is None or outsider.express)
@@ -291,6 +294,13 @@ class Upstream:
             return "trunks"
         return "sockets" if fits_extended_connect(head) else "pool"
 
+    def _learn(self, h2: bool) -> None:
+        """A host outside does not speak this version of HTTP: for a while it is asked by the other one, where that
+        serves the request as well.
+        """
+        self.http = "auto" if h2 else "http2"
+        self._learned_until = self._port.now + LEARNED_SECONDS
+
     @property
     def roads(self) -> list[Pool | Trunks]:
         """All connections that we keep, by endpoint and version of HTTP."""
@@ -307,6 +317,8 @@ class Upstream:
             road.sweep()
         self._leaving = [place for place in self._leaving if place.open]
         self.destination.sweep(self._port.now)
+        if self._port.now >= self._learned_until:
+            self.http, self._learned_until = self._declared_http, NEVER
         if self.checks is not None:
             self.checks.look()
 

@@ -9,9 +9,9 @@ from certs.errors import MeshError
 from sidecar.errors import HopError
 from sidecar.policy.asked import asked_of
 from sidecar.policy.explain import explain
-from sidecar.policy.question import check_vouched, hop_of, moment_of, unknown_caller
-from sidecar.policy.reasons import reason_for, reason_of
-from sidecar.policy.steered import led, steered
+from sidecar.policy.question import BadQuestion, check_vouched, hop_of, moment_of, unknown_caller
+from sidecar.policy.reasons import reason_for
+from sidecar.policy.steered import led, let_out, refusal, steered
 from sidecar.policy.strangers import for_strangers
 from sidecar.policy.waived import observed, reason_of_waived, strict_says
 from sidecar.policy.words import Reason, limits_of
@@ -87,18 +87,17 @@ def explained(worker: Worker, query: Mapping[str, Any]) -> dict[str, Any]:
     """What policy says of a request that was never sent. Raises BadQuestion."""
     if worker.proxy is None:
         raise MeshError("this sidecar has no policy yet; it is still waiting for its identity")
+    if query.get("to"):
+        return _let_out(worker, query)
     way = steered(worker.config, worker.service.name, query)
+    if way.refused is not None and way.asked is not None:
+        return refusal(way.refused, upstream=way.asked.name) | {"routes": list(way.words)}
     now = moment_of(query, worker.clock.wall())
     try:
         hop = hop_of(way.question, worker.service)
         check_vouched(hop, [bundle.trust_domain for bundle in worker.bundles.current])
     except HopError as error:
-        return {
-            "verdict": "deny",
-            "error": error.name,
-            "detail": error.detail,
-            "explained": reason_of(error).to_json(),
-        }
+        return refusal(error)
     explanation = explain(worker.proxy.rules, hop, now)
     answer = explanation.to_json() | {"text": explanation.render()}
     if explanation.verdict != "deny":
@@ -110,6 +109,15 @@ def explained(worker: Worker, query: Mapping[str, Any]) -> dict[str, Any]:
     if notes := [note for note in (words, passes, unknown_caller(hop, worker.config), way.note) if note]:
         answer["note"] = "; ".join(notes)
     return answer
+
+
+def _let_out(worker: Worker, query: Mapping[str, Any]) -> dict[str, Any]:
+    """What we say of a request of our own application to an upstream outside. Raises BadQuestion."""
+    called = str(query["to"])
+    way = steered(worker.config, called, dict(query) | {"from": worker.service.identity.text})
+    if way.asked is None or called in worker.config.services:
+        raise BadQuestion(f"{worker.service.name} has no upstream {called!r} outside the mesh")
+    return let_out(way)
 
 
 def _asks_for_tokens(service: Service, listener: str) -> str:

@@ -10,18 +10,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from sidecar.answer.bridge import Asker
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from sidecar.answer.bridge import Bridge
+    from sidecar.answer.bridge import Around
     from sidecar.answer.credentials import Credentials
     from sidecar.answer.opa import OpaAnswers
     from sidecar.config.schema import Service
     from sidecar.config.schema_egress import ClientToken
     from sidecar.config.schema_opa import Opa
-    from sidecar.net.clock import Clock
-    from sidecar.telemetry.log import Log
-    from sidecar.telemetry.metrics import Metrics
 
 
 LEFT_SECONDS: Final = 10.0  # that what nobody asks for any more still answers those who have asked
@@ -39,17 +38,12 @@ class _Errand:
         self.begun = False
 
 
-class Outside:
+class Outside(Asker):
     """All of them, of one sidecar."""
 
-    def __init__(
-        self, bridge: Bridge, clock: Clock, metrics: Metrics, log: Log | None, dice: Callable[[], float]
-    ) -> None:
-        self._bridge = bridge
-        self._clock = clock
-        self._metrics = metrics
-        self._log = log
-        self._dice = dice
+    def __init__(self, around: Around) -> None:
+        super().__init__(around)
+        self._around = around
         self._errands: dict[object, _Errand] = {}  # by what the configuration says of them
         self._nursery: trio.Nursery | None = None
 
@@ -58,7 +52,7 @@ class Outside:
         from sidecar.answer.opa import OpaAnswers
 
         answers: OpaAnswers = self._errand(
-            spec, lambda: OpaAnswers(spec, self._bridge, self._clock, self._metrics, self._log)
+            spec, lambda: OpaAnswers(spec, self._around)
         )
         return answers
 
@@ -66,8 +60,7 @@ class Outside:
         """Whoever gets this token, for the upstream of this name."""
         from sidecar.answer.credentials import Credentials
 
-        around = (self._bridge, self._clock, self._metrics, self._log, self._dice)
-        found: Credentials = self._errand((name, spec), lambda: Credentials(name, spec, *around))
+        found: Credentials = self._errand((name, spec), lambda: Credentials(name, spec, self._around))
         return found
 
     def _errand(self, key: object, make: Callable[[], Any]) -> Any:

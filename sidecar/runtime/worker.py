@@ -28,6 +28,7 @@ from certs.svid import X509Svid
 from sidecar import __version__
 from sidecar.admin.api import serve_admin
 from sidecar.admin.health import serve_health
+from sidecar.answer.bridge import Around
 from sidecar.answer.quota_desk import QuotaDesk
 from sidecar.answer.redis import RedisAnswers
 from sidecar.config.diff import RESTART, Change, diff, fixed
@@ -387,13 +388,12 @@ class Worker:
         )
         gate.denials.max_age = self.service.revocation.max_age
         gate.denials.look(self.clock.wall())
-        answers = self.answers = RedisAnswers(
-            reactor, self.clock, self.recorder.metrics, self.log, random.random
-        )
+        around = Around(reactor, self.clock, self.recorder.metrics, self.log, random.random)
+        answers = self.answers = RedisAnswers(around)
         answers.use(redis_of(self.service))
         self.quotas.use(quota_redis_of(self.service), self.service.identity.text)
         nursery.start_soon(answers.run)
-        outside = Outside(reactor, self.clock, self.recorder.metrics, self.log, random.random)
+        outside = Outside(around)
         await nursery.start(outside.run)
         proxy = Proxy(
             self.service, reactor=reactor, gate=gate, recorder=self.recorder, instance=self.instance,

@@ -17,7 +17,7 @@ from base64 import urlsafe_b64decode
 from string import ascii_letters, digits
 from typing import TYPE_CHECKING, Final
 
-from certs.strict_json import no_constant, unique
+from certs.strict_json import read
 from sidecar.traffic.gcra import key_of
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ def claim_key(headers: Headers, claim: str) -> str:
     if payload is None:
         return UNREAD
     try:
-        claims = json.loads(payload.decode("utf-8"), object_pairs_hook=unique, parse_constant=no_constant)
-    except (ValueError, RecursionError):
+        claims = read(payload)
+    except ValueError:
         return UNREAD
     return _key(claims.get(claim)) if isinstance(claims, dict) else UNREAD
 

@@ -2,13 +2,14 @@
 
 Theory of operation. What is counted is counted for one *caller*: a verified SPIFFE ID, with the user of a verified
 token where there was one; and there for one *route*: the operation of the contract, else the path template of the
-rule. Counts are of windows, a minute or five, and judged while the window is open, as soon as a number is reached;
-when it is over, they are learned (`history`). The three ask:
+rule. What is usual is learned when a window is over (`history`); each is judged while it is open. The three ask:
 
-- stuffing: of the requests of this minute on this route, are `refusals` answered 401 or 403, and are there as many
-  more requests than there were lately? (A release that refuses all that was allowed an hour ago refuses what is usual.)
-- enumeration: are `ids` different objects asked for within five minutes, or `sequential` ones side by side, and twice
-  as many as usual?
+- stuffing: how many requests were answered 401 or 403 on top of the requests that are usual? What a minute has beyond a
+  tenth of `refusals` is added up over the minutes (a cumulative sum: Page 1954, "Continuous inspection schemes"), so a
+  slow trickle is found too, and it makes no difference where a minute begins. Where good answers, which are usual, have
+  ceased altogether, the caller's own credential or the service is broken: nobody tries passwords.
+- enumeration: are `ids` different objects asked for within this window of five minutes and the one before, or
+  `sequential` numbers side by side? Each has its own history, so a walk is seen beside all that a busy caller asks for.
 - spikes: are it `least` requests within this minute, and `times` as many as usual? Is this the first call ever of this
   caller to this route? That alone is never acted upon: whether a rule allows it has been asked already.
 
@@ -24,28 +25,29 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from sidecar.errors import CallerBlocked
 from sidecar.traffic.gcra import Rate
-from sidecar.traffic.history import History
 from sidecar.traffic.holds import Hold, Holds, Who, who_of
-from sidecar.traffic.ids import Distinct, Place, ids_of
+from sidecar.traffic.ids import ids_of
+from sidecar.traffic.tracks import FIVE, MINUTE, Place, Track, Volume
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sidecar.config.schema_detectors import Detector, Enumeration, Spikes, Stuffing
     from sidecar.config.schema_detectors import Detectors as Spec
-    from sidecar.config.schema_detectors import Enumeration, Spikes, Stuffing
     from sidecar.hop import Hop
 
-    AnySpec = Stuffing | Enumeration | Spikes
-
-MINUTE: Final = 60.0
-FIVE: Final = 300.0
-HOUR: Final = 3600.0
-MOST_TRACKS: Final = 8192  # about 400 bytes each, and 700 more for each place of ids of the open window
+MOST_TRACKS: Final = 8192  # about 700 bytes each, and 2.4 KiB for each place of ids
 MOST_CALLERS: Final = 4096
 MOST_EDGES: Final = 16_384
 MOST_PLACES: Final = 16  # of ids on one track
 MOST_FOUND: Final = 200
-MORE_IDS: Final = 2.0  # times the usual
+MORE_IDS: Final = 1.5  # times the usual
+ALLOWED: Final = 0.1  # of `refusals`: so many in each minute never add up
+NOISE: Final = 6.0  # deviations of a minute's requests that refusals must exceed
+STORM: Final = 10.0  # times its requests that a caller may repeat what fails
+MISSING: Final = frozenset((401, 403, 404, 410))  # answers of which an object that is not the caller's may be told
+FRESH: Final = 4.0  # of what is conspicuous, a quarter has to be of this window
+LEARNING: Final = 3600.0  # seconds, at first, for which nothing is known of how many ids are usual
 REFUSED: Final = frozenset((401, 403))
 REFUSED_CALLS: Final = frozenset(("UNAUTHENTICATED", "PERMISSION_DENIED"))  # what gRPC says in their place
 
@@ -61,46 +63,6 @@ class Detection:
     action: str  # record, throttle or block
     at: float  # monotonic seconds
     until: float
-
-
-class Window:
-    """A count of the window that is open, and the history of those before."""
-
-    __slots__ = ("count", "history", "number")
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.count = 0.0
-        self.history = History()
-
-    def move(self, number: int, length: float, floor: float) -> None:
-        """Another window has begun: learn the last, and what was silence between."""
-        if number > self.number:
-            hour, now = int(self.number * length // HOUR), int(number * length // HOUR)
-            self.history.learn(self.count, hour, number - self.number - 1, now, floor)
-            self.number, self.count = number, 0.0
-
-
-class Track:
-    """One caller on one route."""
-
-    __slots__ = ("asked", "places", "refused", "volume")
-
-    def __init__(self, minute: int, volume: Volume) -> None:
-        self.asked = Window(minute)
-        self.refused = 0  # of this minute
-        self.places: dict[Place, tuple[Window, Distinct]] = {}
-        self.volume = volume
-
-
-class Volume:
-    """One caller, all its routes together."""
-
-    __slots__ = ("asked", "since")
-
-    def __init__(self, minute: int, now: float) -> None:
-        self.asked = Window(minute)
-        self.since = now
 
 
 K = TypeVar("K")
@@ -141,13 +103,15 @@ class Detectors:
         minute = int(now / MINUTE)
         asked = track.asked
         if minute > asked.number:
-            asked.move(minute, MINUTE, self._stuffing.refusals if self._stuffing is not None else 0)
-            track.refused = 0
+            number = self._stuffing.refusals if self._stuffing is not None else 0
+            track.move(minute, now, ALLOWED * number, number)
         asked.count += 1
-        refused = hop.status in REFUSED or hop.grpc_status in REFUSED_CALLS
-        if refused and self._stuffing is not None:
+        if hop.status in REFUSED or hop.grpc_status in REFUSED_CALLS:
             track.refused += 1
-            self._judge_refusals(self._stuffing, track, hop, route)
+            if self._stuffing is not None:
+                self._judge_refusals(self._stuffing, track, hop, route)
+        else:
+            track.good(now)
         if self._spikes is not None:
             self._judge_volume(self._spikes, track.volume, hop, minute)
         if self._enumeration is not None and hop.segments:
@@ -156,39 +120,51 @@ class Detectors:
     # ---- the three -------------------------------------------------------------------------------------------------
 
     def _judge_refusals(self, spec: Stuffing, track: Track, hop: Hop, route: str) -> None:
-        usual = track.asked.history.recent
-        if track.refused >= spec.refusals and track.asked.count - usual >= spec.refusals:
-            what = f"{track.refused} answers 401 or 403 within a minute, of {track.asked.count:.0f} requests"
-            self._detect("stuffing", spec, hop, route, f"{what} where {usual:.0f} are usual")
+        history, count = track.asked.history, track.asked.count
+        allowed = ALLOWED * spec.refusals
+        beyond = track.beyond(allowed)
+        if beyond <= 0.0 or track.tried + beyond + allowed < max(spec.refusals, NOISE * history.deviation):
+            return
+        if track.fails(hop.ended) and count < STORM * (history.mean + spec.refusals):
+            track.tried = 0.0
+            return
+        what = f"{track.refused} answers 401 or 403 within a minute, of {count:.0f} requests"
+        more = f", {track.tried:.0f} in the minutes before" if track.tried >= 1.0 else ""
+        self._detect("stuffing", spec, hop, route, f"{what} where {history.mean:.0f} are usual{more}")
 
     def _judge_ids(self, spec: Enumeration, track: Track, hop: Hop, route: str) -> None:
-        place, ids = ids_of(hop.route, hop.segments)
+        where, ids = ids_of(hop.route, hop.segments)
         if not ids:
             return
         number = int(hop.ended / FIVE)
-        found = track.places.get(place)
-        if found is None:
+        place = track.places.get(where)
+        if place is None:
             if len(track.places) >= MOST_PLACES:
                 del track.places[next(iter(track.places))]
-            found = track.places[place] = (Window(number), Distinct())
-        window, distinct = found
-        if number > window.number:
-            window.move(number, FIVE, spec.sequential)
-            distinct = Distinct()
-            track.places[place] = (window, distinct)
-        if not distinct.add(ids):
+            place = track.places[where] = Place(number)
+        if number > place.number:
+            place.move(number, spec.ids, spec.sequential, young=track.volume.young(hop.ended))
+        if not place.distinct.add(ids, hop.status in MISSING and not track.fails(hop.ended)):
             return
-        window.count = count = distinct.count
-        least = spec.sequential if distinct.sequential else spec.ids
-        if count >= least and count > MORE_IDS * window.history.usual:
-            how = "numbers side by side" if least == spec.sequential and distinct.sequential else "different ids"
-            what = f"{count:.0f} {how} within five minutes where {window.history.usual:.0f} are usual"
-            self._detect("enumeration", spec, hop, route, what)
+        distinct = place.distinct
+        if distinct.pairs < spec.sequential - 1 and 2.0 * (distinct.set + distinct.missing) < spec.ids:
+            return
+        if self._quiet.get(("enumeration", who_of(hop), route), 0.0) > hop.ended:
+            return
+        fresh, pairs = distinct.fresh
+        many, usual, how = distinct.sequential + 1.0, place.walk.usual, "numbers side by side"
+        if many < spec.sequential or FRESH * pairs < many - FRESH or many <= MORE_IDS * usual:
+            many, usual, how = place.weight, place.ids.usual, "different ids"
+            known = hop.ended - self._began >= LEARNING
+            if many < spec.ids or FRESH * fresh < many or many <= MORE_IDS * usual or not known:
+                return
+        what = f"{many:.0f} {how} within ten minutes where {usual:.0f} are usual"
+        self._detect("enumeration", spec, hop, route, what)
 
     def _judge_volume(self, spec: Spikes, volume: Volume, hop: Hop, minute: int) -> None:
         asked = volume.asked
         if minute > asked.number:
-            asked.move(minute, MINUTE, spec.least)
+            asked.move(minute, spec.least, young=volume.young(hop.ended))
         asked.count += 1
         usual = asked.history.usual
         if asked.count >= spec.least and asked.count > spec.times * usual and hop.ended - volume.since >= spec.warm_up:
@@ -209,7 +185,7 @@ class Detectors:
 
     # ---- what comes of it ------------------------------------------------------------------------------------------
 
-    def _detect(self, detector: str, spec: AnySpec, hop: Hop, route: str, what: str) -> None:
+    def _detect(self, detector: str, spec: Detector, hop: Hop, route: str, what: str) -> None:
         """Tell of a caller, once in a while, and hold it where that was asked for."""
         who, now = who_of(hop), hop.ended
         key = (detector, who, route)
@@ -269,5 +245,5 @@ def _younger(known: dict[K, T]) -> dict[K, T]:
     return {key: each for key, each in known.items() if key in kept}
 
 
-def _spared(spec: AnySpec, hop: Hop) -> bool:
+def _spared(spec: Detector, hop: Hop) -> bool:
     return hop.peer is not None and any(pattern.matches(hop.peer) for pattern in spec.exempt)

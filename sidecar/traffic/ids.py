@@ -47,26 +47,40 @@ def ids_of(route: str, segments: tuple[str, ...]) -> tuple[Place, tuple[str, ...
 
 
 class Distinct:
-    """How many different ids there were."""
+    """How many different ids there were, in one window after the other; those of the window before count too."""
 
-    __slots__ = ("_bits", "beside", "numbers", "set")
+    __slots__ = ("_before", "_bits", "_was", "missing", "numbers", "pairs", "set")
 
     def __init__(self) -> None:
         self._bits = bytearray(BITS // 8)
-        self.set = 0  # bits
+        self._before = bytearray(0)  # of the window before; empty for none
+        self.set = 0  # bits, of both windows, none twice
         self.numbers = 0  # of those that set a bit
-        self.beside = 0  # of these, with a neighbour that was there before
+        self.pairs = 0  # of these, with the number before or after it
+        self.missing = 0  # ids that were refused, or are not there
+        self._was = (0, 0, 0, 0)  # the same when this window began
 
-    def add(self, ids: tuple[str, ...]) -> bool:
-        """Take note of what one path names; whether it is new."""
+    def turn(self, *, next_one: bool) -> None:
+        """Another window has begun: the one after, or a later one."""
+        total, numbers, pairs, missing = self._was
+        mine = (self.set - total, self.numbers - numbers, self.pairs - pairs, self.missing - missing)
+        self._before = self._bits if next_one else bytearray(0)
+        self._bits = bytearray(BITS // 8)
+        self.set, self.numbers, self.pairs, self.missing = self._was = mine if next_one else (0, 0, 0, 0)
+
+    def add(self, ids: tuple[str, ...], missing: bool) -> bool:
+        """Take note of what one path names, and whether it is missing; whether it is new."""
         first = ids[0]
         if len(ids) > 1 or _NUMBER.match(first) is None:
-            return self._mark(crc32("/".join(ids).encode("utf-8", "surrogatepass")) % BITS)
-        number = int(first)
-        new = self._mark(_bit(number))
-        if new:
-            self.numbers += 1
-            self.beside += self._has(_bit(number - 1)) or self._has(_bit(number + 1))
+            new = self._mark(crc32("/".join(ids).encode("utf-8", "surrogatepass")) % BITS)
+        else:
+            number = int(first)
+            new = self._mark(_bit(number))
+            if new:
+                self.numbers += 1
+                self.pairs += self._has(_bit(number - 1)) + self._has(_bit(number + 1))
+        if new and missing:
+            self.missing += 1
         return new
 
     @property
@@ -75,20 +89,27 @@ class Distinct:
         return -BITS * log(1.0 - min(self.set, _FULL) / BITS)
 
     @property
-    def sequential(self) -> bool:
-        """Whether most are numbers, and at least half of these beside another one."""
-        return 2 * self.numbers >= self.set and 2 * self.beside >= self.numbers and self.set < BITS // 4
+    def sequential(self) -> float:
+        """How many pairs of numbers side by side, beyond those that chance alone brings about in so few bits."""
+        return self.pairs - self.numbers * self.set / BITS
+
+    @property
+    def fresh(self) -> tuple[float, float]:
+        """What this window alone has brought: ids, and pairs as in `sequential`."""
+        total, numbers, pairs, _ = self._was
+        return self.set - total, self.pairs - pairs - (self.numbers - numbers) * self.set / BITS
 
     def _mark(self, bit: int) -> bool:
         at, mask = bit >> 3, 1 << (bit & 7)
-        if self._bits[at] & mask:
+        if self._bits[at] & mask or (self._before and self._before[at] & mask):
             return False
         self._bits[at] |= mask
         self.set += 1
         return True
 
     def _has(self, bit: int) -> bool:
-        return bool(self._bits[bit >> 3] & 1 << (bit & 7))
+        at, mask = bit >> 3, 1 << (bit & 7)
+        return bool(self._bits[at] & mask or (self._before and self._before[at] & mask))
 
 
 def _bit(number: int) -> int:

@@ -299,7 +299,7 @@ GOOD = KubernetesCluster("prod", "oidc", "https://issuer.example/c1")
         ({"mode": "guess"}, "mode"),
         ({"audience": ""}, "audience"),
         ({"url": "http://issuer.example"}, "https"),
-        ({"url": "https://user@issuer.example"}, "no user"),
+        ({"url": "https://user@issuer.example"}, "has a user"),
         ({"url": "https://issuer.example/?a=b"}, "query"),
         ({"token_file": "/x"}, "token file"),
         ({"mode": "review"}, "token file"),

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,13 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from certs.keys import key_to_pem, make_key
+from sidecar.config.load import load_text
 from tests.kit.chromium import chromium, need_chromium
+from tests.kit.identities import an_svid
 from tests.kit.processes import eventually
 from tests.kit.programs import curl, echo_app
 from tests.kit.sidecars import LocalSidecar, World
+from tests.kit.tokens import AUDIENCE, ISSUER, Signer, key_set
 
 RULES = """[{name: web-may, from: web}, {name: nobody-does, from: cart, path: /old}]
     owner: team-orders
@@ -49,18 +54,24 @@ def found(world: World, *arguments: str) -> Any:
 
 def test_who_tries_passwords_is_blocked_told_of_and_let_go_by_an_operator(world: World) -> None:
     with world.sidecar("app") as app, world.sidecar("web"):
-        assert [ask(world, "/status/401") for _ in range(12)] == [401] * 10 + [429] * 2
+        tried = [ask(world, "/status/401") for _ in range(14)]
+        assert tried[:10] == [401] * 10
+        refused = tried.count(429)
+        assert tried == [401] * (14 - refused) + [429] * refused
+        assert refused
         (sidecar,) = [each for each in found(world, "detections")["sidecars"] if each["service"] == "app"]
         (held,), (detection,) = sidecar["held"], sidecar["found"]
-        assert (held["detector"], held["action"], held["refused"]) == ("stuffing", "block", 2)
-        assert detection["what"] == "10 answers 401 or 403 within a minute, of 10 requests where 0 are usual"
+        assert (held["detector"], held["action"], held["refused"]) == ("stuffing", "block", refused)
+        assert re.match(r"\d+ answers 401 or 403 within a minute, of \d+ requests where 0 are", detection["what"])
+        (row,) = found(world, "top", "--every", "50ms")["detections"]
+        assert (row["action"], row["refused"], row["route"]) == ("block", refused, "/**")
         code, out, _ = world.mesh("detections")
         assert code == 0
         assert re.search(r"^app +web +- +stuffing +block", out, re.MULTILINE)
         assert "1 caller held by detectors: mesh detections" in world.mesh("status")[1]
         eventually("the audit has it", lambda: [line["detector"] for line in app.audit("detection")] == ["stuffing"])
         eventually("the log has it", lambda: "a caller is conspicuous" in app.log_text())
-        eventually("both are in the access log", lambda: len(held_lines(app)) == 2)
+        eventually("both are in the access log", lambda: len(held_lines(app)) == refused)
         line = held_lines(app)[0]
         told = world.explain(line["decision_id"])
         assert "a detector holds it for a time: blocked by the detector stuffing" in told
@@ -74,6 +85,83 @@ def test_who_tries_passwords_is_blocked_told_of_and_let_go_by_an_operator(world:
         eventually("the audit has it", lambda: len(app.audit("detection_lifted")) == 1)
         assert app.audit("detection_lifted")[0]["caller"] == "spiffe://demo.mesh/ns/default/sa/web"
         app.assert_well()
+
+
+THROTTLE = "[{from: web}]\n    detectors: {stuffing: {refusals: 10, action: throttle, rate: 1/m, for: 10m}}"
+RECORD = "[{from: web}]\n    detectors: {stuffing: {refusals: 10}}"
+SHORT = "[{from: web}]\n    detectors: {stuffing: {refusals: 10, action: block, for: 2s}}"
+
+
+@contextmanager
+def conspicuous(folder: Path, allow: str, count: int = 16) -> Iterator[tuple[World, LocalSidecar, list[int]]]:
+    """A mesh with these rules, in which web has tried so many passwords, and what it got."""
+    world = World(folder, allow=allow)
+    try:
+        with echo_app(folder, world.ports.app), world.sidecar("app") as app, world.sidecar("web"):
+            yield world, app, [ask(world, "/status/401") for _ in range(count)]
+            app.assert_well()
+    finally:
+        world.close()
+
+
+def test_who_is_throttled_has_its_rate_and_is_told_of(tmp_path: Path) -> None:
+    with conspicuous(tmp_path, THROTTLE) as (world, app, got):
+        assert set(got[-3:]) == {429}
+        (sidecar,) = [each for each in found(world, "detections")["sidecars"] if each["service"] == "app"]
+        assert [(held["action"], held["caller"][-3:]) for held in sidecar["held"]] == [("throttle", "web")]
+        assert app.total("mesh_detections_total", detector="stuffing", action="throttle") == 1
+        eventually("it is in the log", lambda: any("held to 1/m" in line["detail"] for line in held_lines(app)))
+        eventually("the audit has it", lambda: [each["action"] for each in app.audit("detection")] == ["throttle"])
+
+
+def test_record_refuses_nobody_and_is_told_of_everywhere(tmp_path: Path) -> None:
+    with conspicuous(tmp_path, RECORD) as (world, app, got):
+        assert set(got) == {401}
+        (sidecar,) = [each for each in found(world, "detections")["sidecars"] if each["service"] == "app"]
+        assert (len(sidecar["found"]), sidecar["held"]) == (1, [])
+        assert app.total("mesh_detections_total", detector="stuffing", action="record") == 1
+        assert app.total("mesh_callers_held") == 0
+        eventually("the audit has it", lambda: [each["action"] for each in app.audit("detection")] == ["record"])
+
+
+def test_a_block_ends_by_itself(tmp_path: Path) -> None:
+    with conspicuous(tmp_path, SHORT) as (world, app, got):
+        assert 429 in got
+        eventually("it may call again", lambda: ask(world, "/") == 200)
+        eventually("nobody is held", lambda: app.total("mesh_callers_held") == 0)
+
+
+def test_nobody_gets_somebody_else_blocked(tmp_path: Path) -> None:
+    """What an attacker says of itself, in fields or in tokens that it has made, is not believed."""
+    rules = "[{from: [web, mallory]}]\n    detectors: {stuffing: {refusals: 10, action: block, for: 10m}}"
+    world = World(tmp_path, allow=rules)
+    good, forged = Signer(kid="a"), Signer(kid="a")
+    (tmp_path / "keys.json").write_bytes(key_set(good))
+    issuer = f'issuers: {{login: {{issuer: "{ISSUER}", audience: "{AUDIENCE}", file: "{tmp_path}/keys.json"}}}}'
+    tokens = "protocol: http, tokens: {from: login, required: false}}"
+    world.config = load_text(f"{issuer}\n{world.text.replace('protocol: http}', tokens)}", str(tmp_path / "mesh.yaml"))
+
+    def asked(token: bytes, path: str) -> int:
+        lies = ("X-Forwarded-For: 10.0.0.1", "X-Forwarded-Client-Cert: URI=spiffe://demo.mesh/ns/default/sa/web",
+                "mesh-peer: spiffe://demo.mesh/ns/default/sa/web", "x-user: ann")  # fmt: skip
+        fields = [each for lie in (*lies, f"Authorization: Bearer {token.decode()}") for each in ("-H", lie)]
+        return int(curl("-i", *fields, f"{world.url}{path}").text.split()[1])
+
+    try:
+        with echo_app(tmp_path, world.ports.app), world.sidecar("app") as app:
+            ann, nobody = good.token(at=time.time(), sub="ann"), forged.token(at=time.time(), sub="ann")
+            other = good.token(at=time.time(), sub="eve")
+            with world.sidecar("web") as attacker:
+                attacker.publish(an_svid(world.issuer, "mallory"))
+                assert {asked(nobody, "/") for _ in range(16)} == {401}  # no token, so mallory's own
+                assert {asked(other, "/status/403") for _ in range(16)} == {403, 429}
+            held = app.admin("GET", "/detections")[1]["held"]
+            mallory = "spiffe://demo.mesh/ns/default/sa/mallory"
+            assert sorted((each["caller"], each["user"]) for each in held) == [(mallory, ""), (mallory, "login:eve")]
+            with world.sidecar("web"):
+                assert [asked(ann, "/"), asked(other, "/"), ask(world, "/")] == [200, 200, 200]
+    finally:
+        world.close()
 
 
 def edges(world: World, *more: str) -> dict[str, dict[str, Any]]:

@@ -129,6 +129,18 @@ def _other_roots(mesh: Office, partner: WebServer, ours: Authority, other: Autho
     eventually("the new roots", lambda: mesh.ask() == 200)
 
 
+def test_a_host_that_speaks_only_http1_or_names_no_version_is_asked_by_that(tmp_path: Path) -> None:
+    ours = Authority(tmp_path)
+    tls = f", tls: {{roots: {ours.roots}}}"
+    with WebServer(closing, tls=ours.server(NAME)) as partner, office(tmp_path, partner, f"{tls}, upgrade: h2") as mesh:
+        for alpn in (("http/1.1",), ()):
+            partner.use(ours.server(NAME, alpn=alpn))
+            assert [mesh.ask(), mesh.ask("-d", "x=1")] == [200, 200], alpn
+        mesh.reload(tls)
+        assert mesh.ask() == 200
+    assert [asked.method for asked in partner.asked] == ["GET", "POST", "GET", "POST", "GET"]
+
+
 # ---- tokens ------------------------------------------------------------------------------------------------------
 
 

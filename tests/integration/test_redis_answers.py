@@ -17,6 +17,7 @@ import trustme
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sidecar.answer.bridge import Around
 from sidecar.answer.redis import RedisAnswers
 from sidecar.config.redis_url import RedisAddress
 from sidecar.config.schema_inbound import RateLimit
@@ -106,7 +107,7 @@ def played(spec: Redis, story: Callable[[Desk], Awaitable[None]]) -> str:
     async def main() -> None:
         clock, metrics = SystemClock(), Metrics()
         reactor = Reactor(clock)
-        answers = RedisAnswers(reactor, clock, metrics, Kept(out), random.random)
+        answers = RedisAnswers(Around(reactor, clock, metrics, Kept(out), random.random))
         answers.use(spec)
         async with trio.open_nursery() as nursery:
             await nursery.start(reactor.run)

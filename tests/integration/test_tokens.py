@@ -8,11 +8,16 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+from websockets.sync.server import ServerConnection, serve
 
 from tests.kit.fleet import MESH, Fleet
 from tests.kit.free_ports import Ports
@@ -20,6 +25,7 @@ from tests.kit.meshes import Pair
 from tests.kit.oidc import Mode, Provider
 from tests.kit.processes import eventually
 from tests.kit.programs import curl, echo_app
+from tests.kit.tokens import ISSUER, Signer, key_set
 from tests.kit.workloads import ask
 
 AUDIENCE = "https://orders.example"
@@ -189,3 +195,36 @@ def test_a_jwt_svid_is_believed_by_the_keys_of_the_trust_bundle_and_no_longer(tm
         eventually("the withdrawn key verifies nothing", lambda: status(token) == 401)
         fresh = ask(socket, "jwt", "two")["token"]
         eventually("one by the new key is good", lambda: status(fresh) == 200)
+
+
+# ---- the end of a token ------------------------------------------------------------------------------------------
+
+
+def test_a_websocket_ends_with_its_token_on_a_real_clock(tmp_path: Path) -> None:
+    signer, keys = Signer(), tmp_path / "keys.json"
+    keys.write_bytes(key_set(signer))
+    issuers = f'\n  login: {{issuer: "{ISSUER}", file: "{keys}", audience: "{AUDIENCE}", leeway: 0s}}'
+    with Pair(tmp_path, issuers=issuers, tokens="{from: login}") as mesh:
+
+        def echo(connection: ServerConnection) -> None:
+            for message in connection:
+                connection.send(message)
+
+        with serve(echo, "127.0.0.1", mesh.ports.app) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            mesh.start_all()
+            eventually("the keys", lambda: mesh["app"].status()["tokens"][0]["keys"] == 1)
+            until = time.time() + 4.0
+            bearer = signer.token(aud=AUDIENCE, at=time.time(), exp=until).decode()
+            where = mesh.url.replace("http://", "ws://")
+            with connect(where, additional_headers={"Authorization": f"Bearer {bearer}"}, ping_interval=None) as line:
+                line.send("a")
+                assert line.recv(5) == "a"
+                with pytest.raises(ConnectionClosed):
+                    line.recv(30)
+            assert time.time() >= until - 0.1, "not before its end"
+            with pytest.raises(InvalidStatus):
+                connect(where, additional_headers={"Authorization": f"Bearer {bearer}"})
+            server.shutdown()
+        ended = mesh["app"].metrics().total("mesh_connections_ended_early_total", reason="token_end")
+        assert ended == 1

@@ -180,6 +180,12 @@ class LocalSidecar:
         """What it warned of, in its operational log."""
         return [line for line in _lines(self.log_file) if line["level"] in ("warning", "error")]
 
+    def warning(self) -> dict[str, Any]:
+        """The one thing that it warned of, once it is written."""
+        eventually("a warning in the log", self.warnings)
+        (found,) = self.warnings()
+        return found
+
     def audit(self, kind: str) -> list[dict[str, Any]]:
         """The lines of its audit of one kind, so far."""
         return [line for line in _lines(self.state / "audit.jsonl") if line["kind"] == kind]

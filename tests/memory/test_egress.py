@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import Any, cast
 
+from sidecar.errors import HandshakeFailed
 from tests.kit import apps
 from tests.kit.h1_line import Request
+from tests.kit.h2_line import answer_ok, h2_app
 from tests.kit.outsiders import MemoryCredentials
 from tests.kit.play import Stage, scene
 
@@ -280,3 +283,68 @@ async def test_a_reload_keeps_the_hosts_of_a_wildcard_and_their_connections(stag
     stage.reload(web_limits=", retries: 99")
     assert (await stage.ask(wild(b"a.partner.test"), port=9000)).status == 200
     assert len([upstream for upstream in stage.web.upstreams if upstream.name == "partners"]) == 1
+
+
+# ---- which version of HTTP ---------------------------------------------------------------------------------------
+
+
+class OneVersion:
+    """A host of the web that shakes hands for one version of HTTP."""
+
+    def __init__(self, *, h2: bool) -> None:
+        self.h2 = h2
+        self.offered: list[str] = []
+
+    async def connect(self, port: object, wire: Any, *, http: bool, h2: bool, within: float) -> tuple[Any, None]:
+        self.offered.append("h2" if h2 else "http/1.1")
+        if h2 != self.h2:
+            wire.close()
+            raise HandshakeFailed("the host does not speak it", "alpn")
+        return wire, None
+
+
+def speaking(stage: Stage, *, h2: bool) -> OneVersion:
+    host = OneVersion(h2=h2)
+    upstream = next(each for each in stage.web.upstreams if each.name == "partner")
+    assert upstream.outsider is not None
+    assert upstream.outsider.way is not None
+    object.__setattr__(upstream.outsider.way, "tls", cast(Any, host))
+    return host
+
+
+POST = b"POST /v1/charges HTTP/1.1\r\nHost: api.partner.test\r\nContent-Length: 2\r\n\r\nhi"
+
+
+@scene(upstream=outbound('endpoints: "127.0.0.1:8080", tls: {}, upgrade: h2'))
+async def test_a_host_without_http2_is_asked_by_http1(stage: Stage) -> None:
+    host, seen = speaking(stage, h2=False), []  # type: tuple[OneVersion, list[Request]]
+    stage.app(apps.keeping(seen))
+    line = await stage.call(9005)
+    for request in (POST, get(), POST):
+        await line.say(request)
+        assert (await line.answer()).status == 200
+    assert [request.target for request in seen] == [b"/v1/charges"] * 3
+    assert host.offered == ["h2", "http/1.1"], "one try of the other version, and one connection"
+    await stage.sleep(700)
+    stage.sweep()
+    assert (await stage.ask(get(), port=9005)).status == 200
+    assert host.offered[2:] == ["h2", "http/1.1"], "it is asked again one day"
+
+
+@scene(upstream=outbound('endpoints: "127.0.0.1:8080", tls: {}'))
+async def test_a_host_with_http2_alone_is_asked_by_that(stage: Stage) -> None:
+    host = speaking(stage, h2=True)
+    stage.app(h2_app(answer_ok))
+    for _ in range(3):
+        assert (await stage.ask(get(), port=9005)).status == 200
+    assert host.offered == ["http/1.1", "h2"]
+
+
+@scene(upstream=outbound('endpoints: "127.0.0.1:8080", tls: {}, upgrade: h2'))
+async def test_a_host_that_speaks_neither_is_asked_for_both_and_no_more(stage: Stage) -> None:
+    host = speaking(stage, h2=False)
+    stage.app(apps.always(apps.OK))
+    host.h2 = cast(Any, None)
+    assert (await stage.ask(get(), port=9005)).status == 503
+    assert host.offered == ["h2", "http/1.1"]
+    assert [hop.flag for hop in stage.web.books.hops] == ["UF"]

@@ -2,8 +2,9 @@
 
 The callers are those that detectors usually trip over: a web shop with a day's curve, pagination, a batch job each
 night, a job at each full hour, a large customer, who fetches each new order by its number, retries after a deploy, a
-release that answers 403 for a while, keys that are rotated, a credential that has expired, a partner that begins and
-grows, a report that is made for the first time.
+release that answers 403 for a while, keys that are rotated, a credential that has expired, with a client that goes on
+and with one that tries each call four times, a partner that begins and grows, a new deployment that takes half of the
+traffic at once, an index that is made anew by walking all pages, a report that is made for the first time.
 
 Nothing here knows the detectors.
 """
@@ -77,6 +78,8 @@ class _Shop:
         self.rotation = LEARNED + dice.randrange(6 * HOUR, 20 * HOUR)
         self.expired = LEARNED + dice.randrange(DAY)
         self.first_report = LEARNED + dice.randrange(DAY)
+        self.stale = LEARNED + dice.randrange(DAY)
+        self.released = LEARNED + dice.randrange(DAY)
         self.next_order = 200_000
         self.known: list[tuple[str, ...]] = []
 
@@ -134,6 +137,22 @@ class _Shop:
         expired = self.expired <= minute < self.expired + HOUR
         return [("/invoices", ("invoices",), 401 if expired else 200)] * _some(dice, 45)
 
+    def sync(self, minute: int, dice: Random) -> list[tuple[str, tuple[str, ...], int]]:
+        """A client that tries again three times whatever has failed; for 25 minutes its token is out of date."""
+        stale = self.stale <= minute < self.stale + 25
+        return [("/changes", ("changes",), 401 if stale else 200)] * (_some(dice, 30) * (4 if stale else 1))
+
+    def canary(self, minute: int, dice: Random) -> list[tuple[str, tuple[str, ...], int]]:
+        """A new version of the shop, under a name of its own: from one minute to the next with half of the traffic."""
+        if minute < self.released:
+            return []
+        return [(ORDER, _order(minute, dice), 200) for _ in range(_some(dice, _curve(minute, 4, 30)))]
+
+    def indexer(self, minute: int, dice: Random) -> list[tuple[str, tuple[str, ...], int]]:
+        """Every six hours all pages, one after the other."""
+        at = minute % (6 * HOUR) - 17
+        return [(PAGE, ("catalog", str(80 * at + number)), 200) for number in range(80)] if 0 <= at < 5 else []
+
     def audit(self, minute: int, dice: Random) -> list[tuple[str, tuple[str, ...], int]]:
         """A report that nobody has asked for before: hundreds of documents in ten minutes."""
         if not self.first_report <= minute < self.first_report + 10:
@@ -150,9 +169,12 @@ class _Shop:
         return [(ORDER, _order(minute, dice), 404 if dice.random() < 0.1 else 200) for _ in range(_some(dice, many))]
 
 
-CALLERS = ("web", "mobile", "batch", "cron", "fulfil", "large", "partner", "billing", "audit", "probe", "desk")
+CALLERS = (
+    "web", "mobile", "batch", "cron", "fulfil", "large", "partner", "billing", "audit", "probe", "desk", "sync",
+    "canary", "indexer",
+)  # fmt: skip
 # whose credentials somebody has stolen, and what they ask for in a minute at their busiest
-TARGETS = {"web": 80, "mobile": 110, "partner": 60, "billing": 45, "desk": 8, "probe": 6, "large": 160}
+TARGETS = {"web": 80, "mobile": 110, "partner": 60, "billing": 45, "desk": 8, "probe": 6, "large": 160, "sync": 30}
 
 
 def attacks(dice: Random, each: int) -> list[Attack]:

@@ -1,5 +1,6 @@
 """How well detectors find the attacks of the data set: `python -m tests.sim.detection` prints the tables of
-docs/detectors.md and draws docs/detectors.svg; `--quick` prints the first one alone.
+docs/detectors.md and draws docs/detectors.svg; `--quick` only prints, `--training` the same of the seeds that they were
+made with.
 
 What counts: an attack is *found* where its detector told of its caller between its first minute and a minute after its
 last. A detection is *right* where any attack of that caller was under way then, else a *false alarm*; those of one
@@ -25,9 +26,12 @@ from tests.sim.callers import TARGETS, Attack, play
 
 DRAWING = Path(__file__).parents[2] / "docs" / "detectors.svg"
 KINDS = ("stuffing", "enumeration", "spikes")
-SEEDS, EACH = (1, 2, 3), 24
+SEEDS, EACH = (101, 102, 103), 24  # that nobody has looked at while the detectors were made
+TRAINING = (1, 2, 3)  # and those that they were made with
 FACTORS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0)
 STRONG, STRONG_SPIKE = 60, 6  # requests a minute, and times the busiest minute: an attack that is in a hurry
+BANDS = ((10, 20), (20, 40), (40, 100), (100, 401))  # requests a minute
+SPIKE_BANDS = ((2, 3), (3, 5), (5, 10), (10, 21))  # times the busiest minute
 ALARM = 1800.0  # seconds that alarms of one caller and detector are one
 USUAL = Spec(Stuffing(), Enumeration(), Spikes())
 
@@ -45,6 +49,7 @@ class Score:
     missed: Counter[str] = field(default_factory=Counter)
     by: Counter[str] = field(default_factory=Counter)  # false alarms, by caller
     seconds: list[float] = field(default_factory=list)  # until found
+    bands: Counter[tuple[int, bool]] = field(default_factory=Counter)  # the band of its strength, whether it was found
 
     @property
     def precision(self) -> float:
@@ -67,6 +72,12 @@ class Score:
         self.missed += other.missed
         self.by += other.by
         self.seconds += other.seconds
+        self.bands += other.bands
+
+    def recalls(self) -> list[float]:
+        """The recall of each band."""
+        each = [(self.bands[band, True], self.bands[band, False]) for band in range(len(BANDS))]
+        return [found / max(1, found + missed) for found, missed in each]
 
 
 def scaled(factor: float) -> Spec:
@@ -116,12 +127,48 @@ def score(kind: str, planned: Sequence[Attack], found: Sequence[Detection]) -> S
             result.attacks += 1
             times = [each.at for each in own if _under_way(attack, each.who[0].rpartition("/")[2], each.at)]
             result.found += bool(times)
+            result.bands[_band(attack), bool(times)] += 1
             strong = attack.strength >= (STRONG if kind != "spikes" else STRONG_SPIKE * TARGETS[attack.caller])
             result.strong += strong
             result.strong_found += strong and bool(times)
             result.seconds += [min(times) - 60.0 * attack.start] if times else []
             result.missed[attack.name] += not times
     return result
+
+
+def _band(attack: Attack) -> int:
+    times = attack.strength / TARGETS[attack.caller]
+    bands, strength = (SPIKE_BANDS, times) if attack.kind == "spikes" else (BANDS, attack.strength)
+    return next((number for number, (_, end) in enumerate(bands) if strength < end), len(bands) - 1)
+
+
+def curve(scores: dict[str, Score]) -> str:
+    """The recall of each by strength."""
+    heads = (f"{first} to {end - (end == BANDS[-1][1])}" for first, end in BANDS)
+    lines = [f"| requests a minute | {' | '.join(heads)} |", "|---" * 5 + "|"]
+    for kind, each in scores.items():
+        if kind == "spikes":
+            times = (f"{a} to {b - (b == 21)} times" for a, b in SPIKE_BANDS)
+            lines.append("| *spikes: of the busiest minute* | " + " | ".join(f"*{each}*" for each in times) + " |")
+        lines.append(f"| `{kind}` | " + " | ".join(f"{recall:.0%}" for recall in each.recalls()) + " |")
+    return "\n".join(lines)
+
+
+def _bars(scores: dict[str, Score], left: int, step: int, top: int) -> list[str]:
+    """Recall by strength, a panel for each."""
+    parts = []
+    for number, (kind, each) in enumerate(scores.items()):
+        begin, end = left + number * step, top + 60
+        bands = SPIKE_BANDS if kind == "spikes" else BANDS
+        unit = "times the busiest minute" if kind == "spikes" else "requests a minute"
+        parts.append(f'<text x="{begin}" y="{top - 8}">recall by {unit}</text>')
+        parts.append(f'<polyline class="axis" fill="none" points="{begin},{top} {begin},{end} {begin + 190},{end}"/>')
+        for band, recall in enumerate(each.recalls()):
+            x = begin + 6 + 46 * band
+            high = 60 * recall
+            parts.append(f'<rect class="bar" x="{x}" y="{end - high:.1f}" width="38" height="{high:.1f}"/>')
+            parts.append(f'<text x="{x + 19}" y="{end + 15}" text-anchor="middle">{bands[band][0]}+</text>')
+    return parts
 
 
 def _under_way(attack: Attack, caller: str, at: float) -> bool:
@@ -158,8 +205,8 @@ def table(scores: dict[str, Score]) -> str:
 
 
 def draw(scores: Sequence[dict[str, Score]]) -> str:
-    """Precision and recall of each over its numbers, as factors of the defaults."""
-    width, height, left, panel, gap, top = 720, 190, 44, 190, 40, 66
+    """Precision and recall of each over its numbers, as factors of the defaults; and recall by strength."""
+    width, height, left, panel, gap, top = 720, 300, 44, 190, 40, 66
     parts = ['<text class="title" x="12" y="24">Precision and recall over the detectors\' numbers</text>']
     for x, name in ((12, "precision"), (132, "recall")):
         parts.append(f'<line class="{name}" x1="{x}" y1="40" x2="{x + 22}" y2="40"/>')
@@ -180,9 +227,10 @@ def draw(scores: Sequence[dict[str, Score]]) -> str:
             values = [float(getattr(each[kind], name)) for each in scores]
             points = " ".join(f"{begin + i * step:.1f},{end - 90 * value:.1f}" for i, value in enumerate(values))
             parts.append(f'<polyline class="{name}" points="{points}"/>')
+    parts += _bars(scores[FACTORS.index(1.0)], left, panel + gap, top + 144)
     style = (
         ".precision, .recall { fill: none; stroke-width: 1.8 } .precision { stroke: #2f6fde } "
-        ".recall { stroke: #b5488f; stroke-dasharray: 6 3 }"
+        ".recall { stroke: #b5488f; stroke-dasharray: 6 3 } .bar { fill: #b5488f; opacity: .75 }"
     )
     words = "Precision and recall of stuffing, enumeration and spikes, with numbers from a quarter to four times"
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" aria-label="{words}">'
@@ -191,14 +239,15 @@ def draw(scores: Sequence[dict[str, Score]]) -> str:
 
 def main() -> None:
     """See above."""
-    if "--quick" in sys.argv:
-        (scores,), calls, edges = tables([USUAL], SEEDS)
+    seeds = TRAINING if "--training" in sys.argv else SEEDS
+    if "--quick" in sys.argv or "--training" in sys.argv:
+        (scores,), calls, edges = tables([USUAL], seeds)
     else:
-        each, calls, edges = tables([USUAL, *map(scaled, FACTORS)], SEEDS)
+        each, calls, edges = tables([USUAL, *map(scaled, FACTORS)], seeds)
         scores = each[0]
         DRAWING.write_text(draw(each[1:]))
-    print(table(scores))
-    print(f"\n{calls:,} calls, of seeds {', '.join(map(str, SEEDS))}; first calls to a route told of: {edges}")
+    print(table(scores), curve(scores), sep="\n\n")
+    print(f"\n{calls:,} calls, of seeds {', '.join(map(str, seeds))}; first calls to a route told of: {edges}")
     missed = {kind: {n: c for n, c in sorted(score.missed.items()) if c} for kind, score in scores.items()}
     print("Missed: " + "; ".join(f"{kind} {names}" for kind, names in missed.items()))
 

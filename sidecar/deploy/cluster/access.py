@@ -129,7 +129,7 @@ def of_kubeconfig(path: Path, context: str = "") -> Access:
     ca = _content(cluster, "certificate-authority", path)
     chain, key = _content(user, "client-certificate", path), _content(user, "client-key", path)
     return Access(
-        url.host, url.port, url.path,
+        url.host, url.port, url.path.rstrip("/"),
         ca_pem=ca.decode("ascii", "replace") if ca else "",
         token=str(user.get("token", "")).encode(),
         token_file=str(path.parent / user["tokenFile"]) if user.get("tokenFile") else "",

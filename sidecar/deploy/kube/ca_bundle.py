@@ -57,7 +57,7 @@ class Cluster:
                 stream = await connect(self.api, ca_pem)
                 try:
                     client = HttpClient(stream, self.api.authority)
-                    return await client.request(method, f"{self.api.path}/{path}", sent, fields)
+                    return await client.request(method, (self.api / path).path, sent, fields)
                 finally:
                     await trio.aclose_forcefully(stream)
         except trio.TooSlowError:

@@ -81,7 +81,7 @@ def test_a_bad_identity_is_refused_and_explained_and_the_next_caller_is_served(w
 
         audited = app.handshake_failure()
         assert (audited["reason"], audited["peer"], audited["source"]) == (row.reason, row.presented, "127.0.0.1")
-        (logged,) = app.warnings()
+        logged = app.warning()
         assert logged["message"] == "a TLS handshake failed"
         assert (logged["reason"], logged["decision_id"]) == (row.reason, audited["decision_id"])
         assert app.total("mesh_tls_handshake_failures_total", listener="main", reason=row.reason) == 1

@@ -108,7 +108,7 @@ def test_a_server_that_is_not_the_declared_one_gets_no_request(world: World, row
         decision_id = assert_told(web, answer, flag="ID", error="peer_identity", proxy_error="tls_certificate_error")
         audited = web.handshake_failure()
         assert (audited["reason"], audited["expected"], audited["peer"]) == (row.reason, APP, row.presented)
-        (logged,) = web.warnings()
+        logged = web.warning()
         assert (logged["reason"], logged["expected"]) == (row.reason, APP)
         assert logged["endpoint"] == f"127.0.0.1:{world.ports.app_in}"
         eventually("the refusal in the audit", lambda: web.audit("refusal"))

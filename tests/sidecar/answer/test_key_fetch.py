@@ -90,14 +90,30 @@ async def test_discovery_leads_to_it(tmp_path: Path) -> None:
         assert web.asked == ["/tenant/.well-known/openid-configuration", "/tenant/keys"]
 
 
+@in_trio
+async def test_a_query_is_sent_as_it_was_written(tmp_path: Path) -> None:
+    async with a_web(tmp_path) as web:
+        where = "/keys/?p=B2C_1&x=%2F/?"
+        document = {"issuer": web.url, "jwks_uri": web.url + where}
+        web.answers["/.well-known/openid-configuration"] = ok(json.dumps(document).encode())
+        web.answers[where] = ok(SET)
+        await fetch(web.named(url=""))
+        await fetch(web.named(url=web.url + where))
+        assert web.asked == ["/.well-known/openid-configuration", where, where]
+
+
 @pytest.mark.parametrize(
     ("document", "why"),
     [
         (b"<html>", "not JSON"), (b"[]", "another issuer"), (b'{"issuer":"https://evil.example"}', "another issuer"),
         (b'{"issuer":"URL"}', "where its keys are"), (b'{"issuer":"URL","jwks_uri":7}', "where its keys are"),
         (b'{"issuer":"URL","jwks_uri":"http://localhost/keys"}', "not an https"),
+        (b'{"issuer":"URL","jwks_uri":"https://user:pw@localhost/keys"}', "has a user or a password in it"),
+        (b'{"issuer":"URL","jwks_uri":"https://localhost/keys#a"}', "has a fragment"),
+        (b'{"issuer":"URL","jwks_uri":"https://localhost/keys\\r\\nx: y"}', "is no URL"),
         (b'{"issuer":"URL","issuer":"URL"}', "not JSON"),
-        (b'{"issuer":"URL","jwks_uri":"file:///etc/passwd"}', "not an https"),
+        (b'{"issuer":"URL","a":[' + b"1," * 500_000 + b"1]}", "far too many members"),
+        (b'{"issuer":"URL","jwks_uri":"file:///etc/passwd"}', "is no URL"),
     ],
 )  # fmt: skip
 def test_a_discovery_that_is_not_believed(tmp_path: Path, document: bytes, why: str) -> None:

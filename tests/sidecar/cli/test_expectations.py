@@ -170,7 +170,7 @@ def test_files_folders_and_patterns_mean_what_they_say(verb: Verb) -> None:
 @pytest.mark.parametrize("place", ["none.yaml", "nothing/*.yaml", "."])
 def test_where_nothing_is_expected_nothing_is_proved(verb: Verb, place: str) -> None:
     assert verb(place) == 2
-    assert f"there are no expectations in {place}" in verb.err
+    assert f"there are no expectations in {'this folder' if place == '.' else place}." in verb.err
 
 
 def test_a_junit_file_has_a_suite_for_each_file(verb: Verb) -> None:
@@ -182,6 +182,13 @@ def test_a_junit_file_has_a_suite_for_each_file(verb: Verb) -> None:
         ("a.mesh-test.yaml", "2", "1"), ("b.mesh-test.yaml", "1", "0"),
     ]  # fmt: skip
     assert "said permit by rule 'own'" in str(suites[0].findall("testcase/failure")[0].text)
+
+
+def test_a_junit_file_that_cannot_be_written_is_a_sentence(verb: Verb) -> None:
+    write("mesh-test.yaml", expectation(*SAID[0]))
+    assert verb("--junit", "nowhere/out.xml") == 2
+    assert "nowhere/out.xml cannot be written: No such file or directory." in verb.err
+    assert "Traceback" not in verb.err
 
 
 def test_a_path_cannot_move_the_terminal_s_cursor(verb: Verb) -> None:

@@ -253,6 +253,25 @@ def test_of_a_listener_that_observes_both_answers_are_given(mesh: Mesh, tmp_path
     assert "observe" not in mesh.out
 
 
+def test_what_goes_outside_is_judged_by_the_callers_own_list(mesh: Mesh, start: Start, tmp_path: Path) -> None:
+    file = tmp_path / "mesh.yaml"
+    file.write_text("""
+trust_domain: demo.mesh
+services: {web: {outbound: [{to: partner, unmeshed: passthrough, listen: "127.0.0.1:9001", endpoints: "a.test:80",
+                             allow: [{method: GET, path: /v1}]}]}}
+""")
+    asked = ("explain", "-f", str(file), "--from", "web", "--to", "partner", "--path")
+    assert mesh(*asked, "/v1") == 0
+    assert "the request goes out to partner" in mesh.out
+    assert mesh(*asked, "/v2") == 1
+    assert "outbound: [{to: partner, allow: [{method: GET, path: '/v2'}]}]" in mesh.out
+    web = start("web")
+    web.answer = {"verdict": "permit", "text": "fine\n"}
+    assert mesh("explain", "--from", "web", "--to", "partner") == 0
+    assert web.asked == [{"from": "web", "method": "GET", "path": "/", "to": "partner"}]
+    assert mesh("explain", "--from", "nobody", "--to", "partner") == 3
+
+
 def test_a_path_with_two_readings_is_refused_before_any_rule(mesh: Mesh, tmp_path: Path) -> None:
     file = tmp_path / "mesh.yaml"
     file.write_text(CONFIG)

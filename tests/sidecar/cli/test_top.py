@@ -16,8 +16,8 @@ from textual.widgets import DataTable, Static
 from sidecar.cli.root import run_command
 from sidecar.cli.top_app import Details, TopApp
 from sidecar.cli.top_limits import limit_rows
-from sidecar.cli.top_read import Reader, Reading
-from sidecar.cli.top_sheets import ENDPOINTS, HOPS, LIMITS, SHEETS, SIDECARS, UPSTREAMS, bar
+from sidecar.cli.top_read import Reader, Reading, detection_rows
+from sidecar.cli.top_sheets import DETECTIONS, ENDPOINTS, HOPS, LIMITS, SHEETS, SIDECARS, UPSTREAMS, bar
 from tests.sidecar.cli.conftest import FakeInspect, Start
 
 
@@ -148,7 +148,7 @@ def test_without_a_terminal_it_prints_once(run_dir: Path, start: Start, capsys: 
     assert "No limit is declared" in said
     assert run_command(["top", "--every", "50ms", "--run-dir", str(run_dir), "-o", "json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert {"hops", "upstreams", "endpoints", "limits", "sidecars", "hops_per_second"} <= document.keys()
+    assert {"hops", "upstreams", "endpoints", "limits", "sidecars", "detections", "hops_per_second"} <= document.keys()
     assert document["endpoints"][0]["state"] == "open"
 
 
@@ -274,3 +274,28 @@ def test_rates_quotas_and_tcp_limits_are_rows_of_one_sheet() -> None:
 def test_of_an_older_sidecar_without_limits_there_is_no_row() -> None:
     assert limit_rows({}, {}) == []
     assert [row["keys"] for row in limit_rows({}, {"quotas": [{"name": "day", "limit": 5, "keys": []}]})] == [0]
+
+
+# ---- detections ------------------------------------------------------------------------------------------------------
+
+
+def test_who_is_held_stands_first_with_the_detection_that_led_to_it() -> None:
+    one = {"caller": "spiffe://demo.mesh/ns/default/sa/web", "user": "", "detector": "stuffing", "what": "40 answers",
+           "action": "block"}  # fmt: skip
+    other = {**one, "detector": "spikes", "action": "record", "at": "2026-11-23T05:00:01Z", "route": ""}
+    answer = {
+        "held": [{**one, "since": "2026-11-23T05:00:00Z", "seconds_left": 250.0, "refused": 7},
+                 {**one, "detector": "enumeration", "since": "2026-11-22T05:00:00Z", "seconds_left": 9.0}],
+        "found": [other, {**one, "at": "2026-11-23T05:00:00Z", "route": "/login"},
+                  {**one, "at": "2026-11-23T04:00:00Z", "route": "/login"}],
+    }  # fmt: skip
+    rows = DETECTIONS.lines(
+        detection_rows({"orders": {"/detections": answer}}), sort=DETECTIONS.sort, descending=DETECTIONS.descending
+    )
+    assert [(row["detector"], row.get("seconds_left"), DETECTIONS.style(row)) for row in rows] == [
+        ("stuffing", 250.0, "red"), ("enumeration", 9.0, "red"), ("spikes", None, "yellow"),
+        ("stuffing", None, "yellow"),
+    ]  # fmt: skip
+    assert len({DETECTIONS.identity(row) for row in rows}) == 4
+    assert [column.text(rows[0]) for column in DETECTIONS.columns][:4] == ["05:00:00", "orders", "web", "-"]
+    assert detection_rows({"orders": {}}) == []

@@ -58,7 +58,7 @@ MESHED = "to: partner, identity: partner, endpoints: '10.0.0.1:17443'"
     ("to: partner, unmeshed: passthrough, host: '*.test'", "host", "one label"),
     ("to: partner, unmeshed: passthrough, host: '*'", "host", "neither"),
     ("to: partner, unmeshed: passthrough, host: 'a.*.test'", "host", "neither"),
-    (f"{OUT}, tls: {{}}, {TOKEN.replace('https://', 'https://us:pw@')}", "token.url", "a password stands in"),
+    (f"{OUT}, tls: {{}}, {TOKEN.replace('https://', 'https://us:pw@')}", "token.url", "has a user or a password"),
     (f"{OUT}, tls: {{}}, {TOKEN.replace('/token', '/token?a=b')}", "token.url", "a query"),
     (f"{OUT}, tls: {{}}, {TOKEN.replace('https', 'ftp')}", "token.url", "no URL"),
     (f"{OUT}, tls: {{}}, {TOKEN.replace('}}', '}, scopes: [a b]}')}", "token.scopes[0]", "not allowed"),

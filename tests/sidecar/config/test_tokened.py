@@ -39,8 +39,9 @@ def text(issuer: str = LOGIN, tokens: str = "from: login", protocol: str = "http
         ("issuer: 'urn:x', audience: a", "from: login", "say where its keys are"),
         ("issuer: 'http://a', audience: a", "from: login", "anybody on the way could give his own keys"),
         (f"{LOGIN}, url: 'http://a/k'", "from: login", "write https://a/k"),
-        (f"{LOGIN}, url: 'https://user:pw@a/k'", "from: login", "a user or a password stands in the URL"),
-        (f"{LOGIN}, url: 'https://a/k?x=1'", "from: login", "has a query or a fragment"),
+        (f"{LOGIN}, url: 'https://user:pw@a/k'", "from: login", "has a user or a password in it"),
+        (f"{LOGIN}, url: 'https://a/k#x'", "from: login", "has a fragment, which is not sent"),
+        (f"{LOGIN}, url: 'https://a/k\\x'", "from: login", "is no URL"),
         (f"{LOGIN}, url: 'https://'", "from: login", "is no URL"),
         (f"{LOGIN}, url: 'https://a:port/'", "from: login", "is no URL"),
         (f"{LOGIN}, leeway: 6m", "from: login", "at most 5m"),
@@ -50,7 +51,7 @@ def text(issuer: str = LOGIN, tokens: str = "from: login", protocol: str = "http
         ("trust_domain: demo.mesh, url: 'https://a/k'", "from: login", "a trust domain has no other key set"),
         ("trust_domain: demo.mesh, file: k.json", "from: login", "a trust domain has no other key set"),
         ("trust_domain: demo.mesh, type: at+jwt", "from: login", "no JWT-SVID is of this type"),
-        ("issuer: 'a b', file: k, audience: a", "from: login", "is no name of an issuer or an audience"),
+        ("issuer: 'a b', file: k, audience: a", "from: login", "is not allowed"),
     ],
 )
 def test_mistakes(issuer: str, tokens: str, message: str) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from sidecar.config.load import load_bytes, load_text
-from sidecar.config.removal import without
+from sidecar.config.removal import without, without_grant
 from sidecar.policy.dormant import patch, removals
 from sidecar.policy.inventory import DAY, Row, Seen, rows
 from tests.kit.hops import ORDERS, WEB
@@ -138,3 +140,90 @@ def test_an_item_is_cut_out_or_nothing_is_done(
     text: str, line: int, column: int, caller: str, left: str | None
 ) -> None:
     assert without(text, line, column, caller) == left
+
+
+# ---- grants ----------------------------------------------------------------------------------------------------------
+
+OPENAPI = json.dumps({
+    "openapi": "3.1.0", "info": {"title": "orders", "version": "1"},
+    "paths": {"/orders": {
+        verb: {"operationId": name, "responses": {"200": {"description": "done"}}}
+        for verb, name in (("get", "list"), ("post", "place"), ("delete", "drop"))
+    }},
+})  # fmt: skip
+GRANTS = """\
+trust_domain: demo.mesh
+services:
+  web: {}
+  cart: {}
+  orders:
+    inbound: [{name: http, app: "127.0.0.1:8080", contract: {openapi: openapi.json, mode: enforce}}]
+    grants:
+      web: {operations: [list, place, drop], fields: ['**']}  # the shop
+      cart:
+        operations:
+          - list
+        fields: ['**']
+"""
+
+
+def granted(text: str, *used: str) -> tuple[list[str], str]:
+    """What is said of grants of which these operations of web are used, and the config without the others."""
+    loaded = load_bytes(text.encode(), "mesh.yaml", {"openapi.json": OPENAPI.encode()})
+    found = rows(loaded.config, told(*(edge(rule=f"grant:web:{each}", route="/orders") for each in used)), NOW, 30)
+    asleep = [each for each in removals(loaded.config, found, loaded.sources) if "grant" in each.what]
+    return [each.what for each in asleep], patch(asleep, loaded.sources)
+
+
+def test_operations_that_nobody_uses_are_taken_out_of_their_grant_and_unused_grants_as_a_whole(tmp_path: Path) -> None:
+    said, found = granted(GRANTS, "list")
+    assert said == [
+        "orders: operation place in the grant of web, which it does not use",
+        "orders: operation drop in the grant of web, which it does not use",
+        "orders: the grant of cart, which it does not use",
+    ]
+    (tmp_path / "mesh.yaml").write_text(GRANTS)
+    apply(tmp_path, found)
+    left = GRANTS.partition("      web:")[0] + "      web: {operations: [list], fields: ['**']}  # the shop\n"
+    assert (tmp_path / "mesh.yaml").read_text() == left
+
+
+def test_the_last_grant_leaves_none(tmp_path: Path) -> None:
+    _, found = granted(GRANTS)
+    (tmp_path / "mesh.yaml").write_text(GRANTS)
+    apply(tmp_path, found)
+    assert yaml.safe_load((tmp_path / "mesh.yaml").read_text())["services"]["orders"]["grants"] == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "operation", "left"),
+    [
+        ("a: {grants: {w: {operations: [x]}, v: {operations: [x]}}}\n", 1, "", "a: {grants: {v: {operations: [x]}}}\n"),
+        ("grants:\n  w: {operations: [x, y]}\n", 2, "y", "grants:\n  w: {operations: [x]}\n"),
+        ("grants:\n  w: {operations: [x]}\n", 2, "", "grants: {}\n"),
+        ("grants:\n  w:\n    operations:\n    - x\n    - y\n", 2, "x", "grants:\n  w:\n    operations:\n    - y\n"),
+        ("grants:\n  w: {operations: [x, y]}\n", 3, "", None),
+        ("grants:\n  w: {operations: x}\n", 2, "x", None),
+        ("grants: [\n", 1, "", None),
+    ],
+)  # fmt: skip
+def test_a_member_of_grants_is_cut_out_or_nothing_is_done(
+    text: str, line: int, operation: str, left: str | None
+) -> None:
+    assert without_grant(text, line, operation) == left
+
+
+@pytest.mark.parametrize(
+    ("upstream", "auth"),
+    [
+        ("", "none (passthrough)"),
+        (", tls: {}", "TLS (passthrough)"),
+        (", tls: {}, token: {url: 'https://id.example.org', client_id: a, secret: {file: /s}}",
+         "TLS + our token (passthrough)"),
+    ],
+)  # fmt: skip
+def test_upstreams_outside_show_what_proves_them(upstream: str, auth: str) -> None:
+    outside = '{to: x, host: x.org, unmeshed: passthrough, endpoints: "x.org:443"'
+    text = TEXT.replace('{to: orders, listen: "127.0.0.1:9001"}', f"{outside}{upstream}}}")
+    (row,) = [row for row in rows(load_text(text), {}, NOW, 30) if row.direction == "outbound"]
+    assert row.auth == auth

@@ -10,7 +10,7 @@ import pytest
 from sidecar.config.codes import EXAMPLES_AT
 from sidecar.config.load import load_text
 from sidecar.config.schema import MeshConfig
-from sidecar.policy.owasp import MEASURES, RISKS, Line, lines, overall
+from sidecar.policy.owasp import MEASURES, RISKS, Line, lines, overall, summary
 
 OPENAPI = json.dumps({
     "openapi": "3.1.0", "info": {"title": "orders", "version": "1"},
@@ -37,7 +37,8 @@ services:
   orders:
     owner: team-orders
     inbound: [{name: http, app: "127.0.0.1:8080", routes: [{path: /**, max_body: 1MiB}],
-               tokens: {from: [login]}, contract: {openapi: openapi.json, mode: enforce}}]
+               tokens: {from: [login]},
+               contract: {openapi: openapi.json, mode: enforce, unknown_fields: refuse}}]
     allow: [{from: web, method: GET, path: "/orders/{id}", when: ["path id is claim order_id"]}]
     rates: [{name: each, per: caller, limit: 100/s}]
     quotas: [{name: sign-ups, path: "/orders/{id}", limit: 20/d}]
@@ -68,7 +69,7 @@ def test_what_is_said_is_on_and_what_is_not_is_off() -> None:
     assert {name for name, state in bare.items() if state == "off"} == {
         "API1 objects by rule", "API1 enumeration detector",
         "API2 bearer tokens", "API2 stuffing detector", "API3 methods by rule", "API3 requests by contract",
-        "API3 fields by grant", "API4 a share of its own",
+        "API3 unknown fields", "API3 fields by grant", "API4 a share of its own",
         "API4 bounded bodies", "API5 functions by rule", "API6 a pace for flows", "API6 spikes detector",
         "API9 nothing undocumented", "API9 an owner",
     }  # fmt: skip
@@ -110,6 +111,8 @@ def test_what_only_looks_is_in_shadow(before: str, after: str, name: str) -> Non
         ("name: http,", "name: http, posture: permissive, until: 2026-01-07,",
          ["API2 mutual TLS", "API8 no posture"]),
         ("allow: [{from: web,", "unsafe_allow_bypass: true\n    allow: [{from: web,", ["API8 nothing unsafe"]),
+        (", unknown_fields: refuse", "", ["API3 unknown fields"]),
+        ("mode: enforce", "mode: enforce, undocumented: pass", ["API9 nothing undocumented"]),
         ("max_body: 1MiB", "fault: {status: 503, abort_share: 1}", ["API8 no faults", "API4 bounded bodies"]),
     ],
 )  # fmt: skip
@@ -129,3 +132,22 @@ def test_a_caller_is_asked_about_what_it_calls() -> None:
         ' listen: "127.0.0.1:9009"}, {'
     )
     assert states(open_text, "web")["API10 upstreams prove who they are"] == "off"
+
+
+def test_an_upstream_outside_proves_its_name_by_tls() -> None:
+    outside = "outbound: [{to: pay, host: pay.com, unmeshed: passthrough, endpoints: 'pay.com:443', tls: {}}, {"
+    found = states(FULL.replace("outbound: [{", outside), "web")
+    assert found["API10 upstreams prove who they are"] == found["API10 TLS outside"] == "on"
+
+
+def test_each_service_has_a_word_on_each_of_the_ten() -> None:
+    everything = lines(loaded(FULL))
+    web, orders = summary(everything, "web"), summary(everything, "orders")
+    assert list(web) == list(orders) == list(RISKS)
+    assert {risk: web[risk] for risk in ("API1", "API2", "API3", "API4", "API5", "API6")} == dict.fromkeys(
+        ("API1", "API2", "API3", "API4", "API5", "API6"), "none"
+    )
+    assert web["API10"] == "on"
+    assert (orders["API7"], orders["API10"]) == ("none", "none")
+    assert (orders["API3"], orders["API5"]) == ("partly", "on")
+    assert set(summary(lines(loaded(BARE)), "orders").values()) <= {"on", "partly", "off", "none"}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from sidecar.config.load import load_text
+from sidecar.errors import EgressDenied, HopError
+from sidecar.policy.egress import EgressRules
 from sidecar.policy.question import hop_of
-from sidecar.policy.steered import Steered, led, steered
+from sidecar.policy.steered import Steered, led, let_out, steered
 
 CONFIG = load_text("""\
 trust_domain: demo.mesh
@@ -65,8 +68,8 @@ def test_the_called_one_is_asked_what_it_would_get() -> None:
     {"from": "spiffe://far.mesh/ns/a/sa/b"}, {"from": "orders"}, {}, {"from": "web", "path": "/a/../b"},
 ])  # fmt: skip
 def test_whose_routes_are_not_known_or_not_asked_is_left_alone(question: dict[str, Any]) -> None:
-    assert steered(CONFIG, "orders", question) == Steered(question)
-    assert ask("/moved", "next") == Steered({"from": "web", "method": "GET", "path": "/moved"})
+    assert replace(steered(CONFIG, "orders", question), asked=None) == Steered(question)
+    assert replace(ask("/moved", "next"), asked=None) == Steered({"from": "web", "method": "GET", "path": "/moved"})
 
 
 @pytest.mark.parametrize(("path", "words"), [
@@ -78,3 +81,50 @@ def test_whose_routes_are_not_known_or_not_asked_is_left_alone(question: dict[st
 def test_the_called_ones_route_is_told(path: str, words: str) -> None:
     service = CONFIG.services["orders"]
     assert led(service, hop_of({"from": "web", "path": path}, service)) == words
+
+
+OUTSIDE = load_text("""\
+trust_domain: demo.mesh
+services:
+  web:
+    outbound:
+      - to: partner
+        host: api.partner.test
+        unmeshed: passthrough
+        listen: "127.0.0.1:9001"
+        endpoints: "api.partner.test:443"
+        tls: {}
+        allow: [{method: GET, path: "/v1/{id}"}]
+        routes: [{name: old, path: /old/**, rewrite: {prefix: /old, to: /v1}}]
+      - {to: open, unmeshed: passthrough, listen: "127.0.0.1:9002", endpoints: "open.test:80"}
+      - {to: orders, listen: "127.0.0.1:9003", allow: [{method: GET}]}
+  orders: {inbound: [{app: "127.0.0.1:8080"}], allow: [{from: web}]}
+""")
+LISTED = OUTSIDE.services["web"].outbound[0]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("path", ["/v1/7", "/v1/%37?a=/../", "/v1", "/v1/7/8", "/v1/../x", "/v1//7", "/v1/7;a"])
+def test_what_is_let_out_is_what_the_proxy_lets_out(method: str, path: str) -> None:
+    way = steered(OUTSIDE, "partner", {"from": "web", "method": method, "path": path})
+    told, said = let_out(way), ("permit", None, None, None)
+    try:
+        EgressRules("partner", LISTED.allow).check(method, path.encode())
+    except EgressDenied as error:
+        said = ("deny", error.name, error.detail, error.hint)
+    except HopError as error:
+        said = ("deny", error.name, error.detail, None)
+    assert (told["verdict"], told.get("error"), told.get("detail"), told.get("hint")) == said
+
+
+def test_a_route_that_rewrites_comes_before_the_list() -> None:
+    told = let_out(steered(OUTSIDE, "partner", {"from": "web", "path": "/old/7"}))
+    assert told["verdict"] == "permit"
+    assert "its path gets the front /v1" in told["routes"][0]
+
+
+def test_what_no_list_keeps_in_and_who_has_no_such_upstream() -> None:
+    assert "it may be asked for anything" in let_out(steered(OUTSIDE, "open", {"from": "web", "path": "/../x"}))["text"]
+    assert steered(OUTSIDE, "partner", {"from": "orders"}).asked is None
+    of_member = steered(OUTSIDE, "orders", {"from": "web", "method": "POST", "path": "/"})
+    assert isinstance(of_member.refused, EgressDenied)

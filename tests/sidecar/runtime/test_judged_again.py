@@ -12,7 +12,8 @@ from sidecar.config.load import load_text
 from sidecar.errors import HopError, PolicyDenied, ScopeMissing
 from sidecar.hop import Hop, Token
 from sidecar.policy.authz import RuleSet
-from sidecar.runtime.explaining import NOT_KEPT, decided
+from sidecar.policy.question import BadQuestion
+from sidecar.runtime.explaining import NOT_KEPT, decided, explained
 from sidecar.telemetry.decisions import Decision, Decisions
 
 RULES = """
@@ -87,3 +88,20 @@ def test_who_showed_no_token_or_comes_under_no_such_rule_is_judged_as_ever() -> 
     answer = told("/day", rule="day", token=ANNA, caller="other")
     assert answer["policy"]["verdict"] == "permit"
     assert "note" not in answer
+
+
+def test_a_sidecar_says_what_its_own_application_may_ask_outside() -> None:
+    config = load_text(RULES.replace("{outbound: [{to: orders, listen: \"127.0.0.1:9001\"}]}", """
+    outbound:
+      - {to: orders, listen: "127.0.0.1:9001", allow: [{method: GET}]}
+      - {to: partner, unmeshed: passthrough, listen: "127.0.0.1:9003", endpoints: "a.test:80", allow: [{path: /v1}]}
+""", 1))
+    around = {"config": config, "clock": SimpleNamespace(wall=lambda: NOON), "proxy": SimpleNamespace()}
+    web = cast(Any, SimpleNamespace(service=config.services["web"], **around))
+    assert explained(web, {"from": "web", "to": "partner", "path": "/v1"})["verdict"] == "permit"
+    assert explained(web, {"from": "orders", "to": "partner", "path": "/v2"})["error"] == "egress_denied"
+    for other in ("orders", "nobody"):
+        with pytest.raises(BadQuestion):
+            explained(web, {"from": "web", "to": other})
+    orders = cast(Any, SimpleNamespace(service=config.services["orders"], **around))
+    assert explained(orders, {"from": "web", "method": "POST", "path": "/day"})["error"] == "egress_denied"

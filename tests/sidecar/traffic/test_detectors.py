@@ -31,10 +31,10 @@ def a_user(subject: str) -> Token:
 class Scene:
     """Detectors, and what they said."""
 
-    def __init__(self, *specs: Stuffing | Enumeration | Spikes) -> None:
+    def __init__(self, *specs: Stuffing | Enumeration | Spikes, began: float = 0.0) -> None:
         given = {type(spec).__name__.lower(): spec for spec in specs}
         self.told: list[Detection] = []
-        self.detectors = Detectors(Spec(**given), self.told.append, 0.0)
+        self.detectors = Detectors(Spec(**given), self.told.append, began)
 
     def see(self, at: float, count: int = 1, path: str = "/orders/17", **changes: Any) -> list[str]:
         """So many hops of this moment; what was told since the beginning."""
@@ -67,16 +67,33 @@ def test_a_burst_of_refusals_is_told_once(changes: dict[str, Any], told: list[st
 
 def test_a_release_that_refuses_what_is_usual_is_not_conspicuous_and_more_of_it_is() -> None:
     scene = Scene(Stuffing(refusals=10))
-    for minute in range(90):
+    for minute in range(300):
         scene.see(60.0 * minute + 1.0, 40)
-    assert scene.see(60.0 * 90 + 1.0, 40, status=403) == []
-    assert scene.see(60.0 * 91 + 1.0, 120, status=403) == ["stuffing"]
+    assert scene.see(60.0 * 300 + 1.0, 40, status=403) == []
+    assert scene.see(60.0 * 301 + 1.0, 150, status=403) == []  # who tries again what fails does no more than that
+    assert scene.see(60.0 * 302 + 1.0, 600, status=403) == ["stuffing"]
 
 
-def test_a_minute_later_refusals_are_counted_anew() -> None:
+def test_refusals_beside_good_answers_are_told_of_though_the_caller_is_busy() -> None:
+    scene = Scene(Stuffing(refusals=10))
+    for minute in range(300):
+        scene.see(60.0 * minute + 1.0, 40)
+    assert scene.see(18_001.0, 40) == []
+    assert scene.see(18_002.0, 30, status=403) == ["stuffing"]
+
+
+@pytest.mark.parametrize(("each", "told"), [(1, []), (2, ["stuffing"]), (9, ["stuffing"])])
+def test_refusals_add_up_over_minutes_but_for_a_few_in_each(each: int, told: list[str]) -> None:
+    scene = Scene(Stuffing(refusals=10, seconds=10_000.0))
+    for minute in range(30):
+        scene.see(60.0 * minute + 1.0, each, status=401)
+    assert [detection.detector for detection in scene.told] == told
+
+
+def test_what_was_tried_is_forgotten_in_silence() -> None:
     scene = Scene(Stuffing(refusals=10))
     assert scene.see(1.0, 9, status=401) == []
-    assert scene.see(61.0, 9, status=401) == []
+    assert scene.see(1201.0, 9, status=401) == []
 
 
 def test_it_is_told_again_when_its_time_is_over_and_never_of_whom_it_spares() -> None:
@@ -111,7 +128,29 @@ def walk(scene: Scene, numbers: Any, at: float = 1.0, path: str = "/orders/{}", 
     ],
 )
 def test_ids_side_by_side_or_many_are_conspicuous(numbers: Any, changes: dict[str, Any], told: list[str]) -> None:
-    assert walk(Scene(Enumeration(ids=100, sequential=20)), numbers, **changes) == told
+    assert walk(Scene(Enumeration(ids=100, sequential=20), began=-3600.0), numbers, **changes) == told
+
+
+def test_before_anything_is_usual_only_what_is_side_by_side_is_conspicuous() -> None:
+    assert walk(Scene(Enumeration(ids=100, sequential=20)), range(0, 9_000_000, 45_001)) == []
+    assert walk(Scene(Enumeration(ids=100, sequential=20)), range(500, 530)) == ["enumeration"]
+
+
+def test_a_walk_is_seen_across_windows_and_among_many_objects() -> None:
+    scene = Scene(Enumeration(ids=10_000, sequential=40), began=-3600.0)
+    for minute in range(600):
+        walk(scene, range(7 * minute, 9_000_000, 450_001), at=60.0 * minute + 1.0)
+    assert scene.told == []
+    for minute in range(600, 610):
+        walk(scene, range(7 * minute, 9_000_000, 450_001), at=60.0 * minute + 1.0)
+        walk(scene, range(10 * minute, 10 * minute + 10), at=60.0 * minute + 2.0)
+    assert [each.detector for each in scene.told] == ["enumeration"]
+
+
+def test_objects_that_are_not_there_count_for_more() -> None:
+    scattered = range(0, 9_000_000, 225_001)
+    assert walk(Scene(Enumeration(ids=100, sequential=20), began=-3600.0), scattered) == []
+    assert walk(Scene(Enumeration(ids=100, sequential=20), began=-3600.0), scattered, status=404) == ["enumeration"]
 
 
 def test_who_always_asks_for_many_is_not_conspicuous() -> None:
@@ -151,7 +190,7 @@ def test_where_ids_stand(route: str, path: str, found: object) -> None:
 def test_different_ids_are_counted_about_right(numbers: set[int]) -> None:
     distinct = Distinct()
     for number in [*numbers, *numbers]:
-        distinct.add((str(number),))
+        distinct.add((str(number),), False)
     assert abs(distinct.count - len(numbers)) <= 6 + 0.1 * len(numbers)
 
 
@@ -169,6 +208,15 @@ def test_far_more_than_ever_is_a_spike_and_a_busy_minute_is_none() -> None:
     scene = learned()
     assert scene.see(3601.0, 45) == []
     assert scene.see(3661.0, 300) == ["spikes"]
+
+
+def test_a_slow_rise_is_not_measured_by_its_own_beginning() -> None:
+    scene = Scene(Spikes(least=50, times=2, new_edges=False))
+    for minute in range(400):
+        scene.see(60.0 * minute + 1.0, 20)
+    for minute in range(12):
+        scene.see(24_001.0 + 60.0 * minute, 20 + 6 * minute)
+    assert {each.detector for each in scene.told} == {"spikes"}
 
 
 def test_in_the_warm_up_a_caller_is_only_learned_from() -> None:
@@ -252,21 +300,21 @@ def test_tracks_and_callers_are_bounded_and_who_came_last_stays(monkeypatch: pyt
 def test_a_job_of_each_hour_is_known_by_the_second_time() -> None:
     history = History()
     for hour in range(3):
-        history.learn(500.0, hour, 59, hour + 1, 300.0)
+        history.learn(500.0, hour, 59, hour + 1, 300.0, young=True)
     assert history.usual >= 500.0
 
 
 def test_one_attack_does_not_make_the_next_one_usual() -> None:
     history = History()
     for minute in range(60 * 30):
-        history.learn(20.0, minute // 60, 0, (minute + 1) // 60, 10.0)
+        history.learn(20.0, minute // 60, 0, (minute + 1) // 60, 10.0, young=minute < 1440)
     before = history.usual
     for minute in range(60 * 30, 60 * 30 + 10):
-        history.learn(5000.0, minute // 60, 0, minute // 60, 10.0)
+        history.learn(5000.0, minute // 60, 0, minute // 60, 10.0, young=False)
     assert history.usual <= 3.0 * before
 
 
 def test_a_long_silence_leaves_only_what_was_high_at_that_time() -> None:
     history = History()
-    history.learn(50.0, 0, 5000, 90, 100.0)
+    history.learn(50.0, 0, 5000, 90, 100.0, young=True)
     assert (history.recent, history.usual) == (0.0, 0.0)
