@@ -242,8 +242,10 @@ def _read_object(data: bytes) -> dict[str, Any]:
         raise InvalidEnrolment(f"{len(data)} bytes long; an enrolment file has at most {MAX_FILE_BYTES}")
     try:
         document = json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_constant=no_constant)
-    except (ValueError, RecursionError):
-        raise InvalidEnrolment("this is not a JSON document, or one with a field that is given twice") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+        raise InvalidEnrolment("this is not a JSON document") from None
+    except ValueError as error:
+        raise InvalidEnrolment(str(error)) from None
     if not isinstance(document, dict):
         raise InvalidEnrolment("a JSON object is needed")
     return document
