@@ -415,7 +415,7 @@ class Proxy:
 
     def sweep(self) -> None:
         """Close what has been idle or left over for too long; look whether there is memory for newcomers."""
-        self._heap.look(self.connections)
+        self._heap.look(self.connections, self.in_flight)
         self._look_at_requests()
         if self._memory_limit is not None:
             self.admission.short_of_memory = memory_used() > self._memory_limit * SHARE
