@@ -188,7 +188,8 @@ def _run(
     from certs.enrolment import InvalidEnrolment
     from sidecar.cli.supervise import supervise
     from sidecar.runtime import heap
-    from sidecar.runtime.worker import WrongEnrolment, run_sidecar
+    from sidecar.runtime.keeper import WrongEnrolment
+    from sidecar.runtime.worker import run_sidecar
 
     async def serve(ready: Callable[[], None], orders: Orders) -> None:
         heap.set_aside()

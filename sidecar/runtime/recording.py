@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +19,7 @@ from sidecar.telemetry.clock import rfc3339
 
 if TYPE_CHECKING:
     from certs.signed import Statement
+    from sidecar.config.diff import Change
     from sidecar.runtime.worker import Worker
     from sidecar.telemetry.export.deliver import Exporter
 
@@ -26,6 +28,7 @@ MAX_WAITING: Final = 60  # heads; later ones vouch for all before them, so of an
 MAX_AT_ONCE: Final = 20  # in one request; `ca.witness` takes no more
 LAST_SECONDS: Final = 2.0
 UNWITNESSED_ALARM: Final = 900.0  # seconds
+_MOST_CHANGES: Final = 32  # of a configuration, in one line
 _MOST_MISTAKES: Final = 8  # of a configuration that was refused, in one line
 
 
@@ -159,10 +162,22 @@ class Recording:
             if denylist.denies_chain(svid.spiffe_id, svid.chain) is not None:
                 self._tell("certificate", {"what": "revoked", **_of(svid)})
 
+    def config(self, generation: int, changes: Sequence[Change]) -> None:
+        """Another configuration is in force."""
+        self._tell("config", {"generation": generation, "changes": [str(one) for one in changes[:_MOST_CHANGES]]})
+
     def config_refused(self, mistakes: tuple[str, ...]) -> None:
         """A configuration was not put in force, for these reasons."""
         first = [redact.text(each, 256) for each in mistakes[:_MOST_MISTAKES]]
         self._tell("config_refused", {"count": len(mistakes), "mistakes": first})
+
+    def admin(self, action: str, status: int, uid: int, pid: int) -> None:
+        """Somebody on this machine has asked for something on the admin socket, or was refused there."""
+        self._tell("admin", {"action": action, "status": status, "uid": uid, "pid": pid})
+
+    def drain(self, why: str) -> None:
+        """The end begins."""
+        self._tell("drain", {"why": why})
 
     def _look_at_certificate(self) -> None:
         if not self._worker.svids.number:

@@ -20,8 +20,6 @@ import trio
 
 from certs.bundle import BundleSet
 from certs.denylist import Denylist
-from certs.enrolment import Enrolment
-from certs.errors import MeshError
 from certs.source import Source
 from certs.store import ensure_private_dir
 from certs.svid import X509Svid
@@ -33,7 +31,7 @@ from sidecar.answer.quota_desk import QuotaDesk
 from sidecar.answer.redis import RedisAnswers
 from sidecar.config.diff import RESTART, Change, diff, fixed
 from sidecar.discovery.follow import Follower, look_up_as_we_do
-from sidecar.identity.rotator import IdentityConfig, Rotator
+from sidecar.identity.rotator import Rotator
 from sidecar.identity.status import IdentityStatus
 from sidecar.identity.survival import first_end
 from sidecar.net.clock import Clock, SystemClock
@@ -45,6 +43,7 @@ from sidecar.runtime.bypass import BypassCheck
 from sidecar.runtime.drain import Drain
 from sidecar.runtime.hygiene import of_this_process
 from sidecar.runtime.inspect import Inspector
+from sidecar.runtime.keeper import keeper_of
 from sidecar.runtime.orders import Orders
 from sidecar.runtime.outside import Outside
 from sidecar.runtime.recording import Recording
@@ -62,7 +61,6 @@ if TYPE_CHECKING:
     from sidecar.config.schema import MeshConfig, Service
     from sidecar.config.schema_redis import Redis
     from sidecar.config.terms import Address
-    from sidecar.identity.given import Keeper
     from sidecar.identity.workload_api import FetchJwt
     from sidecar.telemetry.metrics import Metrics
 
@@ -71,12 +69,6 @@ FIRST_LIST_SECONDS = 5.0  # that a start waits at most for the sources of endpoi
 QUOTA_FILE = "quotas.sqlite"  # in the state folder
 EDGES_FILE = "edges.json"  # likewise
 DENYLIST_SECONDS = 5.0  # that a start waits at most for the CA to say who was revoked; usually some milliseconds
-
-
-class WrongEnrolment(MeshError):
-    """The enrolment file is for another service or another trust domain than the configuration."""
-
-    name = "wrong_enrolment"
 
 
 async def run_sidecar(
@@ -141,8 +133,11 @@ class Worker:
         self.answers: RedisAnswers | None = None  # where limits are counted together
         self.keys: KeyDesk | None = None  # of issuers, where a listener asks for tokens, or has asked
         self._gate: MtlsGate | None = None
-        self._rotator = self._keeper(enrolment, state_dir)
-        self.state_dir = self._state_dir = state_dir
+        self._rotator = keeper_of(
+            config, self.service, enrolment, state_dir, svids=self.svids, bundles=self.bundles,
+            denylists=self.denylists, status=self.identity_status, clock=self.clock,
+        )  # fmt: skip
+        self.state_dir = state_dir
         ensure_private_dir(state_dir)
         self.recorder = make_recorder(
             self.service,
@@ -170,32 +165,6 @@ class Worker:
             else None
         )
 
-    def _keeper(self, enrolment: Path | None, state_dir: Path) -> Keeper:
-        """Whoever is to keep our identity. Raises WrongEnrolment, InvalidEnrolment, PrivateFileUnavailable."""
-        source = self.service.identity_source
-        sources = (self.svids, self.bundles, self.clock)
-        if source is not None:
-            from sidecar.identity.from_files import FromFiles
-            from sidecar.identity.from_workload_api import FromWorkloadApi
-            from sidecar.identity.given import Held
-
-            held = Held(self.service.identity, *sources, self.identity_status)
-            if source.workload_api is not None:
-                return FromWorkloadApi(held, source.workload_api.path, random.random)
-            assert source.files is not None  # `lint` sees to it
-            return FromFiles(held, *(Path(path) for path in (source.files.cert, source.files.key, source.files.bundle)))
-        path = enrolment or (Path(self.config.ca.enrolment) if self.config.ca.enrolment else None)
-        if path is None:
-            raise WrongEnrolment("no enrolment file: name one with --enrolment, or `ca.enrolment` in the configuration")
-        proof, service = Enrolment.load(path), self.service
-        if proof.spiffe_id != service.identity:
-            raise WrongEnrolment(f"{path} is for {proof.spiffe_id}, but {service.name} is {service.identity}")
-        address = str(self.config.ca.address) if self.config.ca.address is not None else ""
-        config = IdentityConfig(proof, state_dir, address, service.tls.key)
-        return Rotator(
-            config, self.svids, self.bundles, self.clock, random.random, self.identity_status, denylists=self.denylists
-        )
-
     # ---- what others ask -------------------------------------------------------------------------------------------
 
     @property
@@ -213,8 +182,8 @@ class Worker:
         """Ask for the drain; `run` does it."""
         if self.state == "ready":
             self.state = "draining"
-        if not self.orders.drain.is_set() and self.recorder.audit is not None:
-            self.recorder.audit.event("drain", {"why": why})
+        if not self.orders.drain.is_set():
+            self.recording.drain(why)
         self.orders.begin_drain(why)
 
     def apply(self, config: MeshConfig) -> tuple[Change, ...]:
@@ -246,9 +215,8 @@ class Worker:
             self._gate.tls12 = service.tls.unsafe_tls12
             self._gate.denials.max_age = service.revocation.max_age
         self._show_policy()
-        if changes and self.recorder.audit is not None:
-            number = self.policy_generation + (self.reloader is not None)  # the reloader counts it after this
-            self.recorder.audit.event("config", {"generation": number, "changes": [str(one) for one in changes[:32]]})
+        if changes:  # the reloader counts them after this
+            self.recording.config(self.policy_generation + (self.reloader is not None), changes)
         return changes
 
     def not_ready(self) -> list[str]:
@@ -318,7 +286,7 @@ class Worker:
 
     async def _open_windows(self, nursery: trio.Nursery, run_dir: Path) -> None:
         await nursery.start(
-            partial(serve_admin, Inspector(self), run_dir, self.service.name, self.log, acted=self._acted)
+            partial(serve_admin, Inspector(self), run_dir, self.service.name, self.log, acted=self.recording.admin)
         )
         if (api := self.service.workload_api) is not None:
             from sidecar.admin.workload_socket import serve_workload_api
@@ -336,10 +304,6 @@ class Worker:
         if (confined := of_this_process()) is not None:
             tell = self.log.warning if confined.note() else self.log.info
             tell("process hygiene", **confined.in_force, **confined.lacking())
-
-    def _acted(self, action: str, status: int, uid: int, pid: int) -> None:
-        if self.recorder.audit is not None:
-            self.recorder.audit.event("admin", {"action": action, "status": status, "uid": uid, "pid": pid})
 
     def _show_identity(self, status: IdentityStatus) -> None:
         self.recorder.metrics.identity(status)
@@ -429,7 +393,7 @@ class Worker:
             from sidecar.answer.keys import KeyDesk
 
             self.keys = KeyDesk(
-                self._state_dir, self.bundles, clock=self.clock, log=self.log, metrics=self.recorder.metrics,
+                self.state_dir, self.bundles, clock=self.clock, log=self.log, metrics=self.recorder.metrics,
                 dice=random.random,
             )  # fmt: skip
             self.keys.nudge = reactor.nudge
