@@ -299,7 +299,8 @@ class Recorder:
     def outside_contract(self, listener: str, operation: str, part: str, *, refused: bool) -> None:
         """Count a request or an answer that is not what the contract says."""
         effect = "deny" if refused else "permit"
-        self.metrics.counter("mesh_contract_broken_total").add((listener, operation or "-", part, effect))
+        labels = (listener, operation or "-", part, effect)
+        self.metrics.counter("mesh_contract_broken_total").add(labels, now=self.clock.monotonic())
 
     def token(self, hop: Hop, token: Token) -> None:
         """Take note of a bearer token that was found good, and was not known before."""

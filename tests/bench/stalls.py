@@ -159,7 +159,9 @@ def rows(scene: Scene) -> Iterator[Row]:
         return [lambda body=body: scene.post(body) for body in bodies]
 
     deep = b'{"inside":' * 60 + b"{}" + b"}" * 60
-    yield scene.row("JSON 1 MiB deep, of brackets alone", *posted(b"[" * (MIB - 1), b'{"a":' * 150_000))
+    yield scene.row("JSON 1 MiB deep, of brackets alone", *posted(b"[" * (MIB - 1), b'{"a":' * 200_000))
+    empty = b'{"lines":[' + b'"",' * 340_000 + b'""]}'
+    yield scene.row("JSON 1 MiB of empty strings, of quotes alone", *posted(empty, b'"' * (MIB - 1)))
     yield scene.row("JSON at the bound of depth, and below", *posted(deep, b'{"code":' * 60 + b"1" + b"}" * 60))
     yield scene.row("JSON of 20,000 values, and more", *posted(
         document({"lines": list(range(19_000))}), document({"lines": list(range(150_000))}),

@@ -1,6 +1,6 @@
 """The JSON-Schema-Test-Suite for draft 2020-12: every case is judged as it says, or its schema is a mistake by name.
 
-The vectors are `json/tests/draft2020-12` of jsonschema's source distribution (MIT), as `json-schema/draft2020-12`.
+It is fetched from where everybody gets it, and stands in no folder of ours.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def verdicts(schema: Any, tests: list[dict[str, Any]]) -> list[str]:
 
 
 def test_every_case_of_the_draft_is_judged_so_or_refused_before() -> None:
-    folder = vectors.folder("json-schema", "draft2020-12")
+    folder = vectors.json_schema_suite()
     names = [path.relative_to(folder).as_posix() for path in sorted(folder.glob("*.json"))]
     names += [path.relative_to(folder).as_posix() for path in sorted(folder.glob("optional/*.json"))]
     cases = list(groups(folder, [name for name in names if name not in ELSEWHERE]))
@@ -50,13 +50,13 @@ def test_every_case_of_the_draft_is_judged_so_or_refused_before() -> None:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_format_is_what_the_suite_says(name: str) -> None:
-    folder = vectors.folder("json-schema", "draft2020-12", "optional", "format")
+    folder = vectors.json_schema_suite() / "optional" / "format"
     cases = list(groups(folder, [f"{name}.json"]))
     assert [wrong for _, group in cases if (wrong := verdicts(group["schema"], group["tests"]))] == []
 
 
 def test_a_mailbox_is_one_that_is_in_use() -> None:
-    folder = vectors.folder("json-schema", "draft2020-12", "optional", "format")
+    folder = vectors.json_schema_suite() / "optional" / "format"
     for _, group in groups(folder, ["email.json"]):
         wrong = verdicts(group["schema"], group["tests"])
         assert all(any(word in each for word in MAILBOXES) for each in wrong), wrong

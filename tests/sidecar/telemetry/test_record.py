@@ -161,6 +161,17 @@ def test_outcomes(changes, verdict, refused, failed):
     assert (outcome.verdict(hop), outcome.refused(hop), outcome.failed(hop)) == (verdict, refused, failed)
 
 
+def test_what_broke_a_contract_a_moment_ago_is_not_forgotten(tmp_path):
+    stage = Stage(tmp_path)
+    stage.clock.mono = 5000.0
+    stage.recorder.outside_contract("http", "getOrder", "answer", refused=True)
+    stage.recorder.sweep(stage.clock.mono + IDLE_SECONDS - 1)
+    assert count(stage.recorder, "mesh_contract_broken_total{") == 1
+    stage.recorder.sweep(stage.clock.mono + IDLE_SECONDS + 1)
+    assert count(stage.recorder, "mesh_contract_broken_total{") == 0
+    stage.close()
+
+
 def test_a_token_that_was_found_good_is_a_line(tmp_path):
     stage = Stage(tmp_path)
     stage.recorder.token(a_hop(), Token("login", "ann", {"email": "a@b.c"}, frozenset(), NOW + 60, "0123456789abcdef"))
