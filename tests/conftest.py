@@ -1,4 +1,4 @@
-"""For all tests: processes start as from a terminal, however the tests themselves were started."""
+"""For all tests: nobody is judged by the clock on the wall, processes start as from a terminal, databases are closed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 
 def pytest_configure() -> None:
@@ -16,6 +17,8 @@ def pytest_configure() -> None:
     What is ignored is inherited, and a shell cannot trap a signal that it was born without. A handler of ours is not
     inherited: our children have the system's own disposition.
     """
+    settings.register_profile("mesh", deadline=None)  # no test is judged by how busy the machine is
+    settings.load_profile("mesh")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
