@@ -1,4 +1,4 @@
-"""For all tests: nobody is judged by the clock on the wall, processes start as from a terminal, databases are closed."""
+"""For all tests: no property is judged by the clock, processes start as from a terminal, databases are closed."""
 
 from __future__ import annotations
 
