@@ -109,7 +109,8 @@ def _handshake(values: dict[str, Any]) -> dict[str, Any]:
 def _token(values: dict[str, Any]) -> dict[str, Any]:
     token = values.get("token") or {}
     return {
-        **_authentication("JWT", True), "user": {"uid": str(token.get("id", "")), "domain": str(token.get("issuer", ""))},
+        **_authentication("JWT", True),
+        "user": {"uid": str(token.get("id", "")), "domain": str(token.get("issuer", ""))},
         "actor": {"user": _who(values.get("caller"))}, "service": {"name": str(values.get("service", ""))},
         "src_endpoint": _endpoint(values),
     }  # fmt: skip
