@@ -114,6 +114,7 @@ class AdminApi:
     async def __call__(self, request: Request) -> Response:
         """Answer one request."""
         if request.header(b"origin") is not None or request.header(b"host") not in (b"mesh", b"localhost"):
+            self._tell(request, 403)
             return Response.error(403, "forbidden", "the admin API is for the mesh command, not for browsers")
         for method, pattern, handle in _ROUTES:
             match = pattern.fullmatch(request.path)
@@ -122,9 +123,8 @@ class AdminApi:
             if request.method != method:
                 return Response.error(405, "method_not_allowed", f"use {method}", ((b"allow", method.encode()),))
             response = await handle(self._inspect, request, *match.groups())
-            if method != "GET" and handle is not _explain and self._acted is not None:
-                uid, pid = (request.peer.uid, request.peer.pid) if request.peer is not None else (-1, -1)
-                self._acted(request.path, response.status, uid, pid)
+            if method != "GET" and handle is not _explain:
+                self._tell(request, response.status)
             return response
         known = (
             "GET /status /hops /endpoints /limits /contracts /quotas /detections /inventory /plaintext"
@@ -132,6 +132,11 @@ class AdminApi:
             "POST /explain /drain /certs/rotate /quotas/reset /detections/unblock"
         )
         return Response.error(404, "not_found", known)
+
+    def _tell(self, request: Request, status: int) -> None:
+        if self._acted is not None:
+            uid, pid = (request.peer.uid, request.peer.pid) if request.peer is not None else (-1, -1)
+            self._acted(request.path, status, uid, pid)
 
 
 async def serve_admin(

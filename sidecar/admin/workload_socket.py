@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from sidecar.admin.api import Acted
 from sidecar.admin.unix import PeerCredentials, peer_credentials, remove
 from sidecar.identity.workload_api import FetchJwt, WorkloadApi
 from sidecar.net.grpc_server import GrpcLimits, serve_grpc
@@ -64,12 +65,23 @@ async def serve_workload_api(
     clock: Clock,
     log: Log,
     *,
+    acted: Acted | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve until cancelled. Raises CannotListen before it starts."""
+    """Serve until cancelled; `acted` is told of whoever gets our identity or is refused it (call, 200 or 403, user,
+    process). Raises CannotListen before it starts.
+    """
     sock, inode = _listen(spoken, log)
     allowed = frozenset((os.geteuid(), 0, *spoken.allow_uids))
-    methods = WorkloadApi(svids, bundles, fetch_jwt, clock, lambda peer: peer.uid in allowed, denylists).methods()
+
+    def given(peer: PeerCredentials, call: str) -> None:
+        if acted is not None:
+            acted(call, 200, peer.uid, peer.pid)
+
+    def may(peer: PeerCredentials) -> bool:
+        return peer.uid in allowed
+
+    methods = WorkloadApi(svids, bundles, fetch_jwt, clock, may, denylists, given).methods()
     places, strangers = trio.CapacityLimiter(MAX_CONNECTIONS), trio.CapacityLimiter(MAX_STRANGERS)
 
     async def connection(stream: trio.SocketStream) -> None:
@@ -77,6 +89,8 @@ async def serve_workload_api(
         known = peer.uid in allowed
         if not known:
             log.warning("the Workload API refuses a user", uid=peer.uid, pid=peer.pid)
+            if acted is not None:
+                acted("connect", 403, peer.uid, peer.pid)
         room = places if known else strangers
         try:
             room.acquire_on_behalf_of_nowait(stream)

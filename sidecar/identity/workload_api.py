@@ -35,6 +35,7 @@ from sidecar.identity import workload_messages as messages
 from sidecar.net.clock import Clock
 from sidecar.net.grpc_server import CallRefused, GrpcCall, Method
 
+_OF_OURSELVES = (messages.FETCH_X509_SVID, messages.FETCH_JWT_SVID)
 FetchJwt = Callable[[tuple[str, ...]], Awaitable[JwtSvid]]  # by audience; raises MeshError
 
 
@@ -49,6 +50,7 @@ class WorkloadApi:
     clock: Clock
     may: Callable[[Any], bool]
     denylists: Source[Denylist]
+    given: Callable[[Any, str], None] = lambda peer, call: None  # hears of each call that gets an identity, and of whom
 
     def methods(self) -> dict[str, Method]:
         """What `serve_grpc` serves."""
@@ -59,15 +61,17 @@ class WorkloadApi:
             messages.FETCH_JWT_BUNDLES: self._fetch_jwt_bundles,
             messages.VALIDATE_JWT_SVID: self._validate_jwt_svid,
         }
-        return {path: self._guarded(method) for path, method in table.items()}
+        return {path: self._guarded(path, method) for path, method in table.items()}
 
-    def _guarded(self, method: Method) -> Method:
+    def _guarded(self, path: str, method: Method) -> Method:
         async def guarded(call: GrpcCall) -> AsyncGenerator[bytes, None]:
             if messages.SECURITY_HEADER not in call.headers:
                 raise CallRefused(Status.INVALID_ARGUMENT, "the metadata lacks workload.spiffe.io: true")
             if not self.may(call.peer):
                 raise CallRefused(Status.PERMISSION_DENIED, "no identity is issued to this user; see allow_uids")
             self._check_not_cast_out()
+            if path in _OF_OURSELVES:
+                self.given(call.peer, path.rpartition("/")[2])
             answers = method(call)
             try:
                 async for answer in answers:

@@ -91,6 +91,10 @@ class Dialer:
             except HandshakeFailed as error:
                 if error.reason == "alpn" and http:
                     self.on_other_http(h2)
+                self._on_handshake(Handshake(
+                    "outbound", self._name, ok=False, reason=error.reason, error=error, detail=error.detail,
+                    endpoint=str(endpoint),
+                ))  # fmt: skip
                 raise
             return secure, None
         if self._gate is None:

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from certs.bundle import BundleSet, root_hash
 from certs.denylist import Denylist
 from certs.errors import MeshError
 from certs.svid import X509Svid
+from sidecar.identity.status import IdentityStatus
 from sidecar.telemetry import redact
 from sidecar.telemetry.clock import rfc3339
 
@@ -43,10 +45,14 @@ class Recording:
         self._witnessed_at = worker.clock.wall()
         self._problem = ""
         self._denied = -1  # sequence of the last denylist that was told
+        self._trusted: dict[str, list[str]] = {}  # SHA-256 of the roots that were told, by trust domain
         self._expired = ""  # serial of a certificate whose end was told
         self._exporters: list[Exporter] = []
+        self._refused: dict[str, str] = {}  # why what concerns our identity was refused last, by kind
         worker.svids.subscribe(self._certificate)
+        worker.bundles.subscribe(self._bundle)
         worker.denylists.subscribe(self._denylist)
+        worker.identity_status.subscribe(self._status)
         worker.recorder.metrics.before_scrape(lambda _: self.show())
 
     async def run(self) -> None:
@@ -151,6 +157,23 @@ class Recording:
         what = "issued" if self._worker.svids.number <= 1 else "renewed"
         self._tell("certificate", {"what": what, **_of(svid)})
 
+    def _bundle(self, bundles: BundleSet) -> None:
+        trusted = {one.trust_domain.name: sorted(map(root_hash, one.roots)) for one in bundles}
+        for domain in sorted(trusted.keys() | self._trusted.keys()):
+            if trusted.get(domain) != self._trusted.get(domain):
+                self._tell("bundle", {"trust_domain": domain, "roots": trusted.get(domain, [])})
+        self._trusted = trusted
+
+    def _status(self, status: IdentityStatus) -> None:
+        """What the CA, or whoever has our identity, did not give us, or what it gave and we do not believe."""
+        for kind, what, why in (
+            ("certificate", "not_renewed", status.last_error), ("bundle", "refused", status.bundle_error),
+            ("denylist", "refused", status.denylist_error),
+        ):  # fmt: skip
+            if why and why != self._refused.get(kind):
+                self._tell(kind, {"what": what, "reason": redact.text(why, 256)})
+            self._refused[kind] = why
+
     def _denylist(self, denylist: Denylist) -> None:
         if denylist.sequence == self._denied:
             return  # it is signed anew every ten minutes
@@ -174,6 +197,10 @@ class Recording:
     def admin(self, action: str, status: int, uid: int, pid: int) -> None:
         """Somebody on this machine has asked for something on the admin socket, or was refused there."""
         self._tell("admin", {"action": action, "status": status, "uid": uid, "pid": pid})
+
+    def workload_api(self, action: str, status: int, uid: int, pid: int) -> None:
+        """Somebody on this machine has asked for our identity, or was refused it."""
+        self._tell("workload_api", {"action": action, "status": status, "uid": uid, "pid": pid})
 
     def drain(self, why: str) -> None:
         """The end begins."""

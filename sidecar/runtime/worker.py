@@ -292,7 +292,10 @@ class Worker:
             from sidecar.admin.workload_socket import serve_workload_api
 
             await nursery.start(
-                serve_workload_api, api, self.svids, self.bundles, self.denylists, self.fetch_jwt, self.clock, self.log
+                partial(
+                    serve_workload_api, api, self.svids, self.bundles, self.denylists, self.fetch_jwt, self.clock,
+                    self.log, acted=self.recording.workload_api,
+                )
             )
         address = self.service.health.listen
         if self._pod is not None or address is not None:

@@ -191,12 +191,19 @@ class Audit:
         if self._each:
             self.refusal(hop, now)
             return
-        key = (hop.listener, hop.peer.text if hop.peer is not None else "", error.limit)
+        destination = hop.destination.text if hop.destination is not None else ""
+        caller = hop.peer.text if hop.peer is not None else ""
+        self._count_limited((hop.listener, caller, error.limit), destination, now)
+
+    def turned_away(self, listener: str, why: str, now: float) -> None:
+        """Take note of a connection that was not even taken, for this limit of the sidecar's (`connections`, say)."""
+        self._count_limited((listener, "", why), "", now)
+
+    def _count_limited(self, key: LimitedKey, destination: str, now: float) -> None:
         found = self._limited.get(key)
         if found is None:
             if len(self._limited) >= MAX_KINDS:
-                key = (hop.listener, OTHER, error.limit)
-            destination = hop.destination.text if hop.destination is not None else ""
+                key = (key[0], OTHER, key[2])
             found = self._limited.setdefault(key, Limited(destination, now))
         found.count += 1
         found.last = now

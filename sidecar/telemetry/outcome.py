@@ -48,11 +48,25 @@ _EITHER: tuple[type[errors.HopError], ...] = (
     errors.DownstreamGone,
     errors.InternalError,
 )
+_CUT_OFF: tuple[type[errors.HopError], ...] = (
+    errors.AnswerBroken,
+    errors.UpstreamProtocolViolation,
+    errors.TokenEnded,
+    errors.CertificateEnded,
+)
 
 
 def refused(hop: Hop) -> bool:
     """Whether this sidecar decided against the hop."""
     return hop.error is not None and isinstance(hop.error, REFUSALS)
+
+
+def cut_off(hop: Hop) -> bool:
+    """Whether it was let in, and this sidecar then refused what was left of it: an answer that no contract or protocol
+    allows, or an identity that has ended meanwhile. That a quiet connection is renewed in time is neither.
+    """
+    error = hop.error
+    return error is not None and isinstance(error, _CUT_OFF) and error.midway != "certificate_quiet"
 
 
 def verdict(hop: Hop) -> VerdictWord:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from certs.spiffe import SpiffeId
-from sidecar.errors import AnswerBroken, HopError, RateLimited
+from sidecar.errors import HopError, RateLimited
 from sidecar.hop import Direction, Hop, TlsInfo, Token
 from sidecar.net.clock import Clock, SystemClock
 from sidecar.telemetry import outcome, redact
@@ -269,14 +269,14 @@ class Recorder:
             self.decisions.keep_permit(decision)
 
     def _audit(self, audit: Audit, hop: Hop, now: float) -> None:
-        if isinstance(hop.error, AnswerBroken):
-            audit.refusal(hop, now)  # the request was let in, and of its answer nothing
-        elif hop.error is None or outcome.verdict(hop) == "permit":
+        if hop.error is None:
             audit.permit(hop, now)
         elif isinstance(hop.error, RateLimited):
             audit.limited(hop, hop.error, now)
-        elif outcome.refused(hop):
+        elif outcome.refused(hop) or outcome.cut_off(hop):
             audit.refusal(hop, now)
+        elif outcome.verdict(hop) == "permit":
+            audit.permit(hop, now)
 
     # ---- connections and handshakes ------------------------------------------------------------------------------
 
@@ -362,25 +362,27 @@ class Recorder:
         return decision.id
 
     def evicted(self, callers: Sequence[Peer], called: int) -> None:
-        """Count and log the connections that were cut because their other end was revoked: those of callers, one
-        peer for each, and how many to upstreams. Never raises.
+        """Tell of the connections that were cut because their other end was revoked: those of callers, one peer for
+        each, and how many to upstreams. Never raises.
         """
         ended = self.metrics.counter("mesh_revoked_connections_total")
         ended.add(("inbound",), len(callers))
         ended.add(("outbound",), called)
-        if self.log is None or not (callers or called):
-            return
         serials: dict[str, set[str]] = {}
         for peer in callers:
             serials.setdefault(peer.id.text, set()).add(peer.tls.serial)
         for peer_id, shown in serials.items():
             count = sum(peer.id.text == peer_id for peer in callers)
-            self.log.warning(
-                "a revoked caller was cut off", peer=peer_id, connections=count, serials=" ".join(sorted(shown)),
-                flag="ID",
-            )  # fmt: skip
+            self._evicted("a revoked caller was cut off", "inbound", count, peer_id, " ".join(sorted(shown)))
         if called:
-            self.log.warning("connections to a revoked upstream were cut", connections=called, flag="ID")
+            self._evicted("connections to a revoked upstream were cut", "outbound", called)
+
+    def _evicted(self, what: str, direction: Direction, connections: int, peer: str = "", serials: str = "") -> None:
+        if self.log is not None:
+            self.log.warning(what, peer=peer or None, connections=connections, serials=serials or None, flag="ID")
+        if self.audit is not None:
+            told = {"direction": direction, "peer": peer, "connections": connections, "serials": serials}
+            self.audit.event("evicted", told)
 
     def connection_opened(self, direction: Direction, listener: str) -> None:
         """Count a downstream connection that was accepted."""
@@ -393,6 +395,8 @@ class Recorder:
     def connection_refused(self, direction: Direction, listener: str, why: str) -> None:
         """Count a downstream connection that was turned away; `why` is the limit: see `sidecar.net.admission`."""
         self.metrics.counter("mesh_connections_refused_total").add((direction, listener, why))
+        if self.audit is not None:
+            self.audit.turned_away(listener, why, self._wall())
         if self.log is not None:
             self.log.warning("a connection is refused", direction=direction, listener=listener, reason=why, flag="OM")
 

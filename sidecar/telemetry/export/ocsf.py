@@ -1,8 +1,8 @@
 """Events in the words of the Open Cybersecurity Schema Framework, version 1.3.0 (https://schema.ocsf.io/1.3.0).
 
     handshake, token                                Authentication 3002, activity Logon
-    permit, refusal, limited, admin, quota_reset …  API Activity 6003
-    certificate, denylist, config, config_refused   Entity Management 3004
+    permit, refusal, limited, evicted, admin …      API Activity 6003
+    certificate, bundle, denylist, config …         Entity Management 3004
     detection                                       Detection Finding 2004, profile security_control
     start, stop, drain, lost                        Application Lifecycle 6002
 
@@ -26,7 +26,8 @@ SUCCESS, FAILURE = 1, 2
 _OF_METHOD = {"POST": 1, "GET": 2, "HEAD": 2, "OPTIONS": 2, "PUT": 3, "PATCH": 3, "DELETE": 4}
 _HTTP_METHODS = frozenset(("OPTIONS", "GET", "HEAD", "POST", "PUT", "DELETE", "TRACE", "CONNECT"))  # that OCSF lists
 _LIFECYCLE = {"start": 3, "stop": 4, "drain": 4}
-_ENTITY = {"issued": 1, "renewed": 3, "expired": 11, "revoked": 9, "denylist": 3, "config": 3, "config_refused": 3}
+_ENTITY = {"issued": 1, "renewed": 3, "expired": 11, "revoked": 9, "not_renewed": 3, "refused": 3,
+           "bundle": 3, "denylist": 3, "config": 3, "config_refused": 3}  # fmt: skip
 _POLICY: Final = 5
 # What a detector did, as (action_id, disposition_id): allowed and logged, allowed and delayed, denied and blocked.
 _DONE = {"record": (1, 17), "throttle": (1, 14), "block": (2, 2)}
@@ -56,7 +57,7 @@ def event_of(event: Event) -> dict[str, Any]:
         made = _handshake(values)
     elif kind == "token":
         made = _token(values)
-    elif kind in ("certificate", "denylist", "config", "config_refused"):
+    elif kind in ("certificate", "bundle", "denylist", "config", "config_refused"):
         made = _entity(kind, values)
     elif kind == "detection":
         made = _finding(event.id, values)
@@ -128,14 +129,15 @@ def _api(kind: str, values: dict[str, Any]) -> dict[str, Any]:
     method, status = str(values.get("method", "")), values.get("status")
     local = "uid" in values  # by somebody on this machine
     name = values.get("operation") or values.get("action") or f"{method} {values.get('path_shape', '')}".strip() or kind
-    bad = kind in ("refusal", "limited") or (isinstance(status, int) and status >= 400)
+    bad = kind in ("refusal", "limited", "evicted") or (isinstance(status, int) and status >= 400)
+    why = "revoked" if kind == "evicted" else str(values.get("error") or values.get("limit") or "")
     called = str(values.get("destination") or values.get("service", ""))
     activity = 3 if kind in ("quota_reset", "detection_lifted") else _OF_METHOD.get(method, OTHER)
     return {
         "class_uid": 6003, "activity_id": activity,
         "severity_id": LOW if bad else INFORMATIONAL, "status_id": FAILURE if bad else SUCCESS,
-        "status_code": str(status or ""), "status_detail": str(values.get("error") or values.get("limit") or ""),
-        "actor": _local(values) if local else {"user": _who(values.get("caller"))},
+        "status_code": str(status or ""), "status_detail": why,
+        "actor": _local(values) if local else {"user": _who(values.get("caller") or values.get("peer"))},
         "api": {"operation": str(name), "service": {"name": called}},
         "src_endpoint": {"name": "localhost"} if local else _endpoint(values),
         "dst_endpoint": {"name": called}, "count": _count(values.get("count"), 1), **_request(method, values),
@@ -153,7 +155,7 @@ def _request(method: str, values: dict[str, Any]) -> dict[str, Any]:
 
 def _entity(kind: str, values: dict[str, Any]) -> dict[str, Any]:
     what, service = str(values.get("what", kind)), str(values.get("service", ""))
-    failed = kind == "config_refused"
+    failed = kind == "config_refused" or what in ("not_renewed", "refused")
     bad = failed or what in ("expired", "revoked")
     entity: dict[str, Any] = {"name": f"{kind.partition('_')[0]} of {service}"}
     if kind == "certificate":
@@ -165,7 +167,7 @@ def _entity(kind: str, values: dict[str, Any]) -> dict[str, Any]:
     return {
         "class_uid": 3004, "activity_id": _ENTITY.get(what, OTHER),
         "severity_id": MEDIUM if bad else INFORMATIONAL, "status_id": FAILURE if failed else SUCCESS,
-        "status_detail": what, "entity": entity,
+        "status_detail": str(values.get("reason") or what), "entity": entity,
     }  # fmt: skip
 
 

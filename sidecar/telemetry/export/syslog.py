@@ -15,6 +15,8 @@ from sidecar.telemetry.export.feed import Event
 
 FACILITY: Final = 13
 ERROR, WARNING, NOTICE = 3, 4, 5
+_FAILURES = frozenset(("refusal", "limited", "detection", "config_refused", "evicted"))
+_BAD = frozenset(("expired", "revoked", "not_renewed", "refused"))
 _BOM = b"\xef\xbb\xbf"  # RFC 5424 section 6.4: the message is UTF-8
 _NOT_PRINTABLE = re.compile(r"[^!-~]")
 _QUOTED = re.compile(r'(["\\\]])')
@@ -25,8 +27,8 @@ def severity(event: Event) -> int:
     values = event.values
     if values.get("kind") == "lost":
         return ERROR
-    failed = values.get("kind") in ("refusal", "limited", "detection", "config_refused") or values.get("ok") is False
-    return WARNING if failed or values.get("what") in ("expired", "revoked") else NOTICE
+    failed = values.get("kind") in _FAILURES or values.get("ok") is False or values.get("what") in _BAD
+    return WARNING if failed else NOTICE
 
 
 def message(event: Event, host: str, body: bytes) -> bytes:

@@ -12,12 +12,14 @@ import pytest
 import trio
 
 from certs.audit_heads import open_head
+from certs.bundle import BundleSet
 from certs.denylist import Denylist
 from certs.signed import Statement
 from certs.source import Source
 from certs.svid import X509Svid
 from sidecar.config.schema_audit import Audit as Config
 from sidecar.identity.errors import CaUnreachable
+from sidecar.identity.status import IdentityStatus
 from sidecar.runtime.recording import MAX_AT_ONCE, MAX_WAITING, Recording
 from sidecar.telemetry.audit import Audit
 from sidecar.telemetry.log import Log
@@ -32,10 +34,12 @@ class Stage:
     def __init__(self, folder: Path) -> None:
         self.now, self.away, self.heads = 0.0, False, []
         root = a_root()
-        self.svid, self.bundles = an_svid(an_issuer(root)), a_bundle_set(root)
+        self.svid, self.trusted = an_svid(an_issuer(root)), a_bundle_set(root)
         self.now = self.svid.not_before + 10
         self.svids: Source[X509Svid] = Source("SVID")
+        self.bundles: Source[BundleSet] = Source("trust bundle")
         self.denylists: Source[Denylist] = Source("denylist")
+        self.identity_status: Source[IdentityStatus] = Source("identity status")
         self.clock = SimpleNamespace(wall=lambda: self.now)
         self.path = folder / "audit.jsonl"
         audit = Audit(Config(), str(self.path), instance="0a1b2c3d", service=str(self.svid.spiffe_id), wall=lambda: 0.0)
@@ -48,7 +52,7 @@ class Stage:
         if self.away:
             raise CaUnreachable("the CA is away")
         assert len(heads) <= MAX_AT_ONCE
-        self.heads += [open_head(head, self.bundles) for head in heads]
+        self.heads += [open_head(head, self.trusted) for head in heads]
         return len(heads)
 
     def write(self, lines: int) -> None:
@@ -61,6 +65,10 @@ class Stage:
         for _ in range(minutes):
             self.now += 60
             trio.run(self.recording.witness)
+
+    def lines(self, *kinds: str) -> list[dict[str, Any]]:
+        found = [json.loads(line) for line in self.path.read_text().splitlines()]
+        return [line for line in found if line["kind"] in kinds]
 
     def told(self) -> dict[str, Any]:
         return self.recording.to_json()
@@ -138,6 +146,40 @@ def test_renewals_and_denials_are_told(stage):
         ("certificate", "issued", None), ("certificate", "renewed", None), ("denylist", None, 0), ("denylist", None, 1),
         ("certificate", "revoked", None),
     ]  # fmt: skip
+
+
+def test_roots_that_come_and_go_are_told(stage):
+    other = a_root("other.mesh")
+    for trusted in (stage.trusted, stage.trusted, BundleSet((*stage.trusted, *a_bundle_set(other))), stage.trusted):
+        stage.bundles.publish(trusted)
+    stage.write(0)
+    told = [(line["trust_domain"], len(line["roots"])) for line in stage.lines("bundle")]
+    assert told == [("demo.mesh", 1), ("other.mesh", 1), ("other.mesh", 0)]
+
+
+def test_what_we_were_not_given_or_did_not_believe_is_told_once(stage):
+    name = str(stage.svid.spiffe_id)
+    for status in (
+        IdentityStatus(name, last_error="the CA refused: entry_gone"),
+        IdentityStatus(name, last_error="the CA refused: entry_gone", denylist_error="an old one came"),
+        IdentityStatus(name, bundle_error="its sequence goes down"),
+        IdentityStatus(name, last_error="the CA refused: entry_gone"),
+    ):
+        stage.identity_status.publish(status)
+    stage.write(0)
+    told = [(line["kind"], line["what"]) for line in stage.lines("certificate", "denylist", "bundle")]
+    assert told == [
+        ("certificate", "issued"), ("certificate", "not_renewed"), ("denylist", "refused"), ("bundle", "refused"),
+        ("certificate", "not_renewed"),
+    ]  # fmt: skip
+
+
+def test_who_asks_for_our_identity_is_told(stage):
+    stage.recording.workload_api("FetchX509SVID", 200, 1000, 7)
+    stage.recording.workload_api("connect", 403, 1001, 8)
+    stage.write(0)
+    told = [(line["action"], line["status"], line["uid"]) for line in stage.lines("workload_api")]
+    assert told == [("FetchX509SVID", 200, 1000), ("connect", 403, 1001)]
 
 
 def test_a_configuration_that_was_refused_is_a_line(tmp_path):

@@ -27,6 +27,7 @@ from sidecar.errors import (
 )
 from sidecar.hop import Token
 from sidecar.net.clock import TestClock
+from sidecar.net.mtls import Peer
 from sidecar.telemetry import outcome
 from sidecar.telemetry.access_log import AccessLog
 from sidecar.telemetry.audit import Audit
@@ -335,9 +336,9 @@ def test_made_from_a_service(tmp_path):
 
 # What became of a hop that was let in, and failed: the audit counts it as permitted. All else is a line that says why.
 LET_IN = {
-    "deadline_past", "token_ended", "certificate_ended", "fault_injected", "token_unavailable", "connect_failed",
+    "deadline_past", "fault_injected", "token_unavailable", "connect_failed",
     "handshake_failed", "upstream_closed", "upstream_reset", "upstream_refused", "response_timeout", "total_timeout",
-    "try_timeout", "upstream_idle", "upstream_protocol", "no_endpoint", "hop_error",
+    "try_timeout", "upstream_idle", "no_endpoint", "hop_error",
 }  # fmt: skip
 UNDECIDED = {"request_timeout", "idle", "too_slow", "downstream_gone", "internal"}  # ended before there was a decision
 COUNTED = {"rate_limited", "quota_spent", "tcp_limited", "throttled", "caller_blocked"}
@@ -362,3 +363,33 @@ def test_each_refusal_is_in_the_audit(tmp_path, kind):
     name = kind.name
     expected = "limited" if name in COUNTED else "permit" if name in LET_IN else "refusal"
     assert lines == ([] if name in UNDECIDED else [expected])
+
+
+def test_what_is_cut_off_later_is_a_refusal_and_a_quiet_renewal_is_none(tmp_path):
+    stage = Stage(tmp_path)
+    for error in (errors.TokenEnded(), errors.CertificateEnded(), errors.AnswerBroken(), errors.IdentityRevoked("x")):
+        stage.recorder.observe(a_hop(error=error, attempts=1))
+    stage.recorder.observe(a_hop(error=errors.CertificateEnded(quiet=True), attempts=1))
+    stage.close()
+    names = [line["error"] for line in stage.read("audit", "refusal")]
+    assert names == ["token_ended", "certificate_ended", "answer_broken", "identity_refused"]
+    assert [line["count"] for line in stage.read("audit", "permit")] == [1]
+
+
+def test_who_is_revoked_is_cut_off_on_the_record_even_between_two_requests(tmp_path):
+    stage = Stage(tmp_path)
+    stage.recorder.evicted([Peer(WEB, A_TLS, "0a"), Peer(WEB, A_TLS, "0a"), Peer(MALLORY, A_TLS, "0b")], 2)
+    stage.recorder.evicted([], 0)
+    stage.close()
+    told = [(line["direction"], line["peer"], line["connections"]) for line in stage.read("audit", "evicted")]
+    assert told == [("inbound", WEB.text, 2), ("inbound", MALLORY.text, 1), ("outbound", "", 2)]
+    assert stage.read("audit", "evicted")[0]["serials"] == A_TLS.serial
+
+
+def test_connections_that_are_not_even_taken_are_counted_in_the_audit(tmp_path):
+    stage = Stage(tmp_path)
+    for why in ("connections", "connections", "memory"):
+        stage.recorder.connection_refused("inbound", "http", why)
+    stage.close()
+    told = [(line["listener"], line["limit"], line["count"]) for line in stage.read("audit", "limited")]
+    assert told == [("http", "connections", 2), ("http", "memory", 1)]
