@@ -70,12 +70,13 @@ class WorkloadApi:
             if not self.may(call.peer):
                 raise CallRefused(Status.PERMISSION_DENIED, "no identity is issued to this user; see allow_uids")
             self._check_not_cast_out()
-            if path in _OF_OURSELVES:
-                self.given(call.peer, path.rpartition("/")[2])
-            answers = method(call)
+            answers, told = method(call), path not in _OF_OURSELVES
             try:
                 async for answer in answers:
                     self._check_not_cast_out()  # it may have been while we asked the CA
+                    if not told:
+                        self.given(call.peer, path.rpartition("/")[2])
+                        told = True
                     yield answer
             except InvalidMessage as error:
                 raise CallRefused(Status.INVALID_ARGUMENT, f"the request cannot be read: {error}") from None

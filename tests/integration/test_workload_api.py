@@ -70,6 +70,8 @@ def test_the_spiffe_library_takes_svid_bundles_and_tokens(api: ServedApi) -> Non
     assert (token["spiffe_id"], token["audience"]) == (WEB, ["reports"])
     assert ask(api.socket, "validate", "reports", token["token"]) == {"spiffe_id": WEB, "audience": ["reports"]}
     assert api.asked == [("reports",)]
+    told = [each[:3] for each in api.acted]
+    assert told == [("FetchX509SVID", 200, os.geteuid()), ("FetchJWTSVID", 200, os.geteuid())]
 
 
 def test_the_spiffe_library_sees_a_rotation_pushed(api: ServedApi) -> None:
@@ -105,6 +107,7 @@ def test_the_library_waits_for_an_identity_that_comes_late(tmp_path: Path) -> No
     with ServedApi(tmp_path, time.time(), quiet=True) as api:
         assert refusal(api, messages.FETCH_X509_SVID)[0] == "UNAVAILABLE"
         assert refusal(api, messages.FETCH_JWT_BUNDLES)[0] == "UNAVAILABLE"
+        assert api.acted == [], "nobody has got anything yet"
         with watching(api.socket) as heard:
             api.publish(api.an_svid(), BundleSet((api.bundle(),)))
             assert next(heard)["spiffe_id"] == WEB

@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ class ServedApi:
         self.jwt_key: ec.EllipticCurvePrivateKey = new_key()
         self.now = now
         self.asked: list[tuple[str, ...]] = []
+        self.acted: list[tuple[object, ...]] = []  # what the audit is told
         self.jwt = self._jwt
         self.svids: Source[X509Svid] = Source("SVID")
         self.bundles: Source[BundleSet] = Source("bundle")
@@ -100,10 +102,11 @@ class ServedApi:
             self._publish(self.an_svid(), BundleSet((self.bundle(),)))
         with self._scope:
             async with trio.open_nursery() as nursery:
-                await nursery.start(
+                await nursery.start(partial(
                     serve_workload_api, self._spoken, self.svids, self.bundles, self.denylists,
                     lambda audience: self.jwt(audience), SystemClock(), Log(fd=self._log.fileno(), human=False),
-                )  # fmt: skip
+                    acted=lambda *told: self.acted.append(told),
+                ))  # fmt: skip
                 self._ready.set()
 
     def _run(self) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,11 @@ class Stage:
         self.folder = tmp_path / "run"
         self.path = self.folder / "web.sock"
         self.stderr = tmp_path / "stderr"
+        self.acted: list[tuple[str, int, int]] = []  # what the audit is told
+
+    def act(self, path: str, status: int, uid: int, pid: int) -> None:
+        assert pid > 0
+        self.acted.append((path, status, uid))
 
     def play(self, scene: Callable[[], Awaitable[None]]) -> None:
         fd = os.open(self.stderr, os.O_CREAT | os.O_WRONLY, 0o600)
@@ -73,7 +79,8 @@ class Stage:
         async def main() -> None:
             with trio.fail_after(20):
                 async with trio.open_nursery() as nursery:
-                    assert await nursery.start(serve_admin, self.sidecar, self.folder, "web", log) == self.path
+                    serve = partial(serve_admin, self.sidecar, self.folder, "web", log, acted=self.act)
+                    assert await nursery.start(serve) == self.path
                     await scene()
                     nursery.cancel_scope.cancel()
 
@@ -103,6 +110,8 @@ def test_every_endpoint(stage):
 
     stage.play(scene)
     assert stage.sidecar.asked == [None, 7, "drain", "rotate"]
+    us = os.geteuid()
+    assert stage.acted == [("/drain", 202, us), ("/certs/rotate", 200, us)], "who only looks is no news"
 
 
 @pytest.mark.parametrize(
@@ -164,6 +173,7 @@ def test_a_browser_behind_a_forwarder_is_refused(stage, head):
 
     stage.play(scene)
     assert stage.sidecar.asked == []
+    assert stage.acted == [("/drain", 403, os.geteuid())]
 
 
 def test_the_socket_is_ours_alone_and_goes_with_us(stage):
@@ -204,6 +214,7 @@ def test_another_user_is_refused_even_where_files_let_it(stage, tmp_path):
     stage.play(scene)
     (line,) = [json.loads(line) for line in stage.stderr.read_text().splitlines()]
     assert (line["message"], line["uid"]) == ("the admin socket refused a user", 65534)
+    assert stage.acted == [("connect", 403, 65534)]
 
 
 # ---- the place of the socket -------------------------------------------------------------------------------------
