@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sidecar.telemetry.export.deliver import Exporter
 
 WITNESS_SECONDS: Final = 60.0
+FIRST_SECONDS: Final = 1.0  # after the identity
 MAX_WAITING: Final = 60  # heads; later ones vouch for all before them, so of an hour's heads the oldest may go
 MAX_AT_ONCE: Final = 20  # in one request; `ca.witness` takes no more
 LAST_SECONDS: Final = 2.0
@@ -61,17 +62,19 @@ class Recording:
         async with trio.open_nursery() as nursery:
             for exporter in self._exporters:
                 nursery.start_soon(exporter.run)
+            await self._worker.svids.wait_past(0)
+            await trio.sleep(FIRST_SECONDS)  # what an earlier life left, which may have been killed, does not wait
             while True:
+                await self.witness()
                 await trio.sleep(WITNESS_SECONDS)
                 self._look_at_certificate()
-                await self.witness()
 
     async def witness(self) -> None:
         """Sign the end of the audit where it has moved, and send what waits to the CA. Never raises a MeshError."""
         worker, audit = self._worker, self._worker.recorder.audit
         if audit is None or worker.witness is None or not worker.svids.number:
             return
-        head = audit.chain.written
+        head = await trio.to_thread.run_sync(audit.chain.secured)
         if head is not None and head.number > self._signed:
             from certs.audit_heads import AuditHead
 

@@ -21,6 +21,7 @@ import json
 import os
 import re
 import secrets
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -66,13 +67,14 @@ def hash_of(line: bytes) -> str:
 
 
 class Chain:
-    """Links lines to the chain of this file. All but `written` belongs to the writer's thread."""
+    """Links lines to the chain of this file. All but `written` and `secured` belongs to the writer's thread."""
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
         self._is_file = path != "-"
         self._head: Head | None = None
         self._kept_at = 0.0
+        self._keeping = threading.Lock()
         self.written: Head | None = None  # of the last line that was given to the disk; replaced whole
 
     def seal(self, lines: Sequence[bytes]) -> list[bytes]:
@@ -101,13 +103,32 @@ class Chain:
         if head is None or not self._is_file:
             return
         self._kept_at = time.monotonic()
-        with suppress(OSError):
+        with suppress(OSError), self._keeping:
             if fd >= 0:
                 os.fdatasync(fd)
             beside = head_file(self._path)
             new = beside.with_name(beside.name + ".new")
-            new.write_text(json.dumps({"chain": head.chain, "n": head.number, "hash": head.hash}) + "\n")
+            with new.open("w") as file:
+                file.write(json.dumps({"chain": head.chain, "n": head.number, "hash": head.hash}) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
             new.replace(beside)
+
+    def secured(self) -> Head | None:
+        """`written`, once its lines are on the disk and the head is beside them. Blocks on the disk.
+
+        What somebody is to witness must not be lost with the power: a chain that went on from an earlier line would
+        look like a fork.
+        """
+        head = self.written
+        if head is not None and self._is_file:
+            with suppress(OSError):
+                descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    self.keep(descriptor)
+                finally:
+                    os.close(descriptor)
+        return head
 
     def _resume(self) -> Head:
         own = last_head(self._path) if self._is_file else None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +37,9 @@ services:
         - {{kind: syslog, address: "127.0.0.1:{syslog}", roots: {folder}/roots.pem}}
         - {{kind: ocsf, path: {folder}/ocsf.jsonl}}
 """
+# Without queues in its memory: when rsyslog has read the end of a connection it has written all that went before.
 RSYSLOG = """\
+main_queue(queue.type="Direct")
 global(workDirectory="{folder}" maxMessageSize="64k" defaultNetstreamDriver="gtls"
        defaultNetstreamDriverCAFile="{folder}/roots.pem"
        defaultNetstreamDriverCertFile="{folder}/receiver.crt" defaultNetstreamDriverKeyFile="{folder}/receiver.key")
@@ -84,9 +88,36 @@ class Shop(Fleet):
             done = curl("-s", "-o", "/dev/null", "-w", "%{http_code}", "-X", "DELETE", "-H", "Host: orders", url)
             assert done.text == "403"
 
+    @contextmanager
+    def under_load(self) -> Iterator[None]:
+        """Somebody is refused without end, some hundred times a second."""
+        over = threading.Event()
+
+        def ask() -> None:
+            line = http.client.HTTPConnection("127.0.0.1", self.ports.web, timeout=20)
+            while not over.wait(0.002):
+                try:
+                    line.request("DELETE", "/orders/7", headers={"Host": "orders"})
+                    line.getresponse().read()
+                except (OSError, http.client.HTTPException):
+                    line.close()  # orders was killed, or web has not found it again yet
+            line.close()
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
     def written(self) -> set[str]:
         """The ids of all events in the audit."""
         return {f"{line['chain']}-{line['n']}" for line in self["orders"].audit()}
+
+    def has(self, lines: int) -> bool:
+        """Whether orders has written so many."""
+        return len(self.written()) >= lines
 
     def arrived(self) -> set[str]:
         """The ids of all whole events that rsyslog has written."""
@@ -123,12 +154,43 @@ def test_a_receiver_that_is_killed_misses_nothing_and_a_cut_is_found(tmp_path: P
         _verified(mesh, tmp_path)
 
 
+def test_receiver_and_sidecar_are_killed_under_load_and_no_event_is_missing(tmp_path: Path) -> None:
+    need("rsyslogd")
+    with Shop(tmp_path) as mesh, echo_app(tmp_path, mesh.ports.app):
+        orders = mesh.start_all()["orders"]
+        with mesh.under_load():
+            for _ in range(5):
+                with mesh.receiver():
+                    before = len(mesh.arrived())
+                    eventually("events at rsyslog", lambda before=before: len(mesh.arrived()) > before + 50, seconds=60)
+                eventually("more events", lambda most=len(mesh.written()) + 50: mesh.has(most))
+            orders.process.signal(signal.SIGKILL)
+            eventually("the end of orders", lambda: orders.process.code is not None)
+        left = len(mesh.written())
+        orders.start()
+        eventually("a witness of what was left", lambda: orders.status()["audit"]["witnessed_to"] > left, seconds=30)
+        with mesh.receiver():
+            eventually("all events at rsyslog", lambda: mesh.written() <= mesh.arrived(), seconds=60)
+        assert left > 500
+        assert [each["dropped"] for each in orders.status()["audit"]["exports"]] == [0, 0]
+        document = _heads(mesh, tmp_path)
+        done = mesh.mesh("audit", "verify", str(orders.state / "audit.jsonl"), "--witness", str(document), "-o", "json")
+        report = json.loads(done.stdout)
+        assert report["ok"], report
+        assert report["chains"][0]["witnessed_to"] > left
+        assert len(report["chains"]) == 1, "the sidecar went on where the one that was killed has ended"
+
+
+def _heads(mesh: Shop, folder: Path) -> Path:
+    document = folder / "heads.json"
+    mesh.mesh("ca", "log", "audits", "--out", str(document), *mesh.of_ca)
+    return document
+
+
 def _verified(mesh: Shop, folder: Path) -> None:
     """The CA has witnessed the end when the sidecar stopped."""
     audit = mesh["orders"].state / "audit.jsonl"
-    heads = folder / "heads.json"
-    mesh.mesh("ca", "log", "audits", "--out", str(heads), *mesh.of_ca)
-    assert heads.exists()
+    heads = _heads(mesh, folder)
     done = mesh.mesh("audit", "verify", str(audit), "--witness", str(heads), "-o", "json")
     assert done.returncode == 0, done.stdout + done.stderr
     (chain,) = json.loads(done.stdout)["chains"]
