@@ -5,8 +5,9 @@ reads on from there, and follows the chain of numbers through the files that log
 place in the chain, CHAIN-NUMBER, so whoever gets one twice can tell.
 
 Two bounds. `backlog` is how many bytes may wait: past it the oldest are skipped, so that an export that was away for
-weeks does not send for days. And a rotated file that was packed or removed before it was read is gone for the export.
-Both are counted, by the numbers of the lines, and never silent; the record itself stays as it is.
+weeks does not send for days; never by the look that first finds it so full, so that there was an alarm before. And a
+rotated file that was packed or removed before it was read is gone for the export. Both are counted, each line once, by
+their numbers, and never silent; the record itself stays as it is.
 
 All of it blocks on the disk: call it in a thread.
 """
@@ -68,6 +69,7 @@ class Feed:
         self.backlog = backlog
         self.dropped = 0  # lines that were skipped or had gone, since the start
         self.waiting = 0  # bytes behind what is written, as of the last `read`
+        self._dropped_to = ("", 0)  # chain and number of the last line that was counted so
         self.at = self._load()  # up to here it was taken for certain
 
     @property
@@ -86,8 +88,9 @@ class Feed:
             self.taken(after)
         index, offset = self._place(files, after)
         sizes = [one.stat().st_size for one in files]
+        warned = self.full >= ALARM
         self.waiting = max(0, sum(sizes[index:]) - offset)
-        skip = self.waiting - self.backlog
+        skip = self.waiting - self.backlog if warned else 0
         while True:
             batch = self._read_file(files[index], offset, after, skip)
             if batch.after != after or index + 1 >= len(files):
@@ -124,10 +127,10 @@ class Feed:
                 if link is None or (link.chain == chain and link.number <= number):
                     continue  # half a line, or one that was read in another file
                 if link.chain == chain:
-                    self.dropped += link.number - number - 1
+                    self._drop(chain, number + 1, link.number - 1)
                 chain, number = link.chain, link.number
                 if size <= skip:
-                    self.dropped += 1
+                    self._drop(chain, number, number)
                     continue
                 events.append(Event(f"{chain}-{number}", text, json.loads(text)))
                 if len(events) >= MAX_BATCH or size >= max(skip, 0) + _BATCH_BYTES:
@@ -135,6 +138,13 @@ class Feed:
         if not size and not events and (found.st_dev, found.st_ino) == (after.device, after.inode):
             return Batch((), after)
         return Batch(tuple(events), Position(found.st_dev, found.st_ino, offset + size, chain, number))
+
+    def _drop(self, chain: str, first: int, last: int) -> None:
+        """Count these lines, but for those that were counted when they were read before and not taken."""
+        known = self._dropped_to[1] if self._dropped_to[0] == chain else 0
+        if last >= first and last > known:
+            self.dropped += last - max(first - 1, known)
+            self._dropped_to = (chain, last)
 
     def _load(self) -> Position:
         try:

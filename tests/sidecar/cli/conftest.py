@@ -35,6 +35,7 @@ class FakeInspect:
         self.asked: list[dict[str, Any]] = []
         self.posture: dict[str, Any] = {}
         self.tokens: list[dict[str, Any]] = []
+        self.audit: dict[str, Any] = {}
         self.plain: dict[str, Any] = {
             "service": service, "now": "", "listeners": [], "connections": [], "forgotten": 0, "upstreams": [],
             "passthrough": [],
@@ -49,7 +50,7 @@ class FakeInspect:
                 {"name": "http", "address": "127.0.0.1:17443", "protocol": "http", "direction": "inbound",
                  **self.posture}
             ],
-            "tokens": self.tokens, "version": "0", "pid": 1,
+            "tokens": self.tokens, "audit": self.audit, "version": "0", "pid": 1,
         }  # fmt: skip
 
     def hops(self, since: int | None) -> dict[str, Any]:

@@ -126,6 +126,20 @@ def test_status_tells_of_keys_that_are_not_to_be_had(
     assert note in said if note else "issuer login" not in said
 
 
+def test_status_tells_what_is_wrong_with_the_audit(mesh: Mesh, start: Start) -> None:
+    alarms = ["audit to logs.internal:6514: nearly full", "the audit was not witnessed for 1200 s: the CA is away"]
+    orders = start("orders")
+    orders.audit = {"alarms": [], "exports": []}
+    assert mesh("status") == 0
+    assert "audit" not in mesh.out
+    orders.audit = {"alarms": alarms, "exports": [{"kind": "syslog", "full": 0.9, "dropped": 0}]}
+    assert mesh("status") == 0, "the sidecar serves; what is wrong is said beside it"
+    assert all(alarm in " ".join(mesh.out.split()) for alarm in alarms)
+    assert mesh("status", "-o", "json") == 0
+    assert mesh.json["services"][0]["audit"]["alarms"] == alarms
+    assert mesh.json["services"][0]["audit"]["exports"][0]["full"] == 0.9
+
+
 POSTURES = [
     ("permissive", 1, "listener http is PERMISSIVE until 2026-01-10T00:00:00Z: strict would have refused 1 hop"),
     ("observe", 12, "listener http is OBSERVE until 2026-01-10T00:00:00Z: strict would have refused 12 hops"),

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from sidecar.config.urls import WebUrl
 from sidecar.net.http_server import Request, Response, serve_http
 from sidecar.telemetry.export import deliver
 from sidecar.telemetry.export.deliver import Exporter
-from sidecar.telemetry.export.feed import Feed
+from sidecar.telemetry.export.feed import ALARM, Feed
 from sidecar.telemetry.log import Log
 from sidecar.telemetry.metrics import Metrics
 from tests.kit.free_ports import free_port
@@ -171,6 +172,36 @@ async def test_a_receiver_of_another_authority_gets_nothing(tmp_path, authority)
             await until(lambda: "certificate" in exporter.problem)
     assert received(tmp_path) == []
     assert exporter.feed.at.number == 0
+
+
+@on_trio
+async def test_a_receiver_that_is_away_too_long_is_told_of_before_anything_is_left_out(tmp_path, authority):
+    port = free_port()
+    spec = replace(by_syslog(port, tmp_path), backlog=20_000)
+    with (tmp_path / "log").open("wb") as file:
+        room = Room(tmp_path, spec)
+        room.log = Log(fd=file.fileno(), human=False)
+        room.write(1)
+        async with room.exporting() as exporter:
+            while exporter.feed.full < ALARM:
+                assert exporter.feed.dropped == 0
+                room.write(5)
+                await trio.sleep(0.02)
+            await until(lambda: "nearly full" in (tmp_path / "log").read_text())
+            assert exporter.feed.dropped == 0
+            room.write(300)
+            await until(lambda: exporter.feed.dropped > 0)
+            await until(lambda: "are not sent" in (tmp_path / "log").read_text())
+            with receiver(port, tmp_path):
+                room.write(1)
+                await until(lambda: exporter.feed.at.number == room.count)
+            dropped = exporter.feed.dropped
+    assert received(tmp_path) == list(range(dropped + 1, room.count + 1)), "the oldest were left out, and counted"
+    text = (tmp_path / "log").read_text()
+    assert text.index("nearly full") < text.index("are not sent")
+    exporter.show()
+    target = f'{{export="syslog:127.0.0.1:{port}"}} {dropped}'
+    assert f"mesh_audit_export_dropped_total{target}" in room.metrics.render().decode()
 
 
 class Collector:
