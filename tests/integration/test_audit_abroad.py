@@ -115,10 +115,6 @@ class Shop(Fleet):
         """The ids of all events in the audit."""
         return {f"{line['chain']}-{line['n']}" for line in self["orders"].audit()}
 
-    def has(self, lines: int) -> bool:
-        """Whether orders has written so many."""
-        return len(self.written()) >= lines
-
     def arrived(self) -> set[str]:
         """The ids of all whole events that rsyslog has written."""
         path = self.folder / "received"
@@ -135,18 +131,17 @@ def test_a_receiver_that_is_killed_misses_nothing_and_a_cut_is_found(tmp_path: P
     need("rsyslogd")
     with Shop(tmp_path) as mesh, echo_app(tmp_path, mesh.ports.app):
         mesh.start_all()
-        for _ in range(3):
-            with mesh.receiver():
-                mesh.refused(10)
-                now = mesh.written()
-                eventually("the events at rsyslog", lambda now=now: now <= mesh.arrived(), seconds=60)
-            mesh.refused(10)
+        with mesh.receiver():
+            mesh.refused(20)
+            now = mesh.written()
+            eventually("the events at rsyslog", lambda: now <= mesh.arrived(), seconds=60)
+        mesh.refused(20)
         with mesh.receiver():
             eventually("all events at rsyslog", lambda: mesh.written() <= mesh.arrived(), seconds=60)
         orders = mesh["orders"].status()
         assert [each["dropped"] for each in orders["audit"]["exports"]] == [0, 0]
         refusals = [line for line in mesh["orders"].audit() if line["kind"] == "refusal"]
-        assert len(refusals) == 60
+        assert len(refusals) == 40
         assert {(line["caller"], line["error"]) for line in refusals} == {(spiffe("web"), "policy_denied")}
         kinds = {line["kind"] for line in mesh["orders"].audit()}
         assert {"start", "certificate", "handshake", "refusal"} <= kinds
@@ -163,7 +158,8 @@ def test_receiver_and_sidecar_are_killed_under_load_and_no_event_is_missing(tmp_
                 with mesh.receiver():
                     before = len(mesh.arrived())
                     eventually("events at rsyslog", lambda before=before: len(mesh.arrived()) > before + 50, seconds=60)
-                eventually("more events", lambda most=len(mesh.written()) + 50: mesh.has(most))
+                before = len(mesh.written())
+                eventually("more events", lambda before=before: len(mesh.written()) > before + 50)
             orders.process.signal(signal.SIGKILL)
             eventually("the end of orders", lambda: orders.process.code is not None)
         left = len(mesh.written())
@@ -194,7 +190,7 @@ def _verified(mesh: Shop, folder: Path) -> None:
     done = mesh.mesh("audit", "verify", str(audit), "--witness", str(heads), "-o", "json")
     assert done.returncode == 0, done.stdout + done.stderr
     (chain,) = json.loads(done.stdout)["chains"]
-    assert chain["witnessed_to"] > 60
+    assert chain["witnessed_to"] > 40
     lines = audit.read_bytes().splitlines(keepends=True)
     audit.write_bytes(b"".join(lines[: chain["witnessed_to"] - 1]))
     assert mesh.mesh("audit", "verify", str(audit)).returncode == 0, "by its chain alone a cut does not show"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
+from importlib.metadata import files
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +240,43 @@ async def test_a_collector_that_says_no_gets_the_same_again(tmp_path):
         (503, [1, 2, 3]), (429, [1, 2, 3]), (200, [1, 2, 3]), (400, [4, 5]), (200, [4, 5]),
     ]  # fmt: skip
     assert exporter.to_json()["resent"] == 8
+
+
+@contextmanager
+def rotel(port: int, folder: Path) -> Iterator[None]:
+    """A collector of OpenTelemetry as it is installed, that says what it takes; killed at the end."""
+    (agent,) = [file for file in files("rotel") or () if file.name == "rotel-agent"]
+    command = [str(agent.locate()), "start", "--log-file", str(folder / "rotel.log"), "--exporter", "blackhole",
+               "--otlp-http-endpoint", f"127.0.0.1:{port}", "--otlp-grpc-endpoint", f"127.0.0.1:{free_port()}",
+               "--debug-log", "logs", "--debug-log-verbosity", "detailed"]  # fmt: skip
+    with (folder / "taken").open("ab") as out, subprocess.Popen(command, stdout=out, stderr=out) as process:
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+@on_trio
+async def test_a_collector_that_nobody_here_wrote_takes_every_record_and_is_found_again(tmp_path):
+    port = free_port()
+    room = Room(tmp_path, AuditExport("otlp", url=WebUrl(Address("127.0.0.1", port), path="/v1/logs")))
+
+    def taken() -> set[str]:
+        return set(re.findall(r"log\.record\.uid: Str\((\S+)\)", (tmp_path / "taken").read_text()))
+
+    async with room.exporting() as exporter:
+        for _ in range(2):
+            with rotel(port, tmp_path):
+                room.write(700)
+                await until(lambda: exporter.feed.at.number == room.count)
+                await until(lambda: len(taken()) == room.count)
+            room.write(50)  # nobody is there
+            await until(lambda: exporter.problem != "")
+        with rotel(port, tmp_path):
+            await until(lambda: len(taken()) == room.count)
+    assert taken() == {f"{exporter.feed.at.chain}-{number}" for number in range(1, 1501)}
+    assert exporter.to_json()["rejected"] == 0
+    assert "event.name: Str(mesh.)" in (tmp_path / "taken").read_text()
 
 
 @on_trio
