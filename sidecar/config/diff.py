@@ -32,6 +32,7 @@ from sidecar.config.fields import (
 )
 from sidecar.config.schema import MeshConfig, Service
 from sidecar.config.schema_amounts import QuotaLimit, TcpLimit
+from sidecar.config.schema_audit import AuditExport
 from sidecar.config.schema_egress import EgressRule
 from sidecar.config.schema_inbound import Inbound, RateLimit, Route, Rule
 from sidecar.config.schema_opa import Asked
@@ -43,14 +44,15 @@ RESTART: Final = "it is fixed when a sidecar starts: restart it, or take the cha
 _FIXED: Final = frozenset((
     "trust_domain", "ca", "identity", "identity_source", "health", "access_log", "audit", "workload_api", "redirect",
 ))  # fmt: skip
-_FREE: Final = ("redirect", "passthrough")  # but for this
+_FREE: Final = ("redirect.passthrough", "audit.permits", "audit.on_full", "audit.export")  # but for these
 _NEXT_START: Final = frozenset(("run", "env"))  # of a command that runs already: said, not acted on
 _OF_THE_FILE: Final = ("trust_domain", "ca")  # the rest of it is in its services already
 _ORDERED: Final = (Rule, Route, OutboundRoute)  # the first that matches decides
 _NOUNS: Final[dict[type, str]] = {Rule: "rule", Inbound: "listener", Outbound: "upstream", Route: "route",
                                RateLimit: "limit", EndpointEntry: "endpoint", OutboundRoute: "route",
                                Branch: "branch", AppBranch: "branch", QuotaLimit: "quota",
-                               TcpLimit: "TCP limit", EgressRule: "request", Asked: "request"}  # fmt: skip
+                               TcpLimit: "TCP limit", EgressRule: "request", Asked: "request",
+                               AuditExport: "export"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ def fixed(changes: Sequence[Change]) -> tuple[Change, ...]:
 def _service(name: str, old: Service, new: Service) -> Iterator[Change]:
     for spec in fields_of(Service):
         for change in _fields(name, [spec], old, new, fixed=spec.key in _FIXED):
-            if change.path.split(".")[-2:] == list(_FREE):
+            if ".".join(change.path.removeprefix(f"{name}.").split(".")[:2]) in _FREE:
                 change = Change(change.path, change.what)
             if spec.key in _NEXT_START:
                 change = Change(change.path, f"{change.what} (from the command's next start)")
@@ -142,6 +144,8 @@ def _key(item: Any) -> str:
         return " ".join((*item.methods, item.path.text))
     if isinstance(item, EgressRule | Asked):
         return " ".join((*item.methods, *(path.text for path in item.paths)))
+    if isinstance(item, AuditExport):
+        return f"{item.kind} {item.target}"
     return str(getattr(item, "name", ""))
 
 

@@ -220,7 +220,8 @@ def _nothing_unsafe(service: Service) -> State:
     routes = [route for each in service.inbound for route in each.routes]
     unsafe = any(each.unsafe_encoded_slash or each.unsafe_empty_segments or each.unsafe_path_parameters
                  for each in routes)  # fmt: skip
-    return _if(not (unsafe or service.unsafe_allow_bypass or service.tls.unsafe_tls12))
+    in_the_clear = any(each.unsafe_plaintext for each in service.audit.export)
+    return _if(not (unsafe or in_the_clear or service.unsafe_allow_bypass or service.tls.unsafe_tls12))
 
 
 def _no_faults(service: Service) -> State:
@@ -341,6 +342,15 @@ MEASURES: Final[tuple[Measure, ...]] = (
     Measure(
         "API9", "inventory", "Every edge that is allowed or used is known, with its last use (`mesh inventory`).",
         _always,
+    ),
+    Measure(
+        "API9", "a record", "Who called what, and who was refused, stands in a record that shows if it was changed.",
+        _always, helps=True,
+    ),
+    Measure(
+        "API9", "a record elsewhere", "Whoever takes the machine cannot take the record: it is sent away as it is made.",
+        lambda s: _if(bool(s.audit.export)),
+        "audit: {export: [{kind: syslog, address: 'logs.internal:6514'}]}", _serves, helps=True,
     ),
     Measure(
         "API9", "nothing undocumented", "What the contract does not have is refused, and what nobody calls is told.",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sidecar.http.plain import PlainRequest, Unread
     from sidecar.proxy.side import Caller, HttpSide, Judged
     from sidecar.proxy.upstream import Upstream
-    from sidecar.telemetry.record import Tally
+    from sidecar.telemetry.tally import Tally
     from sidecar.traffic.limits import Dues
 
 # The way out, should the fast way ever misread something: MESH_HTTP1_READER=h11 sends every request the general way.

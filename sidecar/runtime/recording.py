@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -22,6 +22,7 @@ from sidecar.telemetry.clock import rfc3339
 if TYPE_CHECKING:
     from certs.signed import Statement
     from sidecar.config.diff import Change
+    from sidecar.config.schema_audit import Audit, AuditExport
     from sidecar.runtime.worker import Worker
     from sidecar.telemetry.export.deliver import Exporter
 
@@ -48,7 +49,8 @@ class Recording:
         self._denied = -1  # sequence of the last denylist that was told
         self._trusted: dict[str, list[str]] = {}  # SHA-256 of the roots that were told, by trust domain
         self._expired = ""  # serial of a certificate whose end was told
-        self._exporters: list[Exporter] = []
+        self._exports: dict[AuditExport, tuple[Exporter, trio.CancelScope]] = {}
+        self._nursery: trio.Nursery | None = None  # of the exporters, while we run
         self._refused: dict[str, str] = {}  # why what concerns our identity was refused last, by kind
         worker.svids.subscribe(self._certificate)
         worker.bundles.subscribe(self._bundle)
@@ -58,16 +60,20 @@ class Recording:
 
     async def run(self) -> None:
         """Until cancelled."""
-        self._open_exports()
         async with trio.open_nursery() as nursery:
-            for exporter in self._exporters:
-                nursery.start_soon(exporter.run)
+            self._nursery = nursery
+            self._look_at_exports(self._worker.service.audit)
             await self._worker.svids.wait_past(0)
             await trio.sleep(FIRST_SECONDS)  # what an earlier life left, which may have been killed, does not wait
             while True:
                 await self.witness()
                 await trio.sleep(WITNESS_SECONDS)
                 self._look_at_certificate()
+
+    def use(self, spec: Audit) -> None:
+        """From now on keep the audit, and send it, as this says; all but its path."""
+        self._worker.recorder.use_audit(spec)
+        self._look_at_exports(spec)
 
     async def witness(self) -> None:
         """Sign the end of the audit where it has moved, and send what waits to the CA. Never raises a MeshError."""
@@ -136,23 +142,35 @@ class Recording:
             return 0.0
         return max(0.0, self._worker.clock.wall() - self._witnessed_at)
 
-    def _open_exports(self) -> None:
-        worker, spec = self._worker, self._worker.service.audit
-        if not spec.export or spec.path == "-":
+    @property
+    def _exporters(self) -> list[Exporter]:
+        return [exporter for exporter, _ in self._exports.values()]
+
+    def _look_at_exports(self, spec: Audit) -> None:
+        """End the exports that are not asked for any more, and begin those that are new."""
+        if self._nursery is None:
             return
+        wanted = spec.export if spec.path != "-" else ()
+        for gone in self._exports.keys() - set(wanted):
+            exporter, scope = self._exports.pop(gone)
+            scope.cancel()
+            exporter.end()
+        for each in wanted:
+            if each not in self._exports:
+                exporter, scope = self._exporter(spec, each), trio.CancelScope()
+                self._exports[each] = exporter, scope
+                self._nursery.start_soon(_run_in, scope, exporter.run)
+
+    def _exporter(self, spec: Audit, each: AuditExport) -> Exporter:
         from sidecar.telemetry.export.deliver import Exporter, cursor_name
         from sidecar.telemetry.export.feed import Feed
         from sidecar.telemetry.setup import AUDIT_FILE
 
+        worker = self._worker
         path = Path(spec.path) if spec.path else worker.state_dir / AUDIT_FILE
-        for each in spec.export:
-            feed = Feed(path, worker.state_dir / cursor_name(each), each.backlog)
-            self._exporters.append(
-                Exporter(
-                    each, feed, version=worker.version, log=worker.log, metrics=worker.recorder.metrics,
-                    dice=random.random,
-                )
-            )  # fmt: skip
+        feed = Feed(path, worker.state_dir / cursor_name(each), each.backlog)
+        metrics = worker.recorder.metrics
+        return Exporter(each, feed, version=worker.version, log=worker.log, metrics=metrics, dice=random.random)
 
     # ---- what becomes of our certificate ---------------------------------------------------------------------------
 
@@ -220,6 +238,11 @@ class Recording:
     def _tell(self, kind: str, values: dict[str, Any]) -> None:
         if self._worker.recorder.audit is not None:
             self._worker.recorder.audit.event(kind, values)
+
+
+async def _run_in(scope: trio.CancelScope, run: Callable[[], Awaitable[None]]) -> None:
+    with scope:
+        await run()
 
 
 def _of(svid: X509Svid) -> dict[str, Any]:

@@ -24,8 +24,6 @@ from certs.source import Source
 from certs.store import ensure_private_dir
 from certs.svid import X509Svid
 from sidecar import __version__
-from sidecar.admin.api import serve_admin
-from sidecar.admin.health import serve_health
 from sidecar.answer.bridge import Around
 from sidecar.answer.quota_desk import QuotaDesk
 from sidecar.answer.redis import RedisAnswers
@@ -42,7 +40,6 @@ from sidecar.runtime.build import CannotListen, Proxy
 from sidecar.runtime.bypass import BypassCheck
 from sidecar.runtime.drain import Drain
 from sidecar.runtime.hygiene import of_this_process
-from sidecar.runtime.inspect import Inspector
 from sidecar.runtime.keeper import keeper_of
 from sidecar.runtime.orders import Orders
 from sidecar.runtime.outside import Outside
@@ -50,6 +47,7 @@ from sidecar.runtime.recording import Recording
 from sidecar.runtime.reload import CannotReload, Reloader
 from sidecar.runtime.routing import addresses_of
 from sidecar.runtime.served import ServedCheck
+from sidecar.runtime.windows import open_windows
 from sidecar.telemetry.edges import Edges
 from sidecar.telemetry.log import Log
 from sidecar.telemetry.setup import make_recorder, new_instance
@@ -60,7 +58,6 @@ if TYPE_CHECKING:
     from sidecar.answer.keys import KeyDesk
     from sidecar.config.schema import MeshConfig, Service
     from sidecar.config.schema_redis import Redis
-    from sidecar.config.terms import Address
     from sidecar.identity.workload_api import FetchJwt
     from sidecar.telemetry.metrics import Metrics
 
@@ -206,6 +203,7 @@ class Worker:
         if service.tls.key != self.service.tls.key and isinstance(self._rotator, Rotator):
             self._rotator.use_key_kind(service.tls.key)
         self.config, self.service = config, service
+        self.recording.use(service.audit)
         if self.answers is not None:
             self.answers.use(redis_of(service))
             self.quotas.use(quota_redis_of(service), service.identity.text)
@@ -249,7 +247,8 @@ class Worker:
         self.orders = orders
         try:
             async with trio.open_nursery() as nursery:
-                await self._open_windows(nursery, run_dir)
+                await open_windows(self, nursery, run_dir, self._pod)
+                self._take_note()
                 nursery.start_soon(self.recorder.run)
                 nursery.start_soon(keeping.keep, self)
                 nursery.start_soon(self.recording.run)
@@ -284,23 +283,8 @@ class Worker:
         listeners = self.proxy.show.listeners() if self.proxy is not None else []
         return {"expires": self.svids.current.not_after, "listeners": len(listeners)}
 
-    async def _open_windows(self, nursery: trio.Nursery, run_dir: Path) -> None:
-        await nursery.start(
-            partial(serve_admin, Inspector(self), run_dir, self.service.name, self.log, acted=self.recording.admin)
-        )
-        if (api := self.service.workload_api) is not None:
-            from sidecar.admin.workload_socket import serve_workload_api
-
-            await nursery.start(
-                partial(
-                    serve_workload_api, api, self.svids, self.bundles, self.denylists, self.fetch_jwt, self.clock,
-                    self.log, acted=self.recording.workload_api,
-                )
-            )
-        address = self.service.health.listen
-        if self._pod is not None or address is not None:
-            listeners = await _listen_for_health(address, self._pod)
-            await nursery.start(serve_health, self.recorder.metrics, self.not_ready, listeners, self.log, self._pod)
+    def _take_note(self) -> None:
+        """Begin to tell of ourselves what is not asked of any part."""
         self.identity_status.subscribe(self._show_identity)
         self.recorder.metrics.before_scrape(self._show_survival)
         self.log.capture()
@@ -450,14 +434,3 @@ def quota_redis_of(service: Service) -> Redis | None:
 async def _cancel_after(wait: Callable[[], object], scope: trio.CancelScope) -> None:
     await wait()  # type: ignore[misc]
     scope.cancel()
-
-
-async def _listen_for_health(address: Address | None, pod: PodHealth | None) -> list[trio.SocketListener]:
-    try:
-        if pod is not None:
-            return await pod.listen()
-        assert address is not None
-        return await trio.open_tcp_listeners(address.port, host=address.host)
-    except OSError as error:
-        where = address if pod is None else f"port {pod.port} of the pod"
-        raise CannotListen(f"cannot listen on {where} for health and metrics: {error.strerror or error}") from None

@@ -94,8 +94,7 @@ class Audit:
         retry_seconds: float = 1.0,
     ) -> None:
         self.lost = 0  # lines lost since the start, exactly
-        self._each = config.permits == "each"
-        self._refuse = config.on_full == "refuse"
+        self.use(config)
         self._head = {"v": VERSION, "service": service, "instance": instance}
         self._head_text = encode(self._head)[:-1] + ","
         self._welcomes: dict[tuple[object, ...], str] = {}
@@ -115,6 +114,11 @@ class Audit:
         self._limited: dict[LimitedKey, Limited] = {}
         self._flushed_at = wall()
         self._put("start", self._flushed_at, {})
+
+    def use(self, config: AuditConfig) -> None:
+        """From now on keep it as this says; its path stays."""
+        self._each = config.permits == "each"
+        self._refuse = config.on_full == "refuse"
 
     # ---- what the proxy asks -------------------------------------------------------------------------------------
 

@@ -29,12 +29,13 @@ from sidecar.telemetry.audit import Audit, Permits
 from sidecar.telemetry.decisions import Decision, Decisions, bounded
 from sidecar.telemetry.log import Log
 from sidecar.telemetry.metrics import HopSeries, Metrics, WatchedSeries
-from sidecar.telemetry.plain_lines import Template
 from sidecar.telemetry.plaintext import Plaintext
 from sidecar.telemetry.shape import path_shape
 from sidecar.telemetry.table import Row, Table
+from sidecar.telemetry.tally import Tally
 
 if TYPE_CHECKING:
+    from sidecar.config.schema_audit import Audit as AuditConfig
     from sidecar.net.mtls import Peer
 
 _MAX_KINDS = 4096
@@ -73,22 +74,6 @@ class Checked:
     healthy: bool  # what the endpoint counts as now
     changed: bool  # by this check
     silent: bool  # the first of a row of checks that say nothing, for this reason
-
-
-class Tally:
-    """Where hops of one kind are counted, looked up once: hops that differ only in host, method, path, time and size
-    share it.
-    """
-
-    __slots__ = ("epoch", "places", "row", "series", "shapes", "template")
-
-    def __init__(self, epoch: int, series: HopSeries, row: Row) -> None:
-        self.epoch = epoch
-        self.series = series
-        self.row = row
-        self.places: dict[tuple[str, str, tuple[str, ...]], Permits] = {}  # the audit's, by method, host and path
-        self.shapes: dict[tuple[str, str, str], Permits] = {}  # and by the shape of that
-        self.template: Template | None = None  # of their lines in the access log
 
 
 class Recorder:
@@ -403,6 +388,12 @@ class Recorder:
     def trunk_ended(self, direction: Direction, listener: str, reason: str) -> None:
         """Count a shared HTTP/2 connection of ours to an upstream that ended; `reason`: see `sidecar.proxy.trunks`."""
         self.metrics.counter("mesh_trunks_ended_total").add((direction, listener, reason))
+
+    def use_audit(self, config: AuditConfig) -> None:
+        """From now on the audit is kept as this says."""
+        if self.audit is not None:
+            self.audit.use(config)
+            self._epoch += 1  # nothing is counted any more where hops were counted before
 
     def audit_accepts(self) -> bool:
         """Whether the audit can take one more line; False only with `audit.on_full: refuse`."""

@@ -34,7 +34,8 @@ from sidecar.net.reactor import Reactor
 from sidecar.proxy.upstream import Upstream
 from sidecar.runtime.build import Proxy
 from sidecar.runtime.worker import SWEEP_SECONDS
-from sidecar.telemetry.record import Handshake, Recorder, Tally
+from sidecar.telemetry.record import Handshake, Recorder
+from sidecar.telemetry.tally import Tally
 from tests.kit.h1_line import Answer, HungUp, Line, Request
 from tests.kit.hops import MALLORY, ORDERS, WEB
 from tests.kit.outsiders import MemoryOutside

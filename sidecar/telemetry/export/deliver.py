@@ -138,6 +138,11 @@ class Exporter:
         ):  # fmt: skip
             self._metrics.counter(f"mesh_audit_export_{name}").set(value, labels)
 
+    def end(self) -> None:
+        """It is not asked for any more: nothing of it waits, or fails."""
+        self.problem, self.feed.waiting = "", 0
+        self.show()
+
     def _look(self) -> None:
         full = self.feed.full
         if full >= ALARM and not self._alarmed:

@@ -100,6 +100,25 @@ def test_what_is_fixed_at_the_start_is_marked() -> None:
     assert not fixed(diff(load_text(OLD), load_text(NEW), "orders"))
 
 
+def test_of_an_audit_all_may_change_but_its_path() -> None:
+    text = "trust_domain: demo.mesh\nservices: {orders: {audit: {%s}}}\n"
+    syslog, otlp = "{kind: syslog, address: 'logs.internal:6514'%s}", "{kind: otlp, url: 'https://otel.internal/v1/logs'}"
+    before = load_text(text % f"export: [{syslog % ''}]")
+    after = load_text(text % f"permits: each, on_full: refuse, export: [{syslog % ', body: ocsf'}, {otlp}]")
+    changes = diff(before, after, "orders")
+    assert [str(each) for each in changes] == [
+        "orders.audit.permits: aggregated → each",
+        "orders.audit.on_full: continue → refuse",
+        "orders.audit.export.syslog logs.internal:6514.body: audit → ocsf",
+        "orders.audit.export: + export otlp https://otel.internal/v1/logs "
+        "{kind: otlp, url: https://otel.internal/v1/logs}",
+    ]
+    assert fixed(changes) == ()
+    gone = diff(after, load_text(text % "path: /var/log/audit"), "orders")
+    assert [str(each) for each in fixed(gone)] == ["orders.audit.path: none → /var/log/audit"]
+    assert "orders.audit.export: - export syslog logs.internal:6514" in map(str, gone)
+
+
 def test_of_a_redirect_all_is_fixed_but_where_plaintext_may_go() -> None:
     text = "trust_domain: demo.mesh\nservices: {orders: {redirect: {%s}}}\n"
     before = load_text(text % "passthrough: 10.0.0.0/8")

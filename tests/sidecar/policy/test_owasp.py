@@ -43,6 +43,7 @@ services:
     rates: [{name: each, per: caller, limit: 100/s}]
     quotas: [{name: sign-ups, path: "/orders/{id}", limit: 20/d}]
     detectors: {stuffing: {action: block}, enumeration: {action: block}, spikes: {action: throttle}}
+    audit: {export: [{kind: syslog, address: "logs.internal:6514"}]}
 """
 
 
@@ -71,7 +72,7 @@ def test_what_is_said_is_on_and_what_is_not_is_off() -> None:
         "API2 bearer tokens", "API2 stuffing detector", "API3 methods by rule", "API3 requests by contract",
         "API3 unknown fields", "API3 fields by grant", "API4 a share of its own",
         "API4 bounded bodies", "API5 functions by rule", "API6 a pace for flows", "API6 spikes detector",
-        "API9 nothing undocumented", "API9 an owner",
+        "API9 a record elsewhere", "API9 nothing undocumented", "API9 an owner",
     }  # fmt: skip
     assert all(each.yaml for each in lines(loaded(BARE), "orders") if each.state == "off")
     assert [each.measure for each in lines(loaded(FULL), "orders") if each.yaml] == ["fields by grant"]
@@ -111,6 +112,7 @@ def test_what_only_looks_is_in_shadow(before: str, after: str, name: str) -> Non
         ("name: http,", "name: http, posture: permissive, until: 2026-01-07,",
          ["API2 mutual TLS", "API8 no posture"]),
         ("allow: [{from: web,", "unsafe_allow_bypass: true\n    allow: [{from: web,", ["API8 nothing unsafe"]),
+        ('"logs.internal:6514"', '"127.0.0.1:6514", unsafe_plaintext: true', ["API8 nothing unsafe"]),
         (", unknown_fields: refuse", "", ["API3 unknown fields"]),
         ("mode: enforce", "mode: enforce, undocumented: pass", ["API9 nothing undocumented"]),
         ("max_body: 1MiB", "fault: {status: 503, abort_share: 1}", ["API8 no faults", "API4 bounded bodies"]),

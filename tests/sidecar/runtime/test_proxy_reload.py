@@ -19,7 +19,8 @@ from sidecar.net.clock import SystemClock
 from sidecar.net.mtls import MtlsGate
 from sidecar.net.reactor import Reactor
 from sidecar.runtime.build import CannotListen, Proxy
-from sidecar.telemetry.record import Recorder, Tally
+from sidecar.telemetry.record import Recorder
+from sidecar.telemetry.tally import Tally
 from tests.kit.free_ports import Ports
 from tests.kit.identities import Authority, a_bundle, a_root, an_issuer, an_svid
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,10 +19,12 @@ from certs.signed import Statement
 from certs.source import Source
 from certs.svid import X509Svid
 from sidecar.config.schema_audit import Audit as Config
+from sidecar.config.schema_audit import AuditExport
 from sidecar.identity.errors import CaUnreachable
 from sidecar.identity.status import IdentityStatus
 from sidecar.runtime.recording import MAX_AT_ONCE, MAX_WAITING, Recording
 from sidecar.telemetry.audit import Audit
+from sidecar.telemetry.export import deliver
 from sidecar.telemetry.log import Log
 from sidecar.telemetry.metrics import Metrics
 from tests.kit.identities import a_bundle_set, a_root, an_issuer, an_svid
@@ -43,8 +46,8 @@ class Stage:
         self.clock = SimpleNamespace(wall=lambda: self.now)
         self.path = folder / "audit.jsonl"
         audit = Audit(Config(), str(self.path), instance="0a1b2c3d", service=str(self.svid.spiffe_id), wall=lambda: 0.0)
-        self.recorder = SimpleNamespace(audit=audit, metrics=Metrics())
-        self.log = Log()
+        self.recorder = SimpleNamespace(audit=audit, metrics=Metrics(), use_audit=audit.use)
+        self.log, self.state_dir, self.version = Log(), folder, "1"
         self.recording = Recording(self)  # type: ignore[arg-type]
         self.svids.publish(self.svid)
 
@@ -180,6 +183,42 @@ def test_who_asks_for_our_identity_is_told(stage):
     stage.write(0)
     told = [(line["action"], line["status"], line["uid"]) for line in stage.lines("workload_api")]
     assert told == [("FetchX509SVID", 200, 1000), ("connect", 403, 1001)]
+
+
+def test_exports_come_go_and_change_while_we_run(stage, monkeypatch, tmp_path):
+    monkeypatch.setattr(deliver, "POLL_SECONDS", 0.01)
+    one, two = (AuditExport("ocsf", path=str(tmp_path / name)) for name in ("one", "two"))
+    told = lambda: [(each["to"], each["problem"]) for each in stage.told()["exports"]]  # noqa: E731 - short
+
+    def events(name: str) -> int:
+        path = tmp_path / name
+        return len(path.read_bytes().splitlines()) if path.exists() else 0
+
+    async def until(name: str, count: int) -> None:
+        with trio.fail_after(20):
+            while events(name) < count:
+                await trio.sleep(0.01)
+
+    async def story() -> None:
+        stage.service = SimpleNamespace(audit=Config(export=(one,)))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stage.recording.run)
+            await until("one", 2)
+            stage.recording.use(Config(export=(one, two), permits="each"))
+            await until("two", 2)
+            assert told() == [(str(tmp_path / "one"), ""), (str(tmp_path / "two"), "")]
+            stage.recording.use(Config(export=(two,)))
+            await trio.to_thread.run_sync(stage.write, 3)
+            await until("two", 5)
+            assert told() == [(str(tmp_path / "two"), "")]
+            stage.recording.use(Config(export=(one, replace(two, backlog=1 << 20))))
+            await until("one", 5)  # it goes on where it was
+            await trio.to_thread.run_sync(stage.write, 1)
+            await until("two", 6)
+            nursery.cancel_scope.cancel()
+
+    trio.run(story)
+    assert (events("one") in (5, 6), events("two")) == (True, 6), "nothing comes twice"
 
 
 def test_a_configuration_that_was_refused_is_a_line(tmp_path):
