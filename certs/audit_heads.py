@@ -72,7 +72,7 @@ def open_head(statement: Statement, bundles: BundleSet) -> AuditHead:
     said = parse_payload(statement.payload)
     try:
         head = AuditHead(
-            SpiffeId.parse(said["service"]), str(said["chain"]), int(said["n"]), str(said["hash"]), float(said["at"])
+            SpiffeId.parse(str(said["service"])), str(said["chain"]), int(said["n"]), str(said["hash"]), float(said["at"])
         )
         signer = verify_chain(statement.signer, bundles, head.at)
     except (KeyError, TypeError, ValueError, OverflowError, OSError):

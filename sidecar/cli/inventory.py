@@ -25,7 +25,7 @@ Examples:
   mesh inventory --days 90 --diff
   mesh inventory --key inventory.key -o json > inventory.json
   mesh inventory -o html > inventory.html
-  mesh inventory verify inventory.json --key inventory.pub"""
+  mesh inventory verify inventory.json --key inventory.pub --root 3f5c…"""
 
 
 @click.group(invoke_without_command=True, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
@@ -83,7 +83,7 @@ def _document(
 
         names = [*loaded.config.services]
         raise Failure(f"{file} has no service {service!r}.", named_instead(service, "It has", names))
-    seen = _ask(running(run_dir))
+    seen, told = _ask(running(run_dir))
     found = rows(loaded.config, seen, now, days)
     changes = removals(loaded.config, found, loaded.sources)
     if service is not None:
@@ -94,6 +94,7 @@ def _document(
         "v": VERSION, "made": rfc3339(now), "trust_domain": loaded.config.trust_domain.name, "days": int(days),
         "asked": {name: rfc3339(each.since) for name, each in sorted(seen.items())},
         "edges": [_written(row) for row in found],
+        "told": told,
         "credentials": _credentials(ca_dir, now, days) if ca_dir is not None else [],
         "changes": [each.to_json() for each in changes],
         "patch": patch(changes, loaded.sources),
@@ -107,11 +108,13 @@ def _written(row: Row) -> dict[str, Any]:
     return row.to_json() | times
 
 
-def _ask(sidecars: Sequence[Sidecar]) -> dict[str, Seen]:
-    """What each sidecar knows. One that does not answer is left out: its edges are then `unknown`."""
+def _ask(sidecars: Sequence[Sidecar]) -> tuple[dict[str, Seen], list[dict[str, Any]]]:
+    """What each sidecar knows, and the same as it has signed it. One that does not answer is left out: its edges are
+    then `unknown`.
+    """
     from sidecar.policy.inventory import Seen
 
-    found = {}
+    found, told = {}, []
     for sidecar in sidecars:
         try:
             answer = sidecar.get("/inventory")
@@ -119,7 +122,9 @@ def _ask(sidecars: Sequence[Sidecar]) -> dict[str, Seen]:
             click.echo(f"# {failure.message}", err=True)
             continue
         found[sidecar.service] = Seen(float(answer["since"]), tuple(answer["edges"]))
-    return found
+        if "signed" in answer:
+            told.append(answer)
+    return found, told
 
 
 def _credentials(ca_dir: Path, now: float, days: float) -> list[dict[str, Any]]:
@@ -203,19 +208,34 @@ def _signed(document: dict[str, Any], key: Path | None) -> dict[str, Any]:
 
 @inventory.command()
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--key", type=click.Path(path_type=Path, exists=True), required=True, help="Public key or certificate.")
-def verify(file: Path, key: Path) -> int:
-    """Whether an inventory is what the holder of a key has signed. Exit code 1: it is not."""
-    from certs.detached import BadSignature, key_id, parse_public
-    from certs.detached import verify as check
+@click.option("--key", type=click.Path(path_type=Path, exists=True), help="Public key or certificate.")
+@click.option("--root", "roots", multiple=True, metavar="SHA256", help="The mesh's root, which vouches for sidecars.")
+def verify(file: Path, key: Path | None, roots: tuple[str, ...]) -> int:
+    """Whether an inventory is what the holder of a key has signed (--key), and what is in it of sidecars is what they
+    have told, signed by the keys of their certificates (--root). Exit code 1: it is not.
+
+    Each looks at its part: the table, with its rules and states, is vouched for by the key alone.
+    """
     from certs.strict_json import unique
 
-    public = parse_public(key.read_bytes())
+    if key is None and not roots:
+        raise click.UsageError("say by what it is to be believed: --key, --root or both")
     try:
         document = json.loads(file.read_bytes(), object_pairs_hook=unique)
         inside, jws = document["inventory"], document["jws"]
     except (ValueError, TypeError, KeyError, RecursionError):
         raise Failure(f"{file} is no inventory.", "Make one with: mesh inventory -o json --key KEY") from None
+    if key is not None:
+        _check_key(file, key, inside, jws)
+    _check_told(file, inside, roots)
+    return Code.OK
+
+
+def _check_key(file: Path, key: Path, inside: Any, jws: object) -> None:
+    from certs.detached import BadSignature, key_id, parse_public
+    from certs.detached import verify as check
+
+    public = parse_public(key.read_bytes())
     if not isinstance(jws, str):
         raise Failure(f"{file} is not signed.", "Make one that is with: mesh inventory -o json --key KEY")
     try:
@@ -223,7 +243,25 @@ def verify(file: Path, key: Path) -> int:
     except BadSignature as error:
         raise Failure(f"{file} is not to be believed: {error}.") from None
     click.echo(f"{file}: signed by key {key_id(public)[:16]}…, made {inside['made']}, {len(inside['edges'])} edges.")
-    return Code.OK
+
+
+def _check_told(file: Path, inside: Any, roots: tuple[str, ...]) -> None:
+    """Look at what sidecars have told."""
+    from certs.signed import InvalidStatement
+    from certs.told_edges import open_edges
+    from sidecar.telemetry.clock import rfc3339
+
+    told = inside.get("told", []) if isinstance(inside, dict) else []
+    known = {root.lower() for root in roots}
+    if roots and not told:
+        raise Failure(f"{file} has nothing that a sidecar has signed.", "Were any running when it was made?")
+    for each in told:
+        try:
+            found = open_edges(each, known)
+        except InvalidStatement as error:
+            raise Failure(f"{file} is not to be believed: {error}.") from None
+        question = "" if roots else f", by root {', '.join(found.roots)}: is this yours? (--root)"
+        click.echo(f"{found.service}: {found.edges} edges, told {rfc3339(found.at)}{question}")
 
 
 list_whole(inventory)

@@ -348,7 +348,7 @@ MEASURES: Final[tuple[Measure, ...]] = (
         _always, helps=True,
     ),
     Measure(
-        "API9", "a record elsewhere", "Whoever takes the machine cannot take the record: it is sent away as it is made.",
+        "API9", "a record elsewhere", "Whoever takes the machine does not have the record: it is sent as it is made.",
         lambda s: _if(bool(s.audit.export)),
         "audit: {export: [{kind: syslog, address: 'logs.internal:6514'}]}", _serves, helps=True,
     ),

@@ -41,6 +41,14 @@ def finish(worker: Worker) -> None:
 
 
 def show(worker: Worker) -> dict[str, Any]:
-    """What is known now."""
+    """What is known now, signed where there is a certificate to sign it with."""
     worker.edges.take(worker.recorder.table.rows())
-    return {"service": worker.service.name, "spiffe_id": worker.service.identity.text, **worker.edges.to_json()}
+    identity = worker.service.identity
+    said = {"service": worker.service.name, "spiffe_id": identity.text, **worker.edges.to_json()}
+    now = worker.clock.wall()
+    bundle = worker.bundles.current.of(identity.trust_domain) if worker.bundles.number else None
+    if bundle is None or not worker.svids.number or worker.svids.current.not_after <= now:
+        return said
+    from certs.told_edges import sign_edges
+
+    return sign_edges(said, worker.svids.current, bundle, now)

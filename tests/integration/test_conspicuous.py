@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from certs.bundle import root_hash
 from certs.keys import key_to_pem, make_key
 from sidecar.config.load import load_text
 from tests.kit.chromium import chromium, need_chromium
@@ -218,6 +219,31 @@ def test_an_inventory_is_signed_and_a_changed_one_is_found_out(world: World, tmp
     file.write_text(json.dumps(json.loads(out) | {"jws": None}))
     assert world.mesh("inventory", "verify", str(file), "--key", str(public))[0] == 1
     assert world.mesh("inventory", "-f", mesh, "--key", str(private))[0] == 2
+
+
+def test_what_sidecars_tell_is_signed_by_themselves(world: World, tmp_path: Path) -> None:
+    mesh, file = str(tmp_path / "mesh.yaml"), tmp_path / "inventory.json"
+    with world.sidecar("app") as app, world.sidecar("web"):
+        assert ask(world, "/") == 200
+        roots = [root_hash(one) for one in app.worker.bundles.current.roots()]
+        code, out, err = world.mesh("inventory", "-f", mesh, "-o", "json")
+    assert code == 0, err
+    told = {each["service"]: each["edges"] for each in json.loads(out)["inventory"]["told"]}
+    assert {row["rule"] for row in told["app"]} == {"web-may"}
+    file.write_text(out)
+    pinned = [part for root in roots for part in ("--root", root)]
+    code, said, err = world.mesh("inventory", "verify", str(file), *pinned)
+    assert (code, said.count(" edges, told ")) == (0, 2), err
+    assert world.mesh("inventory", "verify", str(file))[0] == 2
+    assert world.mesh("inventory", "verify", str(file), "--root", "0a" * 32)[0] == 1
+    document = json.loads(out)
+    document["inventory"]["told"][0]["edges"][0]["count"] += 1
+    file.write_text(json.dumps(document))
+    code, _, err = world.mesh("inventory", "verify", str(file), *pinned)
+    assert (code, "changed after they were told" in err) == (1, True)
+    document["inventory"]["told"] = []
+    file.write_text(json.dumps(document))
+    assert world.mesh("inventory", "verify", str(file), *pinned)[0] == 1
 
 
 CONTRAST = """(() => {
