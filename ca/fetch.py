@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 from ca.errors import FederationUnreachable
 from ca.https import ACCEPT, HttpsUrl, OutsideUnavailable, exchange
 from certs.bundle import MAX_BUNDLE_BYTES
@@ -11,11 +9,10 @@ from certs.bundle import MAX_BUNDLE_BYTES
 
 async def fetch_bundle(url: str, web_roots: bytes = b"") -> bytes:
     """The document at this endpoint, at most a mebibyte. Raises FederationUnreachable, saying why."""
-    parts = urlsplit(url)
-    place = HttpsUrl(parts.hostname or "", parts.port or 443, parts.path or "/")
     try:
+        place = HttpsUrl.parse(url, query=True)
         answer = await exchange("GET", place, b"", (ACCEPT,), web_roots.decode("ascii", "replace"))
-    except OutsideUnavailable as error:
+    except (ValueError, OutsideUnavailable) as error:
         raise FederationUnreachable(str(error)) from error
     if answer.status != 200:
         hint = "; redirects are not followed" if 300 <= answer.status < 400 else ""

@@ -26,6 +26,7 @@ from sidecar.net.web import WebClient, WebFailed
 from sidecar.policy.grant import MOST_ANSWER_BYTES, Grant, NoGrant, read_answer, request
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
 
     from sidecar.answer.bridge import Around
     from sidecar.config.schema_egress import ClientToken, Secret
@@ -159,19 +160,34 @@ class Credentials(Asker):
             self._log.info("a token was got", **facts, good_for=round(left))
 
 
+async def _output(command: Sequence[str]) -> bytes:
+    """What a program prints, as far as is needed to see that it is too much. Raises NoSecret, OSError."""
+    process = await trio.lowlevel.open_process(
+        list(command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert process.stdout is not None
+    found = b""
+    try:
+        while len(found) <= MOST_SECRET_BYTES and (more := await process.stdout.receive_some(MOST_SECRET_BYTES + 1)):
+            found += more
+        if len(found) <= MOST_SECRET_BYTES and await process.wait():
+            raise NoSecret(f"the program of its secret has failed ({process.returncode})")
+        return found
+    finally:
+        with trio.CancelScope(shield=True):
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+            await process.stdout.aclose()
+
+
 async def _read(secret: Secret) -> str:
     """The secret, as text. Raises NoSecret, whose text never has any of it."""
     try:
         if secret.file:
             found = await trio.to_thread.run_sync(read_key, Path(secret.file))
         else:
-            done = await trio.run_process(
-                list(secret.command), capture_stdout=True, check=False, stdin=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )  # fmt: skip
-            if done.returncode:
-                raise NoSecret(f"the program of its secret has failed ({done.returncode})")
-            found = done.stdout
+            found = await _output(secret.command)
     except MeshError as error:
         raise NoSecret(str(error)) from None
     except OSError as error:

@@ -176,6 +176,8 @@ def test_an_endpoint_is_asked_by_its_name(endpoint: Endpoint) -> None:
     async def story() -> None:
         async with endpoint.open():
             assert await fetch_bundle(endpoint.url(), endpoint.roots) == jwks(THEIRS)
+            assert await fetch_bundle(endpoint.url() + "?of=us", endpoint.roots) == jwks(THEIRS)
+        assert endpoint.asked[1].startswith(b"GET /keys?of=us HTTP/1.1\r\n")
         assert endpoint.asked[0].startswith(b"GET /keys HTTP/1.1\r\nhost: localhost:%d\r\n" % endpoint.port)
 
     story()

@@ -196,7 +196,7 @@ async def test_a_secret_is_read_anew_each_time(tmp_path: Path) -> None:
 async def test_what_is_no_secret(tmp_path: Path) -> None:
     loud = private(tmp_path / "loud", "#!/bin/sh\nprintf hunter2; printf hunter2 >&2; exit 3\n", 0o700)
     quiet = private(tmp_path / "quiet", "#!/bin/sh\n", 0o700)
-    endless = private(tmp_path / "endless", "#!/bin/sh\nhead -c 20000 /dev/zero\n", 0o700)
+    endless = private(tmp_path / "endless", "#!/bin/sh\nexec cat /dev/zero\n", 0o700)
     wide = private(tmp_path / "wide", "hunter2", 0o644)
     wrong = (
         Secret(str(tmp_path / "none")), Secret(str(tmp_path)), Secret(str(wide)),
