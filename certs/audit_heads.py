@@ -71,9 +71,8 @@ def open_head(statement: Statement, bundles: BundleSet) -> AuditHead:
         raise InvalidStatement("malformed", f"a head is longer than {MAX_PAYLOAD} bytes")
     said = parse_payload(statement.payload)
     try:
-        head = AuditHead(
-            SpiffeId.parse(str(said["service"])), str(said["chain"]), int(said["n"]), str(said["hash"]), float(said["at"])
-        )
+        service = SpiffeId.parse(str(said["service"]))
+        head = AuditHead(service, str(said["chain"]), int(said["n"]), str(said["hash"]), float(said["at"]))
         signer = verify_chain(statement.signer, bundles, head.at)
     except (KeyError, TypeError, ValueError, OverflowError, OSError):
         raise InvalidStatement("malformed", "the statement is not a head of an audit") from None

@@ -74,7 +74,8 @@ async def test_a_head_without_certificate_of_somebody_else_or_changed_is_refused
     assert (await post(desk, good, svid=other))[0] == 403, "of another service than the one that sends it"
     assert (await post(desk, head.sign(other), svid=other))[0] == 400, "signed by another than it names"
     assert (await post(desk, replace(good, payload=good.payload.replace(b'"n":6', b'"n":7')), svid=svid))[0] == 400
-    nobody = Statement.sign("audit-head", good.payload.replace(b'"service":"', b'"service":7,"x":"'), svid.key, svid.chain)
+    unnamed = good.payload.replace(b'"service":"', b'"service":7,"x":"')
+    nobody = Statement.sign("audit-head", unnamed, svid.key, svid.chain)
     assert (await post(desk, nobody, svid=svid))[0] == 400
     assert (await post(desk, replace(head, at=head.at + 900).sign(svid), svid=svid))[0] == 400, "not of the future"
     for bad in ({}, {"heads": []}, {"heads": [good.to_json()] * 21}, {"heads": [7]}, b"[", {"heads": {"n": 1}}):
